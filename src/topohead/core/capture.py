@@ -1,0 +1,28 @@
+"""A calibrated multi-view take, its images read on demand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from topohead.core.cameras import Rig
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Frames × cameras of one take, metres.
+
+    `read_image(frame, camera)` gives srgb float32 [H W 3] in [0, 1] as stored (distorted, not
+    turned); `read_mask(frame, camera)` gives the subject's coverage [H W] in [0, 1], or is None
+    when the take has no masks. `landmarks` are iBUG-68 pixels by frame, camera and index.
+    """
+
+    rig: Rig
+    frames: tuple[str, ...]
+    read_image: Callable[[str, str], Float[Tensor, "H W 3"]]
+    read_mask: Callable[[str, str], Float[Tensor, "H W"]] | None = None
+    start_mesh: Path | None = None
+    landmarks: dict[str, dict[str, dict[int, tuple[float, float]]]] | None = None
+    frames_per_second: float = 30.0

@@ -1,0 +1,40 @@
+"""What a solver sees of an instant, and what it says of it."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from topohead.core.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class Views:
+    """Undistorted pictures of one instant and their pinhole cameras (no skew).
+
+    `images` are srgb float32 [H W 3] in [0, 1], each of its camera's size. `masks` are [H W] in
+    [0, 1]: the subject's coverage, zero also where the lens saw nothing; None without masks.
+    """
+
+    frame: str
+    cameras: Cameras
+    images: tuple[Float[Tensor, "H W 3"], ...]
+    masks: tuple[Float[Tensor, "H W"], ...] | None = None
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """A solver's answer for one instant.
+
+    `vertices` are float32 world metres. `pose` moves the first frame's head to this frame's.
+    `gains` scale each camera's reference colour. `residual` is the robust colour residual in
+    [0, 1] units; `doubtful` says that the solver does not trust this frame.
+    """
+
+    frame: str
+    vertices: Float[Tensor, "V 3"]
+    pose: Float[Tensor, "4 4"]
+    gains: Float[Tensor, "C 3"]
+    residual: float
+    doubtful: bool
+    seconds: float
