@@ -1,0 +1,68 @@
+"""Files that appear complete or not at all, and a full disk told in one line."""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from topohead.core.errors import InputError
+
+TEMPORARY = ".tmp-"
+"""How the name of an unfinished file begins; the rest names the process and the final file."""
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL_WORDS = ("no space left on device", "disk quota exceeded")
+
+
+@contextmanager
+def disk_full_as_input_error(path: Path) -> Iterator[None]:
+    """Turns a full disk or quota, as any library reports it, into one line for the user."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        # safetensors and PyAV wrap the system's errno in exceptions of their own
+        words = str(error).lower()
+        if getattr(error, "errno", None) in _DISK_FULL or any(w in words for w in _DISK_FULL_WORDS):
+            raise InputError(
+                f"the disk is full: could not write {path}; what was finished before is intact, "
+                "free some space and run the same command again"
+            ) from error
+        raise
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder that becomes `path` when the block ends well.
+
+    The extension stays, for writers that choose a format by it. Data reaches the disk before the
+    name does, so a crash leaves the old file or the new one. On an error nothing is left.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-{path.name}")
+    try:
+        with disk_full_as_input_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small UTF-8 file atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
