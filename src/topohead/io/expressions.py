@@ -1,0 +1,147 @@
+"""Expression tracks: ARKit-52 coefficients over time, as Live Link Face writes them."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from topohead.core import ARKIT_52, InputError
+
+TIMECODE_BASE = 60
+"""Live Link Face counts 60 timecode frames a second, whatever its recording rate."""
+
+SECONDS_A_DAY = 86_400.0
+_COLUMNS = tuple(name[0].upper() + name[1:] for name in ARKIT_52)
+_ROTATIONS = tuple(
+    part + axis for part in ("Head", "LeftEye", "RightEye") for axis in ("Yaw", "Pitch", "Roll")
+)
+
+
+@dataclass(frozen=True)
+class Performance:
+    """A face over time.
+
+    `times` in seconds from the first row, ascending, not necessarily even. `coefficients` follow
+    `ARKIT_52`. Rotations are yaw, pitch, roll in radians; `eye_rotation` holds left, then right.
+    """
+
+    times: Float[Tensor, " T"]
+    coefficients: Float[Tensor, "T 52"]
+    head_rotation: Float[Tensor, "T 3"]
+    eye_rotation: Float[Tensor, "T 2 3"]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+def read_live_link(path: str | Path) -> Performance:
+    """The performance in a Live Link Face CSV, at its own irregular times.
+
+    Rows skip when the phone was busy, so time comes from the timecode and never from counting
+    rows. A recording across midnight goes on past 24 h.
+    """
+    path = Path(path)
+    header, rows = _read_rows(path)
+    column = {name.strip(): index for index, name in enumerate(header)}
+    missing = [name for name in ("Timecode", *_COLUMNS) if name not in column]
+    if missing:
+        raise InputError(
+            f"{path} is no Live Link Face CSV: expected a column '{missing[0]}' "
+            f"({len(missing)} missing), got {len(header)} columns; export it from the app as CSV"
+        )
+    times, last, days = [], -np.inf, 0.0
+    for number, row in enumerate(rows, start=2):
+        seconds = _parse_timecode(row[column["Timecode"]], path, number) + days
+        if seconds < last - SECONDS_A_DAY / 2:
+            days += SECONDS_A_DAY
+            seconds += SECONDS_A_DAY
+        if seconds <= last:
+            raise InputError(
+                f"{path}, line {number}: timecode {row[column['Timecode']]} does not come after "
+                "the row before; sort the rows or remove the double one"
+            )
+        times.append(seconds)
+        last = seconds
+    values = _numbers(path, rows, [column[name] for name in _COLUMNS])
+    rotations = np.zeros((len(rows), 9))
+    for index, name in enumerate(_ROTATIONS):
+        if name in column:
+            rotations[:, index] = _numbers(path, rows, [column[name]])[:, 0]
+    return Performance(
+        torch.tensor(np.array(times) - times[0]),
+        torch.tensor(values),
+        torch.tensor(rotations[:, :3]),
+        torch.tensor(rotations[:, 3:].reshape(-1, 2, 3)),
+    )
+
+
+def write_live_link(performance: Performance, path: str | Path) -> None:
+    """Write a performance as a Live Link Face CSV; the timecode starts at 00:00:00:00.000."""
+    rows = torch.cat(
+        [
+            performance.coefficients,
+            performance.head_rotation,
+            performance.eye_rotation.flatten(1),
+        ],
+        1,
+    ).tolist()
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["Timecode", "BlendShapeCount", *_COLUMNS, *_ROTATIONS])
+        for time, row in zip(performance.times.tolist(), rows, strict=True):
+            writer.writerow([_format_timecode(time), len(row), *(f"{x:.10f}" for x in row)])
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except OSError as error:
+        raise InputError(f"cannot read the performance {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no CSV text file; expected a Live Link Face CSV") from error
+    if len(rows) < 2:
+        raise InputError(f"{path} has no rows; expected a header and one row a frame")
+    header, body = rows[0], rows[1:]
+    for number, row in enumerate(body, start=2):
+        if len(row) != len(header):
+            raise InputError(
+                f"{path}, line {number}: expected {len(header)} values as in the header, "
+                f"got {len(row)}; is the file cut off?"
+            )
+    return header, body
+
+
+def _numbers(path: Path, rows: list[list[str]], columns: list[int]) -> np.ndarray:
+    try:
+        values = np.array([[float(row[index]) for index in columns] for row in rows])
+    except ValueError as error:
+        raise InputError(f"{path}: expected numbers in every column, {error}") from error
+    if not np.isfinite(values).all():
+        line = int(np.argmax(~np.isfinite(values).all(1))) + 2
+        raise InputError(f"{path}, line {line}: a coefficient is not finite; remove the row")
+    return values
+
+
+def _parse_timecode(text: str, path: Path, line: int) -> float:
+    try:
+        hours, minutes, seconds, frames = text.strip().split(":")
+        whole = 3600 * int(hours) + 60 * int(minutes) + int(seconds)
+        return whole + float(frames) / TIMECODE_BASE
+    except ValueError as error:
+        raise InputError(
+            f"{path}, line {line}: expected a timecode HH:MM:SS:FF.mmm, got '{text}'"
+        ) from error
+
+
+def _format_timecode(seconds: float) -> str:
+    # whole thousandths of a timecode frame, so that 59.9996 frames carry into the second
+    ticks = round(seconds * TIMECODE_BASE * 1000)
+    whole, thousandths = divmod(ticks, TIMECODE_BASE * 1000)
+    minutes, second = divmod(whole, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour:02d}:{minute:02d}:{second:02d}:{thousandths / 1000:06.3f}"
