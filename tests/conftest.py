@@ -1,11 +1,17 @@
 """Shapes are checked at run time in tests; shared test data is optional."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from jaxtyping import install_import_hook
+
+# numba cannot compile functions that the hook has wrapped: load the kernels before it is there
+SOURCE = Path(__file__).parents[1] / "src"
+for kernels in [*SOURCE.glob("*/rendering/*_cpu.py"), *SOURCE.glob("*/solvers/kernels/[!_]*.py")]:
+    import_module(".".join(kernels.relative_to(SOURCE).with_suffix("").parts))
 
 install_import_hook("topohead", "beartype.beartype")
 
