@@ -35,7 +35,8 @@ class Distortion:
 
     @property
     def is_identity(self) -> bool:
-        return all(c == 0 for c in self.coefficients)
+        """Whether it moves nothing. A fisheye always bends (r → atan r), even with zeros."""
+        return self.model != "fisheye" and all(c == 0 for c in self.coefficients)
 
 
 @dataclass(frozen=True)
