@@ -1,0 +1,81 @@
+"""A small head-like subject whose tracking error is planted, so that metrics can be checked.
+
+An ellipsoid of quads with one UV seam stands in for a head (the metrics know nothing of heads);
+its front is the face. Vertices are where the truth says, plus what the test plants.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from topohead.core import Topology
+
+RADII = torch.tensor([0.075, 0.11, 0.095], dtype=torch.float64)
+
+
+def ellipsoid_topology(rings: int = 24, sectors: int = 32) -> Topology:
+    """Latitude rings × sectors of quads, counter-clockwise from outside, open at both poles.
+
+    The UV square wraps once around the head; its seam runs down the back.
+    """
+    vertex = torch.arange(rings * sectors).reshape(rings, sectors)
+    uv_row = torch.arange(rings * (sectors + 1)).reshape(rings, sectors + 1)
+    faces, face_uv = [], []
+    for r in range(rings - 1):
+        for s in range(sectors):
+            n = (s + 1) % sectors
+            faces.append([vertex[r, s], vertex[r, n], vertex[r + 1, n], vertex[r + 1, s]])
+            face_uv.append([uv_row[r, s], uv_row[r, s + 1], uv_row[r + 1, s + 1], uv_row[r + 1, s]])
+    v, u = torch.meshgrid(
+        torch.linspace(0.02, 0.98, rings), torch.linspace(0, 1, sectors + 1), indexing="ij"
+    )
+    directions = _directions(rings, sectors)
+    named = {
+        "face": directions[:, 2] > 0.3,
+        "lips": (directions[:, 2] > 0.3) & ((directions[:, 1] + 0.35).abs() < 0.15),
+        "rigid": directions[:, 1] > 0.4,
+    }
+    return Topology(
+        vertex_count=rings * sectors,
+        faces=torch.tensor(faces),
+        uv=torch.stack([u, v], -1).reshape(-1, 2),
+        face_uv=torch.tensor(face_uv),
+        regions={name: torch.nonzero(mask)[:, 0] for name, mask in named.items()},
+        name="ellipsoid",
+    )
+
+
+def ellipsoid(rings: int = 24, sectors: int = 32) -> torch.Tensor:
+    """Vertices [V 3] of the resting shape, float64 metres: y up, face along +z."""
+    return _directions(rings, sectors) * RADII
+
+
+def ellipsoid_normals(vertices: torch.Tensor) -> torch.Tensor:
+    """Exact unit normals of the resting ellipsoid."""
+    return torch.nn.functional.normalize(vertices / RADII**2, dim=-1)
+
+
+def _directions(rings: int, sectors: int) -> torch.Tensor:
+    latitude = torch.linspace(-0.47, 0.47, rings, dtype=torch.float64) * math.pi
+    # sector 0 is the back (-z); angles grow counter-clockwise seen from above
+    longitude = torch.arange(sectors, dtype=torch.float64) / sectors * 2 * math.pi + math.pi
+    lat, lon = torch.meshgrid(latitude, longitude, indexing="ij")
+    point = [lat.cos() * lon.sin(), lat.sin(), lat.cos() * lon.cos()]
+    return torch.stack(point, -1).reshape(-1, 3)
+
+
+def performance(frames: int = 6, rings: int = 24, sectors: int = 32) -> torch.Tensor:
+    """True vertices [T V 3]: the lower face opens and closes smoothly."""
+    rest = ellipsoid(rings, sectors)
+    lower = torch.exp(-((rest - torch.tensor([0.0, -0.05, 0.08])) ** 2).sum(-1) / 0.03**2)
+    opening = torch.tensor([math.sin(0.5 * t) for t in range(frames)], dtype=torch.float64)
+    move = torch.tensor([0.0, -0.012, 0.002], dtype=torch.float64)
+    return rest + opening[:, None, None] * lower[:, None] * move
+
+
+def striped_texture(size: int = 128) -> np.ndarray:
+    """A picture [S S 3] uint8 whose left, right, top and bottom differ."""
+    v, u = np.mgrid[0:size, 0:size] / size
+    picture = np.stack([0.45 + 0.3 * u, 0.4 + 0.1 * np.sin(24 * v), 0.3 + 0.4 * v], -1)
+    return (picture * 255).astype(np.uint8)
