@@ -1,6 +1,6 @@
 """What a head model is: identity and ARKit-52 expression to vertices."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +23,7 @@ ARKIT_52: tuple[str, ...] = (
 """The public expression vocabulary, in the order of Live Link Face."""
 
 
+@runtime_checkable
 class HeadModel(Protocol):
     """A linear head in its own frame: y up, face along +z, the person's left is +x, metres.
 

