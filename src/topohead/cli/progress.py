@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Protocol, cast, runtime_checkable
 
 from topohead.workflows.progress import Listener
 
@@ -10,7 +10,16 @@ LINE_EVERY_S = 10.0
 """Plain lines go to log files: seldom enough to read, often enough to see life."""
 
 
-def listener_for(terminal: IO[str], lines: IO[str] | None) -> Listener:
+@runtime_checkable
+class Stream(Protocol):
+    """What is needed of stdout and stderr."""
+
+    def write(self, text: str, /) -> int: ...
+    def flush(self) -> None: ...
+    def isatty(self) -> bool: ...
+
+
+def listener_for(terminal: Stream, lines: Stream | None) -> Listener:
     """A bar when `terminal` is one; else lines into `lines`, or silence when that is None."""
     if terminal.isatty():
         return Bars(terminal)
@@ -20,7 +29,7 @@ def listener_for(terminal: IO[str], lines: IO[str] | None) -> Listener:
 class Bars:
     """A rich bar for each running loop."""
 
-    def __init__(self, terminal: IO[str]) -> None:
+    def __init__(self, terminal: Stream) -> None:
         self._terminal = terminal
         self._progress: Any = None
         self._tasks: list[Any] = []
@@ -37,7 +46,7 @@ class Bars:
                 progress.TimeElapsedColumn(),
                 progress.TextColumn("left"),
                 progress.TimeRemainingColumn(),
-                console=Console(file=self._terminal),
+                console=Console(file=cast(IO[str], self._terminal)),
             )
             self._progress.start()
         self._tasks.append(self._progress.add_task(what, total=total, completed=done))
@@ -65,7 +74,7 @@ class _Loop:
 class Lines:
     """A line now and then: what, how far, how long a step takes, how long it may still take."""
 
-    def __init__(self, stream: IO[str] | None) -> None:
+    def __init__(self, stream: Stream | None) -> None:
         self._stream = stream
         self._loops: list[_Loop] = []
 
