@@ -1,0 +1,216 @@
+"""Pictures: 8/16-bit PNG and JPEG as srgb, EXR as linear; what is broken says so by name."""
+
+import io
+import logging
+import zlib
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from topohead.core.errors import InputError
+from topohead.io.atomic import atomic_write
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr")
+"""What `read_image` reads, by extension."""
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_JPEG_START = b"\xff\xd8\xff"
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+_EXIF_ORIENTATION = 0x0112
+_TAIL = 64  # bytes at a file's end in which its end mark is looked for first
+
+logging.getLogger("PIL").setLevel(logging.INFO)  # its debug lines name every chunk
+
+
+def read_image(path: Path) -> Float[Tensor, "H W 3"]:
+    """The picture as srgb float32 in [0, 1], pixels as stored.
+
+    Grey becomes three equal channels, alpha is dropped, 16 bits keep their precision. EXR is
+    linear on disk: it is encoded to srgb here, and what is brighter than white is cut off.
+    """
+    pixels = read_pixels(Path(path))
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, -1)
+    return torch.from_numpy(_as_float(pixels[..., :3]))
+
+
+def write_image(
+    path: Path,
+    image: Float[Tensor, "H W C"] | Float[Tensor, "H W"],
+    bits: int = 8,
+    quality: int = 95,
+    compression: int = 1,
+) -> None:
+    """Writes srgb in [0, 1] (grey, RGB or RGBA) as PNG or JPEG by extension, atomically.
+
+    `bits` is 8 or 16 (PNG only), `quality` is JPEG's, `compression` PNG's: level 1 writes several
+    times faster than the usual 6 and costs some 10 % in size.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg") or (bits == 16 and suffix != ".png"):
+        raise ValueError(f"cannot write {bits}-bit {suffix or 'files without extension'}: {path}")
+    peak, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
+    values = image.detach().cpu().clamp(0, 1).mul(peak).round().numpy().astype(kind)
+    if values.ndim == 3 and values.shape[2] >= 3:
+        values = np.concatenate([values[..., 2::-1], values[..., 3:]], -1)
+    options = (
+        [cv2.IMWRITE_PNG_COMPRESSION, compression]
+        if suffix == ".png"
+        else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    done, encoded = cv2.imencode(suffix, values, options)
+    if not done:
+        raise ValueError(f"cannot encode {tuple(image.shape)} as {suffix}: {path}")
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) from the header alone.
+
+    Also catches, without decoding, what would fail later: no image, cut off, turned by EXIF.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".exr":
+        height, width = _read_exr(path).shape[:2]
+        return width, height
+    try:
+        with path.open("rb") as file:
+            _check_whole(path, file)
+            with Image.open(file) as picture:
+                _check_orientation(path, picture)
+                return picture.size
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Numbers as stored: grey [H W] or RGB(A) [H W 3|4], uint8 or uint16; float32 srgb of EXR."""
+    if path.suffix.lower() == ".exr":
+        return _srgb(_read_exr(path))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not data:
+        raise InputError(f"image {path} is empty (0 bytes); copy it again")
+    if data.startswith(_PNG_START):
+        _check_png(path, data)
+    elif data.startswith(_JPEG_START):
+        _check_jpeg(path, data)
+    else:
+        raise InputError(f"image {path} is neither PNG, JPEG nor EXR; convert it")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            _check_orientation(path, picture)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise _unreadable(path, error) from error
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise InputError(f"image {path} cannot be decoded; it is damaged, copy it again")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"image {path} holds {pixels.dtype}; expected 8 or 16 bits a channel")
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:
+        pixels = np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], -1)
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+
+
+def _as_float(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype == np.float32:
+        return pixels
+    peak = 255 if pixels.dtype == np.uint8 else 65535
+    return pixels.astype(np.float32) / np.float32(peak)
+
+
+def _check_whole(path: Path, file: io.BufferedReader) -> None:
+    """Looks for the end mark near the end; reads the whole file only when it is not there."""
+    size = file.seek(0, io.SEEK_END)
+    if size == 0:
+        raise InputError(f"image {path} is empty (0 bytes); copy it again")
+    file.seek(max(0, size - _TAIL))
+    tail = file.read()
+    file.seek(0)
+    if _JPEG_END not in tail and b"IEND" not in tail:
+        data = file.read()
+        if data.startswith(_JPEG_START):
+            _check_jpeg(path, data)
+        elif data.startswith(_PNG_START):
+            _check_png(path, data)
+        file.seek(0)
+
+
+def _check_jpeg(path: Path, data: bytes) -> None:
+    """Decoders paint the rest of a cut-off JPEG grey and go on, so look for its end mark.
+
+    An embedded thumbnail has an end mark too, but it comes before the picture's last scan.
+    """
+    if data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN) or _JPEG_SCAN not in data:
+        raise InputError(f"image {path} is cut off ({len(data)} bytes); copy it again")
+
+
+def _check_png(path: Path, data: bytes) -> None:
+    """Walks the chunks: each must be whole and match its checksum, and the last is IEND."""
+    at = len(_PNG_START)
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        end = at + 12 + length
+        if end > len(data):
+            break
+        body = memoryview(data)[at + 4 : end - 4]
+        if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
+            raise InputError(f"image {path} is damaged (checksum at byte {at}); copy it again")
+        if bytes(body[:4]) == b"IEND":
+            return
+        at = end
+    raise InputError(f"image {path} is cut off ({len(data)} bytes); copy it again")
+
+
+def _check_orientation(path: Path, picture: Image.Image) -> None:
+    orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+    if orientation not in (0, 1):
+        raise InputError(
+            f"image {path} carries EXIF orientation {orientation}; expected 1: "
+            "strip the tag (pixels as calibrated), or turn the pixels and calibrate those"
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"image {path} does not exist")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"image {path} cannot be read ({reason}); is it a picture, and whole?")
+
+
+def _read_exr(path: Path) -> np.ndarray:
+    """Linear float32 [H W 3 or 4] or [H W]."""
+    import OpenEXR
+
+    if not path.is_file():
+        raise InputError(f"image {path} does not exist")
+    try:
+        with OpenEXR.File(str(path)) as file:
+            channels = cast(dict, file.channels())
+    except Exception as error:  # the binding raises bare exceptions of several kinds
+        raise _unreadable(path, error) from error
+    for name in ("RGB", "RGBA", "Y"):
+        if name in channels:
+            return np.asarray(channels[name].pixels, np.float32)
+    raise InputError(f"image {path} has channels {', '.join(channels)}; expected R, G, B or Y")
+
+
+def _srgb(linear: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1 encoding of the colours; alpha stays."""
+    encoded = np.clip(linear, 0, 1)
+    colour = encoded[..., :3] if encoded.ndim == 3 else encoded
+    curve = np.where(colour <= 0.0031308, 12.92 * colour, 1.055 * colour ** (1 / 2.4) - 0.055)
+    if encoded.ndim == 3:
+        encoded[..., :3] = curve
+        return encoded
+    return curve.astype(np.float32)

@@ -1,0 +1,220 @@
+"""Stored pictures to pinhole views: one resize and one warp, lens and skew undone."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Lock
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from topohead.core import Cameras, Capture, Distortion, Rig, Views
+from topohead.geometry.cameras import distort, fold_radius, undistorted_pixels
+from topohead.io.missing import MissingFrame
+
+Size = tuple[int, int]
+
+_CACHE_BYTES = 768 * 2**20  # grids of 24 cameras at 1024×768, or of 8 at 12 megapixels
+_FAR = -1e6  # a map coordinate that is outside every picture
+
+
+def undistorted_views(
+    capture: Capture, frame: str, names: Sequence[str] | None = None, height: int | None = None
+) -> Views:
+    """Pinhole pictures of one instant, antialiased and undistorted; skew is gone.
+
+    `names` picks cameras (default: all). All cameras of the capture shrink by one common factor,
+    the one that gives the rig's median image this `height`; pictures are never enlarged. Where the
+    lens saw nothing the nearest border colour fills the image and the mask is zero. A picture that
+    is missing under `allow_missing` leaves its camera out of the views. Filters work on srgb.
+    """
+    rig = capture.rig if names is None else capture.rig.select(names)
+    target = pinhole_cameras(capture, rig.cameras.names, height)
+    kept: list[str] = []
+    images: list[Tensor] = []
+    masks: list[Tensor] = []
+    for index, name in enumerate(rig.cameras.names):
+        try:
+            image = capture.read_image(frame, name)
+            mask = None if capture.read_mask is None else capture.read_mask(frame, name)
+        except MissingFrame:
+            continue
+        warp = _Warp(rig, target, index)
+        kept.append(name)
+        images.append(torch.from_numpy(warp.picture(image.numpy())))
+        if mask is not None:
+            masks.append(torch.from_numpy(warp.mask(mask.numpy())))
+    cameras = target.select(kept)
+    return Views(frame, cameras, tuple(images), tuple(masks) if capture.read_mask else None)
+
+
+def pinhole_cameras(
+    capture: Capture, names: Sequence[str] | None = None, height: int | None = None
+) -> Cameras:
+    """The cameras that `undistorted_views` gives for these names and this height."""
+    all_cameras = capture.rig.cameras
+    cameras = all_cameras if names is None else all_cameras.select(names)
+    median = float(all_cameras.sizes[:, 1].double().quantile(0.5))
+    factor = 1.0 if height is None else min(1.0, height / median)
+    intrinsics = cameras.intrinsics.clone()
+    intrinsics[:, 0, 1] = 0
+    sizes = (cameras.sizes * factor).round().long().clamp(min=1)
+    return replace(cameras, intrinsics=intrinsics).resized(sizes)
+
+
+def seen_by_lens(capture: Capture, cameras: Cameras) -> tuple[Float[Tensor, "H W"], ...]:
+    """Per pinhole camera (of `pinhole_cameras`): one where the lens saw something, else zero."""
+    rig = capture.rig.select(cameras.names)
+    return tuple(
+        torch.from_numpy(_Warp(rig, cameras, index).seen()) for index in range(len(cameras))
+    )
+
+
+def undistorted_landmarks(
+    capture: Capture, frame: str, cameras: Cameras
+) -> dict[str, dict[int, tuple[float, float]]]:
+    """The take's landmarks of a frame in the pixels of these pinhole cameras, by camera."""
+    moved: dict[str, dict[int, tuple[float, float]]] = {}
+    for name, points in ((capture.landmarks or {}).get(frame) or {}).items():
+        if name not in cameras.names or not points:
+            continue
+        pixels = torch.tensor(list(points.values()), dtype=torch.float64)[None]
+        straight = undistorted_pixels(capture.rig.select([name]), pixels, cameras.select([name]))[0]
+        moved[name] = {
+            index: (float(x), float(y)) for index, (x, y) in zip(points, straight, strict=True)
+        }
+    return moved
+
+
+class _Warp:
+    """From one stored picture to one pinhole picture.
+
+    A large reduction first averages the stored picture down to twice the target, then warps there
+    and averages 2×2: the warp's own blur stays half a target pixel, at a fraction of the cost of
+    warping every stored pixel.
+    """
+
+    def __init__(self, rig: Rig, target: Cameras, index: int) -> None:
+        self.lens = rig.distortion[index]
+        self.stored = rig.cameras.size(index)
+        self.target = target.size(index)
+        self.stored_intrinsics = rig.cameras.intrinsics[index].double()
+        self.target_intrinsics = target.intrinsics[index].double()
+        # also false for a principal point that was refined apart from the stored one
+        expected = self._scaled(self.stored_intrinsics, self.stored, self.target)
+        same = torch.allclose(expected, self.target_intrinsics, rtol=1e-9, atol=1e-6)
+        self.straight = self.lens.is_identity and same
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        return np.clip(self._apply(image, cv2.INTER_LANCZOS4), 0, 1)
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        return self._apply(mask, cv2.INTER_LINEAR) * self.seen()
+
+    def seen(self) -> np.ndarray:
+        """Float32 [H W]: one where the pixel's ray lands inside the stored picture."""
+        if self.straight:
+            return np.ones(self.target[::-1], np.float32)
+        x, y = self._grid(self.stored, self.target)
+        width, height = self.stored
+        inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+        return inside.astype(np.float32)
+
+    def _apply(self, picture: np.ndarray, filter: int) -> np.ndarray:
+        if self.straight:
+            return _shrunk(picture, self.target)
+        actual = (picture.shape[1], picture.shape[0])
+        double = (2 * self.target[0], 2 * self.target[1])
+        if _fits(double, actual):
+            work = out = double
+        else:
+            work, out = actual, actual if _fits(self.target, actual) else self.target
+        x, y = self._grid(work, out)
+        bent = cv2.remap(_shrunk(picture, work), x, y, filter, borderMode=cv2.BORDER_REPLICATE)
+        return _shrunk(bent, self.target)
+
+    def _grid(self, source: Size, out: Size) -> tuple[np.ndarray, np.ndarray]:
+        """Where each pixel of the pinhole picture at size `out` lies in the stored at `source`."""
+        key = (
+            tuple(self._scaled(self.stored_intrinsics, self.stored, source).flatten().tolist()),
+            tuple(self._scaled(self.target_intrinsics, self.target, out).flatten().tolist()),
+            self.lens,
+            source,
+            out,
+        )
+        grid = _grids.get(key)
+        if grid is None:
+            grid = _make_grid(*key)
+            _grids.put(key, grid)
+        return grid
+
+    @staticmethod
+    def _scaled(intrinsics: Float[Tensor, "3 3"], size: Size, other: Size) -> Tensor:
+        factor = torch.tensor([[other[0] / size[0]], [other[1] / size[1]], [1.0]])
+        return intrinsics * factor.to(intrinsics)
+
+
+def _shrunk(picture: np.ndarray, size: Size) -> np.ndarray:
+    """Area average at another size; pixel edges, not centres, map onto each other."""
+    if (picture.shape[1], picture.shape[0]) == size:
+        return picture
+    smaller = _fits(size, (picture.shape[1], picture.shape[0]))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def _fits(size: Size, other: Size) -> bool:
+    return size[0] <= other[0] and size[1] <= other[1]
+
+
+def _make_grid(
+    stored: tuple[float, ...], target: tuple[float, ...], lens: Distortion, source: Size, out: Size
+) -> tuple[np.ndarray, np.ndarray]:
+    """OpenCV's remap grids (pixel centres at integers), float32 [H W], computed by rows."""
+    into = torch.tensor(stored, dtype=torch.float64).reshape(3, 3)
+    inverse = torch.linalg.inv(torch.tensor(target, dtype=torch.float64).reshape(3, 3))
+    width, height = out
+    across = torch.arange(width, dtype=torch.float64) + 0.5
+    grid = np.empty((2, height, width), np.float32)
+    limit = None if lens.is_identity else fold_radius(lens)
+    rows = max(1, 2**18 // width)  # float64 temporaries of a few MB, whatever the picture's size
+    for start in range(0, height, rows):
+        down = torch.arange(start, min(start + rows, height), dtype=torch.float64) + 0.5
+        pixels = torch.stack(torch.meshgrid(across, down, indexing="xy"), -1)
+        plane = pixels @ inverse[:2, :2].T + inverse[:2, 2]
+        moved = distort(plane, lens) @ into[:2, :2].T + into[:2, 2] - 0.5
+        if limit is not None:
+            moved[plane.norm(dim=-1) > limit] = _FAR
+        grid[:, start : start + rows] = moved.permute(2, 0, 1).float().numpy()
+    return grid[0], grid[1]
+
+
+class _GridCache:
+    """The grids used last, up to a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._bytes = limit, 0
+        self._lock = Lock()  # background readers share it
+        self._grids: OrderedDict[tuple, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+
+    def get(self, key: tuple) -> tuple[np.ndarray, np.ndarray] | None:
+        with self._lock:
+            if key not in self._grids:
+                return None
+            self._grids.move_to_end(key)
+            return self._grids[key]
+
+    def put(self, key: tuple, grid: tuple[np.ndarray, np.ndarray]) -> None:
+        with self._lock:
+            if key in self._grids:
+                return
+            self._grids[key] = grid
+            self._bytes += 2 * grid[0].nbytes
+            while self._bytes > self._limit and len(self._grids) > 1:
+                _, old = self._grids.popitem(last=False)
+                self._bytes -= 2 * old[0].nbytes
+
+
+_grids = _GridCache(_CACHE_BYTES)
