@@ -9,66 +9,55 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 
-from topohead.core import Cameras, SurfacePoints
+from topohead.core import Cameras
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Quadratics at N surface points: `triangles` and `barycentrics` fix a point on the mesh,
-    `blocks` are A (1/m²) and `gradients` are g (1/m), both in world axes. Energies are in units
-    of standard deviations squared, so that evidence of different kinds and priors add up.
+    """Quadratics at N surface points.
+
+    A point is the mean of three vertices (`corners`) with barycentric `weights`. `blocks` are A as
+    xx xy xz yy yz zz (1/m²), `gradients` are g (1/m), both in world axes. Energies are half squared
+    numbers of standard deviations, so that evidence of different kinds and priors add up.
     """
 
-    triangles: Int[np.ndarray, " N"]
-    barycentrics: Float[np.ndarray, "N 3"]
-    blocks: Float[np.ndarray, "N 3 3"]
+    corners: Int[np.ndarray, "N 3"]
+    weights: Float[np.ndarray, "N 3"]
+    blocks: Float[np.ndarray, "N 6"]
     gradients: Float[np.ndarray, "N 3"]
 
     def __len__(self) -> int:
-        return len(self.triangles)
+        return len(self.corners)
 
-    def weighted(self, weight: float) -> "Evidence":
-        """The same evidence, counted `weight` times."""
-        return Evidence(
-            self.triangles, self.barycentrics, weight * self.blocks, weight * self.gradients
-        )
+    @property
+    def matrices(self) -> Float[np.ndarray, "N 3 3"]:
+        """A as full matrices, float64."""
+        return self.blocks[:, [[0, 1, 2], [1, 3, 4], [2, 4, 5]]].astype(np.float64)
+
+    def times(self, factor: float) -> "Evidence":
+        """The same evidence, counted `factor` times."""
+        return Evidence(self.corners, self.weights, factor * self.blocks, factor * self.gradients)
 
 
 def join(parts: Sequence[Evidence]) -> Evidence:
     """All parts as one."""
     return Evidence(
-        np.concatenate([part.triangles for part in parts]),
-        np.concatenate([part.barycentrics for part in parts]),
+        np.concatenate([part.corners for part in parts]),
+        np.concatenate([part.weights for part in parts]),
         np.concatenate([part.blocks for part in parts]),
         np.concatenate([part.gradients for part in parts]),
     )
 
 
-def vertex_points(
-    triangles: Int[torch.Tensor, "T 3"], vertices: Int[np.ndarray, " N"]
-) -> SurfacePoints:
-    """Vertices as surface points: a triangle that has the vertex, and the corner's barycentrics."""
-    corners = triangles.numpy()
-    owner = np.full(int(corners.max()) + 1, -1)
-    for corner in range(3):
-        owner[corners[:, corner]] = np.arange(len(corners))
-    chosen = owner[vertices]
-    assert (chosen >= 0).all(), "a vertex without a triangle has no place on the surface"
-    weights = (corners[chosen] == vertices[:, None]).astype(np.float32)
-    return SurfacePoints(torch.from_numpy(chosen), torch.from_numpy(weights))
-
-
-def positions(
+def surface_positions(
     vertices: Float[np.ndarray, "V 3"],
-    corners: Int[np.ndarray, "T 3"],
-    triangles: Int[np.ndarray, " N"],
-    barycentrics: Float[np.ndarray, "N 3"],
+    corners: Int[np.ndarray, "N 3"],
+    weights: Float[np.ndarray, "N 3"],
 ) -> Float[np.ndarray, "N 3"]:
     """Where surface points lie when the mesh has these vertices."""
-    return np.einsum("nk,nkd->nd", barycentrics, vertices[corners[triangles]])
+    return np.einsum("nk,nkd->nd", weights, vertices[corners])
 
 
 def project_with_jacobian(
@@ -88,16 +77,18 @@ def project_with_jacobian(
 
 
 def image_evidence(
-    points: tuple[Int[np.ndarray, " N"], Float[np.ndarray, "N 3"]],
+    corners: Int[np.ndarray, "N 3"],
+    weights: Float[np.ndarray, "N 3"],
     jacobian: Float[np.ndarray, "N 2 3"],
     residual: Float[np.ndarray, "N 2"],
     precision: Float[np.ndarray, "N 2 2"],
 ) -> Evidence:
     """Evidence of points that should move by −residual in an image (px), with 2×2 precisions."""
     weighted = np.einsum("nij,nik->njk", jacobian, precision)
+    matrices = weighted @ jacobian
     return Evidence(
-        points[0],
-        points[1],
-        weighted @ jacobian,
+        corners,
+        weights,
+        matrices[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]],
         np.einsum("njk,nk->nj", weighted, residual),
     )

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
-from topohead.core import HeadModel
-from topohead.solvers.evidence import Evidence
+from topohead.core import ARKIT_52, HeadModel
+from topohead.solvers.evidence import Evidence, surface_positions
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class HeadPriors:
     """Of the eyeLook shapes: outlines and landmarks say next to nothing about gaze."""
 
 
-class LinearHead:
+class HeadArrays:
     """A head model's arrays, in float64 NumPy, ready for repeated solves."""
 
     def __init__(self, model: HeadModel) -> None:
@@ -70,14 +70,12 @@ class LinearHead:
 
     def point_basis(self, evidence: Evidence) -> Float[np.ndarray, "N 3 K"]:
         """How surface points move with the coefficients, model frame."""
-        gathered = self.basis[self.corners[evidence.triangles]]
-        return np.einsum("nk,nkdc->ndc", evidence.barycentrics.astype(np.float32), gathered)
+        weights = evidence.weights.astype(np.float32)
+        return sum(weights[:, k, None, None] * self.basis[evidence.corners[:, k]] for k in range(3))
 
 
-def prior_precision(head: LinearHead, priors: HeadPriors) -> Float[np.ndarray, " K"]:
+def prior_precision(head: HeadArrays, priors: HeadPriors) -> Float[np.ndarray, " K"]:
     """1/σ² of each coefficient; infinite for coefficients that must stay."""
-    from topohead.core import ARKIT_52
-
     deviations = np.full(head.identity_count + 52, priors.identity)
     deviations[head.identity_count :] = priors.expression
     for index, name in enumerate(ARKIT_52):
@@ -89,11 +87,11 @@ def prior_precision(head: LinearHead, priors: HeadPriors) -> Float[np.ndarray, "
 
 
 def fit_head(
-    head: LinearHead,
+    head: HeadArrays,
     state: HeadState,
     gather: Callable[[Float[np.ndarray, "V 3"], int], Evidence],
     iterations: int = 10,
-    priors: HeadPriors = HeadPriors(),  # noqa: B008 (frozen)
+    priors: HeadPriors = HeadPriors(),
 ) -> HeadState:
     """The head that fits evidence best: Gauss–Newton, the evidence gathered anew each iteration.
 
@@ -110,7 +108,7 @@ def fit_head(
     return state
 
 
-def _step(head: LinearHead, state: HeadState, evidence: Evidence, priors: HeadPriors) -> HeadState:
+def _step(head: HeadArrays, state: HeadState, evidence: Evidence, priors: HeadPriors) -> HeadState:
     """One Gauss–Newton step on 6 pose unknowns (about the head's own centre) and coefficients."""
     center = head.vertices(state).mean(0)
     coefficients = np.concatenate([state.identity, state.expression])
@@ -118,7 +116,7 @@ def _step(head: LinearHead, state: HeadState, evidence: Evidence, priors: HeadPr
     free = np.isfinite(precision)
     jacobian = _jacobian(head, state, evidence, center, free)
     count = 6 + int(free.sum())
-    weighted = (evidence.blocks @ jacobian).reshape(-1, count)
+    weighted = (evidence.matrices @ jacobian).reshape(-1, count)
     flat = jacobian.reshape(-1, count)
     normal = flat.T @ weighted
     gradient = flat.T @ evidence.gradients.reshape(-1)
@@ -145,15 +143,14 @@ def _step(head: LinearHead, state: HeadState, evidence: Evidence, priors: HeadPr
 
 
 def _jacobian(
-    head: LinearHead,
+    head: HeadArrays,
     state: HeadState,
     evidence: Evidence,
     center: Float[np.ndarray, "3"],
     free: np.ndarray,
 ) -> Float[np.ndarray, "N 3 P"]:
     """∂point/∂(turn, shift, free coefficients), world axes."""
-    corners = head.vertices(state)[head.corners[evidence.triangles]]
-    arm = np.einsum("nk,nkd->nd", evidence.barycentrics, corners) - center
+    arm = surface_positions(head.vertices(state), evidence.corners, evidence.weights) - center
     jacobian = np.zeros((len(evidence), 3, 6 + int(free.sum())))
     # δx = ω × arm
     jacobian[:, 0, 1], jacobian[:, 0, 2] = arm[:, 2], -arm[:, 1]

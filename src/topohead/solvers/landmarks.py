@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from topohead.core import Cameras, InputError, Rig, SurfacePoints
+from topohead.core import Cameras, InputError, Rig, Topology
 from topohead.geometry.alignment import rigid
-from topohead.geometry.cameras import triangulate, undistort
+from topohead.geometry.cameras import triangulate, undistorted_pixels
+from topohead.geometry.meshes import vertex_normals
 from topohead.solvers.evidence import (
     Evidence,
     image_evidence,
     join,
-    positions,
     project_with_jacobian,
+    surface_positions,
 )
 
 Landmarks = Mapping[str, Mapping[int, tuple[float, float]]]
@@ -43,21 +44,20 @@ class LandmarkNoise:
 
 
 def landmarks_in_views(landmarks: Landmarks, rig: Rig, cameras: Cameras) -> Landmarks:
-    """Landmarks of stored (distorted) pictures carried into undistorted views of the same rig."""
+    """Landmarks of stored (distorted) pictures carried into undistorted views of the same rig.
+
+    `cameras` are the views' pinhole cameras: some of the rig's, their pictures of any size.
+    Landmarks of other cameras are left out.
+    """
     carried = {}
     for name, points in landmarks.items():
         if name not in cameras.names:
             continue
         if name not in rig.cameras.names:
-            raise InputError(f"landmarks name camera {name!r}; the rig has {rig.cameras.names}")
-        source = rig.cameras.names.index(name)
-        target = cameras.names.index(name)
-        pixels = torch.tensor(list(points.values()), dtype=torch.float64)
-        homogeneous = torch.cat([pixels, torch.ones(len(pixels), 1, dtype=torch.float64)], 1)
-        inverse = torch.linalg.inv(rig.cameras.intrinsics[source].double())
-        plane = undistort((homogeneous @ inverse.T)[:, :2], rig.distortion[source])
-        to_view = cameras.intrinsics[target].double()
-        moved = plane @ to_view[:2, :2].T + to_view[:2, 2]
+            known = ", ".join(rig.cameras.names)
+            raise InputError(f"expected landmarks of the rig's cameras ({known}), got {name!r}")
+        pixels = torch.tensor(list(points.values()), dtype=torch.float64)[None]
+        moved = undistorted_pixels(rig.select([name]), pixels, cameras.select([name]))[0]
         rows = zip(points, moved.tolist(), strict=True)
         carried[name] = {int(index): (x, y) for index, (x, y) in rows}
     return carried
@@ -183,101 +183,109 @@ def check_head_height(height: float, units: str | None = None) -> None:
     )
 
 
+def landmark_points(topology: Topology) -> tuple[np.ndarray, np.ndarray]:
+    """The 68 points of a topology as vertex triples [68 3] and barycentric weights [68 3]."""
+    if "ibug68" not in topology.landmarks:
+        raise InputError(
+            f"expected a topology with the landmark set ibug68, got {topology.name!r} without it"
+        )
+    points = topology.landmarks["ibug68"]
+    return (
+        topology.triangles[points.triangles].numpy(),
+        points.barycentrics.double().numpy(),
+    )
+
+
 def landmark_evidence(
+    topology: Topology,
     vertices: Float[np.ndarray, "V 3"],
-    corners: Int[np.ndarray, "T 3"],
-    normals: Float[np.ndarray, "V 3"],
-    points: SurfacePoints,
     table: tuple[Float[np.ndarray, "C 68 2"], Float[np.ndarray, "C 68"]],
     cameras: Cameras,
-    noise: LandmarkNoise = LandmarkNoise(),  # noqa: B008 (frozen)
+    noise: LandmarkNoise,
 ) -> Evidence:
     """Landmarks' pull on the surface: Cauchy-weighted distances in every view that gives them.
 
     Outline points (0–16) pull across the outline only; where the model's own point is turned
     away from the camera, the nearest point of the visible outline answers for it.
     """
-    triangles = points.triangles.numpy()
-    barycentrics = points.barycentrics.numpy().astype(np.float64)
-    world = positions(vertices, corners, triangles, barycentrics)
+    corners, weights = landmark_points(topology)
+    world = surface_positions(vertices, corners, weights)
+    normals = vertex_normals(torch.from_numpy(vertices), topology.triangles).numpy()
     parts = []
     for camera in range(len(cameras)):
         pixels, given = table[0][camera], table[1][camera] > 0
         if not given.any():
             continue
         index = np.flatnonzero(given)
-        chosen = triangles[index].copy()
-        weights = barycentrics[index].copy()
-        _slide_hidden_outline(
-            index,
-            chosen,
-            weights,
-            vertices,
-            corners,
-            normals,
-            world,
-            pixels[index],
-            cameras,
-            camera,
+        place = _on_visible_outline(
+            topology, vertices, normals, (corners, weights), index, pixels, cameras, camera
         )
-        spot = positions(vertices, corners, chosen, weights)
+        spot = surface_positions(vertices, *place)
         projected, depth, jacobian = project_with_jacobian(cameras, camera, spot)
         residual = projected - pixels[index]
-        focal = float(cameras.intrinsics[camera, 0, 0])
-        precision = _precision(index, world, residual, focal / depth, cameras, camera, noise)
-        parts.append(image_evidence((chosen, weights), jacobian, residual, precision))
+        density = float(cameras.intrinsics[camera, 0, 0]) / depth
+        tangent = _outline_tangents(world, cameras, camera)
+        precision = _precision(index, residual, density, tangent, noise)
+        parts.append(image_evidence(*place, jacobian, residual, precision))
     return join(parts)
+
+
+def _outline_tangents(
+    world: Float[np.ndarray, "68 3"], cameras: Cameras, camera: int
+) -> Float[np.ndarray, "17 2"]:
+    """Unit directions of the projected outline at points 0–16."""
+    flat, _, _ = project_with_jacobian(cameras, camera, world[:17])
+    tangent = np.gradient(flat, axis=0)
+    return tangent / np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
 
 
 def _precision(
     index: Int[np.ndarray, " N"],
-    world: Float[np.ndarray, "68 3"],
     residual: Float[np.ndarray, "N 2"],
     density: Float[np.ndarray, " N"],
-    cameras: Cameras,
-    camera: int,
+    tangent: Float[np.ndarray, "17 2"],
     noise: LandmarkNoise,
 ) -> Float[np.ndarray, "N 2 2"]:
-    """2×2 precision of each landmark (1/px²), with the robust weight in it."""
+    """2×2 precision of each landmark (1/px²), robust weight included; `density` is in px/m."""
     across = noise.pixels**2 + (noise.meaning * density) ** 2
     along = np.where(index < 17, across + (noise.slide * density) ** 2, across)
-    flat, _, _ = project_with_jacobian(cameras, camera, world[:17])
-    tangent = np.gradient(flat, axis=0)
-    tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
     direction = np.where((index < 17)[:, None], tangent[np.minimum(index, 16)], 0.0)
     outer = direction[:, :, None] * direction[:, None, :]
     precision = np.eye(2) / across[:, None, None] + outer * (1 / along - 1 / across)[:, None, None]
     squared = np.einsum("ni,nij,nj->n", residual, precision, residual)
+    # Cauchy with its knee at three standard deviations
     return precision / (1 + squared / 9)[:, None, None]
 
 
-def _slide_hidden_outline(
-    index: Int[np.ndarray, " N"],
-    chosen: Int[np.ndarray, " N"],
-    weights: Float[np.ndarray, "N 3"],
+def _on_visible_outline(
+    topology: Topology,
     vertices: Float[np.ndarray, "V 3"],
-    corners: Int[np.ndarray, "T 3"],
     normals: Float[np.ndarray, "V 3"],
-    world: Float[np.ndarray, "68 3"],
-    pixels: Float[np.ndarray, "N 2"],
+    points: tuple[np.ndarray, np.ndarray],
+    index: Int[np.ndarray, " N"],
+    pixels: Float[np.ndarray, "68 2"],
     cameras: Cameras,
     camera: int,
-) -> None:
-    """Put hidden outline points (in place) on triangles where the surface turns from the camera.
+) -> tuple[Int[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
+    """Landmarks `index` as surface points, hidden outline points moved to where they are seen.
 
-    Candidates lie within 45 mm of the model's own point; the one nearest to the pixel is taken.
+    A hidden one goes to a triangle on which the surface turns from the camera, within 45 mm of
+    the model's own point: the one nearest to the landmark's pixel.
     """
+    corners, weights = points[0][index].copy(), points[1][index].copy()
     center = cameras.centers[camera].double().numpy()
     facing = np.einsum("vd,vd->v", normals, center - vertices) > 0
-    rim = np.flatnonzero(facing[corners].any(1) & ~facing[corners].all(1))
-    middle = vertices[corners[rim]].mean(1)
+    triangles = topology.triangles.numpy()
+    rim = triangles[facing[triangles].any(1) & ~facing[triangles].all(1)]
+    middle = vertices[rim].mean(1)
     flat, _, _ = project_with_jacobian(cameras, camera, middle)
+    own = surface_positions(vertices, corners, weights)
     for row, landmark in enumerate(index):
-        if landmark >= 17 or facing[corners[chosen[row]]].all():
+        if landmark >= 17 or facing[corners[row]].all():
             continue
-        near = np.flatnonzero(np.linalg.norm(middle - world[landmark], axis=1) < 0.045)
-        if not len(near):
-            continue
-        best = near[np.linalg.norm(flat[near] - pixels[row], axis=1).argmin()]
-        chosen[row] = rim[best]
-        weights[row] = 1 / 3
+        near = np.flatnonzero(np.linalg.norm(middle - own[row], axis=1) < 0.045)
+        if len(near):
+            distance = np.linalg.norm(flat[near] - pixels[landmark], axis=1)
+            corners[row] = rim[near[distance.argmin()]]
+            weights[row] = 1 / 3
+    return corners, weights

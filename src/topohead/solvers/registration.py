@@ -1,7 +1,7 @@
 """The first frame of a capture: a head mesh in the world, from pictures alone or a start mesh."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -9,14 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import HeadModel, InputError, Mesh, Views
-from topohead.geometry.meshes import vertex_normals
-from topohead.solvers.evidence import Evidence, positions
-from topohead.solvers.headfit import HeadPriors, HeadState, LinearHead, fit_head
+from topohead.solvers.agreement import Agreement, AgreementConfig
+from topohead.solvers.evidence import Evidence, join, surface_positions
+from topohead.solvers.freeform import FreeForm, FreeFormConfig, carry_loose_parts
+from topohead.solvers.headfit import HeadArrays, HeadPriors, HeadState, fit_head
 from topohead.solvers.landmarks import (
     LandmarkNoise,
     Landmarks,
     check_head_height,
     landmark_evidence,
+    landmark_points,
     landmark_table,
     similarity_from_landmarks,
     triangulate_landmarks,
@@ -27,16 +29,26 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FirstFrameConfig:
-    """How the first frame is found."""
+    """How the first frame is found; iterations are per level of picture size, finest first."""
 
     refine: bool = True
-    """Let the surface follow the pictures freely after the head model fits."""
+    """Let the surface follow the pictures after landmarks (and outlines) have placed the head."""
     units: str | None = None
     """The unit that the calibration was read with, for advice in errors."""
-    landmark_noise: LandmarkNoise = LandmarkNoise()
+    landmark_noise: LandmarkNoise = field(default_factory=LandmarkNoise)
     """What landmarks are worth."""
-    priors: HeadPriors = HeadPriors()
+    priors: HeadPriors = field(default_factory=HeadPriors)
     """How far the head model's coefficients stray."""
+    agreement: AgreementConfig = field(default_factory=AgreementConfig)
+    """The photo-consistency term."""
+    free: FreeFormConfig = field(default_factory=FreeFormConfig)
+    """How the surface may leave the head model."""
+    model_iterations: tuple[int, ...] = (0, 3, 4, 5)
+    """Steps of head-model coefficients on pictures."""
+    free_iterations: tuple[int, ...] = (6, 6, 4, 0)
+    """Steps of all vertices on pictures."""
+    model_samples: int = 6000
+    """Surface samples in the steps of head-model coefficients."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ def first_frame(
     model: HeadModel | None = None,
     landmarks: Landmarks | None = None,
     start: Mesh | None = None,
-    config: FirstFrameConfig = FirstFrameConfig(),  # noqa: B008 (frozen)
+    config: FirstFrameConfig = FirstFrameConfig(),
 ) -> FirstFrame:
     """The head of the first instant as a mesh.
 
@@ -70,30 +82,70 @@ def first_frame(
             "expected something to find the head with, got pictures alone: "
             "give --landmarks FILE, --start FILE, or masks"
         )
-    head = LinearHead(model)
-    state = fit_landmarks(head, views, landmarks, config)
+    head = HeadArrays(model)
+    table = landmark_table(landmarks, views.cameras)
+    state = fit_landmarks(head, views, table, config)
+    vertices = head.vertices(state)
+    if config.refine:
+        state, vertices = _refine_model(head, state, views, table, config)
     return FirstFrame(
-        Mesh(model.topology, torch.from_numpy(head.vertices(state)).float()),
+        Mesh(model.topology, torch.from_numpy(vertices).float()),
         torch.from_numpy(state.pose),
         torch.from_numpy(state.identity).float(),
         torch.from_numpy(state.expression).float(),
     )
 
 
+def _refine_model(
+    head: HeadArrays,
+    state: HeadState,
+    views: Views,
+    table: tuple[np.ndarray, np.ndarray],
+    config: FirstFrameConfig,
+) -> tuple[HeadState, Float[np.ndarray, "V 3"]]:
+    """Photo-consistent coefficients, then photo-consistent vertices about the model's shape."""
+    start = torch.from_numpy(head.vertices(state))
+    agreement = Agreement(views, head.topology, start, config.agreement)
+
+    def gather(vertices: np.ndarray, level: int, limit: int | None) -> Evidence:
+        found = agreement.evidence(vertices, level, limit)
+        marks = landmark_evidence(
+            head.topology, vertices, table, views.cameras, config.landmark_noise
+        )
+        return join([found, marks])
+
+    for level in reversed(range(len(agreement.levels))):
+        state = fit_head(
+            head,
+            state,
+            lambda vertices, _, level=level: gather(vertices, level, config.model_samples),
+            config.model_iterations[level],
+            config.priors,
+        )
+    rest = head.vertices(state)
+    form = FreeForm(head.topology, rest, config.free)
+    vertices = rest
+    for level in reversed(range(len(agreement.levels))):
+        vertices = form.follow(
+            vertices,
+            lambda now, level=level: gather(now, level, None),
+            config.free_iterations[level],
+        )
+    return state, carry_loose_parts(head.topology, rest, vertices)
+
+
 def fit_landmarks(
-    head: LinearHead, views: Views, landmarks: Landmarks, config: FirstFrameConfig
+    head: HeadArrays,
+    views: Views,
+    table: tuple[np.ndarray, np.ndarray],
+    config: FirstFrameConfig,
 ) -> HeadState:
     """Pose, identity and expression from landmarks in one or more views."""
-    table = landmark_table(landmarks, views.cameras)
-    points = head.topology.landmarks["ibug68"]
     state = _pose_from_landmarks(head, table, views, config)
-    corners = head.corners
-    triangles = torch.from_numpy(corners)
 
     def gather(vertices: np.ndarray, iteration: int) -> Evidence:
-        normals = vertex_normals(torch.from_numpy(vertices), triangles).numpy()
         return landmark_evidence(
-            vertices, corners, normals, points, table, views.cameras, config.landmark_noise
+            head.topology, vertices, table, views.cameras, config.landmark_noise
         )
 
     stiff = HeadPriors(identity=0.3, expression=0.1, gaze=0.0)
@@ -102,13 +154,12 @@ def fit_landmarks(
 
 
 def _pose_from_landmarks(
-    head: LinearHead,
+    head: HeadArrays,
     table: tuple[np.ndarray, np.ndarray],
     views: Views,
     config: FirstFrameConfig,
 ) -> HeadState:
     """The mean head where triangulated landmarks put it; checks that lengths are a head's."""
-    points = head.topology.landmarks["ibug68"]
     world, count, _ = triangulate_landmarks(*table, views.cameras)
     inner = int((count[17:] >= 2).sum())
     if inner < 4:
@@ -116,9 +167,7 @@ def _pose_from_landmarks(
             f"expected at least 4 landmarks (not of the outline) seen by two cameras, got {inner}: "
             "give landmarks for more cameras"
         )
-    model_points = positions(
-        head.template, head.corners, points.triangles.numpy(), points.barycentrics.numpy()
-    )
+    model_points = surface_positions(head.template, *landmark_points(head.topology))
     rotation, translation, scale = similarity_from_landmarks(model_points, world)
     crown, chin = head.template[:, 1].max(), model_points[8, 1]
     check_head_height(scale * float(crown - chin), config.units)
