@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from reference.photometric_ref import l1_dssim_ref
+from topohead.losses.photometric import l1_dssim
+
+
+def pictures(height, width, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    target = torch.rand(height, width, 3, generator=g, dtype=torch.float64)
+    noise = torch.rand(height, width, 3, generator=g, dtype=torch.float64)
+    return (0.7 * target + 0.3 * noise).float().double(), target.float().double()
+
+
+@pytest.mark.parametrize("size", [(24, 33), (7, 9), (1, 3)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("weight", [0.0, 0.2, 1.0])
+def test_value_and_gradient_match_conv2d(size, masked, weight):
+    image, target = pictures(*size)
+    g = torch.Generator().manual_seed(9)
+    mask = torch.rand(size, generator=g, dtype=torch.float64).float().double() if masked else None
+    exact = image.clone().requires_grad_()
+    quick = image.float().requires_grad_()
+    expected = l1_dssim_ref(exact, target, weight, mask)
+    value = l1_dssim(quick, target.float(), weight, None if mask is None else mask.float())
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    (3 * expected).backward()
+    (3 * value).backward()
+    scale = exact.grad.abs().max()
+    assert (quick.grad.double() - exact.grad).abs().max() < 1e-4 * scale
+
+
+def test_equal_pictures_cost_nothing():
+    image, _ = pictures(20, 20)
+    leaf = image.float().requires_grad_()
+    loss = l1_dssim(leaf, image.float())
+    loss.backward()
+    assert abs(loss.item()) < 1e-6 and leaf.grad.abs().max() < 1e-6
+
+
+def test_masked_pixels_do_not_matter():
+    image, target = (picture.float() for picture in pictures(20, 24))
+    mask = torch.ones(20, 24)
+    mask[5:9, 6:12] = 0
+    changed = image.clone()
+    changed[5:9, 6:12] = 0.123
+    leaf = changed.requires_grad_()
+    loss = l1_dssim(leaf, target, mask=mask)
+    torch.testing.assert_close(loss, l1_dssim(image, target, mask=mask))
+    loss.backward()
+    assert leaf.grad[5:9, 6:12].abs().max() == 0
