@@ -4,12 +4,18 @@ An ellipsoid of quads with one UV seam stands in for a head (the metrics know no
 its front is the face. Vertices are where the truth says, plus what the test plants.
 """
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
 
-from topohead.core import Topology
+from topohead.core import Mesh, Topology
+from topohead.io.meshes import write_obj
 
 RADII = torch.tensor([0.075, 0.11, 0.095], dtype=torch.float64)
 
@@ -79,3 +85,43 @@ def striped_texture(size: int = 128) -> np.ndarray:
     v, u = np.mgrid[0:size, 0:size] / size
     picture = np.stack([0.45 + 0.3 * u, 0.4 + 0.1 * np.sin(24 * v), 0.3 + 0.4 * v], -1)
     return (picture * 255).astype(np.uint8)
+
+
+def write_planted_run(
+    folder: Path, tracked: torch.Tensor, topology: Topology, **config: object
+) -> Path:
+    """A run folder as `topohead capture` leaves it, holding these vertices [T V 3]."""
+    run = folder / "run"
+    first = run / "frames" / "000001"
+    first.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"verb": "capture", "topohead": "0.1.0"}))
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = [{"stage": "first", "seconds": 4.0}]
+    for t, vertices in enumerate(tracked.float()):
+        name = f"{t + 1:06d}"
+        frame = run / "frames" / name
+        write_obj(Mesh(topology, vertices), frame / "mesh.obj")
+        state = {"vertices": vertices.contiguous(), "pose": torch.eye(4), "gains": torch.ones(3, 3)}
+        save_file(state, frame / "state.safetensors")
+        rows += [
+            {"stage": "coarse", "frame": name, "seconds": 0.5 + 0.5 * (t == 0),
+             "residual": 0.01 + 0.001 * t, "doubtful": t == 3}
+        ]  # fmt: skip
+    Image.fromarray(striped_texture()).save(first / "texture_srgb.png")
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run
+
+
+def write_planted_truth(folder: Path, truth: torch.Tensor, topology: Topology) -> Path:
+    """A truth folder as `topohead stage` leaves it; its surface is the head itself."""
+    path = folder / "truth"
+    (path / "frames").mkdir(parents=True)
+    write_obj(Mesh(topology, truth[0].float()), path / "mesh.obj")
+    write_obj(Mesh(topology, truth[0].float()), path / "surface.obj")
+    regions = {name: index.tolist() for name, index in topology.regions.items()}
+    (path / "regions.json").write_text(json.dumps(regions))
+    for t, vertices in enumerate(truth.float().contiguous()):
+        state = {"vertices": vertices, "surface": vertices.clone(), "pose": torch.eye(4)}
+        save_file(state, path / "frames" / f"{t + 1:06d}.safetensors")
+    Image.fromarray(striped_texture()).save(path / "lit_srgb.png")
+    return path
