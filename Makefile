@@ -7,11 +7,12 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 
 # --no-compile: byte-code for all of torch costs more than the few modules used ever will
-PIP := $(BIN)/python -m pip install --quiet --no-compile --no-input -c constraints.txt
+PIP := $(BIN)/python -m pip install -qq --no-compile --no-input -c constraints.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PYTHONUNBUFFERED := 1
+export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: demo test test-slow check lint format types imports docs install install-dev clean
 

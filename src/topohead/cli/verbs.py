@@ -73,7 +73,7 @@ def parse(name: str, config: type, positional: Mapping[str, str], words: Sequenc
                 config,
                 prog=f"topohead {name}",
                 args=list(words),
-                config=(tyro.conf.FlagCreatePairsOff,),
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
             )
     except SystemExit as stop:
         if stop.code:
