@@ -114,6 +114,6 @@ def _value_and_jacobian(
     for axis in range(2):
         tangent = torch.zeros_like(points)
         tangent[:, axis] = 1
-        value, column = torch.func.jvp(lambda p: distort(p, lens), (points,), (tangent,))
+        value, column, *_ = torch.func.jvp(lambda p: distort(p, lens), (points,), (tangent,))
         columns.append(column)
     return value, torch.stack(columns, -1)

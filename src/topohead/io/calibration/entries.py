@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -123,3 +123,33 @@ def opencv_coefficients(lens: Distortion, where: str) -> list[float]:
             raise InputError(f"{where}: this format has no place for k4 = {k4:g}")
         return [k1, k2, p1, p2, k3]
     raise InputError(f"{where}: lens model '{lens.model}' has no OpenCV vector of this kind")
+
+
+def name_cameras(pictures: list[str], poses: list[np.ndarray], path: Path) -> list[tuple[str, int]]:
+    """Camera names and, for each, one of its pictures, from formats that calibrate pictures.
+
+    A camera is called like its picture (000001/CAM.jpg) or like the folder (CAM/000001.jpg):
+    whichever gives every camera one pose.
+    """
+    for called in (_stem, _folder):
+        first: dict[str, int] = {}
+        for index, picture in enumerate(pictures):
+            first.setdefault(called(picture), index)
+        agree = all(
+            np.allclose(poses[first[called(picture)]], pose, rtol=1e-6, atol=1e-6)
+            for picture, pose in zip(pictures, poses, strict=True)
+        )
+        if agree and "" not in first:
+            return list(first.items())
+    raise InputError(
+        f"{path} gives a camera several poses; expected one pose a camera of pictures named "
+        "000001/CAM.jpg or CAM/000001.jpg: calibrate with the cameras held fixed"
+    )
+
+
+def _stem(picture: str) -> str:
+    return PurePosixPath(picture.replace("\\", "/")).stem
+
+
+def _folder(picture: str) -> str:
+    return PurePosixPath(picture.replace("\\", "/")).parent.name
