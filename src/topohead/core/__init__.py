@@ -1,13 +1,39 @@
-"""Types that every layer shares."""
+"""Types that every layer shares.
 
-from topohead.core.cameras import Cameras, Distortion, Rig
-from topohead.core.capture import Capture
-from topohead.core.errors import InputError
-from topohead.core.head import ARKIT_52, HeadModel
-from topohead.core.topology import Mesh, SurfacePoints, Topology
-from topohead.core.views import TrackedFrame, Views
+Each is imported when it is first asked for: the command line's help needs `InputError` and
+defaults, and must not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from topohead.core.cameras import Cameras, Distortion, Rig
+    from topohead.core.capture import Capture
+    from topohead.core.errors import InputError
+    from topohead.core.head import ARKIT_52, HeadModel
+    from topohead.core.topology import Mesh, SurfacePoints, Topology
+    from topohead.core.views import TrackedFrame, Views
 
 __all__ = [
     "ARKIT_52", "Cameras", "Capture", "Distortion", "HeadModel", "InputError", "Mesh", "Rig",
     "SurfacePoints", "Topology", "TrackedFrame", "Views",
 ]  # fmt: skip
+
+_HOMES = {
+    "cameras": ("Cameras", "Distortion", "Rig"),
+    "capture": ("Capture",),
+    "errors": ("InputError",),
+    "head": ("ARKIT_52", "HeadModel"),
+    "topology": ("Mesh", "SurfacePoints", "Topology"),
+    "views": ("TrackedFrame", "Views"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"topohead.core.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'topohead.core' has no attribute '{name}'")
