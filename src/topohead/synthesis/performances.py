@@ -55,16 +55,17 @@ class Motion:
     def __len__(self) -> int:
         return len(self.coefficients)
 
-    def between(self, frame: int, fraction: float) -> "Motion":
-        """The instant a fraction of a frame before `frame`, as a motion of one row."""
-        before = max(frame - 1, 0)
-        weight = 1.0 - fraction
-        pose = (1 - weight) * self.poses[before] + weight * self.poses[frame]
-        u, _, v = torch.linalg.svd(pose[:3, :3])
+    def at(self, time: float) -> "Motion":
+        """The instant at `time`, in frames from the first; linear between frames, clamped."""
+        time = min(max(time, 0.0), len(self) - 1.0)
+        before = min(int(time), max(len(self) - 2, 0))
+        after, weight = min(before + 1, len(self) - 1), time - before
+        pose = torch.lerp(self.poses[before], self.poses[after], weight)
+        u, _, v = torch.linalg.svd(pose[:3, :3])  # back to a rotation
         pose[:3, :3] = u @ v
         return Motion(
-            torch.lerp(self.coefficients[before], self.coefficients[frame], weight)[None],
-            torch.lerp(self.gaze[before], self.gaze[frame], weight)[None],
+            torch.lerp(self.coefficients[before], self.coefficients[after], weight)[None],
+            torch.lerp(self.gaze[before], self.gaze[after], weight)[None],
             pose[None],
             self.frames_per_second,
             self.source,
@@ -134,8 +135,7 @@ def recorded(
         gaze * ramp[:, None, None],
         _rotation_poses((turn - turn[:1]) * ramp[:, None]),
         frames_per_second,
-        f"recording from {start:.3f} s, first frame set to neutral, "
-        f"blended in over {span:.3f} s",
+        f"recording from {start:.3f} s, first frame set to neutral, blended in over {span:.3f} s",
     )
 
 
