@@ -51,11 +51,19 @@ class TexelMap:
         distance, label = cv2.distanceTransformWithLabels(
             (~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
         )
+        label = np.asarray(label, np.int32)
         targets = np.flatnonzero((distance > 0) & (distance <= DILATION))
         islands = np.flatnonzero(inside)
         place = np.zeros(label.max() + 1, np.int64)
         place[label.ravel()[islands]] = islands
         return targets, place[label.ravel()[targets]]
+
+    @cached_property
+    def mirrored_corners(self) -> Float32[np.ndarray, "T 3 2"]:
+        """(column, row) of the corners' places on the other side of the head; NaN: none."""
+        places = mirrored_uv(self.topology).numpy()
+        flipped = np.stack([places[..., 0], 1 - places[..., 1]], -1) * self.size
+        return np.ascontiguousarray(flipped, np.float32)
 
     def dilate(self, picture: Float32[np.ndarray, "S S K"]) -> None:
         """Carry the islands' border colours outwards by `DILATION` texels, in place."""
@@ -154,16 +162,8 @@ def mirror_texture(
     texture: Float32[np.ndarray, "S S K"], texels: TexelMap
 ) -> Float32[np.ndarray, "S S K"]:
     """The texture with each texel taken from the other side of the head; zero where none is."""
-    places = mirrored_uv(texels.topology).numpy()
-    sources = np.stack([places[..., 0], 1 - places[..., 1]], -1) * texels.size
     mirrored = np.zeros_like(texture)
-    carry_texels(
-        texels.triangle,
-        texels.corners,
-        np.ascontiguousarray(sources, np.float32),
-        mirrored,
-        texture,
-    )
+    carry_texels(texels.triangle, texels.corners, texels.mirrored_corners, mirrored, texture)
     return mirrored
 
 

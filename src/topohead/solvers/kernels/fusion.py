@@ -1,0 +1,403 @@
+"""Texel loops of texture fusion, compiled by numba.
+
+A view is described to these loops by `camera`, float32 [22]: rotation rows (0–8), translation
+(9–11), fx, fy, cx, cy in pixels of the colour image (12–15), pixels of the depth map per pixel of
+the image in x and y (16, 17), optical centre (18–20), weight of a pixel at unit distance (21).
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from topohead.rendering.uv_cpu import corner_weights
+
+COSINE_POWER = 4
+
+
+@njit(parallel=True, cache=True)
+def surface_texels(triangle_map, top, left, corners, triangles, vertices, normals):
+    """Points and unit normals [h w 3] of the texels of one tile; normal zero outside islands."""
+    height, width = triangle_map.shape
+    points = np.zeros((height, width, 3), np.float32)
+    directions = np.zeros((height, width, 3), np.float32)
+    for y in prange(height):
+        for x in range(width):
+            t = triangle_map[y, x]
+            if t < 0:
+                continue
+            wa, wb, wc = corner_weights(
+                corners, t, np.float32(left + x + 0.5), np.float32(top + y + 0.5)
+            )
+            a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            length = np.float32(1e-20)
+            for k in range(3):
+                points[y, x, k] = wa * vertices[a, k] + wb * vertices[b, k] + wc * vertices[c, k]
+                component = wa * normals[a, k] + wb * normals[b, k] + wc * normals[c, k]
+                directions[y, x, k] = component
+                length += component * component
+            scale = np.float32(1.0) / math.sqrt(length)
+            for k in range(3):
+                directions[y, x, k] *= scale
+    return points, directions
+
+
+@njit(cache=True, inline="always")
+def _cubic_weights(t):
+    """Catmull–Rom weights of four neighbours for a position t ∈ [0, 1) after the second."""
+    half = np.float32(0.5)
+    square = t * t
+    cube = square * t
+    return (
+        half * (np.float32(2.0) * square - cube - t),
+        half * (np.float32(3.0) * cube - np.float32(5.0) * square + np.float32(2.0)),
+        half * (np.float32(4.0) * square - np.float32(3.0) * cube + t),
+        half * (cube - square),
+    )
+
+
+@njit(cache=True, inline="always")
+def _bicubic(image, row, column, dx, dy):
+    """Catmull–Rom sample of [H W 3] at (dx, dy) ∈ [0, 1)² after the centre of (row, column)."""
+    x0, x1, x2, x3 = _cubic_weights(dx)
+    y0, y1, y2, y3 = _cubic_weights(dy)
+    red, green, blue = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for i in range(4):
+        down = y0 if i == 0 else y1 if i == 1 else y2 if i == 2 else y3
+        r = row - 1 + i
+        c = column - 1
+        red += down * (
+            x0 * image[r, c, 0]
+            + x1 * image[r, c + 1, 0]
+            + x2 * image[r, c + 2, 0]
+            + x3 * image[r, c + 3, 0]
+        )
+        green += down * (
+            x0 * image[r, c, 1]
+            + x1 * image[r, c + 1, 1]
+            + x2 * image[r, c + 2, 1]
+            + x3 * image[r, c + 3, 1]
+        )
+        blue += down * (
+            x0 * image[r, c, 2]
+            + x1 * image[r, c + 1, 2]
+            + x2 * image[r, c + 2, 2]
+            + x3 * image[r, c + 3, 2]
+        )
+    return red, green, blue
+
+
+@njit(cache=True, inline="always")
+def _vignetting(correction, u, v):
+    """What a pixel's colour is multiplied with to undo the lens's falloff."""
+    dx, dy = u - correction[14], v - correction[15]
+    square = (dx * dx + dy * dy) * correction[16]
+    return np.float32(1.0) + square * (correction[12] + correction[13] * square)
+
+
+@njit(cache=True, inline="always")
+def _bilinear(picture, u, v):
+    """Value of [H W] at the continuous pixel position (u, v); −1 outside."""
+    height, width = picture.shape
+    x, y = u - np.float32(0.5), v - np.float32(0.5)
+    column, row = math.floor(x), math.floor(y)
+    if column < 0 or row < 0 or column >= width - 1 or row >= height - 1:
+        return np.float32(-1.0)
+    dx, dy = x - np.float32(column), y - np.float32(row)
+    one = np.float32(1.0)
+    upper = picture[row, column] * (one - dx) + picture[row, column + 1] * dx
+    lower = picture[row + 1, column] * (one - dx) + picture[row + 1, column + 1] * dx
+    return upper * (one - dy) + lower * dy
+
+
+@njit(cache=True, inline="always")
+def _visible_weight(point, normal, camera, depth, trust, minimum_cosine, tolerance):
+    """Weight, u, v of a surface point in a view; weight 0 where the view does not see it."""
+    zero = np.float32(0.0)
+    vx, vy, vz = camera[18] - point[0], camera[19] - point[1], camera[20] - point[2]
+    distance = math.sqrt(vx * vx + vy * vy + vz * vz) + np.float32(1e-20)
+    cosine = (vx * normal[0] + vy * normal[1] + vz * normal[2]) / distance
+    if cosine < minimum_cosine:
+        return zero, zero, zero
+    z = camera[6] * point[0] + camera[7] * point[1] + camera[8] * point[2] + camera[11]
+    if z <= zero:
+        return zero, zero, zero
+    x = camera[0] * point[0] + camera[1] * point[1] + camera[2] * point[2] + camera[9]
+    y = camera[3] * point[0] + camera[4] * point[1] + camera[5] * point[2] + camera[10]
+    u = camera[12] * x / z + camera[14]
+    v = camera[13] * y / z + camera[15]
+    small_u, small_v = u * camera[16], v * camera[17]
+    trusted = _bilinear(trust, small_u, small_v)
+    if trusted <= zero:
+        return zero, u, v
+    # across one pixel of the depth map a slanted surface changes its depth by tan × pixel size
+    slope = math.sqrt(max(np.float32(1.0) - cosine * cosine, zero)) / cosine
+    pixel = z / (camera[12] * camera[16])
+    nearest = depth[int(small_v), int(small_u)]
+    if z > nearest + tolerance + pixel * slope:
+        return zero, u, v
+    power = np.float32(1.0)
+    for _ in range(COSINE_POWER):
+        power *= cosine
+    return power * trusted * camera[21] / (z * z), u, v
+
+
+@njit(parallel=True, cache=True)
+def gather_weights(points, normals, camera, depth, trust, minimum_cosine, tolerance):
+    """How well a view sees each texel, float32 [h w]; zero where it does not."""
+    height, width = points.shape[:2]
+    weights = np.zeros((height, width), np.float32)
+    for y in prange(height):
+        for x in range(width):
+            n = normals[y, x]
+            if n[0] == 0 and n[1] == 0 and n[2] == 0:
+                continue
+            weights[y, x] = _visible_weight(
+                points[y, x], n, camera, depth, trust, minimum_cosine, tolerance
+            )[0]
+    return weights
+
+
+@njit(parallel=True, cache=True)
+def gather_colors(image, points, camera, correction, weights, colors):
+    """Sample a view's colours for the texels that it sees, bicubic, corrected; zero elsewhere.
+
+    `correction` float32 [18] is the 3×4 matrix row by row, r² and r⁴ factors, the centre (x, y)
+    and 1/radius² in pixels, and one unused. A texel too near the image border loses its weight.
+    """
+    height, width = weights.shape
+    rows, columns = image.shape[:2]
+    for y in prange(height):
+        for x in range(width):
+            if weights[y, x] <= 0:
+                colors[y, x, 0] = colors[y, x, 1] = colors[y, x, 2] = np.float32(0.0)
+                continue
+            p = points[y, x]
+            z = camera[6] * p[0] + camera[7] * p[1] + camera[8] * p[2] + camera[11]
+            px = camera[0] * p[0] + camera[1] * p[1] + camera[2] * p[2] + camera[9]
+            py = camera[3] * p[0] + camera[4] * p[1] + camera[5] * p[2] + camera[10]
+            u = camera[12] * px / z + camera[14] - np.float32(0.5)
+            v = camera[13] * py / z + camera[15] - np.float32(0.5)
+            column, row = math.floor(u), math.floor(v)
+            if column < 1 or row < 1 or column >= columns - 2 or row >= rows - 2:
+                weights[y, x] = np.float32(0.0)
+                colors[y, x, 0] = colors[y, x, 1] = colors[y, x, 2] = np.float32(0.0)
+                continue
+            red, green, blue = _bicubic(
+                image, row, column, u - np.float32(column), v - np.float32(row)
+            )
+            gain = _vignetting(correction, u + np.float32(0.5), v + np.float32(0.5))
+            for k in range(3):
+                mixed = correction[4 * k] * red
+                mixed += correction[4 * k + 1] * green + correction[4 * k + 2] * blue
+                colors[y, x, k] = gain * mixed + correction[4 * k + 3]
+
+
+@njit(cache=True, inline="always")
+def _weighted_median(values, weights, order, count):
+    """Index of the weighted median of values[:count]; `order` is scratch of at least that size."""
+    total = np.float32(0.0)
+    for i in range(count):
+        order[i] = i
+        total += weights[i]
+    for i in range(1, count):  # insertion sort: a dozen entries at most, as a rule
+        moving = order[i]
+        j = i - 1
+        while j >= 0 and values[order[j]] > values[moving]:
+            order[j + 1] = order[j]
+            j -= 1
+        order[j + 1] = moving
+    half = np.float32(0.5) * total
+    running = np.float32(0.0)
+    for i in range(count):
+        running += weights[order[i]]
+        if running >= half:
+            return order[i]
+    return order[count - 1]
+
+
+@njit(parallel=True, cache=True)
+def reject_outliers(colors, weights, floor, spread):
+    """Weaken views that disagree with the weighted median colour of a texel, in place.
+
+    The reference is the colour of median luminance; a distance d from it weakens a weight by
+    Tukey's (1 − (d/s)²)², s = max(`floor`, `spread` × the weighted median distance). Two views
+    cannot outvote each other: of two, the better one wins when they differ by more than s.
+    """
+    views, height, width = weights.shape
+    for y in prange(height):
+        index = np.empty(views, np.int32)
+        order = np.empty(views, np.int32)
+        weight = np.empty(views, np.float32)
+        value = np.empty(views, np.float32)
+        for x in range(width):
+            count = 0
+            for c in range(views):
+                if weights[c, y, x] > 0:
+                    index[count], weight[count] = c, weights[c, y, x]
+                    value[count] = (
+                        np.float32(0.299) * colors[c, y, x, 0]
+                        + np.float32(0.587) * colors[c, y, x, 1]
+                        + np.float32(0.114) * colors[c, y, x, 2]
+                    )
+                    count += 1
+            if count < 2:
+                continue
+            middle = index[_weighted_median(value, weight, order, count)]
+            for i in range(count):
+                square = np.float32(0.0)
+                for k in range(3):
+                    difference = colors[index[i], y, x, k] - colors[middle, y, x, k]
+                    square += difference * difference
+                value[i] = math.sqrt(square)
+            typical = value[_weighted_median(value, weight, order, count)]
+            scale = max(floor, spread * typical)
+            for i in range(count):
+                ratio = value[i] / scale
+                kept = max(np.float32(1.0) - ratio * ratio, np.float32(0.0))
+                weights[index[i], y, x] *= kept * kept
+
+
+@njit(parallel=True, cache=True)
+def weighted_mean(colors, weights, mean, total, effective):
+    """Σ w c / Σ w [h w 3], Σ w and the effective number of views (Σ w)² / Σ w² of each texel."""
+    views, height, width = weights.shape
+    for y in prange(height):
+        for x in range(width):
+            running = np.float32(0.0)
+            squares = np.float32(0.0)
+            r, g, b = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            for c in range(views):
+                w = weights[c, y, x]
+                if w > 0:
+                    running += w
+                    squares += w * w
+                    r += w * colors[c, y, x, 0]
+                    g += w * colors[c, y, x, 1]
+                    b += w * colors[c, y, x, 2]
+            total[y, x] = running
+            inverse = np.float32(1.0) / running if running > 0 else np.float32(0.0)
+            mean[y, x, 0], mean[y, x, 1], mean[y, x, 2] = r * inverse, g * inverse, b * inverse
+            effective[y, x] = running * running / squares if squares > 0 else np.float32(0.0)
+
+
+@njit(parallel=True, cache=True)
+def best_two(weights):
+    """Thresholds [h w]: the weight of each texel's second-best view (of the best, if alone)."""
+    views, height, width = weights.shape
+    threshold = np.zeros((height, width), np.float32)
+    for y in prange(height):
+        for x in range(width):
+            first, second = np.float32(0.0), np.float32(0.0)
+            for c in range(views):
+                w = weights[c, y, x]
+                if w > first:
+                    first, second = w, first
+                elif w > second:
+                    second = w
+            threshold[y, x] = second if second > 0 else first
+    return threshold
+
+
+@njit(cache=True, inline="always")
+def _perspective_weights(projected, a, b, c, x, y):
+    """Barycentrics on the surface at pixel position (x, y) of a triangle given as (u, v, depth)."""
+    ax, ay = projected[a, 0] - x, projected[a, 1] - y
+    bx, by = projected[b, 0] - x, projected[b, 1] - y
+    cx, cy = projected[c, 0] - x, projected[c, 1] - y
+    wa = (bx * cy - by * cx) / projected[a, 2]
+    wb = (cx * ay - cy * ax) / projected[b, 2]
+    wc = (ax * by - ay * bx) / projected[c, 2]
+    total = wa + wb + wc
+    if total == 0:
+        third = np.float32(1.0 / 3.0)
+        return third, third, third
+    return wa / total, wb / total, wc / total
+
+
+@njit(parallel=True, cache=True)
+def texture_residual(
+    image, top, correction, triangle_map, projected, triangles, corners, texture, samples, residual
+):
+    """Corrected image minus the texture seen through each pixel, written into `residual`.
+
+    `triangle_map` has `samples`² entries a pixel; `projected` (u, v, depth) is in its pixels and
+    starts at its first row, which is row `top` of the whole image. Pixels that are not covered
+    by all their samples are left alone.
+    """
+    height, width = image.shape[:2]
+    rows, columns = texture.shape[:2]
+    for y in prange(height):
+        seen = np.empty(3, np.float32)
+        for x in range(width):
+            seen[:] = np.float32(0.0)
+            count = 0
+            for s in range(samples * samples):
+                row, column = y * samples + s // samples, x * samples + s % samples
+                t = triangle_map[row, column]
+                if t < 0:
+                    break
+                wa, wb, wc = _perspective_weights(
+                    projected, triangles[t, 0], triangles[t, 1], triangles[t, 2],
+                    np.float32(column + 0.5), np.float32(row + 0.5),
+                )  # fmt: skip
+                u = wa * corners[t, 0, 0] + wb * corners[t, 1, 0] + wc * corners[t, 2, 0]
+                v = wa * corners[t, 0, 1] + wb * corners[t, 1, 1] + wc * corners[t, 2, 1]
+                u = min(max(u - np.float32(0.5), np.float32(0.0)), np.float32(columns - 1.01))
+                v = min(max(v - np.float32(0.5), np.float32(0.0)), np.float32(rows - 1.01))
+                i, j = math.floor(v), math.floor(u)
+                du, dv = u - np.float32(j), v - np.float32(i)
+                one = np.float32(1.0)
+                for k in range(3):
+                    upper = texture[i, j, k] * (one - du) + texture[i, j + 1, k] * du
+                    lower = texture[i + 1, j, k] * (one - du) + texture[i + 1, j + 1, k] * du
+                    seen[k] += upper * (one - dv) + lower * dv
+                count += 1
+            if count < samples * samples:
+                continue
+            gain = _vignetting(correction, np.float32(x + 0.5), np.float32(top + y + 0.5))
+            for k in range(3):
+                mixed = np.float32(0.0)
+                for j in range(3):
+                    mixed += correction[4 * k + j] * image[y, x, j]
+                value = gain * mixed + correction[4 * k + 3]
+                residual[y, x, k] = value - seen[k] / np.float32(count)
+
+
+@njit(parallel=True, cache=True)
+def accumulate_residual(found, weights, largest, total):
+    """Add weight × residual and weight to `total` [h w 4] where no channel exceeds `largest`."""
+    height, width = weights.shape
+    for y in prange(height):
+        for x in range(width):
+            w = weights[y, x]
+            if w <= 0:
+                continue
+            worst = max(abs(found[y, x, 0]), abs(found[y, x, 1]), abs(found[y, x, 2]))
+            if worst > largest:
+                continue
+            for k in range(3):
+                total[y, x, k] += w * found[y, x, k]
+            total[y, x, 3] += w
+
+
+@njit(parallel=True, cache=True)
+def smooth_texels(color, weight, strength):
+    """Move each known texel by `strength` towards the mean of its four neighbours, in place.
+
+    Only where all five are known. Two colours of a checkerboard in turn, so that the result does
+    not depend on the number of threads.
+    """
+    height, width = weight.shape
+    quarter = np.float32(0.25)
+    for parity in range(2):
+        for y in prange(1, height - 1):
+            for x in range(1 + (y + parity) % 2, width - 1, 2):
+                if weight[y, x] <= 0 or weight[y - 1, x] <= 0 or weight[y + 1, x] <= 0:
+                    continue
+                if weight[y, x - 1] <= 0 or weight[y, x + 1] <= 0:
+                    continue
+                for k in range(3):
+                    around = color[y - 1, x, k] + color[y + 1, x, k]
+                    around += color[y, x - 1, k] + color[y, x + 1, k]
+                    color[y, x, k] += strength * (quarter * around - color[y, x, k])

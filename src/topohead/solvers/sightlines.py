@@ -1,0 +1,292 @@
+"""What each view sees of a known surface, and how far it is to be trusted.
+
+Shared by texture fusion and by the colour solve. Everything is worked out once per view; the
+texel loops (`solvers.kernels.fusion`) then only look things up.
+"""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+from torch import Tensor
+
+from topohead.core import InputError, Topology, Views
+from topohead.geometry.meshes import triangle_areas, vertex_normals
+from topohead.rendering.mesh import projected_pixels
+from topohead.rendering.mesh_cpu import rasterize_projected
+from topohead.rendering.uv import TexelMap
+from topohead.solvers.kernels.fusion import gather_weights, surface_texels
+
+SKIN, EYES, MOUTH = 0, 1, 2
+"""Parts of a head whose colours must not mix."""
+
+
+@dataclass(frozen=True)
+class SightConfig:
+    """When a view's pixel counts as a look at the surface."""
+
+    minimum_cosine: float = 0.15
+    """Views more grazing than this are dropped."""
+    depth_tolerance: float = 1.5e-3
+    """How far behind the nearest surface a point may lie and still be that surface, metres."""
+    edge_jump: float = 2.5e-3
+    """A step in depth between neighbouring pixels that makes an occlusion edge, metres."""
+    edge_margin: float = 5e-4
+    """What lies nearer than this to an occlusion edge is not used: geometry is never exact.
+    Metres on the surface; at least `edge_margin_pixels`."""
+    edge_margin_pixels: float = 1.5
+    feather: float = 5e-3
+    """Over this distance beyond the margin a view gains its full weight, metres."""
+    depth_size: int = 1536
+    """Longer side of the depth maps, at most; pixels."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One view, ready for the texel loops. Coordinates are relative to `Surface.origin`."""
+
+    image: Float32[np.ndarray, "H W 3"]
+    camera: Float32[np.ndarray, " 22"]
+    depth: Float32[np.ndarray, "h w"]
+    trust: Float32[np.ndarray, "h w"]
+    """0 at occlusion edges, outside the mask and where no surface is seen; up to 1."""
+
+    def weights(
+        self,
+        points: Float32[np.ndarray, "h w 3"],
+        normals: Float32[np.ndarray, "h w 3"],
+        config: SightConfig,
+    ) -> Float32[np.ndarray, "h w"]:
+        """How well this view sees each texel: cos⁴ × pixel density × focus × trust."""
+        return gather_weights(
+            points,
+            normals,
+            self.camera,
+            self.depth,
+            self.trust,
+            np.float32(config.minimum_cosine),
+            np.float32(config.depth_tolerance),
+        )
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A posed mesh in the form that the texel loops read."""
+
+    triangles: np.ndarray
+    vertices: Float32[np.ndarray, "V 3"]
+    normals: Float32[np.ndarray, "V 3"]
+    origin: Float[Tensor, " 3"]
+    """Subtracted from the world, so that float32 keeps its precision far from the origin."""
+
+
+def make_surface(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Surface:
+    """A mesh around its own centre, with smooth normals."""
+    if not bool(torch.isfinite(vertices).all()):
+        bad = int((~torch.isfinite(vertices)).any(1).nonzero()[0])
+        raise InputError(f"expected finite vertices, got NaN or infinity at vertex {bad}")
+    exact = vertices.detach().double()
+    origin = exact.mean(0)
+    normals = vertex_normals(exact, topology.triangles)
+    return Surface(
+        np.ascontiguousarray(topology.triangles.numpy(), np.int32),
+        np.ascontiguousarray((exact - origin).float().numpy()),
+        np.ascontiguousarray(normals.float().numpy()),
+        origin,
+    )
+
+
+def triangle_parts(topology: Topology) -> UInt8[np.ndarray, " T"]:
+    """`SKIN`, `EYES` or `MOUTH` of every triangle, from the regions that the topology has."""
+    parts = np.zeros(len(topology.triangles), np.uint8)
+    for part, name in ((EYES, "eyes"), (MOUTH, "mouth_interior")):
+        if name in topology.regions:
+            member = topology.region_mask(name)[topology.triangles].all(1)
+            parts[member.numpy()] = part
+    return parts
+
+
+def texel_size(topology: Topology, vertices: Float[Tensor, "V 3"], size: int) -> float:
+    """Side of a texel on the surface, metres, on average over the islands."""
+    area = triangle_areas(vertices.double(), topology.triangles)
+    uv = topology.uv.double()[topology.triangle_uv]
+    first, second = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
+    uv_area = (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).abs() / 2
+    return float((area.sum() / uv_area.sum().clamp(min=1e-12)).sqrt()) / size
+
+
+def make_sights(
+    views: Views,
+    topology: Topology,
+    surface: Surface,
+    texel: float,
+    config: SightConfig,
+) -> list[Sight]:
+    """Every view prepared: image no finer than the texels, depth map, trust, focus.
+
+    An image whose pixels are smaller than a texel (`texel` metres) is resampled first, by area,
+    so that fine skin does not alias into a coarse texture.
+    """
+    parts = triangle_parts(topology)
+    posed = []
+    for index in range(len(views.cameras)):
+        posed.append(_make_sight(views, index, surface, parts, texel, config))
+    focus = np.array([_sharpness(sight) for sight in posed])
+    seen = np.isfinite(focus)
+    if not seen.any():
+        raise InputError(
+            f"frame {views.frame}: expected the mesh in at least one view, got it in none; check "
+            "the units and the pose of the mesh"
+        )
+    relative = np.clip(focus / np.median(focus[seen]), 0.25, 1.5) ** 2
+    reach = np.array([_pixel_weight(sight) for sight in posed])
+    typical = np.median(reach[seen])
+    return [
+        replace(sight, camera=_with_weight(sight.camera, relative[i] / typical))
+        if seen[i]
+        else sight
+        for i, sight in enumerate(posed)
+    ]
+
+
+def _with_weight(camera: np.ndarray, factor: float) -> np.ndarray:
+    weighted = camera.copy()
+    weighted[21] = camera[12] * camera[13] * factor
+    return weighted
+
+
+def _pixel_weight(sight: Sight) -> float:
+    """Pixels per square metre of a facing surface at the middle of the head."""
+    distance = np.linalg.norm(sight.camera[18:21])
+    return float(sight.camera[12] * sight.camera[13] / distance**2)
+
+
+def _make_sight(
+    views: Views,
+    index: int,
+    surface: Surface,
+    parts: UInt8[np.ndarray, " T"],
+    texel: float,
+    config: SightConfig,
+) -> Sight:
+    pose = views.cameras.world_to_camera[index].double()
+    intrinsics = views.cameras.intrinsics[index].double()
+    local_pose = pose.clone()
+    local_pose[:3, 3] += pose[:3, :3] @ surface.origin
+    translation = local_pose[:3, 3]
+    image = np.ascontiguousarray(views.images[index].numpy(), np.float32)
+    height, width = image.shape[:2]
+    pixel = float(translation[2].abs() / intrinsics[0, 0])
+    if texel > 1.25 * pixel:
+        shrunk = (max(4, round(width * pixel / texel)), max(4, round(height * pixel / texel)))
+        image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
+    scale = np.array([image.shape[1] / width, image.shape[0] / height])
+    shrink = min(1.0, config.depth_size / max(width, height))
+    small = (max(2, round(width * shrink)), max(2, round(height * shrink)))
+
+    camera = np.zeros(22, np.float32)
+    camera[:9] = pose[:3, :3].flatten().numpy()
+    camera[9:12] = translation.numpy()
+    camera[12:14] = torch.diagonal(intrinsics)[:2].numpy() * scale
+    camera[14:16] = intrinsics[:2, 2].numpy() * scale
+    camera[16:18] = np.array(small) / np.array([image.shape[1], image.shape[0]])
+    camera[18:21] = (-pose[:3, :3].T @ translation).numpy()
+    camera[21] = camera[12] * camera[13]
+
+    fine = intrinsics.clone()
+    fine[:2] *= (torch.tensor(small) / torch.tensor([width, height]))[:, None]
+    projected = projected_pixels(torch.from_numpy(surface.vertices), local_pose, fine)
+    # back faces are drawn too: what lies behind an open surface is hidden all the same
+    depth, triangle = rasterize_projected(
+        projected, surface.triangles, small[0], small[1], False, np.float64(1e-3)
+    )
+    part = np.where(triangle >= 0, parts[triangle], 255).astype(np.uint8)
+    mask = None if views.masks is None else views.masks[index].numpy()
+    return Sight(image, camera, depth, _trust(depth, part, mask, pixel * width / small[0], config))
+
+
+def _trust(
+    depth: Float32[np.ndarray, "h w"],
+    part: UInt8[np.ndarray, "h w"],
+    mask: Float32[np.ndarray, "H W"] | None,
+    pixel: float,
+    config: SightConfig,
+) -> Float32[np.ndarray, "h w"]:
+    """Feather to occlusion edges (silhouettes, steps in depth, borders of parts) × mask.
+
+    The step that makes an edge grows with the slope that the steepest usable view allows, so that
+    a grazing cheek is no edge. `pixel` is a pixel of the depth map on the surface, metres.
+    """
+    steepest = np.sqrt(1 / config.minimum_cosine**2 - 1)
+    edge = _edges(depth, part, max(config.edge_jump, steepest * pixel))
+    distance = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    margin = max(config.edge_margin / pixel, config.edge_margin_pixels)
+    ramp = np.clip((distance - margin) / max(config.feather / pixel, 1.0), 0, 1)
+    trust = np.where(np.isfinite(depth), ramp * ramp * (3 - 2 * ramp), 0).astype(np.float32)
+    if mask is None:
+        return trust
+    mask = cv2.resize(mask, depth.shape[::-1], interpolation=cv2.INTER_AREA)
+    solid = cv2.erode((mask > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8))
+    return trust * solid * mask
+
+
+def _edges(
+    depth: Float32[np.ndarray, "h w"], part: UInt8[np.ndarray, "h w"], jump: float
+) -> Bool[np.ndarray, "h w"]:
+    """Pixels beside a step in depth, a border of the surface or a border between parts."""
+    filled = np.where(np.isfinite(depth), depth, 1e6)
+    edge = np.zeros(depth.shape, bool)
+    for axis in (0, 1):
+        step = np.abs(np.diff(filled, axis=axis)) > jump
+        step |= np.diff(part.astype(np.int16), axis=axis) != 0
+        first = tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))
+        second = tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))
+        edge[first] |= step
+        edge[second] |= step
+    return edge
+
+
+def _sharpness(sight: Sight) -> float:
+    """Share of fine detail where a view sees the surface well; NaN where it hardly does.
+
+    Ratio of the contrast between blurs of 0 and 1 pixel to that between 1.5 and 4: scale and
+    exposure cancel, focus and motion blur remain.
+    """
+    rows, columns = sight.image.shape[:2]
+    seen = cv2.resize(sight.trust, (columns, rows), interpolation=cv2.INTER_LINEAR) > 0.5
+    if np.count_nonzero(seen) < 64:
+        return float("nan")
+    gray = sight.image.mean(2)
+    fine = gray - cv2.GaussianBlur(gray, (0, 0), 1.0)
+    coarse = cv2.GaussianBlur(gray, (0, 0), 1.5) - cv2.GaussianBlur(gray, (0, 0), 4.0)
+    return float(
+        np.sqrt((fine[seen] ** 2).mean() + 1e-8) / np.sqrt((coarse[seen] ** 2).mean() + 1e-6)
+    )
+
+
+def view_count(
+    views: Views,
+    topology: Topology,
+    vertices: Float[Tensor, "V 3"],
+    texels: TexelMap,
+    minimum_cosine: float = 0.3,
+    config: SightConfig | None = None,
+) -> Int[np.ndarray, "S S"]:
+    """How many views see each texel at a cosine of at least `minimum_cosine`.
+
+    The evaluation's mask: texture quality is judged where two views or more see it well.
+    """
+    config = replace(config or SightConfig(), minimum_cosine=minimum_cosine)
+    surface = make_surface(topology, vertices)
+    sights = make_sights(
+        views, topology, surface, texel_size(topology, vertices, texels.size), config
+    )
+    points, normals = surface_texels(
+        texels.triangle, 0, 0, texels.corners, surface.triangles, surface.vertices, surface.normals
+    )
+    count = np.zeros(texels.triangle.shape, np.int32)
+    for sight in sights:
+        count += sight.weights(points, normals, config) > 0
+    return count
