@@ -76,7 +76,7 @@ def _tracks_of_frame(views: Views, search: TrackSearch) -> FeatureTracks:
     links = []
     for first, second in _camera_pairs(views.cameras, search.neighbours):
         pair = _match(found[first], found[second], views.cameras, (first, second), search)
-        links.append(pair + [starts[first], starts[second]])
+        links.append(pair + np.array([starts[first], starts[second]]))
     pixels = np.concatenate([places for places, _ in found])
     camera = np.repeat(np.arange(len(found)), np.diff(starts))
     label = _components(len(pixels), np.concatenate(links) if links else np.zeros((0, 2), int))

@@ -8,21 +8,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import HeadModel, InputError, Mesh, Views
+from topohead.core import HeadModel, InputError, Mesh, Topology, Views
 from topohead.solvers.agreement import Agreement, AgreementConfig
-from topohead.solvers.evidence import Evidence, join, surface_positions
+from topohead.solvers.evidence import Evidence, join
 from topohead.solvers.freeform import FreeForm, FreeFormConfig, carry_loose_parts
 from topohead.solvers.headfit import HeadArrays, HeadPriors, HeadState, fit_head
 from topohead.solvers.landmarks import (
     LandmarkNoise,
     Landmarks,
-    check_head_height,
     landmark_evidence,
-    landmark_points,
     landmark_table,
-    similarity_from_landmarks,
-    triangulate_landmarks,
 )
+from topohead.solvers.outlines import OutlineConfig, Outlines
+from topohead.solvers.placement import Table, place_by_landmarks, place_by_masks
+from topohead.solvers.startmesh import align_start, check_start
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +31,19 @@ class FirstFrameConfig:
     """How the first frame is found; iterations are per level of picture size, finest first."""
 
     refine: bool = True
-    """Let the surface follow the pictures after landmarks (and outlines) have placed the head."""
+    """Let the surface follow the pictures after it has been placed."""
     units: str | None = None
     """The unit that the calibration was read with, for advice in errors."""
     landmark_noise: LandmarkNoise = field(default_factory=LandmarkNoise)
     """What landmarks are worth."""
+    outlines: OutlineConfig = field(default_factory=OutlineConfig)
+    """What masks are worth."""
     priors: HeadPriors = field(default_factory=HeadPriors)
     """How far the head model's coefficients stray."""
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
     """The photo-consistency term."""
     free: FreeFormConfig = field(default_factory=FreeFormConfig)
-    """How the surface may leave the head model."""
+    """How the surface may leave the head model or the start mesh."""
     model_iterations: tuple[int, ...] = (0, 3, 4, 5)
     """Steps of head-model coefficients on pictures."""
     free_iterations: tuple[int, ...] = (6, 6, 4, 0)
@@ -55,14 +56,16 @@ class FirstFrameConfig:
 class FirstFrame:
     """The first frame's answer.
 
-    `mesh` is in world metres. `pose` moves the head model's frame (or the given start mesh) to the
-    world. `identity` and `expression` are the model's, None for a start mesh of another topology.
+    `mesh` is in world metres. `pose` moves the head model's frame, or the given start mesh, to the
+    world. `identity` and `expression` are the model's; None for a start mesh. `residual` is the
+    disagreement between views that is left, in units of local contrast; None without refinement.
     """
 
     mesh: Mesh
     pose: Float[Tensor, "4 4"]
     identity: Float[Tensor, " I"] | None = None
     expression: Float[Tensor, " 52"] | None = None
+    residual: float | None = None
 
 
 def first_frame(
@@ -70,108 +73,164 @@ def first_frame(
     model: HeadModel | None = None,
     landmarks: Landmarks | None = None,
     start: Mesh | None = None,
-    config: FirstFrameConfig = FirstFrameConfig(),
+    config: FirstFrameConfig | None = None,
 ) -> FirstFrame:
     """The head of the first instant as a mesh.
 
-    `landmarks` are iBUG-68 pixels of the views given (`landmarks.landmarks_in_views` carries
-    them there from stored pictures).
+    From a start mesh of any topology, else from the head model with landmarks, masks or both.
+    `landmarks` are iBUG-68 pixels of the views given (`landmarks.landmarks_in_views` carries them
+    there from stored pictures). InputError when there is nothing to find the head with, when
+    lengths are not a head's, or when the start mesh is off the subject.
     """
-    if not landmarks or model is None:
+    config = config or FirstFrameConfig()
+    if start is not None:
+        return _from_start(views, start, config)
+    if model is None:
+        raise InputError("expected a head model or a start mesh, got neither: give --start FILE")
+    if not landmarks and views.masks is None:
         raise InputError(
             "expected something to find the head with, got pictures alone: "
             "give --landmarks FILE, --start FILE, or masks"
         )
     head = HeadArrays(model)
-    table = landmark_table(landmarks, views.cameras)
-    state = fit_landmarks(head, views, table, config)
-    vertices = head.vertices(state)
+    table = landmark_table(landmarks, views.cameras) if landmarks else None
+    clues = _Clues(views, head.topology, table, config)
+    state = _place(head, clues)
+    vertices, residual = head.vertices(state), None
     if config.refine:
-        state, vertices = _refine_model(head, state, views, table, config)
+        state, vertices = _refine_model(head, state, clues)
+        residual = clues.look(vertices).residual
     return FirstFrame(
         Mesh(model.topology, torch.from_numpy(vertices).float()),
         torch.from_numpy(state.pose),
         torch.from_numpy(state.identity).float(),
         torch.from_numpy(state.expression).float(),
+        residual,
     )
 
 
+class _Clues:
+    """All that is known of the instant: pictures, landmarks, masks."""
+
+    def __init__(
+        self, views: Views, topology: Topology, table: Table | None, config: FirstFrameConfig
+    ) -> None:
+        self.views, self.topology, self.table, self.config = views, topology, table, config
+        self.outlines = None
+        if views.masks is not None:
+            self.outlines = Outlines(views, topology, config.outlines)
+        self._agreement: Agreement | None = None
+
+    def look(self, vertices: Float[np.ndarray, "V 3"]) -> Agreement:
+        """The photo-consistency term, made when first needed, for a surface near `vertices`."""
+        if self._agreement is None:
+            surface = torch.from_numpy(vertices)
+            self._agreement = Agreement(self.views, self.topology, surface, self.config.agreement)
+        return self._agreement
+
+    def shape(self, vertices: Float[np.ndarray, "V 3"], reach: float | None = None) -> Evidence:
+        """What landmarks and outlines want; outlines up to `reach` of the picture's height off."""
+        parts = []
+        if self.table is not None:
+            noise = self.config.landmark_noise
+            parts.append(
+                landmark_evidence(self.topology, vertices, self.table, self.views.cameras, noise)
+            )
+        if self.outlines is not None:
+            parts.append(self.outlines.evidence(vertices, reach))
+        return join(parts)
+
+    def everything(
+        self, vertices: Float[np.ndarray, "V 3"], level: int, limit: int | None = None
+    ) -> Evidence:
+        """Photo-consistency at a level as well, on at most `limit` samples."""
+        found = self.look(vertices).evidence(vertices, level, limit)
+        return join([found, self.shape(vertices, reach=0.03)])
+
+
+def _place(head: HeadArrays, clues: _Clues) -> HeadState:
+    """The head model fitted to landmarks and outlines."""
+    config = clues.config
+    if clues.table is not None:
+        state = place_by_landmarks(head, clues.table, clues.views.cameras, config.units)
+        return _fit_shape(head, state, clues)
+    assert clues.outlines is not None, "neither landmarks nor masks"
+    best, best_score = None, -np.inf
+    for candidate in place_by_masks(head, clues.outlines, config.units):
+        state = _fit_shape(head, candidate, clues)
+        score = _likeness(head, state, clues)
+        log.info("first frame: candidate pose scores %.3f", score)
+        if score > best_score:
+            best, best_score = state, score
+    assert best is not None
+    return best
+
+
+def _fit_shape(head: HeadArrays, state: HeadState, clues: _Clues) -> HeadState:
+    """Coefficients from landmarks and outlines: first nearly the mean head, then any."""
+    stiff = HeadPriors(identity=0.3, expression=0.1, gaze=0.0)
+    state = fit_head(head, state, lambda now, _: clues.shape(now), 5, stiff)
+    return fit_head(
+        head, state, lambda now, _: clues.shape(now, reach=0.06), 10, clues.config.priors
+    )
+
+
+def _likeness(head: HeadArrays, state: HeadState, clues: _Clues) -> float:
+    """How well silhouettes and colours of all views agree on a pose; higher is better."""
+    assert clues.outlines is not None
+    vertices = head.vertices(state)
+    look = Agreement(clues.views, head.topology, torch.from_numpy(vertices), clues.config.agreement)
+    coarse = len(look.levels) - 1
+    look.evidence(vertices, coarse, clues.config.model_samples)
+    return clues.outlines.overlap(vertices) - look.noise[coarse]
+
+
 def _refine_model(
-    head: HeadArrays,
-    state: HeadState,
-    views: Views,
-    table: tuple[np.ndarray, np.ndarray],
-    config: FirstFrameConfig,
+    head: HeadArrays, state: HeadState, clues: _Clues
 ) -> tuple[HeadState, Float[np.ndarray, "V 3"]]:
     """Photo-consistent coefficients, then photo-consistent vertices about the model's shape."""
-    start = torch.from_numpy(head.vertices(state))
-    agreement = Agreement(views, head.topology, start, config.agreement)
-
-    def gather(vertices: np.ndarray, level: int, limit: int | None) -> Evidence:
-        found = agreement.evidence(vertices, level, limit)
-        marks = landmark_evidence(
-            head.topology, vertices, table, views.cameras, config.landmark_noise
-        )
-        return join([found, marks])
-
-    for level in reversed(range(len(agreement.levels))):
+    config = clues.config
+    levels = range(len(clues.look(head.vertices(state)).levels))
+    for level in reversed(levels):
         state = fit_head(
             head,
             state,
-            lambda vertices, _, level=level: gather(vertices, level, config.model_samples),
+            lambda now, _, level=level: clues.everything(now, level, config.model_samples),
             config.model_iterations[level],
             config.priors,
         )
     rest = head.vertices(state)
     form = FreeForm(head.topology, rest, config.free)
     vertices = rest
-    for level in reversed(range(len(agreement.levels))):
+    for level in reversed(levels):
         vertices = form.follow(
             vertices,
-            lambda now, level=level: gather(now, level, None),
+            lambda now, level=level: clues.everything(now, level),
             config.free_iterations[level],
         )
     return state, carry_loose_parts(head.topology, rest, vertices)
 
 
-def fit_landmarks(
-    head: HeadArrays,
-    views: Views,
-    table: tuple[np.ndarray, np.ndarray],
-    config: FirstFrameConfig,
-) -> HeadState:
-    """Pose, identity and expression from landmarks in one or more views."""
-    state = _pose_from_landmarks(head, table, views, config)
-
-    def gather(vertices: np.ndarray, iteration: int) -> Evidence:
-        return landmark_evidence(
-            head.topology, vertices, table, views.cameras, config.landmark_noise
+def _from_start(views: Views, start: Mesh, config: FirstFrameConfig) -> FirstFrame:
+    """A given mesh, checked against the views and, unless forbidden, refined on them."""
+    check_start(start, views)
+    if not config.refine:
+        return FirstFrame(start, torch.eye(4, dtype=torch.float64))
+    topology = start.topology
+    given = start.vertices.double().numpy()
+    look = Agreement(views, topology, start.vertices, config.agreement)
+    pose, rest = align_start(topology, given, look)
+    form = FreeForm(topology, rest, config.free)
+    vertices = rest
+    for level in reversed(range(len(look.levels))):
+        vertices = form.follow(
+            vertices,
+            lambda now, level=level: look.evidence(now, level),
+            config.free_iterations[level],
         )
-
-    stiff = HeadPriors(identity=0.3, expression=0.1, gaze=0.0)
-    state = fit_head(head, state, gather, 5, stiff)
-    return fit_head(head, state, gather, 12, config.priors)
-
-
-def _pose_from_landmarks(
-    head: HeadArrays,
-    table: tuple[np.ndarray, np.ndarray],
-    views: Views,
-    config: FirstFrameConfig,
-) -> HeadState:
-    """The mean head where triangulated landmarks put it; checks that lengths are a head's."""
-    world, count, _ = triangulate_landmarks(*table, views.cameras)
-    inner = int((count[17:] >= 2).sum())
-    if inner < 4:
-        raise InputError(
-            f"expected at least 4 landmarks (not of the outline) seen by two cameras, got {inner}: "
-            "give landmarks for more cameras"
-        )
-    model_points = surface_positions(head.template, *landmark_points(head.topology))
-    rotation, translation, scale = similarity_from_landmarks(model_points, world)
-    crown, chin = head.template[:, 1].max(), model_points[8, 1]
-    check_head_height(scale * float(crown - chin), config.units)
-    # keep the head's own size: only turn it and put its landmarks' centre in place
-    center = np.nanmean(model_points[17:], 0)
-    anchor = scale * rotation @ center + translation
-    return head.neutral(rotation, anchor - rotation @ center)
+    vertices = carry_loose_parts(topology, rest, vertices)
+    return FirstFrame(
+        Mesh(topology, torch.from_numpy(vertices).float()),
+        torch.from_numpy(pose),
+        residual=look.residual,
+    )
