@@ -241,7 +241,8 @@ def _images_binary(folder: Path) -> list[_Image]:
     for _ in range(file.take("Q")[0]):
         _, *pose, camera = file.take("I7dI")
         name = file.name()
-        file.at += 24 * file.take("Q")[0]  # points: x, y, point number
+        (points,) = file.take("Q")
+        file.at += 24 * points  # x, y, number of the 3D point
         images.append(_Image(name, camera, _pose(tuple(pose))))
     return images
 

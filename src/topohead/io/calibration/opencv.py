@@ -70,8 +70,8 @@ def _split_pair(path: Path, files: list[Path]) -> list[Entry]:
 
 
 def _is_stereo(look: Look) -> bool:
-    matrices = [look(_numbered(_MATRIX, n)) for n in (1, 2)]
-    return None not in matrices and look(_ROTATION) is not None
+    needed = (_numbered(_MATRIX, 1), _numbered(_MATRIX, 2), _ROTATION, _TRANSLATION)
+    return all(look(names) is not None for names in needed)
 
 
 def _stereo(look: Look, path: Path) -> list[Entry]:

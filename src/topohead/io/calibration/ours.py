@@ -98,9 +98,12 @@ def _lens(model: Any, values: list, where: str) -> Distortion:
         return _named_lens(model, numbers, where)
     if model in ("opencv", "radtan"):
         return opencv_lens(numbers, where)
+    if model not in _MODELS:
+        known = ", ".join(_MODELS)
+        raise InputError(f"{where} has unknown lens model {model!r}; supported: {known}")
     try:
         return Distortion(model, tuple(numbers))
-    except ValueError as error:
+    except ValueError as error:  # a wrong number of coefficients
         raise InputError(f"{where}: {error}") from error
 
 
