@@ -1,0 +1,79 @@
+"""Named parts of a head found from its shape, its mirror symmetry and what its expressions move."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from topohead.core import SurfacePoints, Topology
+from topohead.geometry.meshes import boundary_edges, connected_parts
+
+MOVED = 1e-4
+"""An expression moves a vertex when it displaces it by more than this, in metres."""
+
+
+def unmoved(expression_basis: Float[Tensor, "E V 3"]) -> Bool[Tensor, " V"]:
+    """Vertices that no expression at full weight moves by more than 0.1 mm."""
+    return expression_basis.norm(dim=-1).amax(0) <= MOVED
+
+
+def open_rim(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Int[Tensor, " N"]:
+    """Vertices of the open edge of the largest connected part that lies lowest: the neck's."""
+    edges = boundary_edges(topology)
+    edges = edges[connected_parts(topology)[edges[:, 0]] == 0]
+    if not len(edges):
+        return edges.flatten()
+    loops = connected_parts(
+        Topology(topology.vertex_count, edges[:, [0, 1, 1, 1]], topology.uv, edges[:, [0] * 4])
+    )
+    label = loops[edges[:, 0]]
+    lowest = min(label.unique().tolist(), key=lambda k: vertices[edges[label == k][:, 0], 1].mean())
+    return edges[label == lowest].unique()
+
+
+def mirror_by_position(vertices: Float[Tensor, "V 3"], tolerance: float) -> Int[Tensor, " V"]:
+    """The vertex nearest to each vertex's reflection in x = 0; partners must choose each other.
+
+    A vertex without a partner within `tolerance` metres is its own mirror.
+    """
+    points = vertices.double().numpy()
+    distance, partner = cKDTree(points).query(points * [-1, 1, 1])
+    own = np.arange(len(points))
+    mutual = (partner[partner] == own) & (distance <= tolerance)
+    return torch.from_numpy(np.where(mutual, partner, own))
+
+
+def at_vertices(topology: Topology, vertices: Int[Tensor, " N"]) -> SurfacePoints:
+    """Vertices as points of the surface: a corner of the first triangle that uses each."""
+    return between_vertices(topology, vertices, vertices, torch.zeros(len(vertices)))
+
+
+def between_vertices(
+    topology: Topology, first: Int[Tensor, " N"], second: Int[Tensor, " N"],
+    fraction: Float[Tensor, " N"],
+) -> SurfacePoints:  # fmt: skip
+    """Points on edges of triangles, `fraction` of the way from `first` to `second`."""
+    corners = topology.triangles
+    chosen, weights = [], []
+    for a, b, t in zip(first.tolist(), second.tolist(), fraction.tolist(), strict=True):
+        both = ((corners == a).any(1) & (corners == b).any(1)).nonzero()
+        if not len(both):
+            raise ValueError(f"no triangle of {topology.name} joins vertices {a} and {b}")
+        row = corners[both[0, 0]]
+        chosen.append(int(both[0, 0]))
+        weights.append((row == a).float() * (1 - t) + (row == b).float() * t)
+    return SurfacePoints(torch.tensor(chosen), torch.stack(weights))
+
+
+def as_index(mask: Bool[Tensor, " V"]) -> Int[Tensor, " N"]:
+    """The numbers of the vertices in a mask, ascending."""
+    return mask.nonzero()[:, 0]
+
+
+def as_mask(topology: Topology, *indices: Int[Tensor, " N"]) -> Bool[Tensor, " V"]:
+    """Which vertices any of the index sets names."""
+    mask = torch.zeros(topology.vertex_count, dtype=torch.bool)
+    for index in indices:
+        mask[index] = True
+    return mask

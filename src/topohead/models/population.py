@@ -1,0 +1,137 @@
+"""A population of heads drawn from MakeHuman's shape controls, and its principal modes."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+Target = Callable[[str], np.ndarray]
+"""Reads a morph target by name: deltas [V 3] in metres."""
+
+SLIDER_SPREAD = 0.2
+"""Standard deviation of a two-ended control whose ends are ±1."""
+
+SHAPES = ("oval", "round", "rectangular", "square", "triangular", "invertedtriangular", "diamond")
+"""One-ended head shapes; weights are half-normal with `SLIDER_SPREAD`."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """Adults as a distribution over weights of morph targets.
+
+    `base` is the undeformed mesh [V 3], `sliders` name two-ended controls (see `BaseMesh`), `area`
+    weights vertices in alignment and components [V], `anchor` marks vertices that alignment may
+    use, `mirror` is the opposite vertex.
+    """
+
+    base: np.ndarray
+    target: Target
+    sliders: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
+    area: np.ndarray
+    anchor: np.ndarray
+    mirror: np.ndarray
+
+    def sample(self, count: int, seed: int) -> np.ndarray:
+        """Heads [count V 3], float32 metres: exactly symmetric, moved onto their common mean.
+
+        Only rotation and translation are taken out, so size is kept.
+        """
+        random = np.random.default_rng(seed)
+        weights = _phenotypes(random, count)
+        for ends in self.sliders.values():
+            value = np.clip(random.normal(0, SLIDER_SPREAD, count), -1, 1)
+            for names, weight in zip(
+                ends, (np.maximum(-value, 0), np.maximum(value, 0)), strict=True
+            ):
+                weights.update(dict.fromkeys(names, weight))
+        for shape in SHAPES:
+            weights[f"head/head-{shape}"] = np.abs(random.normal(0, SLIDER_SPREAD, count))
+        heads = np.broadcast_to(self.base.astype(np.float32), (count, *self.base.shape)).copy()
+        for names in _batches(list(weights), 32):
+            deltas = np.stack([self.target(name).astype(np.float32) for name in names])
+            mixed = np.stack([weights[name] for name in names], 1).astype(np.float32)
+            heads += np.tensordot(mixed, deltas, 1)
+        heads = (heads + heads[:, self.mirror] * np.float32([-1, 1, 1])) / 2
+        return self._aligned(heads)
+
+    def _aligned(self, heads: np.ndarray) -> np.ndarray:
+        weight = (self.area * self.anchor).astype(np.float32)
+        weight /= weight.sum()
+        reference = heads[0]
+        for _ in range(2):
+            heads = _onto(heads, reference, weight)
+            reference = heads.mean(0)
+        return heads
+
+    def basis(self, modes: int, count: int = 1200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Mean head [V 3] and modes [modes V 3], each one standard deviation of the population.
+
+        Principal components under area weights; a mode's sign makes its largest entry positive.
+        """
+        heads = self.sample(count, seed)
+        mean = heads.mean(0)
+        flat = ((heads - mean) * np.sqrt(self.area / self.area.sum())[:, None]).reshape(count, -1)
+        _, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
+        scores = vectors[:, ::-1][:, :modes] * np.sqrt(count - 1)
+        # Regressing the heads on unit-variance scores gives each mode at one standard deviation.
+        components = np.tensordot(scores.T / (count - 1), heads - mean, 1)
+        largest = np.abs(components.reshape(modes, -1)).argmax(1)
+        sign = np.sign(components.reshape(modes, -1)[np.arange(modes), largest])
+        return mean.astype(np.float64), components * sign[:, None, None]
+
+
+def _phenotypes(random: np.random.Generator, count: int) -> dict[str, np.ndarray]:
+    """Weights of MakeHuman's macro targets for adults: products of what each is made of.
+
+    Body height changes the size of the head and is taken at average muscle and weight;
+    proportions only lift the head and are left out.
+    """
+    female = random.beta(0.6, 0.6, count)
+    old = 0.9 * random.beta(1.0, 1.6, count)
+    gender = {"female": female, "male": 1 - female}
+    age = {"old": old, "young": 1 - old}
+    muscle = _three(random, count, "muscle")
+    fat = _three(random, count, "weight")
+    tall = np.clip(random.normal(0.5, 0.12, count), 0, 1)
+    race = dict(
+        zip(("african", "asian", "caucasian"), random.dirichlet([0.7] * 3, count).T, strict=True)
+    )
+    weights = {}
+    for g, a in itertools.product(gender, age):
+        both = gender[g] * age[a]
+        for m, w in itertools.product(muscle, fat):
+            weights[f"macrodetails/universal-{g}-{a}-{m}-{w}"] = both * muscle[m] * fat[w]
+        for r, value in race.items():
+            weights[f"macrodetails/{r}-{g}-{a}"] = both * value
+        for h, value in (("min", 1 - tall), ("max", tall)):
+            name = f"macrodetails/height/{g}-{a}-averagemuscle-averageweight-{h}height"
+            weights[name] = both * value
+    return weights
+
+
+def _three(random: np.random.Generator, count: int, what: str) -> dict[str, np.ndarray]:
+    """A control with a middle: linear between min at 0, average at ½ and max at 1."""
+    value = np.clip(random.normal(0.5, 0.17, count), 0, 1)
+    return {
+        f"min{what}": np.maximum(1 - 2 * value, 0),
+        f"average{what}": 1 - np.abs(2 * value - 1),
+        f"max{what}": np.maximum(2 * value - 1, 0),
+    }
+
+
+def _onto(heads: np.ndarray, reference: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Every head turned and shifted onto the reference (weighted least squares)."""
+    centre = np.einsum("v,svk->sk", weight, heads)
+    goal = weight @ reference
+    source, target = heads - centre[:, None], reference - goal
+    u, _, vt = np.linalg.svd(np.einsum("vk,svl->skl", target * weight[:, None], source))
+    flip = np.ones((len(heads), 3), dtype=heads.dtype)
+    flip[:, 2] = np.sign(np.linalg.det(u @ vt))
+    rotation = (u * flip[:, None]) @ vt
+    return source @ rotation.transpose(0, 2, 1) + goal
+
+
+def _batches(names: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(names), size):
+        yield names[start : start + size]
