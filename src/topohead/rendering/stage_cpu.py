@@ -1,4 +1,4 @@
-"""Compiled loops of the virtual stage: who sees a light, and what a supersampled picture shows.
+"""Compiled loops of the virtual stage: lenses, and what a supersampled picture shows.
 
 This is the renderer that makes test pictures. It shares the triangle rasteriser with the rest of
 the package but samples textures, filters and shades in its own way, so that a solver which
@@ -12,43 +12,22 @@ from numba import njit, prange
 
 
 @njit(parallel=True, cache=True)
-def light_visibility(points, normals, projection, depth, bias, spread):
-    """How much of each point a light sees [N], in [0, 1].
+def bend_brown(local, coefficients):
+    """Camera-frame points [N 3] moved, at their depth, to where a pinhole sees what the lens sees.
 
-    `projection` is 3×4, float64; `depth` its shadow map. The four nearest texels vote, bilinearly
-    weighted; a texel counts as in front when it is nearer by `bias` metres, plus `spread` metres
-    times the tangent of the light's angle to the normal (a texel covers that much depth).
+    `coefficients` are k1 k2 k3 k4 p1 p2 of Brown's model with p1, p2 as OpenCV orders them.
     """
-    count = points.shape[0]
-    height, width = depth.shape
-    out = np.zeros(count, np.float32)
-    for i in prange(count):
-        x, y, z = points[i, 0], points[i, 1], points[i, 2]
-        w = projection[2, 0] * x + projection[2, 1] * y + projection[2, 2] * z + projection[2, 3]
-        if w <= 0.0:
-            continue
-        u = projection[0, 0] * x + projection[0, 1] * y + projection[0, 2] * z + projection[0, 3]
-        v = projection[1, 0] * x + projection[1, 1] * y + projection[1, 2] * z + projection[1, 3]
-        u, v = u / w - 0.5, v / w - 0.5
-        column, row = math.floor(u), math.floor(v)
-        du, dv = u - column, v - row
-        # row 2 of the projection is the light's axis: its cosine with the normal sets the slack
-        facing = -(
-            projection[2, 0] * normals[i, 0]
-            + projection[2, 1] * normals[i, 1]
-            + projection[2, 2] * normals[i, 2]
-        )
-        if facing <= 0.0:
-            continue
-        slope = math.sqrt(max(0.0, 1.0 - facing * facing)) / max(facing, 0.15)
-        slack = bias + spread * slope
-        seen = 0.0
-        for k in range(4):
-            r, c = row + k // 2, column + k % 2
-            weight = (dv if k // 2 else 1.0 - dv) * (du if k % 2 else 1.0 - du)
-            if r < 0 or c < 0 or r >= height or c >= width or depth[r, c] > w - slack:
-                seen += weight
-        out[i] = seen
+    k1, k2, k3, k4 = coefficients[0], coefficients[1], coefficients[2], coefficients[3]
+    p1, p2 = coefficients[4], coefficients[5]
+    out = np.empty_like(local)
+    for i in prange(local.shape[0]):
+        z = local[i, 2]
+        x, y = local[i, 0] / z, local[i, 1] / z
+        r = x * x + y * y
+        radial = 1.0 + r * (k1 + r * (k2 + r * (k3 + r * k4)))
+        out[i, 0] = z * (x * radial + 2.0 * p1 * x * y + p2 * (r + 2.0 * x * x))
+        out[i, 1] = z * (y * radial + p1 * (r + 2.0 * y * y) + 2.0 * p2 * x * y)
+        out[i, 2] = z
     return out
 
 

@@ -14,10 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from topohead.core import Cameras
 from topohead.geometry.cameras import look_at
-from topohead.rendering.mesh import depth_maps
-from topohead.rendering.stage_cpu import light_visibility
+from topohead.rendering.light_cpu import receive, shadow_map
 
 LightName = Literal["dome", "studio", "key"]
 
@@ -88,102 +86,53 @@ def gather(
 
     `blockers` is a mesh (vertices, triangles) close to the surface; it may be coarser.
     """
-    center = (blockers[0].amin(0) + blockers[0].amax(0)).double() / 2
-    radius = float((blockers[0].double() - center).norm(dim=1).amax()) * 1.02
-    total = _Totals(len(vertices), len(lighting.lamps))
-    points = np.ascontiguousarray(vertices.double().numpy())
+    center = ((blockers[0].amin(0) + blockers[0].amax(0)).double() / 2).numpy()
+    solid = np.ascontiguousarray(blockers[0].double().numpy()) - center
+    corners = np.ascontiguousarray(blockers[1].numpy(), np.int32)
+    points = np.ascontiguousarray(vertices.double().numpy()) - center
     facing = np.ascontiguousarray(normals.double().numpy())
+    radius = float(np.linalg.norm(solid, axis=1).max()) * 1.02
+    sums = np.zeros((len(points), 11))
+    seen = np.zeros((len(lighting.lamps), len(points)))
 
-    def shadow(position: Tensor) -> np.ndarray:
-        return _shadow(position, center, radius, shadow_size, points, facing, blockers)
+    def add(place: np.ndarray, weight: float, axis: np.ndarray, radiance: np.ndarray, lamp: int):
+        projection = _shadow_projection(place, radius, shadow_size)
+        depth = shadow_map(solid, corners, projection, shadow_size)
+        light = np.array([*place, weight])
+        texel = 2 * radius / shadow_size
+        target = seen[lamp] if lamp >= 0 else np.empty(0)
+        receive(points, facing, projection, depth, BIAS, texel, light, axis, radiance, sums, target)
 
     for direction in _sphere(dome_samples):
         blend = 0.5 + 0.5 * direction[1]
         radiance = (1 - blend) * np.array(lighting.below) + blend * np.array(lighting.above)
-        seen = shadow(center + FAR * torch.tensor(direction))
-        weight = np.full(len(points), 4 * math.pi / dome_samples)
-        total.add(np.broadcast_to(direction, points.shape), facing, seen, weight, radiance, None)
+        add(FAR * direction, 4 * math.pi / dome_samples, np.zeros(3), radiance, -1)
     for index, lamp in enumerate(lighting.lamps):
-        for spot in _disk(lamp, center, lamp_samples):
-            seen = shadow(torch.tensor(spot))
-            offset = spot - points
-            distance = np.linalg.norm(offset, axis=1, keepdims=True)
-            axis = np.array(lamp.position) - center.numpy()
-            # a disk element sends light by the cosine with its own normal
-            cosine = np.clip((offset / distance) @ (axis / np.linalg.norm(axis)), 0, 1)
-            area = math.pi * lamp.radius**2 / lamp_samples
-            weight = area * cosine / distance[:, 0] ** 2
-            total.add(offset / distance, facing, seen, weight, np.array(lamp.radiance), index)
-    return total.result(lamp_samples)
+        axis = center - np.array(lamp.position)
+        axis /= np.linalg.norm(axis)
+        area = math.pi * lamp.radius**2 / lamp_samples
+        for spot in _disk(lamp, axis, lamp_samples):
+            add(spot - center, area, axis, np.array(lamp.radiance), index)
+    return _summed(sums, seen.T / max(lamp_samples, 1))
 
 
-class _Totals:
-    """Running sums over light samples."""
-
-    def __init__(self, count: int, lamps: int) -> None:
-        self.seen = np.zeros((count, 3))
-        self.blocked = np.zeros((count, 3))
-        self.tilt = np.zeros((count, 3))
-        self.sky = np.zeros((count, 2))
-        self.lamp_seen = np.zeros((count, lamps))
-
-    def add(
-        self,
-        direction: np.ndarray,
-        normals: np.ndarray,
-        seen: np.ndarray,
-        weight: np.ndarray,
-        radiance: np.ndarray,
-        lamp: int | None,
-    ) -> None:
-        cosine = (direction * normals).sum(1)
-        front = np.clip(cosine, 0, None) * weight
-        self.seen += (front * seen)[:, None] * radiance
-        self.blocked += (front * (1 - seen))[:, None] * radiance
-        # without the clip, the derivative of max(0, n·ω) is ω itself on the lit side
-        lit = weight * seen * (cosine > 0) * radiance.mean()
-        self.tilt += lit[:, None] * direction
-        if lamp is None:
-            self.sky += np.stack([front * seen, front], 1)
-        else:
-            self.lamp_seen[:, lamp] += seen
-
-    def result(self, lamp_samples: int) -> GatheredLight:
-        total = self.seen + self.blocked * np.array(BOUNCE)
-        steer = self.tilt / np.maximum(total.mean(1, keepdims=True), 1e-4)
-        sky = self.sky[:, 0] / np.maximum(self.sky[:, 1], 1e-6)
-        return GatheredLight(
-            torch.tensor(total, dtype=torch.float32),
-            torch.tensor(steer, dtype=torch.float32),
-            torch.tensor(sky, dtype=torch.float32),
-            torch.tensor(self.lamp_seen / lamp_samples, dtype=torch.float32),
-        )
+def _summed(sums: Float[np.ndarray, "V 11"], lamp_seen: Float[np.ndarray, "V L"]) -> GatheredLight:
+    """What blocked directions send back is added to what open ones send."""
+    total = sums[:, :3] + sums[:, 3:6] * np.array(BOUNCE)
+    steer = sums[:, 6:9] / np.maximum(total.mean(1, keepdims=True), 1e-4)
+    sky = sums[:, 9] / np.maximum(sums[:, 10], 1e-6)
+    parts = (total, steer, sky, lamp_seen)
+    return GatheredLight(*(torch.tensor(part, dtype=torch.float32) for part in parts))
 
 
-def _shadow(
-    position: Float[Tensor, "3"],
-    center: Float[Tensor, "3"],
-    radius: float,
-    size: int,
-    points: np.ndarray,
-    normals: np.ndarray,
-    blockers: tuple[Float[Tensor, "B 3"], Int[Tensor, "T 3"]],
-) -> np.ndarray:
-    """The share of a point light that each point sees."""
-    towards = center - position
-    up = torch.tensor(
-        [0.0, 0.0, 1.0] if abs(towards[1]) > 0.9 * towards.norm() else [0.0, 1.0, 0.0]
-    )
-    pose = look_at(position.double(), center, up.double())
-    distance = float(towards.norm())
+def _shadow_projection(place: np.ndarray, radius: float, size: int) -> Float[np.ndarray, "3 4"]:
+    """A camera at `place` that sees all of a ball about the origin in a square picture."""
+    distance = float(np.linalg.norm(place))
+    up = [0.0, 0.0, 1.0] if abs(place[1]) > 0.9 * distance else [0.0, 1.0, 0.0]
+    pose = look_at(torch.tensor(place), torch.zeros(3).double(), torch.tensor(up).double())
     focal = 0.5 * size * math.sqrt(max(distance**2 - radius**2, 1e-6)) / radius
-    matrix = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]).double()
-    camera = Cameras(("light",), pose[None], matrix[None], torch.tensor([[size, size]]))
-    depth = depth_maps(blockers[0], blockers[1], camera, cull=False)[0].numpy()
-    projection = (matrix @ pose[:3]).numpy()
-    # one texel of the map, in metres on a surface that faces the light
-    texel = 2 * radius / size
-    return light_visibility(points, normals, projection, depth, BIAS, texel)
+    matrix = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+    return matrix @ pose[:3].numpy()
 
 
 def _sphere(count: int) -> np.ndarray:
@@ -195,11 +144,9 @@ def _sphere(count: int) -> np.ndarray:
     return np.stack([ring * np.cos(angle), height, ring * np.sin(angle)], 1)
 
 
-def _disk(lamp: Lamp, center: Float[Tensor, "3"], count: int) -> np.ndarray:
-    """Evenly spread points of a lamp's disk, world metres."""
+def _disk(lamp: Lamp, axis: np.ndarray, count: int) -> np.ndarray:
+    """Evenly spread points of a lamp's disk, which faces along `axis`, world metres."""
     position = np.array(lamp.position)
-    axis = center.numpy() - position
-    axis /= np.linalg.norm(axis)
     side = np.cross(axis, [0.0, 1.0, 0.0])
     side /= np.linalg.norm(side)
     other = np.cross(axis, side)

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from topohead.geometry.meshes import boundary_edges
 from topohead.synthesis.subjects import Subject, Surfaces, jaw_transform
 
 ENAMEL, GUM = (0.66, 0.58, 0.46), (0.42, 0.14, 0.12)
@@ -69,7 +68,7 @@ def props_at(
     pose: Float[Tensor, "4 4"],
 ) -> Props:
     """The props in one instant; `pose` moves the first frame's head to this one."""
-    parts = [_neck_plug(subject, surfaces)]
+    parts = [_neck_plug(subject.rim, surfaces)]
     if dentures is not None:
         rotation, shift = jaw_transform(subject, coefficients)
         moved = dentures.vertices @ rotation.T + shift
@@ -87,12 +86,8 @@ def props_at(
     )
 
 
-def _neck_plug(subject: Subject, surfaces: Surfaces) -> Props:
+def _neck_plug(edges: Int[Tensor, "E 2"], surfaces: Surfaces) -> Props:
     """A dark disk across the open rim of the neck, so that no camera looks into the head."""
-    topology = subject.finer
-    edges = boundary_edges(topology)
-    rim = topology.region_mask("boundary")
-    edges = edges[rim[edges].all(1)]
     used, index = torch.unique(edges, return_inverse=True)
     points = surfaces.surface[used]
     center = points.mean(0, keepdim=True)

@@ -16,7 +16,7 @@ from topohead.core import Distortion, Topology
 from topohead.geometry.cameras import distort
 from topohead.geometry.meshes import vertex_normals
 from topohead.rendering.mesh import rasterize
-from topohead.rendering.stage_cpu import shade
+from topohead.rendering.stage_cpu import bend_brown, shade
 from topohead.synthesis.lights import GatheredLight, Lighting, gather
 from topohead.synthesis.props import Props
 from topohead.synthesis.skin import SkinMaps
@@ -81,6 +81,7 @@ class LitHead:
     corner_uv: Float[np.ndarray, "T 3 2"]
     textured: int
     """Triangles before this one have a texture; the rest are props of plain colour."""
+    uv_gradients: tuple[Float[np.ndarray, "T 3"], Float[np.ndarray, "T 3"]]
     tint: Float[np.ndarray, "S 3"]
     roughness: Float[np.ndarray, " S"]
 
@@ -106,14 +107,17 @@ def light_head(
     light = gather(lighting, vertices, normals, solid, dome_samples)
     light = _scattered(light, topology, count)
     uv = topology.uv[topology.triangle_uv].numpy()
+    plain = np.zeros((len(props.triangles), 3, 2))
+    corner_uv = np.concatenate([uv, plain]).astype(np.float32)
     return LitHead(
         vertices,
         triangles,
         normals,
         light,
         lighting,
-        np.concatenate([uv, np.zeros((len(props.triangles), 3, 2), np.float32)]).astype(np.float32),
+        corner_uv,
         len(topology.triangles),
+        _uv_gradients(vertices[triangles].double().numpy(), corner_uv),
         np.concatenate([np.zeros((count, 3)), props.colors.numpy()]).astype(np.float32),
         np.concatenate([np.zeros(count), props.roughness.numpy()]).astype(np.float32),
     )
@@ -138,7 +142,7 @@ def render_view(
     pixels = bent @ fine.T
     pixels = pixels[:, :2] / pixels[:, 2:]
     level = _texture_levels(head, pixels, int(materials.sizes[0]))
-    gradient_u, gradient_v = _uv_gradients(head)
+    gradient_u, gradient_v = head.uv_gradients
     eye = -world_to_camera[:3, :3].T @ world_to_camera[:3, 3]
     lamps = head.lighting.lamps
     center = head.vertices.mean(0).double().numpy()
@@ -182,6 +186,8 @@ def bend(
     local = vertices.double() @ pose[:3, :3].T + pose[:3, 3]
     if lens.is_identity:
         return local
+    if lens.model == "brown":
+        return torch.from_numpy(bend_brown(local.numpy(), np.array(lens.coefficients)))
     depth = local[:, 2:]
     return torch.cat([distort(local[:, :2] / depth, lens) * depth, depth], 1)
 
@@ -200,16 +206,14 @@ def _texture_levels(head: LitHead, pixels: Float[Tensor, "S 2"], size: int) -> n
     return level.astype(np.float32)
 
 
-def _uv_gradients(head: LitHead) -> tuple[np.ndarray, np.ndarray]:
+def _uv_gradients(corner: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """∂u/∂x and ∂v/∂x on every triangle [T 3], a unit of UV a metre; zero where UVs collapse."""
-    corner = head.vertices[head.triangles].double().numpy()
     e1, e2 = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
     g11, g12, g22 = (e1 * e1).sum(1), (e1 * e2).sum(1), (e2 * e2).sum(1)
     determinant = np.maximum(g11 * g22 - g12**2, 1e-24)[:, None]
     # dual basis: d1·e1 = 1, d1·e2 = 0
     d1 = (g22[:, None] * e1 - g12[:, None] * e2) / determinant
     d2 = (g11[:, None] * e2 - g12[:, None] * e1) / determinant
-    uv = head.corner_uv
     p, q = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
     gradient_u = p[:, :1] * d1 + q[:, :1] * d2
     gradient_v = p[:, 1:] * d1 + q[:, 1:] * d2

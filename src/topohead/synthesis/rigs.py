@@ -12,6 +12,9 @@ from topohead.core import Cameras, Distortion, InputError, Rig
 DISTANCE = 1.1
 """Metres from the head's centre to a camera."""
 
+WIDTH = 0.95
+"""A head's largest extent to the side or in depth, over its height from chin to crown."""
+
 ELEVATIONS = (2.0, 24.0, -20.0, 12.0, -8.0, 40.0)
 """Degrees above the horizon, taken in turn along the arc."""
 
@@ -66,7 +69,7 @@ class RigSettings:
 def build_rig(
     settings: RigSettings, target: Float[Tensor, "3"], extent: float, seed: int
 ) -> StageRig:
-    """Cameras on an arc about `target` (world metres), all of a head `extent` metres tall in view.
+    """Cameras on an arc about `target` (world metres), a head `extent` metres tall in their view.
 
     Cameras spread over ±`arc` and several elevations, some turned a quarter in their mounts,
     with an off-centre principal point and a lens. `calibration_error_px` is the rms error in the
@@ -87,8 +90,10 @@ def build_rig(
         elevation = ELEVATIONS[index % len(ELEVATIONS)] + random.uniform(-4, 4)
         distance = DISTANCE * random.uniform(0.93, 1.07)
         width, height = settings.width, settings.height
-        # fit the head into the shorter side, with a little air for its motion
-        focal = distance * min(width, height) / (1.2 * extent) * random.uniform(0.98, 1.02)
+        # fit head height and depth into the picture as it is mounted, with air for some motion
+        upright = (height, width) if turn == 0 else (width, height)
+        reach = min(upright[0] / extent, upright[1] / (WIDTH * extent))
+        focal = distance * reach / 1.2 * random.uniform(0.98, 1.02)
         shift = random.uniform(-1, 1, 2) * settings.principal_point * scale
         aim = target + torch.tensor(random.uniform(-0.006, 0.006, 3))
         poses.append(_aimed(aim, azimuth, elevation, distance, turn * 90 + random.uniform(-3, 3)))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import ARKIT_52, HeadModel, Topology
-from topohead.geometry.meshes import triangle_areas, vertex_normals
+from topohead.geometry.meshes import boundary_edges, triangle_areas, vertex_normals
 from topohead.geometry.subdivision import catmull_clark
 from topohead.synthesis.noise import Noise
 from topohead.synthesis.performances import Motion, euler
@@ -60,6 +60,12 @@ class Subject:
     @cached_property
     def _rest_stretch(self) -> Float[Tensor, " S"]:
         return _vertex_area(self.refinement @ self.rest, self.finer)
+
+    @cached_property
+    def rim(self) -> Int[Tensor, "E 2"]:
+        """Edges of the finer surface around the open neck, as its faces run."""
+        edges = boundary_edges(self.finer)
+        return edges[self.finer.region_mask("boundary")[edges].all(1)]
 
     def control(
         self, coefficients: Float[Tensor, " 52"], gaze: Float[Tensor, "2 2"]

@@ -123,9 +123,8 @@ def make_take(
     motion = performances.with_head_motion(motion, pivot, seed, head_motion_mm)
     parameters = skin.random_skin(seed)
     maps = skin.paint(head, parameters, seed, texture_size)
-    # wide busts would make the face small: frame by height, and by shoulders only in part
-    size = max(float(extent[1]), 0.85 * float(extent[0]))
-    stage_rig = rigs.build_rig(rig, torch.zeros(3).double(), size, seed)
+    target, height = _framing(subject)
+    stage_rig = rigs.build_rig(rig, target, height, seed)
     return Take(
         seed,
         subject,
@@ -138,6 +137,20 @@ def make_take(
         lighting,
         optics,
     )
+
+
+def _framing(subject: Subject) -> tuple[Float[Tensor, "3"], float]:
+    """Where cameras aim in the world and how tall the head is, chin to crown.
+
+    Shoulders and neck are let out of the picture, as rigs for faces do.
+    """
+    points = subject.head.topology.landmarks["ibug68"]
+    corners = subject.rest[subject.head.topology.triangles[points.triangles[8]]]
+    chin = float((corners * points.barycentrics[8][:, None]).sum(0)[1])
+    head = subject.rest[subject.rest[:, 1] > chin].double()
+    middle = (head.amin(0) + head.amax(0)) / 2
+    place = subject.place
+    return place[:3, :3] @ middle + place[:3, 3], float(head[:, 1].max()) - chin
 
 
 def film(take: Take, frame: int) -> Iterator[Picture]:
@@ -158,8 +171,7 @@ def film(take: Take, frame: int) -> Iterator[Picture]:
             )
             for lit in instants
         ]
-        color = torch.stack([view[0] for view in views]).mean(0)
-        coverage = torch.stack([view[1] for view in views]).mean(0)
+        color, coverage = (sum(parts) / len(views) for parts in zip(*views, strict=True))
         yield develop(take, frame, index, name, color, coverage)
 
 
