@@ -18,8 +18,8 @@ class Views:
 
     frame: str
     cameras: Cameras
-    images: tuple[Float[Tensor, "H W 3"], ...]
-    masks: tuple[Float[Tensor, "H W"], ...] | None = None
+    images: tuple[Float[Tensor, "_ _ 3"], ...]
+    masks: tuple[Float[Tensor, "_ _"], ...] | None = None
 
 
 @dataclass(frozen=True)
