@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -217,33 +216,3 @@ def neutral_motion() -> Motion:
         30.0,
         "rest",
     )
-
-
-def jaw_transform(
-    subject: Subject, coefficients: Float[Tensor, " 52"]
-) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
-    """How the jaw bone moves in the head frame (rotation, shift), from the chin's skin.
-
-    Only the jaw actions count, so a pout does not move teeth.
-    """
-    jaw = torch.zeros(len(ARKIT_52))
-    for name in ("jawOpen", "jawLeft", "jawRight", "jawForward"):
-        jaw[ARKIT_52.index(name)] = float(coefficients[ARKIT_52.index(name)])
-    points = subject.head.topology.landmarks["ibug68"]
-    corners = subject.head.topology.triangles[points.triangles[8]]
-    chin = subject.rest[corners].mean(0)
-    near = torch.nonzero((subject.rest - chin).norm(dim=1) < 0.025)[:, 0]
-    before = subject.rest[near].double()
-    delta = torch.tensordot(jaw, subject.head.expression_basis[:, near], dims=1)
-    return _rigid(before, before + delta.double())
-
-
-def _rigid(
-    source: Float[Tensor, "N 3"], target: Float[Tensor, "N 3"]
-) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
-    """Least-squares rotation and shift (Kabsch 1976)."""
-    a, b = source.mean(0), target.mean(0)
-    u, _, vt = torch.linalg.svd((target - b).T @ (source - a))
-    flip = torch.diag(torch.tensor([1.0, 1.0, float(np.sign(float(torch.det(u @ vt))))]).double())
-    rotation = u @ flip @ vt
-    return rotation.float(), (b - rotation @ a).float()

@@ -13,9 +13,10 @@ from topohead.core import HeadModel, InputError, Rig
 from topohead.geometry.cameras import project_through_lens
 from topohead.io.expressions import read_live_link
 from topohead.rendering.mesh import rasterize
-from topohead.synthesis import performances, props, render, rigs, skin, subjects
+from topohead.synthesis import performances, render, rigs, skin, subjects
 from topohead.synthesis.lights import Lighting
 from topohead.synthesis.performances import Motion
+from topohead.synthesis.props import neck_plug
 from topohead.synthesis.render import LitHead, Materials
 from topohead.synthesis.rigs import RigSettings, StageRig
 from topohead.synthesis.sensors import Sensor, expose
@@ -51,7 +52,6 @@ class Take:
 
     seed: int
     subject: Subject
-    dentures: props.Dentures | None
     skin: SkinParameters
     maps: SkinMaps
     materials: Materials
@@ -63,17 +63,9 @@ class Take:
     def light(self, motion: Motion, frame: int) -> tuple[Surfaces, LitHead]:
         """The head in one frame of a motion, and the light on it."""
         surfaces = self.subject.at(motion, frame)
-        parts = props.props_at(
-            self.subject,
-            self.dentures,
-            surfaces,
-            motion.coefficients[frame],
-            motion.poses[frame],
-        )
+        plug = neck_plug(self.subject, surfaces)
         blockers = (surfaces.vertices, self.subject.head.topology.triangles)
-        lit = render.light_head(
-            self.subject.finer, surfaces.surface, blockers, parts, self.lighting
-        )
+        lit = render.light_head(self.subject.finer, surfaces.surface, blockers, plug, self.lighting)
         return surfaces, lit
 
 
@@ -128,7 +120,6 @@ def make_take(
     return Take(
         seed,
         subject,
-        props.make_dentures(subject),
         parameters,
         maps,
         Materials.of(maps),

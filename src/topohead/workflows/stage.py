@@ -209,7 +209,7 @@ def _load_head(name: str, ict: Path | None):
         from topohead.models.ict import ict_head
 
         return ict_head(ict)
-    from topohead.models.anny import reference_head
+    from topohead.io.assets import reference_head
 
     return reference_head()
 
