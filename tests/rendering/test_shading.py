@@ -1,11 +1,9 @@
 """Pictures of meshes: colours arrive unchanged, framing holds, light comes from above."""
 
-import math
-
 import pytest
 import torch
 
-from topohead.core import Topology
+from planted_sphere import sphere
 from topohead.rendering.shading import (
     linear_to_srgb,
     portrait_camera,
@@ -14,31 +12,6 @@ from topohead.rendering.shading import (
     srgb_to_linear,
 )
 from topohead.rendering.uv import bake
-
-
-def sphere(rows: int = 24, columns: int = 48, radius: float = 0.1) -> tuple[Topology, torch.Tensor]:
-    """A UV sphere of quads, y up; the seam looks away from +z."""
-    v, u = torch.meshgrid(
-        torch.linspace(0.03, 0.97, rows + 1), torch.linspace(0, 1, columns + 1), indexing="ij"
-    )
-    latitude, longitude = (v - 0.5) * math.pi, (u - 0.5) * 2 * math.pi
-    points = radius * torch.stack(
-        [
-            latitude.cos() * longitude.sin(),
-            latitude.sin(),
-            latitude.cos() * longitude.cos(),
-        ],
-        -1,
-    )
-    index = torch.arange((rows + 1) * (columns + 1)).reshape(rows + 1, columns + 1)
-    corners = [index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]]
-    face_uv = torch.stack(corners, -1).reshape(-1, 4)
-    joined = torch.arange((rows + 1) * columns).reshape(rows + 1, columns)
-    joined = torch.cat([joined, joined[:, :1]], 1)
-    faces = joined.flatten()[face_uv]
-    uv = torch.stack([u, v], -1).reshape(-1, 2)
-    vertices = points[:, :-1].reshape(-1, 3)
-    return Topology(len(vertices), faces, uv, face_uv), vertices
 
 
 def test_srgb_is_undone_exactly() -> None:

@@ -42,7 +42,7 @@ def ssim(
 ) -> Float[Tensor, ""]:
     """Structural similarity (Wang et al. 2004): 11×11 Gaussian window of σ 1.5, mean of channels.
 
-    With a mask, the mean over pixels whose whole window lies inside it (if none: over the mask).
+    With a mask, the mean over pixels whose whole window lies inside it and the picture (if none: over the mask).
     """
     position = torch.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     window = torch.exp(-(position**2) / (2 * SSIM_SIGMA**2)).to(image)
@@ -63,8 +63,8 @@ def ssim(
     score = score / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
     if mask is None:
         return score.mean()
-    outside = (~mask).float()[None, None]
-    eroded = functional.max_pool2d(outside, SSIM_WINDOW, 1, SSIM_WINDOW // 2)[0, 0] == 0
+    outside = functional.pad((~mask).float()[None], (SSIM_WINDOW // 2,) * 4, value=1.0)
+    eroded = functional.max_pool2d(outside, SSIM_WINDOW, 1)[0] == 0
     return score[:, eroded if eroded.any() else mask].mean()
 
 

@@ -23,8 +23,11 @@ from topohead.core import InputError, Topology, Views
 from topohead.rendering.uv import TexelMap, texel_map
 from topohead.solvers.colors import CameraColors, solve_colors
 from topohead.solvers.kernels.fusion import (
+    add_band,
     best_two,
     gather_colors,
+    known_mean,
+    pack_difference,
     reject_outliers,
     surface_texels,
     weighted_mean,
@@ -252,7 +255,7 @@ class _Tile:
     side: int
     size: int
 
-    def cut(self, picture: np.ndarray, outside: float) -> np.ndarray:
+    def cut(self, picture: np.ndarray, outside: int) -> np.ndarray:
         """The window's part of a picture [S S ...], padded with `outside`."""
         window = (self.side + 2 * APRON,) * 2
         cut = np.full(window + picture.shape[2:], outside, picture.dtype)
@@ -342,7 +345,9 @@ def _blend(
         colors, weights, np.float32(config.outlier_floor), np.float32(config.outlier_spread)
     )
     weighted_mean(colors, weights, mean, total, effective)
-    if config.bands > 1 and len(colors) > 1:
+    kept = weights.any((1, 2))
+    if config.bands > 1 and kept.sum() > 1:
+        colors, weights = (colors, weights) if kept.all() else (colors[kept], weights[kept])
         mean += _band_correction(colors, weights, mean, config.bands)
     mean[total == 0] = 0
     return mean, total, effective
@@ -357,41 +362,47 @@ def _band_correction(
     """What a multi-band blend of the views adds to their weighted mean.
 
     Pyramids hold each view's difference from the mean, which is zero where the view sees nothing
-    and small near its borders, so no view has to be extrapolated. Each level is averaged over
-    what is known (normalised convolution). The finest band takes the two best views only, the
-    others all, with weights as smooth as the band is coarse.
+    and small near its borders, so no view has to be extrapolated. Levels hold (difference × how
+    far known, how far known), so blurring never mixes in what is not known. The finest band takes
+    the two best views only, the others all, with weights as smooth as the band is coarse.
     """
     threshold = best_two(weights)
-    sums: list[np.ndarray] = []
     height, width = threshold.shape
-    for level in range(bands):
-        sums.append(np.zeros((height >> level, width >> level, 4), np.float32))
-    for color, full_weight in zip(colors, weights, strict=True):
-        weight = full_weight
-        known = (weight > 0).astype(np.float32)
-        difference = (color - mean) * known[..., None]
+    sums = [np.zeros((height >> level, width >> level, 4), np.float32) for level in range(bands)]
+    for color, weight in zip(colors, weights, strict=True):
+        rows, columns = _window(weight)
+        level_weight = np.ascontiguousarray(weight[rows, columns])
+        packed = pack_difference(color[rows, columns], mean[rows, columns], level_weight)
+        share = np.where(level_weight >= threshold[rows, columns], level_weight, np.float32(0))
         for level in range(bands):
-            share = np.where(weight >= threshold, weight, 0) if level == 0 else weight
+            window = (
+                slice(rows.start >> level, rows.stop >> level),
+                slice(columns.start >> level, columns.stop >> level),
+            )
             if level < bands - 1:
-                packed = cv2.pyrDown(np.dstack([difference * known[..., None], known]))
-                coarser_known = packed[..., 3]
-                coarser = packed[..., :3] / np.maximum(coarser_known, 1e-6)[..., None]
-                band = difference - cv2.pyrUp(coarser, dstsize=known.shape[::-1])
-                weight = cv2.pyrDown(weight)
+                coarser = cv2.pyrDown(packed)
+                blurred = cv2.pyrUp(known_mean(coarser), dstsize=packed.shape[1::-1])
+                add_band(packed, blurred, share, sums[level][window])
+                level_weight = share = cv2.pyrDown(level_weight)
+                packed = coarser
             else:
-                band, coarser, coarser_known = difference, difference, known
-            sums[level][..., :3] += band * share[..., None]
-            sums[level][..., 3] += share
-            difference, known = coarser, coarser_known
-    correction = np.zeros((1, 1, 3), np.float32)
-    for total in reversed(sums):
-        band = total[..., :3] / np.maximum(total[..., 3:], 1e-12)
-        correction = (
-            band
-            if len(correction) == 1
-            else band + cv2.pyrUp(correction, dstsize=band.shape[1::-1])
-        )
+                add_band(packed, np.zeros_like(packed[..., :3]), share, sums[level][window])
+    correction = known_mean(sums[-1])
+    for total in reversed(sums[:-1]):
+        correction = known_mean(total) + cv2.pyrUp(correction, dstsize=total.shape[1::-1])
     return correction
+
+
+def _window(weight: Float32[np.ndarray, "h w"]) -> tuple[slice, slice]:
+    """Rows and columns that hold a view's weights and all that its pyramid can feel."""
+    ranges = []
+    for axis in (1, 0):
+        used = np.flatnonzero(weight.any(axis))
+        # whole coarsest texels, so that the pyramid keeps the tile's grid
+        start = max((used[0] - APRON) // 16 * 16, 0)
+        stop = min(-(-(used[-1] + 1 + APRON) // 16) * 16, weight.shape[1 - axis])
+        ranges.append(slice(int(start), int(stop)))
+    return ranges[0], ranges[1]
 
 
 def _merge(stack: list[_Canvas], texels: TexelMap, config: FusionConfig) -> _Canvas:

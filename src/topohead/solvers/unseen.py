@@ -118,20 +118,20 @@ def _vertex_colors(
     Averaged over cells of 1/256 of the texture; a vertex on a seam hears all its places.
     """
     topology, cells = texels.topology, min(256, texels.size)
-    packed = cv2.resize(
-        np.dstack([color * seen[..., None], seen, texels.inside.astype(np.float32)]),
-        (cells, cells),
-        interpolation=cv2.INTER_AREA,
+    cell = (cells, cells)
+    known = cv2.resize(
+        np.dstack([color * seen[..., None], seen]), cell, interpolation=cv2.INTER_AREA
     )
+    whole = cv2.resize(texels.inside.astype(np.float32), cell, interpolation=cv2.INTER_AREA)
+    packed = np.dstack([known, whole])
     corner_uv = topology.uv[topology.triangle_uv].numpy().reshape(-1, 2)
     column = np.clip((corner_uv[:, 0] * cells).astype(int), 0, cells - 1)
     row = np.clip(((1 - corner_uv[:, 1]) * cells).astype(int), 0, cells - 1)
-    # a cell holds several parts where islands are small: only corners of the cell's own triangles
     sums = np.zeros((topology.vertex_count, 5))
     np.add.at(sums, topology.triangles.numpy().ravel(), packed[row, column])
-    known = sums[:, 3] / np.maximum(sums[:, 4], 1e-6)
+    share = sums[:, 3] / np.maximum(sums[:, 4], 1e-6)
     mean = sums[:, :3] / np.maximum(sums[:, 3:4], 1e-9)
-    return np.concatenate([mean, known[:, None]], 1).astype(np.float32)
+    return np.concatenate([mean, share[:, None]], 1).astype(np.float32)
 
 
 def _spread(known: Float32[np.ndarray, "V 4"], topology: Topology) -> Float32[np.ndarray, "V 3"]:

@@ -221,8 +221,8 @@ def reject_outliers(colors, weights, floor, spread):
     """Weaken views that disagree with the weighted median colour of a texel, in place.
 
     The reference is the colour of median luminance; a distance d from it weakens a weight by
-    Tukey's (1 − (d/s)²)², s = max(`floor`, `spread` × the weighted median distance). Two views
-    cannot outvote each other: of two, the better one wins when they differ by more than s.
+    Tukey's (1 − (d/s)²)², s = max(`floor`, `spread` × the weighted median distance). Of two
+    views that differ by more than s the better one wins.
     """
     views, height, width = weights.shape
     for y in prange(height):
@@ -234,7 +234,8 @@ def reject_outliers(colors, weights, floor, spread):
             count = 0
             for c in range(views):
                 if weights[c, y, x] > 0:
-                    index[count], weight[count] = c, weights[c, y, x]
+                    # a vote's weight grows slowly: three fair views outvote one that looks straight
+                    index[count], weight[count] = c, math.sqrt(math.sqrt(weights[c, y, x]))
                     value[count] = (
                         np.float32(0.299) * colors[c, y, x, 0]
                         + np.float32(0.587) * colors[c, y, x, 1]
@@ -297,6 +298,49 @@ def best_two(weights):
                     second = w
             threshold[y, x] = second if second > 0 else first
     return threshold
+
+
+@njit(parallel=True, cache=True)
+def pack_difference(color, mean, weight):
+    """(colour − mean, 1) [h w 4] where a view has weight, else zero."""
+    height, width = weight.shape
+    packed = np.zeros((height, width, 4), np.float32)
+    for y in prange(height):
+        for x in range(width):
+            if weight[y, x] > 0:
+                for k in range(3):
+                    packed[y, x, k] = color[y, x, k] - mean[y, x, k]
+                packed[y, x, 3] = np.float32(1.0)
+    return packed
+
+
+@njit(parallel=True, cache=True)
+def known_mean(packed):
+    """Σ w v / Σ w [h w 3] of packed (Σ w v, Σ w) [h w 4]; zero where nothing is known."""
+    height, width = packed.shape[:2]
+    mean = np.zeros((height, width, 3), np.float32)
+    for y in prange(height):
+        for x in range(width):
+            if packed[y, x, 3] > np.float32(1e-12):
+                inverse = np.float32(1.0) / packed[y, x, 3]
+                for k in range(3):
+                    mean[y, x, k] = packed[y, x, k] * inverse
+    return mean
+
+
+@njit(parallel=True, cache=True)
+def add_band(packed, blurred, share, total):
+    """Add share × (what is known − blurred) and share to `total` [h w 4]."""
+    height, width = share.shape
+    for y in prange(height):
+        for x in range(width):
+            w = share[y, x]
+            if w <= 0 or packed[y, x, 3] <= np.float32(1e-12):
+                continue
+            inverse = np.float32(1.0) / packed[y, x, 3]
+            for k in range(3):
+                total[y, x, k] += w * (packed[y, x, k] * inverse - blurred[y, x, k])
+            total[y, x, 3] += w
 
 
 @njit(cache=True, inline="always")
