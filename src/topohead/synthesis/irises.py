@@ -68,7 +68,7 @@ def _sclera(
     """White, yellower and redder towards the corners, with thin veins."""
     vein = 1 - (noise.octaves(points, 0.004, 0.0015, "eye-veins").abs() / 0.10).clamp(max=1)
     edge = ((ring - 0.6) / 0.4).clamp(0, 1)
-    white = torch.tensor([0.66, 0.62, 0.58])
+    white = torch.tensor([0.58, 0.54, 0.51])
     red = torch.tensor([0.52, 0.25, 0.20])
     weight = (0.10 * edge + 0.35 * vein * (0.2 + edge)).clamp(max=1)
     return torch.lerp(white, red, weight[:, None])

@@ -66,8 +66,8 @@ def preset(name: LightName) -> Lighting:
     if name == "dome":
         return Lighting((0.55, 0.56, 0.58), (1.05, 1.05, 1.04))
     if name == "studio":
-        left = Lamp((1.1, 0.7, 1.2), 0.38, (9.0, 8.6, 8.0))
-        right = Lamp((-1.3, 0.4, 0.9), 0.30, (6.0, 6.2, 6.6))
+        left = Lamp((1.1, 0.7, 1.2), 0.38, (13.0, 12.4, 11.6))
+        right = Lamp((-1.3, 0.4, 0.9), 0.30, (9.0, 9.3, 9.9))
         return Lighting((0.25, 0.25, 0.26), (0.42, 0.43, 0.45), (left, right))
     lamp = Lamp((0.75, 0.85, 1.25), 0.12, (95.0, 90.0, 82.0))
     return Lighting((0.13, 0.13, 0.14), (0.2, 0.21, 0.23), (lamp,))

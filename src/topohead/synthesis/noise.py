@@ -16,23 +16,34 @@ CELLS = 64
 DOTS = 14
 """Scattered dots along a side of the periodic cube of `Noise.cells`."""
 
+VOXELS_A_DOT = 6
+
 GRAIN = 6.0
 """Voxels from one bump of the noise to the next: enough for trilinear sampling to look smooth."""
 
 
 class Noise:
-    """Fields of one seed; unit variance, zero mean. `name` keeps fields of one seed apart."""
+    """Fields of one seed; unit variance, zero mean. `name` keeps fields of one seed apart.
+
+    All fields are cut from the same few cubes, each name at a place of its own.
+    """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._cubes: dict[tuple[str, int], Tensor] = {}
+        random = np.random.default_rng([seed, 76])
+        white = random.standard_normal((3, CELLS, CELLS, CELLS)).astype(np.float32)
+        self._cubes = [_padded(_band_passed(torch.from_numpy(cube))) for cube in white]
+        self._dots: Float[Tensor, "1 1 D D D"] | None = None
 
     def smooth(
         self, points: Float[Tensor, "N 3"], wavelength: float, name: str, channels: int = 1
     ) -> Float[Tensor, "N K"]:
-        """Band-limited noise; `wavelength` metres from bump to bump."""
-        cube = self._cube(name, channels)
-        return _sample(cube, points * (GRAIN / wavelength))
+        """Band-limited noise of up to three channels; `wavelength` metres from bump to bump."""
+        start = np.random.default_rng([self._seed, *name.encode()]).random(4)
+        voxels = points * (GRAIN / wavelength) + torch.tensor(start[:3] * CELLS).float()
+        first = int(start[3] * 3)
+        used = [self._cubes[(first + k) % 3] for k in range(channels)]
+        return torch.stack([_sample(cube, voxels) for cube in used], 1)
 
     def octaves(
         self,
@@ -61,21 +72,12 @@ class Noise:
         """
         warp = self.smooth(points, size * 5, f"{name}-warp", 3)
         place = points / size + jitter * warp
-        if ("dots", 0) not in self._cubes:
-            self._cubes["dots", 0] = _dot_distance(self._seed)
-        voxels = len(self._cubes["dots", 0][0]) / DOTS
-        return _sample(self._cubes["dots", 0], place * voxels)[:, 0]
-
-    def _cube(self, name: str, channels: int) -> Float[Tensor, "K D H W"]:
-        key = (name, channels)
-        if key not in self._cubes:
-            random = np.random.default_rng([self._seed, *name.encode()])
-            white = random.standard_normal((channels, CELLS, CELLS, CELLS)).astype(np.float32)
-            self._cubes[key] = _band_passed(torch.from_numpy(white))
-        return self._cubes[key]
+        if self._dots is None:
+            self._dots = _padded(_dot_distance(self._seed))
+        return _sample(self._dots, place * VOXELS_A_DOT)
 
 
-def _band_passed(white: Float[Tensor, "K D H W"]) -> Float[Tensor, "K D H W"]:
+def _band_passed(white: Float[Tensor, "D H W"]) -> Float[Tensor, "D H W"]:
     """White noise without what is finer than the grain or coarser than twice it; unit variance."""
     frequency = torch.fft.fftfreq(CELLS)
     radius = torch.sqrt(
@@ -85,33 +87,36 @@ def _band_passed(white: Float[Tensor, "K D H W"]) -> Float[Tensor, "K D H W"]:
     )
     octave = torch.log2((radius * GRAIN).clamp(min=1e-6))
     band = torch.exp(-((octave + 0.3) ** 2) / (2 * 0.35**2))
-    field = torch.fft.ifftn(torch.fft.fftn(white, dim=(1, 2, 3)) * band, dim=(1, 2, 3)).real
-    return (field / field.std(dim=(1, 2, 3), keepdim=True)).contiguous()
+    field = torch.fft.ifftn(torch.fft.fftn(white) * band).real
+    return field / field.std()
+
+
+def _padded(cube: Float[Tensor, "D H W"]) -> Float[Tensor, "1 1 D1 H1 W1"]:
+    """The periodic cube with its first layers repeated at the end, as `_sample` reads it."""
+    return torch.nn.functional.pad(cube[None, None], (0, 1, 0, 1, 0, 1), mode="circular")
 
 
 def _sample(
-    cube: Float[Tensor, "K D H W"], voxels: Float[Tensor, "N 3"], chunk: int = 1 << 20
-) -> Float[Tensor, "N K"]:
+    padded: Float[Tensor, "1 1 D H W"], voxels: Float[Tensor, "N 3"], chunk: int = 1 << 20
+) -> Float[Tensor, " N"]:
     """Periodic trilinear look-up."""
-    padded = torch.nn.functional.pad(cube[None], (0, 1, 0, 1, 0, 1), mode="circular")
-    size = cube.shape[-1]
-    out = torch.empty(len(voxels), len(cube))
+    size = padded.shape[-1] - 1
+    out = torch.empty(len(voxels))
     for start in range(0, len(voxels), chunk):
         part = torch.remainder(voxels[start : start + chunk].float(), size)
         grid = (part * (2.0 / size) - 1.0)[None, None, None]
         values = torch.nn.functional.grid_sample(padded, grid, "bilinear", "border", True)
-        out[start : start + chunk] = values[0, :, 0, 0].T
+        out[start : start + chunk] = values[0, 0, 0, 0]
     return out
 
 
-def _dot_distance(seed: int, voxels_a_dot: int = 6) -> Float[Tensor, "1 D D D"]:
+def _dot_distance(seed: int) -> Float[Tensor, "D H W"]:
     """Distance to the nearest dot, one jittered dot a cell, on a periodic lattice of voxels."""
     random = np.random.default_rng([seed, 77])
     corner = np.stack(np.meshgrid(*[np.arange(DOTS)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    # z varies fastest in grid_sample's x; the lattice is isotropic, so the order does not matter
     dots = (corner + random.random(corner.shape)) % DOTS
-    size = DOTS * voxels_a_dot
-    axis = np.arange(size) / voxels_a_dot
+    size = DOTS * VOXELS_A_DOT
+    axis = np.arange(size) / VOXELS_A_DOT
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     distance, _ = cKDTree(dots, boxsize=DOTS).query(grid)
-    return torch.from_numpy(distance.astype(np.float32)).reshape(1, size, size, size)
+    return torch.from_numpy(distance.astype(np.float32)).reshape(size, size, size)

@@ -209,13 +209,13 @@ def _pigments(
     p, finest = canvas.points, 2.5 * canvas.texel
     patchy = noise.octaves(p, 0.045, 0.004, "melanin")
     grain = noise.octaves(p, 0.004, max(finest, 0.0006), "melanin-grain", 0.7)
-    melanin = parameters.melanin * (1 + 0.10 * patchy + 0.07 * grain)
+    melanin = parameters.melanin * (1 + 0.05 * patchy + 0.045 * grain)
     melanin = melanin + 0.10 * areas.under_eye + 0.05 * areas.lid
     melanin = melanin + _freckles(p, noise, areas, parameters.freckles)
     melanin = melanin + _moles(canvas, parameters.moles, seed)
     mottle = noise.octaves(p, 0.014, max(finest, 0.0010), "blood", 0.75)
     flush = 0.55 * areas.cheeks + 0.6 * areas.nose + 0.3 * areas.chin + 0.5 * areas.ears
-    blood = parameters.haemoglobin * (1 + 0.22 * mottle)
+    blood = parameters.haemoglobin * (1 + 0.16 * mottle)
     blood = blood + parameters.redness * 0.6 * flush * (1 + 0.3 * mottle)
     blood = blood + 0.25 * areas.under_eye + 0.20 * areas.lid
     vermilion = areas.lips * (1 + 0.10 * mottle)
@@ -243,7 +243,8 @@ def _freckles(
 def _moles(canvas: _Canvas, strength: float, seed: int) -> Float[Tensor, " N"]:
     """A few dozen dark spots at random places, 0.5–2 mm in radius."""
     random = np.random.default_rng([seed, 32])
-    points = canvas.points.numpy()
+    order = canvas.points[:, 0].argsort()
+    points = canvas.points[order].numpy()  # sorted by x, so that a spot looks at a slice only
     total = np.zeros(len(points), np.float32)
     low, high = canvas.template.amin(0).numpy(), canvas.template.amax(0).numpy()
     for _ in range(int(20 + 90 * strength)):
@@ -251,11 +252,11 @@ def _moles(canvas: _Canvas, strength: float, seed: int) -> Float[Tensor, " N"]:
         spot = random.uniform(low, high)
         radius, depth = random.gamma(2.0, 0.00035) + 0.0004, random.uniform(0.4, 1.6)
         vertex = int((canvas.template - torch.tensor(spot).float()).square().sum(1).argmin())
-        offset = points - canvas.template[vertex].numpy()
-        distance = np.sqrt((offset**2).sum(1))
-        near = distance < 3 * radius
-        total[near] += depth * np.clip(1.5 - distance[near] / radius, 0, 1)
-    return torch.from_numpy(total)
+        center = canvas.template[vertex].numpy()
+        first, last = np.searchsorted(points[:, 0], center[0] + 1.5 * radius * np.array([-1, 1]))
+        distance = np.linalg.norm(points[first:last] - center, axis=1)
+        total[first:last] += depth * np.clip(1.5 - distance / radius, 0, 1)
+    return torch.empty(len(points)).scatter_(0, order, torch.from_numpy(total))
 
 
 def _pore_height(
@@ -296,7 +297,7 @@ def _paint_hair(
     shadow = (areas.beard * parameters.stubble * (0.38 + 0.20 * grain)).clamp(0, 0.8)
     drawn = strokes.opacity(strokes.brows(canvas.landmarks, seed), p, canvas.texel)
     rims = strokes.opacity(strokes.lashes(canvas.landmarks, seed), p, canvas.texel)
-    rims = 0.8 * rims
+    drawn, rims = 0.85 * drawn, 0.9 * rims
     for density in (cropped, shadow, drawn, rims):
         albedo = torch.lerp(albedo, color.expand_as(albedo), density[:, None])
     return albedo

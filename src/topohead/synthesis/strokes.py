@@ -21,7 +21,7 @@ class Strokes:
     widths: Float[Tensor, " N"]
 
 
-def brows(landmarks: Float[Tensor, "68 3"], seed: int, count: int = 420) -> Strokes:
+def brows(landmarks: Float[Tensor, "68 3"], seed: int, count: int = 380) -> Strokes:
     """Both brows: hairs rise at the inner end and lie along the brow at the outer one."""
     random = np.random.default_rng([seed, 41])
     marks = landmarks.double().numpy()
@@ -29,7 +29,7 @@ def brows(landmarks: Float[Tensor, "68 3"], seed: int, count: int = 420) -> Stro
     points, widths = [], []
     for inner_to_outer in (marks[22:27], marks[21:16:-1]):
         curve = CubicSpline(np.linspace(0, 1, 5), inner_to_outer)
-        along = np.sort(random.random(count) ** 0.9)
+        along = np.sort(random.random(count))
         root = curve(along)
         tangent = curve(along, 1)
         tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
@@ -42,7 +42,7 @@ def brows(landmarks: Float[Tensor, "68 3"], seed: int, count: int = 420) -> Stro
         direction = tangent + lift[:, None] * up
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         length = random.uniform(0.0045, 0.008, count) * (1 - 0.35 * along)
-        _draw(points, widths, root, direction, -0.25 * up, length, 0.00011)
+        _draw(points, widths, root, direction, -0.25 * up, length, 0.00008)
     return Strokes(torch.tensor(np.concatenate(points)), torch.tensor(np.concatenate(widths)))
 
 
@@ -60,7 +60,7 @@ def lashes(landmarks: Float[Tensor, "68 3"], seed: int, count: int = 130) -> Str
             outward = root - middle
             outward /= np.linalg.norm(outward, axis=1, keepdims=True)
             length = random.uniform(0.0008, 0.0022, number)
-            _draw(points, widths, root - 0.0004 * outward, outward, 0 * outward, length, 0.00013)
+            _draw(points, widths, root - 0.0004 * outward, outward, 0 * outward, length, 0.00016)
     return Strokes(torch.tensor(np.concatenate(points)), torch.tensor(np.concatenate(widths)))
 
 

@@ -1,6 +1,6 @@
 """Random people for the stage: shape, eyes that look, and the fine surface that is filmed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -120,7 +120,8 @@ def make_subject(
     rest = head.template + torch.tensordot(identity, head.identity_basis, dims=1) + own
     globes = _find_globes(head, rest)
     rest = _reseat(rest, globes, head)
-    finer, refinement = catmull_clark(head.topology)
+    # nobody asks the filmed surface for its mirror map, and it takes seconds
+    finer, refinement = catmull_clark(replace(head.topology, mirror=None))
     template = refinement @ head.template
     relief = _relief(noise, template, finer) * relief_mm / 1000
     return Subject(
