@@ -14,8 +14,12 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from topohead.core import Mesh, Topology
+from topohead.core import Cameras, Distortion, Mesh, Rig, Topology
+from topohead.geometry.cameras import turned
+from topohead.io.calibration import write_rig
+from topohead.io.images import write_image
 from topohead.io.meshes import write_obj
+from topohead.rendering.shading import portrait_camera, render_mesh
 
 RADII = torch.tensor([0.075, 0.11, 0.095], dtype=torch.float64)
 
@@ -108,6 +112,8 @@ def write_planted_run(
              "residual": 0.01 + 0.001 * t, "doubtful": t == 3}
         ]  # fmt: skip
     Image.fromarray(striped_texture()).save(first / "texture_srgb.png")
+    if "source" in config:
+        write_rig(planted_rig(), run / "cameras.json")
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run
 
@@ -125,3 +131,35 @@ def write_planted_truth(folder: Path, truth: torch.Tensor, topology: Topology) -
         save_file(state, path / "frames" / f"{t + 1:06d}.safetensors")
     Image.fromarray(striped_texture()).save(path / "lit_srgb.png")
     return path
+
+
+CAMERA_YAWS = {"left": -0.5, "middle": 0.0, "right": 0.5, "spare": 0.25}
+
+
+def planted_rig(size: tuple[int, int] = (160, 200)) -> Rig:
+    """Four cameras around the front, the third mounted on its side."""
+    poses, intrinsics, sizes = [], [], []
+    for yaw in CAMERA_YAWS.values():
+        pose, matrix = portrait_camera(ellipsoid(), size, yaw=yaw, margin=1.3)
+        poses.append(pose)
+        intrinsics.append(matrix)
+        sizes.append(torch.tensor(size))
+    cameras = Cameras(
+        tuple(CAMERA_YAWS), torch.stack(poses), torch.stack(intrinsics), torch.stack(sizes)
+    )
+    return turned(Rig(cameras, (Distortion(),) * len(cameras)), [0, 0, 1, 0])
+
+
+def write_planted_take(folder: Path, truth: torch.Tensor, topology: Topology) -> Path:
+    """A take in our layout: pictures of the textured truth through `planted_rig`."""
+    rig, texture = planted_rig(), torch.from_numpy(striped_texture() / np.float32(255))
+    write_rig(rig, folder / "cameras.json")
+    for t, vertices in enumerate(truth):
+        for index, name in enumerate(rig.cameras.names):
+            picture = render_mesh(
+                vertices, topology, texture, rig.cameras.world_to_camera[index],
+                rig.cameras.intrinsics[index], rig.cameras.size(index), shading="texture",
+                background=(0.1, 0.1, 0.1),
+            )  # fmt: skip
+            write_image(folder / "frames" / f"{t + 1:06d}" / f"{name}.png", picture)
+    return folder

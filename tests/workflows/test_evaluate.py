@@ -1,10 +1,12 @@
 """`evaluate` gives back what was planted into a run, and no more."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from planted_run import (
@@ -12,7 +14,9 @@ from planted_run import (
     ellipsoid_normals,
     ellipsoid_topology,
     performance,
+    striped_texture,
     write_planted_run,
+    write_planted_take,
     write_planted_truth,
 )
 from topohead.core import InputError
@@ -137,3 +141,39 @@ def test_wrong_folders_are_one_clear_line(tmp_path: Path) -> None:
     (config.run / "frames" / "000002" / "state.safetensors").write_bytes(b"torn")
     with pytest.raises(InputError, match="damaged"):
         evaluate(config)
+
+
+def test_left_out_view_and_texture_agree_for_a_perfect_run(tmp_path: Path) -> None:
+    """Truth rendered by the take and by the run meet in the left-out camera."""
+    truth, topology = performance(2), ellipsoid_topology()
+    take = write_planted_take(tmp_path / "take", truth, topology)
+    write_planted_truth(take, truth, topology)
+    config = {"source": str(take), "holdout": "spare"}
+    exact = write_planted_run(tmp_path, truth, topology, **config)
+    result = evaluate(EvaluateConfig(exact, report=False))
+    assert set(result.left_out_views) == {"spare"}
+    assert result.left_out_views["spare"]["psnr_db"] > 45
+    assert result.left_out_views["spare"]["ssim"] > 0.99
+    assert [row["frame"] for row in result.left_out_views["spare"]["frames"]] == [
+        "000001", "000002",
+    ]  # fmt: skip
+    assert result.texture is not None and result.texture["psnr_db"] > 60
+    moved = write_planted_run(tmp_path / "moved", truth + 0.004, topology, **config)
+    worse = evaluate(EvaluateConfig(moved, report=False)).left_out_views["spare"]
+    assert worse["psnr_db"] < result.left_out_views["spare"]["psnr_db"] - 10
+
+
+def test_texture_of_another_layout_is_compared_through_the_surface(tmp_path: Path) -> None:
+    """The run's UVs are upside down, its picture too: the same skin, so the same colours."""
+    truth, topology = performance(1), ellipsoid_topology()
+    take = write_planted_take(tmp_path / "take", truth, topology)
+    write_planted_truth(take, truth, topology)
+    flipped = replace(topology, uv=topology.uv * torch.tensor([1.0, -1.0]) + torch.tensor([0, 1]))
+    run = write_planted_run(tmp_path, truth, flipped, source=str(take))
+    texture = run / "frames" / "000001" / "texture_srgb.png"
+    Image.fromarray(striped_texture()[::-1].copy()).save(texture)
+    found = evaluate(EvaluateConfig(run, report=False)).texture
+    assert found is not None and found["psnr_db"] > 38
+    Image.fromarray(striped_texture()).save(texture)
+    wrong = evaluate(EvaluateConfig(run, report=False)).texture
+    assert wrong is not None and wrong["psnr_db"] < 25

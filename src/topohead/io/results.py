@@ -102,11 +102,16 @@ def open_run(path: Path) -> RunResult:
 
 @dataclass(frozen=True)
 class Truth:
-    """The stage's ground truth: the head's topology, and the finer displaced true surface."""
+    """The stage's ground truth: the head's topology, and the finer displaced true surface.
+
+    `head` names the head model that was staged, `head_file` where it came from if not from here.
+    """
 
     path: Path
     topology: Topology
     surface: Topology
+    head: str = "reference"
+    head_file: Path | None = None
 
     def has(self, frame: str) -> bool:
         return self._file(frame).exists()
@@ -130,7 +135,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class TrueFrame:
-    """`pose` moves the model's head to the world; None when the truth has none."""
+    """`pose` moves the head of the first frame to this one; None when the truth has none."""
 
     mesh: Mesh
     surface: Mesh
@@ -150,7 +155,11 @@ def open_truth(path: Path) -> Truth:
     topology = _with_regions(read_mesh(path / "mesh.obj").topology, path / "regions.json")
     surface = path / "surface.obj"
     surface_topology = read_mesh(surface).topology if surface.exists() else topology
-    return Truth(path, topology, surface_topology)
+    staged = path / "truth.json"
+    settings = json.loads(staged.read_text("utf-8")).get("settings", {}) if staged.exists() else {}
+    file = settings.get("ict")
+    head = settings.get("head") or "reference"
+    return Truth(path, topology, surface_topology, head, None if file is None else Path(file))
 
 
 def find_truth(run: RunResult) -> Truth | None:
@@ -174,11 +183,15 @@ def open_source(run: RunResult) -> Capture | None:
     if not run.config.get("source") or not source.exists():
         log.warning("the take of %s is not at %s any more: no source pictures", run.path, source)
         return None
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the take's warnings were told when the run was made
     try:
         capture = open_capture(source, **options)
     except InputError as error:
-        log.warning("the take of %s cannot be opened: %s", run.path, error)
+        log.error("the take of %s cannot be opened: %s", run.path, error)
         return None
+    finally:
+        logging.disable(before)
     return replace(capture, rig=_overlaid(capture.rig, run.rig))
 
 

@@ -83,10 +83,10 @@ def measure(run_path: Path, truth_path: Path | None = None) -> Evaluation:
         frames=measuring.frame_rows(run, errors),
     )
     if errors is not None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         with atomic_write(run_path / "evaluation.safetensors") as partial:
-            save_file(errors.arrays(), partial)
+            partial.write_bytes(save(errors.arrays()))
     write_text(run_path / "evaluation.json", json.dumps(_document(evaluation), indent=2) + "\n")
     return evaluation
 

@@ -1,5 +1,6 @@
 """Pictures against pictures: the texture and the true one, a left-out view and its render."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from topohead.geometry.correspondence import closest_points, interpolate
 from topohead.io.images import read_image
 from topohead.io.results import RunResult, Truth
 from topohead.io.undistortion import undistorted_views
-from topohead.losses.similarity import affine_color_fit, gain_fit, psnr, ssim
+from topohead.losses.similarity import affine_color_fit
+from topohead.losses.texture import match_gain, psnr, seam_gradient_ratio, ssim
 from topohead.rendering.mesh import rasterize, rasterize_uv
 from topohead.rendering.shading import render_mesh, sample_texture
 from topohead.workflows.measuring import seen_mask
@@ -48,14 +50,23 @@ def texture_likeness(run: RunResult, truth: Truth) -> dict[str, Any] | None:
     rows, columns = torch.nonzero(mask).unbind(1)
     center = torch.stack([(columns + 0.5) / side, 1 - (rows + 0.5) / side], -1)
     ours[mask] = sample_texture(texture, center.float())
-    fitted = gain_fit(ours, target, mask)
-    # windows of the structural similarity must not reach texels outside the mask
-    fitted[~mask], target[~mask] = 0, 0
+    fitted = match_gain(ours, target, mask)
+    seams = float(seam_gradient_ratio(texture, run.topology))
     return {
-        "psnr_db": psnr(fitted, target, mask),
-        "ssim": ssim(fitted, target, _eroded(mask, 5)),
+        **_scores(fitted, target, mask),
         "texels": int(mask.sum()),
         "size": side,
+        "seam_gradient_ratio": seams if math.isfinite(seams) else None,
+    }
+
+
+def _scores(
+    image: Float[Tensor, "H W 3"], target: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"]
+) -> dict[str, float]:
+    """PSNR, at most 100 dB so that JSON can hold it, and SSIM of the masked pixels."""
+    return {
+        "psnr_db": min(100.0, float(psnr(image, target, mask))),
+        "ssim": float(ssim(image, target, mask)),
     }
 
 
@@ -79,7 +90,7 @@ def _eroded(mask: Bool[Tensor, "H W"], radius: int) -> Bool[Tensor, "H W"]:
     size = 2 * radius + 1
     outside = (~mask).float()[None, None]
     near = torch.nn.functional.max_pool2d(outside, size, stride=1, padding=radius)[0, 0] > 0
-    return mask & ~near if bool((mask & ~near).any()) else mask
+    return mask & ~near
 
 
 def face_triangles(topology: Topology, keep: Tensor | None = None) -> Bool[Tensor, " T"]:
@@ -141,13 +152,12 @@ def _one_view(
     pose, intrinsics, size = cameras.world_to_camera[0], cameras.intrinsics[0], cameras.size(0)
     vertices = run.vertices[index]
     raster = rasterize(vertices, run.topology.triangles, pose, intrinsics, size, cull=False)
-    mask = raster.covered & face[raster.triangle.clamp(min=0).long()]
+    # pixels on an outline are shared with what lies behind
+    mask = _eroded(raster.covered & face[raster.triangle.clamp(min=0).long()], 1)
     if int(mask.sum()) < 100:
         return None
     picture = render_mesh(
         vertices, run.topology, texture, pose, intrinsics, size, shading="texture"
     )
     fitted = affine_color_fit(picture, photo, mask)
-    # outside the face the photo stands in for both, so that windows at the border compare faces
-    fitted = torch.where(mask[..., None], fitted, photo)
-    return {"psnr_db": psnr(fitted, photo, mask), "ssim": ssim(fitted, photo, mask)}
+    return _scores(fitted, photo, mask)

@@ -59,18 +59,23 @@ class Errors:
 
 
 def with_known_regions(truth: Truth) -> Truth:
-    """The truth with named regions: its own, or the reference head's when it is that head."""
+    """The truth with named regions: its own, or those of the head model that was staged."""
     if "face" in truth.topology.regions:
         return truth
-    from topohead.models.anny import reference_head
+    if truth.head == "ict":
+        from topohead.models.ict import ict_head
 
-    reference = reference_head(level=1).topology
-    if metrics.same_topology(truth.topology, reference):
-        return replace(truth, topology=replace(truth.topology, regions=reference.regions))
-    raise InputError(
-        f"{truth.path} names no region 'face' and is not the reference head; expected "
-        'regions.json beside mesh.obj: {"face": [vertex numbers], ...}'
-    )
+        model = ict_head(truth.head_file).topology
+    else:
+        from topohead.models.anny import reference_head
+
+        model = reference_head(level=1).topology
+    if not metrics.same_topology(truth.topology, model):
+        raise InputError(
+            f"{truth.path} names no region 'face' and is not the head model {truth.head!r}; "
+            'expected regions.json beside mesh.obj: {"face": [vertex numbers], ...}'
+        )
+    return replace(truth, topology=replace(truth.topology, regions=model.regions))
 
 
 def run_with_regions(run: RunResult, truth: Truth | None) -> RunResult:
