@@ -209,7 +209,9 @@ class _Reader:
         return MissingFrame(str(error))
 
 
-def _fitted(mask: Float[Tensor, "H W"], size: tuple[int, int], path: Path) -> Float[Tensor, "H W"]:
+def _fitted(
+    mask: Float[Tensor, "H W"], size: tuple[int, int], path: Path
+) -> Float[Tensor, "H2 W2"]:
     """A mask at its picture's size; it may be stored at another scale, not at another shape."""
     height, width = mask.shape
     if (width, height) == size:

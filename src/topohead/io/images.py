@@ -196,12 +196,14 @@ def _read_exr(path: Path) -> np.ndarray:
         raise InputError(f"image {path} does not exist")
     try:
         with OpenEXR.File(str(path)) as file:
-            channels = cast(dict, file.channels())
+            found = cast(dict, file.channels())
+            # copied, because closing the file takes its arrays away
+            channels = {name: np.array(c.pixels, np.float32) for name, c in found.items()}
     except Exception as error:  # the binding raises bare exceptions of several kinds
         raise _unreadable(path, error) from error
     for name in ("RGB", "RGBA", "Y"):
         if name in channels:
-            return np.asarray(channels[name].pixels, np.float32)
+            return channels[name]
     raise InputError(f"image {path} has channels {', '.join(channels)}; expected R, G, B or Y")
 
 

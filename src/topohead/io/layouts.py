@@ -8,7 +8,7 @@ Ours: `frames/000001/CAM.png` or `videos/CAM.mp4`, `masks/000001/CAM.png`, `star
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -24,6 +24,7 @@ Files = Mapping[str, Mapping[str, Path]]
 """Paths by frame and camera."""
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """The pictures of a take, by frame and camera."""
 

@@ -37,16 +37,21 @@ class Video:
             packets = [
                 (packet.pts, packet.is_keyframe)
                 for packet in self._container.demux(self._stream)
-                if packet.pts is not None and not packet.is_discard
+                if packet.size and not packet.is_discard
             ]
         except (av.FFmpegError, IndexError) as error:
             raise InputError(f"video {self.path} cannot be read ({error}); is it whole?") from error
         if not packets:
             raise InputError(f"video {self.path} holds no frame; copy it again")
-        packets.sort()
-        self._times = [time for time, _ in packets]
+        times = sorted((time, is_key) for time, is_key in packets if time is not None)
+        if len(times) < len(packets):
+            raise InputError(
+                f"video {self.path} has frames without a time, so they cannot be numbered; "
+                "convert it to MP4 or MOV"
+            )
+        self._times = [time for time, _ in times]
         self._number = {time: number for number, time in enumerate(self._times)}
-        self._key_numbers = [n for n, (_, is_key) in enumerate(packets) if is_key]
+        self._key_numbers = [n for n, (_, is_key) in enumerate(times) if is_key]
         self.frames_per_second = self._constant_rate()
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
         self._decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
@@ -76,7 +81,7 @@ class Video:
 
     def _decoded(self, number: int) -> av.VideoFrame:
         key = max((k for k in self._key_numbers if k <= number), default=0)
-        if self._decoder is None or not max(key, self._next) <= number or self._next < key:
+        if self._decoder is None or not key <= self._next <= number:
             self._container.seek(self._times[key], stream=self._stream, backward=True)
             self._decoder = self._decode()
         for found, frame in self._decoder:
@@ -86,7 +91,10 @@ class Video:
             if found > number:
                 break
         self._decoder = None
-        raise InputError(f"video {self.path}: frame {number} cannot be decoded; is the file whole?")
+        raise InputError(
+            f"video {self.path}: frame {number} cannot be decoded; copy the file again, or convert "
+            "it to MP4"
+        )
 
     def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
         try:
