@@ -42,7 +42,8 @@ def ssim(
 ) -> Float[Tensor, ""]:
     """Structural similarity (Wang et al. 2004): 11×11 Gaussian window of σ 1.5, mean of channels.
 
-    With a mask, the mean over pixels whose whole window lies inside it and the picture (if none: over the mask).
+    With a mask, the mean over pixels whose whole window lies inside it and the picture; over the
+    mask itself if there are none.
     """
     position = torch.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     window = torch.exp(-(position**2) / (2 * SSIM_SIGMA**2)).to(image)
