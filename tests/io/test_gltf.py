@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from PIL import Image
 
 from planted_run import ellipsoid_topology, performance, striped_texture
 from topohead.core import InputError, Topology
-from topohead.io.gltf import read_glb, split_seams, write_glb
+from topohead.geometry.meshes import vertex_normals
+from topohead.geometry.morphs import split_seams
+from topohead.io.gltf import read_glb, write_glb
 
 
 @pytest.fixture
@@ -57,6 +60,37 @@ def test_mixed_faces_and_loose_vertices_survive(tmp_path: Path) -> None:
     assert torch.equal(back.vertices, vertices)
     assert torch.equal(back.topology.faces, topology.faces)
     assert torch.equal(back.topology.is_quad, topology.is_quad)
+
+
+def test_a_mesh_without_uvs_goes_without_texture(tmp_path: Path, texture: Path) -> None:
+    full = ellipsoid_topology()
+    bare = Topology(
+        full.vertex_count, full.faces, torch.zeros(0, 2), torch.zeros_like(full.face_uv)
+    )
+    vertices = performance(2).float()
+    write_glb(tmp_path / "n.glb", bare, vertices)
+    back = read_glb(tmp_path / "n.glb")
+    assert (back.vertices - vertices).norm(dim=-1).max() < 1e-7
+    assert torch.equal(back.topology.faces, bare.faces) and len(back.topology.uv) == 0
+    with pytest.raises(InputError, match="needs UVs"):
+        write_glb(tmp_path / "n.glb", bare, vertices, texture)
+
+
+def test_normals_follow_the_shape(tmp_path: Path) -> None:
+    """Base plus a frame's offset is that frame's own normal."""
+    topology, vertices = ellipsoid_topology(), performance(3).float()
+    write_glb(tmp_path / "m.glb", topology, vertices)
+    gltf = pygltflib.GLTF2.load_binary(str(tmp_path / "m.glb"))
+    primitive, blob = gltf.meshes[0].primitives[0], gltf.binary_blob()
+
+    def rows(index: int) -> np.ndarray:
+        accessor = gltf.accessors[index]
+        start = gltf.bufferViews[accessor.bufferView].byteOffset or 0
+        return np.frombuffer(blob, "<f4", accessor.count * 3, start).reshape(-1, 3)
+
+    found = rows(primitive.attributes.NORMAL) + rows(primitive.targets[1]["NORMAL"])
+    expected = vertex_normals(vertices[2], topology.triangles).numpy()
+    assert np.allclose(found, expected[split_seams(topology).source_vertex], atol=1e-5)
 
 
 def test_seams_split_only_where_uvs_differ() -> None:
@@ -149,7 +183,7 @@ validator.validateBytes(bytes, {maxIssues: 50}).then(r => console.log(JSON.strin
 """
 
 
-@pytest.mark.parametrize("case", ["sequence", "pca", "single", "mixed", "jpeg", "profile"])
+@pytest.mark.parametrize("case", ["sequence", "pca", "single", "mixed", "jpeg", "profile", "bare"])
 def test_khronos_validator_accepts(case: str, tmp_path: Path, texture: Path) -> None:
     """Set TOPOHEAD_GLTF_VALIDATOR to an installed `gltf-validator` npm module."""
     module = os.environ.get("TOPOHEAD_GLTF_VALIDATOR")
@@ -162,6 +196,9 @@ def test_khronos_validator_accepts(case: str, tmp_path: Path, texture: Path) -> 
         write_glb(path, topology, vertices, texture, pca_above=3)
     elif case == "single":
         write_glb(path, topology, vertices[:1])
+    elif case == "bare":
+        no_uv = torch.zeros_like(topology.face_uv)
+        write_glb(path, replace(topology, uv=torch.zeros(0, 2), face_uv=no_uv), vertices)
     elif case == "mixed":
         write_glb(path, quads_and_triangles(), torch.rand(2, 8, 3))
     else:
@@ -173,7 +210,7 @@ def test_khronos_validator_accepts(case: str, tmp_path: Path, texture: Path) -> 
 
             profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
         picture.save(texture, icc_profile=profile)
-        write_glb(path, topology, vertices[:2], texture, morph_normals=False)
+        write_glb(path, topology, vertices[:2], texture, normals=False)
     done = subprocess.run(
         ["node", "-e", VALIDATE, module, str(path)], capture_output=True, text=True, check=True
     )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from topohead.core import InputError, Topology
-from topohead.geometry.meshes import vertex_normals
+from topohead.geometry.morphs import SeamSplit, morph_normals, morphs_of, split_seams, unit_normals
 from topohead.io.runs import atomic_write
 
 SOURCE_ATTRIBUTE = "_SOURCE_VERTEX"
@@ -49,7 +49,7 @@ def write_glb(
     *,
     names: Sequence[str] | None = None,
     upright: Float[Tensor, "4 4"] | None = None,
-    morph_normals: bool = True,
+    normals: bool = True,
     pca_above: int = 200,
     pca_error_mm: float = 0.05,
 ) -> float:
@@ -57,6 +57,7 @@ def write_glb(
 
     The first frame is the resting shape; every later frame is one morph target, or, above
     `pca_above` frames, as many principal offsets as keep all vertices within `pca_error_mm`.
+    `normals` lets them follow the shape; without, the file is half as large and light stands still.
     `upright` (world to a y-up, z-forward frame) becomes a parent node's matrix: the stored
     vertices stay in world metres. `texture` is an 8-bit sRGB PNG or JPEG, embedded.
     """
@@ -69,11 +70,13 @@ def write_glb(
     if len(names) != len(vertices):
         raise InputError(f"{path}: {len(vertices)} frames but {len(names)} frame names")
     frames = vertices.detach().cpu().to(torch.float64)
-    morphs, weights = _morphs(frames.numpy(), pca_above, pca_error_mm)
+    morphs, weights = morphs_of(frames.numpy(), pca_above, pca_error_mm)
     pack = _Pack()
     split = split_seams(topology)
-    mesh = _add_mesh(pack, topology, split, frames, morphs, weights, morph_normals)
+    mesh = _add_mesh(pack, topology, split, frames, morphs, weights, normals)
     mesh.extras = _extras(topology, names, len(morphs), frames_per_second)
+    if texture is not None and not len(topology.uv):
+        raise InputError(f"{path}: a texture needs UVs and the mesh has none; write without it")
     _add_material(pack, texture)
     _add_nodes(pack, upright)
     if len(morphs):
@@ -82,80 +85,6 @@ def write_glb(
         partial.write_bytes(pack.to_bytes())
     rebuilt = frames.numpy()[:1].astype(np.float32) + np.tensordot(weights, morphs, 1)
     return float(np.linalg.norm(rebuilt - frames.numpy(), axis=-1).max() * 1000)
-
-
-@dataclass(frozen=True)
-class SeamSplit:
-    """A topology with one UV per vertex: which vertex and which uv row each copy S is."""
-
-    source_vertex: NDArray[np.int64]
-    source_uv: NDArray[np.int64]
-    triangles: NDArray[np.int64]
-
-
-def split_seams(topology: Topology) -> SeamSplit:
-    """Copies of vertices along UV seams, and the triangles [T 3] over the copies.
-
-    Copies are ordered by source vertex; a vertex in no face keeps one copy, so none is lost.
-    """
-    corners = topology.triangles.reshape(-1).numpy().astype(np.int64)
-    corner_uv = topology.triangle_uv.reshape(-1).numpy().astype(np.int64)
-    loose = np.setdiff1d(np.arange(topology.vertex_count), corners)
-    pairs = np.stack(
-        [np.concatenate([corners, loose]), np.concatenate([corner_uv, np.zeros_like(loose)])], 1
-    )
-    unique, index = np.unique(pairs, axis=0, return_inverse=True)
-    triangles = index.reshape(-1)[: len(corners)].reshape(-1, 3)
-    return SeamSplit(unique[:, 0], unique[:, 1], triangles)
-
-
-def _morphs(
-    frames: NDArray[np.float64], pca_above: int, pca_error_mm: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Offsets [K V 3] from the first frame and weights [T K] that rebuild every frame."""
-    count = len(frames)
-    offsets = (frames - frames[:1].astype(np.float32)).reshape(count, -1)
-    if count <= pca_above:
-        return (
-            offsets[1:].reshape(count - 1, *frames.shape[1:]).astype(np.float32),
-            np.eye(count, dtype=np.float32)[:, 1:],
-        )
-    # The T×T Gram matrix is far smaller than the T×3V offsets, and has the same left vectors.
-    _, left = np.linalg.eigh(offsets @ offsets.T)
-    left = left[:, ::-1]
-    residual = offsets.copy()
-    # the last 1 % is left for rounding morphs and weights to float32
-    limit = (0.99 * pca_error_mm / 1000) ** 2
-    kept = 0
-    while (residual.reshape(count, -1, 3) ** 2).sum(-1).max() > limit and kept < count - 1:
-        residual -= np.outer(left[:, kept], left[:, kept] @ residual)
-        kept += 1
-    kept = max(kept, 1)
-    weights = left[:, :kept]
-    scale = np.abs(weights).max(0)
-    morphs = (weights * scale).T @ offsets
-    return morphs.reshape(kept, -1, 3).astype(np.float32), (weights / scale).astype(np.float32)
-
-
-def _morph_normals(
-    topology: Topology, frames: Float[Tensor, "T V 3"], weights: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Normals of the first frame [V 3] and the offsets [K V 3] that best give all frames'.
-
-    Least squares over the frames; exact when every frame is its own morph target.
-    """
-    normals = np.stack([_unit_normals(frame, topology) for frame in frames])
-    offsets = (normals - normals[:1]).reshape(len(normals), -1)
-    solution = np.linalg.pinv(weights.astype(np.float64)) @ offsets
-    return normals[0], solution.reshape(weights.shape[1], -1, 3).astype(np.float32)
-
-
-def _unit_normals(vertices: Float[Tensor, "V 3"], topology: Topology) -> NDArray[np.float32]:
-    """Unit normals [V 3]; up where a vertex has no area around it (glTF forbids zero normals)."""
-    normals = vertex_normals(vertices, topology.triangles).numpy()
-    length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    up = np.array([0.0, 1.0, 0.0])
-    return np.where(length > 0.5, normals / np.maximum(length, 1e-12), up).astype(np.float32)
 
 
 @dataclass
@@ -221,28 +150,27 @@ def _add_mesh(
     frames: Float[Tensor, "T V 3"],
     morphs: NDArray[np.float32],
     weights: NDArray[np.float32],
-    morph_normals: bool,
+    with_normals: bool,
 ) -> Any:
     """Add the mesh with its targets; gives pygltflib's object."""
     import pygltflib
 
     source = split.source_vertex
     rest = frames[0].numpy().astype(np.float32)
-    uv = topology.uv.numpy()[split.source_uv] * [1.0, -1.0] + [
-        0.0,
-        1.0,
-    ]  # glTF's origin is top-left
     normal_offsets = None
-    normals = _unit_normals(frames[0], topology)
-    if morph_normals and len(morphs):
-        normals, normal_offsets = _morph_normals(topology, frames, weights)
+    normals = unit_normals(frames[0], topology)
+    if with_normals and len(morphs):
+        normal_offsets = morph_normals(topology, frames, weights)
     attributes = pygltflib.Attributes(
         POSITION=pack.accessor(rest[source], "VEC3", bounds=True),
         NORMAL=pack.accessor(normals[source], "VEC3"),
-        TEXCOORD_0=pack.accessor(uv, "VEC2"),
         # float32 holds every vertex number below 2²⁴; glTF allows no 32-bit integers here
         **{SOURCE_ATTRIBUTE: pack.accessor(source.astype(np.float32), "SCALAR")},
     )
+    if len(topology.uv):
+        # glTF counts v from the top
+        uv = topology.uv.numpy()[split.source_uv] * [1.0, -1.0] + [0.0, 1.0]
+        attributes.TEXCOORD_0 = pack.accessor(uv, "VEC2")
     targets = []
     for index, morph in enumerate(morphs):
         target = {"POSITION": pack.accessor(morph[source], "VEC3", bounds=True)}
@@ -386,7 +314,9 @@ def read_glb(path: Path) -> GlbSequence:
         weights = _values(gltf, blob, gltf.animations[0].samplers[0].output)
         weights = weights.reshape(-1, len(offsets))
         vertices = vertices + np.tensordot(weights, np.stack(offsets), 1)
-    uv = _values(gltf, blob, attributes.TEXCOORD_0) * [1.0, -1.0] + [0.0, 1.0]
+    uv = np.zeros((0, 2))
+    if attributes.TEXCOORD_0 is not None:
+        uv = _values(gltf, blob, attributes.TEXCOORD_0) * [1.0, -1.0] + [0.0, 1.0]
     corners = _joined_faces(
         _values(gltf, blob, primitive.indices).reshape(-1, 3).astype(np.int64), extras["face_runs"]
     )
@@ -394,7 +324,7 @@ def read_glb(path: Path) -> GlbSequence:
         vertex_count=extras["vertex_count"],
         faces=torch.from_numpy(source[corners]),
         uv=torch.from_numpy(uv.astype(np.float32)),
-        face_uv=torch.from_numpy(corners),
+        face_uv=torch.from_numpy(corners if len(uv) else np.zeros_like(corners)),
         name=extras["topology"],
     )
     return GlbSequence(
