@@ -93,7 +93,7 @@ def build_rig(
         # fit head height and depth into the picture as it is mounted, with air for some motion
         upright = (height, width) if turn == 0 else (width, height)
         reach = min(upright[0] / extent, upright[1] / (WIDTH * extent))
-        focal = distance * reach / 1.2 * random.uniform(0.98, 1.02)
+        focal = distance * reach / 1.3 * random.uniform(0.98, 1.02)
         shift = random.uniform(-1, 1, 2) * settings.principal_point * scale
         aim = target + torch.tensor(random.uniform(-0.006, 0.006, 3))
         poses.append(_aimed(aim, azimuth, elevation, distance, turn * 90 + random.uniform(-3, 3)))

@@ -181,8 +181,8 @@ class _Areas:
                         for c in lids), zero)  # fmt: skip
         forehead = marks[27] + torch.tensor([0.0, 0.04, 0.0])
         self.t_zone = (self.nose + blob(forehead, 0.05, 0.025, 0.05) + 0.7 * self.chin).clamp(max=1)
-        lips = canvas.region("lips", 1)
-        self.lips = zero if lips is None else (lips * 1.6 - 0.3).clamp(0, 1)
+        lips = canvas.region("lips", 2)
+        self.lips = zero if lips is None else (lips * 1.25 - 0.15).clamp(0, 1)
         ears = canvas.region("ears", 3)
         self.ears = zero if ears is None else ears
         scalp = canvas.region("scalp", 5)
@@ -219,8 +219,8 @@ def _pigments(
     blood = blood + parameters.redness * 0.6 * flush * (1 + 0.3 * mottle)
     blood = blood + 0.25 * areas.under_eye + 0.20 * areas.lid
     vermilion = areas.lips * (1 + 0.10 * mottle)
-    blood = blood + 0.95 * vermilion
-    melanin = melanin + 0.12 * vermilion
+    blood = blood + 0.62 * vermilion
+    melanin = melanin + 0.10 * vermilion
     vein = 1 - (noise.octaves(p, 0.022, 0.011, "veins").abs() / 0.12).clamp(max=1)
     temple = torch.exp(-(((p[:, 0].abs() - 0.062) / 0.012) ** 2)) * (1 - areas.lips)
     bluish = 0.10 * vein * temple * torch.exp(torch.tensor(-parameters.melanin))
