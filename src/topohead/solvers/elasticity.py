@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from scipy import sparse
 from torch import Tensor
@@ -81,17 +80,13 @@ class Elasticity:
         """Local rotations [V 3 3] from `rest` to `vertices`, both float64 [V 3]."""
         return local_rotations(rest, vertices, self._starts, self._columns, self._ring_weights)
 
-    def gradient(
-        self, rest: np.ndarray, vertices: np.ndarray, rotations: np.ndarray
-    ) -> np.ndarray:
+    def gradient(self, rest: np.ndarray, vertices: np.ndarray, rotations: np.ndarray) -> np.ndarray:
         """Half the energy's gradient [V 3] at `vertices`, local rotations held."""
         i, j = self._edges
         turned = 0.5 * (rotations[i] + rotations[j])
         target = np.einsum("eab,eb->ea", turned, rest[i] - rest[j])
         stretch = (vertices[i] - vertices[j] - target) * self._edge_weights[:, None]
-        curl = self.umbrella @ vertices - np.einsum(
-            "vab,vb->va", rotations, self.umbrella @ rest
-        )
+        curl = self.umbrella @ vertices - np.einsum("vab,vb->va", rotations, self.umbrella @ rest)
         return self._incidence.T @ stretch + self.umbrella.T @ (self.bend @ curl)
 
     def csr(self, factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -115,9 +110,7 @@ def vertex_graph(triangles: np.ndarray, count: int) -> tuple[np.ndarray, np.ndar
     return graph.indptr.astype(np.int32), graph.indices.astype(np.int32)
 
 
-def block_slots(
-    corners: np.ndarray, starts: np.ndarray, columns: np.ndarray
-) -> np.ndarray:
+def block_slots(corners: np.ndarray, starts: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Where in the CSR `columns` every corner pair of a sample stands, int32 [S 9]."""
     count = len(starts) - 1
     rows = np.repeat(np.arange(count, dtype=np.int64), np.diff(starts))

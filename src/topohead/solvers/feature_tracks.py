@@ -138,7 +138,10 @@ def _match(
     matches, one, two = matches[near], one[near], two[near]
     if len(matches) < 12:
         return nothing
-    _, inlier = cv2.findFundamentalMat(one, two, cv2.USAC_MAGSAC, search.epipolar, 0.999, 5000)
+    try:
+        _, inlier = cv2.findFundamentalMat(one, two, cv2.USAC_MAGSAC, search.epipolar, 0.999, 5000)
+    except cv2.error:  # raised when every sample of matches is degenerate
+        return nothing
     return nothing if inlier is None else matches[inlier.ravel() > 0].astype(np.int64)
 
 

@@ -80,7 +80,9 @@ def _halve(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     size = (width // 2, height // 2)
     weight = mask[:height, :width]
     total = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
-    color = cv2.resize(image[:height, :width] * weight[..., None], size, interpolation=cv2.INTER_AREA)
+    color = cv2.resize(
+        image[:height, :width] * weight[..., None], size, interpolation=cv2.INTER_AREA
+    )
     return color / np.maximum(total, 1e-3)[..., None], total
 
 

@@ -52,15 +52,15 @@ class TrackConfig:
     expression_spread: float = 0.5
     """Prior standard deviation of expression coefficients."""
     expression_step: float = 0.25
-    """Prior standard deviation of their change from the prediction."""
+    """Prior standard deviation of their change in a frame."""
     anchor: float = 0.02
     """Prior standard deviation of a vertex about the head model's prediction."""
-    memory: float = 0.7
-    """Share of the last frame's deviation from the head model that predicts the next one's."""
     visibility_period: int = 3
     """Steps between renewals of the depth maps."""
     solver_iterations: int = 40
     """Conjugate-gradient steps in a Gauss–Newton step."""
+    least_inliers: float = 0.25
+    """Mean robust weight of residuals under which a frame is called doubtful."""
     untracked: tuple[str, ...] = ("eyes", "mouth_interior")
     """Regions that move on their own and are carried by the model and the surface around them."""
 
@@ -174,9 +174,10 @@ def advance(
     levels = feature_pyramid(views, reference.origin, config.features)
     solve = _FrameSolve(views, levels, reference, config)
     guess = solve.best_of([_repeat(state), _continue(state)])
-    pose, expression = solve.pose_and_expression(guess)
-    rest = _shape(reference, pose, expression, config.memory * state.deviation)
-    vertices = solve.free(rest)
+    pose, expression = solve.pose_and_expression(guess, state.expression)
+    rest = _shape(reference, pose, expression, 0 * state.deviation)
+    start = _shape(reference, pose, expression, state.deviation)
+    vertices = solve.free(rest, start)
     deviation = _unpose(vertices, pose, reference.origin) - (
         reference.vertices + torch.einsum("k,kvc->vc", expression, reference.basis)
     )
@@ -187,7 +188,7 @@ def advance(
         pose,
         torch.ones(len(views.cameras), 3),
         solve.residual,
-        solve.inliers < 0.5,
+        solve.inliers < config.least_inliers,
         time.perf_counter() - started,
     )
 
@@ -215,14 +216,15 @@ class _FrameSolve:
         return states[int(np.argmin(costs))]
 
     def pose_and_expression(
-        self, guess: TrackState
+        self, guess: TrackState, last: Float[Tensor, " K"]
     ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " K"]]:
         """Gauss–Newton on six pose parameters and the expression, coarse to fine."""
         config, reference = self.config, self.reference
         pose, expression = guess.pose.clone(), guess.expression.clone()
-        predicted = guess.expression
-        carried = config.memory * guess.deviation
+        predicted = last
         count = len(expression)
+        # with expressions to choose from, last frame's error must not pose as this frame's shape
+        carried = guess.deviation * (0.0 if count else 1.0)
         for index in reversed(range(len(self.levels))):
             samples = reference.samples[index].subset(8000)
             rows = _sample_basis(reference.basis, samples)
@@ -231,9 +233,7 @@ class _FrameSolve:
                 vertices = _shape(reference, pose, expression, carried)
                 if step % config.visibility_period == 0:
                     depth = self._depth(vertices, index)
-                blocks, gradients, stats = self._photometric(
-                    vertices, index, depth, 1.0, samples
-                )
+                blocks, gradients, stats = self._photometric(vertices, index, depth, 1.0, samples)
                 self._adapt(index, stats)
                 jacobian = _pose_jacobian(vertices - reference.origin, samples)
                 if count:
@@ -251,13 +251,13 @@ class _FrameSolve:
                 expression = (expression + delta[6:]).clamp(-1.0, 1.5)
         return pose, expression
 
-    def free(self, rest: Float[Tensor, "V 3"]) -> Float[Tensor, "V 3"]:
+    def free(self, rest: Float[Tensor, "V 3"], start: Float[Tensor, "V 3"]) -> Float[Tensor, "V 3"]:
         """Gauss–Newton on all vertices about a rest shape, coarse to fine."""
         config, reference = self.config, self.reference
         elasticity = reference.elasticity
         starts, columns = reference.graph
         resting = rest.numpy()
-        vertices = resting.copy()
+        vertices = start.numpy().copy()
         anchor = _anchor(elasticity, config)
         stiff = elasticity.matrix.copy()
         stiff.setdiag(stiff.diagonal() + anchor)

@@ -1,9 +1,9 @@
 """Photometric normal equations of surface samples over all views at once.
 
-Arrays: `positions`, `normals` float32 [V 3]; `corners` int32 [S 3] and `weights` float32 [S 3] place
-sample s on its triangle; `areas` float32 [S] is the surface that a sample stands for, in m².
+Arrays: `positions`, `normals` float32 [V 3]; `corners` int32 [S 3], `weights` float32 [S 3] place s
+on its triangle; `areas` float32 [S] is the surface that a sample stands for, in m².
 `cameras` float32 [C 16] holds a row-major rotation, a translation and fx fy cx cy at the size of
-`features`. `depth` float32 [C H W] is the visible surface's depth, negative where a pixel may not be
+`features`. `depth` float32 [C H W] is the visible depth, negative where a pixel may not be
 used. `features` float32 [C H W 9]: three channels, their x derivatives, their y derivatives.
 """
 

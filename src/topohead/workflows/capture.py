@@ -1,0 +1,117 @@
+"""`topohead capture`: a calibrated multi-view take becomes a mesh per frame and textures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """What to capture and how."""
+
+    source: Path
+    """The take: a folder with a calibration and frames or videos."""
+    out: Path
+    """Run folder; run the same command again and it goes on where it stopped."""
+    start: Path | None = None
+    """Start mesh of the first frame, any topology; by default start.obj or face_v5.obj."""
+    no_start: bool = False
+    """Find the first frame from landmarks and masks even when the take has a start mesh."""
+    keep_start: bool = False
+    """Take the start mesh as it is; by default it is refined on the pictures."""
+    landmarks: Path | None = None
+    """iBUG-68 landmarks (JSON); by default landmarks.json in the take."""
+    units: Literal["mm", "cm", "m"] | None = None
+    """Unit of a calibration that does not say, and of the start mesh."""
+    calibration: Path | None = None
+    """Calibration file; by default the one in the take."""
+    component: str | None = None
+    """Which component of a Metashape project with several."""
+    full: Path | None = None
+    """Folder FRAME/CAM.jpg of full-size pictures when the take holds small ones."""
+    views: str | None = None
+    """Comma-separated cameras to use; by default all."""
+    holdout: str | None = None
+    """Comma-separated cameras to leave out of everything, for `topohead evaluate`."""
+    frames: str | None = None
+    """Frames A:B (both included), A:B:STEP; by default all."""
+    allow_missing: bool = False
+    """Bear pictures that are absent or broken."""
+    solver: Literal["newton", "published"] = "newton"
+    """newton: ours; published: the method of the Topo4D paper, slow, for comparison."""
+    height: int = 512
+    """Picture height for tracking, pixels; larger pictures are shrunk."""
+    refine_cameras: bool = False
+    """Solve poses and principal points again even when the calibration seems to fit."""
+    keep_cameras: bool = False
+    """Never change the calibration; by default a camera that has drifted is put right."""
+    textures: Literal["full", "static", "none"] = "full"
+    """full: a texture a frame; static: one for the take; none."""
+    texture_size: int = 2048
+    """Texture edge in texels."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to compute; this version tracks on the CPU."""
+    seed: int = 0
+    """Decides the random choices of `--solver published`."""
+    json: bool = False
+    """Print the result as one JSON object."""
+    restart: str | None = None
+    """Stage to start over: ingest, first, track, texture or package."""
+
+
+@dataclass(frozen=True)
+class CaptureResult:
+    """Where the run is and how it went."""
+
+    run: Path
+    frames: int
+    doubtful: tuple[str, ...]
+    seconds_per_frame: float
+    sequence: Path
+
+    def summary(self) -> str:
+        """One line for people."""
+        doubt = f", {len(self.doubtful)} doubtful" if self.doubtful else ""
+        pace = f"{self.seconds_per_frame:.2f} s of tracking a frame"
+        return f"{self.frames} frames in {self.run} ({pace}{doubt})"
+
+
+def capture(config: CaptureConfig) -> CaptureResult:
+    """Capture a take into a run folder; finished frames of an earlier call are kept."""
+    from topohead.core.errors import InputError
+    from topohead.io.runs import RunFolder, Stage, digest
+    from topohead.workflows import capturing
+
+    if config.device == "cuda":
+        raise InputError("--device cuda: this version captures on the CPU; leave --device out")
+    if config.texture_size < 64 or config.texture_size > 16384:
+        raise InputError(f"--texture-size expects 64 to 16384, got {config.texture_size}")
+    if config.height < 64:
+        raise InputError(f"--height expects at least 64 pixels, got {config.height}")
+    take = capturing.open_take(config)
+    files = {
+        "calibration": config.calibration,
+        "start": take.start_path,
+        "landmarks": config.landmarks,
+    }
+    stages = (
+        Stage("ingest", outputs=("cameras.json",)),
+        Stage("first", ("start", "no_start", "keep_start", "landmarks"), ("first/*",)),
+        Stage("track", ("solver", "seed"), ("frames/*/mesh.obj", "frames/*/state.safetensors")),
+        Stage(
+            "texture",
+            ("textures", "texture_size"),
+            ("frames/*/texture_srgb.png", "frames/*/coverage.png"),
+        ),
+        Stage("package", outputs=("sequence.glb", "expression.csv")),
+    )
+    inputs = {name: digest(path) for name, path in files.items() if path and path.exists()}
+    with RunFolder(
+        config.out, "capture", config, stages, inputs=inputs, restart=config.restart
+    ) as run:
+        run.require_space(capturing.bytes_needed(take, config))
+        take = capturing.ingest(run, take, config)
+        head = capturing.first(run, take, config)
+        capturing.track_frames(run, take, head, config)
+        capturing.texture(run, take, head, config)
+        return capturing.package(run, take, head, config)

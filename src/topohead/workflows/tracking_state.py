@@ -1,0 +1,84 @@
+"""Solvers as a capture runs them: frames in, answers out, and a state that can wait on disk."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from topohead.core import Mesh, TrackedFrame, Views
+from topohead.solvers import published, tracking
+
+State = dict[str, Tensor]
+Follow = Callable[
+    [Mesh, Float[Tensor, "K V 3"], Views, Iterable[Views], Mapping[str, Tensor] | None, int],
+    Iterator[tuple[State, TrackedFrame]],
+]
+
+
+def follow_newton(
+    first: Mesh,
+    basis: Float[Tensor, "K V 3"],
+    first_views: Views,
+    frames: Iterable[Views],
+    last: Mapping[str, Tensor] | None,
+    seed: int,
+) -> Iterator[tuple[State, TrackedFrame]]:
+    """Gauss–Newton; `last` is the state before the first of `frames`, None at the start."""
+    config = tracking.TrackConfig()
+    reference = tracking.make_reference(first_views, first, basis, config)
+    names = [field.name for field in fields(tracking.TrackState)]
+    if last is None:
+        state = tracking.TrackState.first(first.topology.vertex_count, len(basis))
+    else:
+        state = tracking.TrackState(**{name: last[f"newton.{name}"] for name in names})
+    for views in frames:
+        if views.frame == first_views.frame:
+            answer = _given(views, first)
+        else:
+            state, answer = tracking.advance(views, reference, state, config)
+        yield {f"newton.{name}": getattr(state, name) for name in names}, answer
+
+
+def follow_published(
+    first: Mesh,
+    basis: Float[Tensor, "K V 3"],
+    first_views: Views,
+    frames: Iterable[Views],
+    last: Mapping[str, Tensor] | None,
+    seed: int,
+) -> Iterator[tuple[State, TrackedFrame]]:
+    """The published method; it knows no head model, so the basis is not used."""
+    scene = published.make_scene(first, replace(published.PublishedConfig(), seed=seed))
+    state = None if last is None else _published_state(last)
+    for views in frames:
+        if state is None:
+            started = time.perf_counter()
+            state = published.learn_first_frame(views, scene)
+            answer = _given(views, first, state.first_residual, time.perf_counter() - started)
+        else:
+            state, answer = published.advance(views, scene, state)
+        yield _published_tensors(state), answer
+
+
+def _published_tensors(state: published.PublishedState) -> State:
+    return {f"published.{f.name}": torch.as_tensor(getattr(state, f.name)) for f in fields(state)}
+
+
+def _published_state(tensors: Mapping[str, Tensor]) -> published.PublishedState:
+    values = {f.name: tensors[f"published.{f.name}"] for f in fields(published.PublishedState)}
+    return published.PublishedState(
+        **{k: v.numpy() if v.dim() else v.item() for k, v in values.items()}  # pyright: ignore
+    )
+
+
+def _given(views: Views, first: Mesh, residual: float = 0.0, seconds: float = 0.0) -> TrackedFrame:
+    """The first frame's answer: the mesh that it began with."""
+    eye = torch.eye(4, dtype=torch.float64)
+    gains = torch.ones(len(views.cameras), 3)
+    return TrackedFrame(views.frame, first.vertices.float(), eye, gains, residual, False, seconds)
+
+
+SOLVERS: dict[str, Follow] = {"newton": follow_newton, "published": follow_published}
