@@ -47,9 +47,15 @@ def shade(frame: int, camera: int) -> float:
 
 
 @pytest.fixture
-def take(tmp_path: Path) -> Path:
+def take(pristine: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(pristine, tmp_path / "take"))
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three cameras, three frames, masks: pictures at a quarter of the calibrated size."""
-    root = tmp_path / "take"
+    root = tmp_path_factory.mktemp("pristine")
     rig = small_rig()
     write_rig(rig, root / "cameras.json")
     for number, frame in enumerate(FRAMES, 1):
