@@ -146,7 +146,8 @@ class RunFolder:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            log.error("stopped: %s: %s", type(error).__name__, error)
+            # for log.txt only: whoever called gets the exception itself
+            log.info("stopped: %s: %s", type(error).__name__, error)
         self.close()
 
     def close(self) -> None:
