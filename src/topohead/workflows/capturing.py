@@ -193,7 +193,7 @@ def first(run: RunFolder, take: Take, config: CaptureConfig) -> Head:
             "upright": head.upright.contiguous(),
         }
         with run.write("first/head.safetensors") as path:
-            save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+            save_file({key: value.clone() for key, value in tensors.items()}, path)
         regions = {k: v.tolist() for k, v in head.mesh.topology.regions.items()}
         run.write_json("regions.json", regions)
         run.append_metrics("first", seconds=time.perf_counter() - started, **facts)
@@ -303,7 +303,7 @@ def _write_frame(
         log.warning("frame %s is doubtful: few views agree with the first frame", answer.frame)
     common = {"vertices": answer.vertices, "pose": answer.pose, "gains": answer.gains}
     with run.write(f"frames/{answer.frame}/state.safetensors") as path:
-        save_file({k: v.contiguous() for k, v in (state | common).items()}, path)
+        save_file({k: v.clone() for k, v in (state | common).items()}, path)
 
 
 # texture
