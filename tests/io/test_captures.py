@@ -82,12 +82,15 @@ def test_ours(take: Path) -> None:
     capture = open_capture(take)
     assert capture.frames == FRAMES
     assert capture.start_mesh == take / "start.obj"
+    assert capture.frames_per_second == 30
     check_pictures(capture)
     assert capture.read_mask is not None and capture.read_mask("000002", "cam01").min() == 1
     expected = small_rig().cameras.resized(torch.tensor([[160, 120]]).expand(3, 2))
     assert torch.equal(capture.rig.cameras.sizes, expected.sizes)
     assert torch.allclose(capture.rig.cameras.intrinsics, expected.intrinsics)
     assert capture.rig.distortion == small_rig().distortion
+    write_rig(small_rig(), take / "cameras.json", frames_per_second=60.0)
+    assert open_capture(take).frames_per_second == 60
 
 
 @pytest.mark.parametrize("masks", ["mask/{frame}", "{frame}/mask"])

@@ -47,15 +47,19 @@ def read_rig(path: Path | str, units: str | None = None, *, component: str | Non
 
 
 def write_rig(
-    rig: Rig, path: Path | str, format: Format = "ours", units: Literal["mm", "cm", "m"] = "m"
+    rig: Rig,
+    path: Path | str,
+    format: Format = "ours",
+    units: Literal["mm", "cm", "m"] = "m",
+    frames_per_second: float | None = None,
 ) -> None:
-    """Writes a rig, lengths in `units`; only our format says which.
+    """Writes a rig, lengths in `units`; only our format says which, and the take's frame rate.
 
     `path` is a file, for COLMAP (text) a folder. What a format has no place for is an error.
     """
     path = Path(path)
     if format == "ours":
-        write_ours(rig, path, units)
+        write_ours(rig, path, units, frames_per_second)
         return
     pose = rig.cameras.world_to_camera.clone()
     pose[:, :3, 3] /= metres_per_unit(units, path)

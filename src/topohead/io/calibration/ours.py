@@ -39,8 +39,10 @@ def read_ours(path: Path, units: str | None = None) -> Rig:
     return build_rig(entries, scale, path)
 
 
-def write_ours(rig: Rig, path: Path, units: str = "m") -> None:
-    """Writes `cameras.json`, lengths in `units`."""
+def write_ours(
+    rig: Rig, path: Path, units: str = "m", frames_per_second: float | None = None
+) -> None:
+    """Writes `cameras.json`, lengths in `units`, with the take's frame rate if it is known."""
     scale = metres_per_unit(units, path)
     cameras = {}
     for index, (name, lens) in enumerate(zip(rig.cameras.names, rig.distortion, strict=True)):
@@ -57,6 +59,7 @@ def write_ours(rig: Rig, path: Path, units: str = "m") -> None:
         "convention": "opencv",
         "units": units,
         "pixel_centers": "half-integer",
+        **({} if frames_per_second is None else {"frames_per_second": frames_per_second}),
         "cameras": cameras,
     }
     write_text(path, json.dumps(document, indent=1) + "\n")
