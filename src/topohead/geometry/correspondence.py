@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -39,6 +39,59 @@ def closest_points(
     dtype = points.dtype
     found = SurfacePoints(torch.from_numpy(triangle), torch.from_numpy(barycentric).to(dtype))
     return found, torch.from_numpy(distance).to(dtype)
+
+
+class FacingSurface:
+    """A mesh asked for closest points whose surface faces the same way as the query.
+
+    Between lips, lids or behind an ear the nearest surface often is the wrong side of the fold.
+    """
+
+    def __init__(self, mesh: Mesh, normals: Float[Tensor, "V 3"], agreement: float = 0.3) -> None:
+        self.mesh, self.normals, self.agreement = mesh, normals, agreement
+        self.corners = mesh.vertices.detach().double().numpy()[mesh.topology.triangles.numpy()]
+        self.tree = cKDTree(self.corners.mean(1))
+
+    def closest(
+        self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"], candidates: int = 48
+    ) -> tuple[SurfacePoints, Float[Tensor, " N"], Bool[Tensor, " N"]]:
+        """Nearest points, distances, and whether normals agree (cosine above `agreement`).
+
+        Where the exact closest point faces away, the nearest of the `candidates` closest triangles
+        that faces alike is taken; where there is none, the closest point stays.
+        """
+        found, distance = closest_points(points, self.mesh)
+        facing = self._agrees(found, normals)
+        astray = (~facing).nonzero()[:, 0]
+        if len(astray):
+            query = points[astray].detach().double().numpy()
+            near = self.tree.query(query, k=min(candidates, len(self.corners)))[1]
+            near = near.reshape(len(query), -1)
+            weights = _closest_barycentrics(
+                np.repeat(query, near.shape[1], 0), self.corners[near.reshape(-1)]
+            ).reshape(*near.shape, 3)
+            foot = np.einsum("nkc,nkcx->nkx", weights, self.corners[near])
+            away = np.linalg.norm(foot - query[:, None], axis=-1)
+            flat = SurfacePoints(
+                torch.from_numpy(near.reshape(-1)), torch.from_numpy(weights.reshape(-1, 3))
+            )
+            alike = self._agrees(flat, normals[astray].repeat_interleave(near.shape[1], 0))
+            away[~alike.numpy().reshape(near.shape)] = np.inf
+            best = away.argmin(1)
+            row = np.arange(len(query))
+            better = torch.from_numpy(np.isfinite(away[row, best]))
+            chosen = astray[better]
+            pick = row[better.numpy()], best[better.numpy()]
+            found.triangles[chosen] = torch.from_numpy(near[pick])
+            found.barycentrics[chosen] = torch.from_numpy(weights[pick]).to(found.barycentrics)
+            distance[chosen] = torch.from_numpy(away[pick]).to(distance)
+            facing[chosen] = True
+        return found, distance, facing
+
+    def _agrees(self, points: SurfacePoints, normals: Tensor) -> Bool[Tensor, " N"]:
+        here = interpolate(points, self.mesh.topology.triangles, self.normals)
+        cosine = torch.nn.functional.cosine_similarity(here, normals.to(here), dim=-1)
+        return cosine > self.agreement
 
 
 def closest_on_triangles(

@@ -19,7 +19,7 @@ from topohead.core import SurfacePoints, Topology
 from topohead.io.atomic import atomic_write
 from topohead.models.linear import LinearHead
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever what is derived from the packages' data changes, so that caches renew."""
 
 

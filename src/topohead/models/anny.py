@@ -16,7 +16,7 @@ from torch import Tensor
 
 from topohead.core import ARKIT_52, SurfacePoints, Topology
 from topohead.geometry import regions, unwrapping
-from topohead.geometry.meshes import neighbour_rings, triangle_areas
+from topohead.geometry.meshes import neighbour_rings, triangle_areas, uniform_laplacian
 from topohead.models.linear import LinearHead
 from topohead.models.population import Population
 
@@ -59,6 +59,10 @@ RIGHT_OF_LEFT = {
 
 LEFT_BROW = (7001, 6983, 6980, 6979, 6981, 6982, 7007, 7006, 6997, 6996, 6998, 6999, 6956, 6953,
              6952, 6954, 6955, 7024)  # fmt: skip
+PART_DENSITY = {"eye_left": 1.0, "eye_right": 1.0, "tongue": 0.5, "teeth_upper": 0.8,
+                "teeth_lower": 0.8, "mouth_socket": 0.35, "eye_socket_left": 0.3,
+                "eye_socket_right": 0.3}  # fmt: skip
+"""Texels along a line, relative to the face's."""
 LIP_RINGS, LID_RINGS = 6, 8
 """Edge loops around the slit that end at the border of the red and at the lids' folds."""
 
@@ -131,7 +135,8 @@ def build_reference(base: BaseMesh) -> ReferenceHead:
     template -= sum(template[named[name]].mean(0) for name in ("eye_left", "eye_right")) / 2
     landmarks = _landmarks(topology, number, base.mirror)
     topology = replace(topology, regions=named, landmarks={"ibug68": landmarks})
-    topology = replace(topology, uv=unwrapping.fit_square(topology.uv, 1 / 128))
+    density = _texel_density(topology, part[chosen.numpy()], base.label[chosen.numpy()])
+    topology = unwrapping.relaid(topology, template, density)
     head = LinearHead(
         topology, template.float(), torch.from_numpy(identity).float(), expression.float()
     )
@@ -227,6 +232,21 @@ def _lips(
         "lips_upper": lips & (upper <= lower),
         "lips_lower": lips & (lower <= upper),
     }
+
+
+def _texel_density(topology: Topology, part: np.ndarray, label: np.ndarray) -> Float[Tensor, " F"]:
+    """Texels along a line, relative to the face's, for every face of the mesh."""
+    wish = torch.full((topology.vertex_count,), 0.5)
+    for name, value in (("scalp", 0.33), ("ears", 0.65), ("face", 1.0)):
+        wish[topology.regions[name]] = value
+    laplacian = uniform_laplacian(topology)
+    for _ in range(15):  # no jumps of density within the skin
+        wish = wish + 0.5 * (laplacian @ wish[:, None])[:, 0]
+    density = wish[topology.faces].mean(1)
+    for name, value in PART_DENSITY.items():
+        density[torch.from_numpy(part == name)] = value
+    density[torch.from_numpy(np.char.startswith(label, "eye_back"))] = 0.4
+    return density
 
 
 def _landmarks(topology: Topology, number: Tensor, mirror: Tensor) -> SurfacePoints:

@@ -1,0 +1,274 @@
+"""Fitting a head model to a surface: pose, coefficients, then a smooth remainder."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import splu
+from torch import Tensor
+
+from topohead.core import HeadModel, Mesh, SurfacePoints
+from topohead.geometry import alignment
+from topohead.geometry.correspondence import FacingSurface, interpolate
+from topohead.geometry.meshes import (
+    boundary_edges,
+    connected_parts,
+    uniform_laplacian,
+    vertex_normals,
+)
+
+SURFACE_NOISE, LANDMARK_NOISE = 0.001, 0.002
+"""Residuals of surface and landmarks are weighed by these standard deviations, metres."""
+SURFACE_SHARE = 400.0
+"""So many independent measurements the whole surface counts as, against the model's prior."""
+EXPRESSION_SPREAD = 0.15
+"""Prior standard deviation of expression coefficients."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The model in the mesh's place: `vertices` [V 3] in the mesh's frame and units.
+
+    `model_to_mesh` is the similarity from the head frame; `residual` the median distance of the
+    model's face to the mesh, in the mesh's units.
+    """
+
+    vertices: Float[Tensor, "V 3"]
+    identity: Float[Tensor, " I"]
+    expression: Float[Tensor, " 52"]
+    model_to_mesh: Float[Tensor, "4 4"]
+    residual: float
+
+
+def fit_model(
+    model: HeadModel, mesh: Mesh, landmarks: SurfacePoints | None, stiffness: float = 2.0
+) -> Fit:
+    """Non-rigid iterated closest points of a head model to a mesh of a head, any topology.
+
+    Only hits that face alike count, not those on open edges or far away. Without landmarks (iBUG-68
+    on the mesh) the mesh must be upright, y up. The free remainder is Laplacian-smooth.
+    """
+    problem = _Problem(model, mesh, landmarks)
+    pose = problem.start()
+    identity_count = len(model.identity_basis)
+    coefficients = torch.zeros(identity_count + len(model.expression_basis)).double()
+    for reach in (0.03, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01, 0.01):
+        pose, coefficients = problem.improve_coefficients(pose, coefficients, reach)
+    shape = problem.shape(coefficients)
+    for factor in (16, 8, 4, 2, 1, 1):
+        shape = problem.improve_shape(pose, shape, stiffness * factor)
+    vertices = alignment.apply(pose, shape)
+    hits = problem.hits(vertices, problem.face, 0.01)
+    return Fit(
+        vertices,
+        coefficients[:identity_count],
+        coefficients[identity_count:],
+        pose,
+        float(hits.distance.median()),
+    )
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """Where model vertices meet the mesh: their numbers, points, normals, weights, distances."""
+
+    vertices: Int[Tensor, " N"]
+    points: Float[Tensor, "N 3"]
+    normals: Float[Tensor, "N 3"]
+    weights: Float[Tensor, " N"]
+    distance: Float[Tensor, " N"]
+
+
+class _Problem:
+    """The two surfaces with what each iteration needs of them again, in float64."""
+
+    def __init__(self, model: HeadModel, mesh: Mesh, landmarks: SurfacePoints | None) -> None:
+        self.topology = model.topology
+        self.template = model.template.double()
+        basis = torch.cat([model.identity_basis, model.expression_basis])
+        self.basis = basis.double().permute(1, 2, 0)
+        spread = torch.ones(len(basis)).double()
+        spread[len(model.identity_basis) :] = EXPRESSION_SPREAD
+        self.spread = spread
+        self.identity_count = len(model.identity_basis)
+        self.vertices = mesh.vertices.double()
+        self.triangles = mesh.topology.triangles
+        self.normals = vertex_normals(self.vertices, self.triangles)
+        self.surface = FacingSurface(Mesh(mesh.topology, self.vertices), self.normals)
+        self.rim = torch.zeros(len(self.vertices)).double()
+        self.rim[boundary_edges(mesh.topology).flatten()] = 1
+        self.face = _members(self.topology, "face")
+        self.skin = _members(self.topology, "face", "ears", "scalp", "neck")
+        self.own = self.topology.landmarks["ibug68"]
+        self.marks = None
+        if landmarks is not None:
+            self.marks = interpolate(landmarks, self.triangles, self.vertices)
+
+    def shape(self, coefficients: Tensor) -> Float[Tensor, "V 3"]:
+        """The model's vertices in the head frame."""
+        return self.template + self.basis @ coefficients
+
+    def hits(self, placed: Tensor, wanted: Tensor, reach: float) -> _Hits:
+        """Robust correspondences of the wanted model vertices, `placed` in the mesh's frame."""
+        normal = vertex_normals(placed, self.topology.triangles)[wanted]
+        points, distance, facing = self.surface.closest(placed[wanted], normal)
+        on_rim = interpolate(points, self.triangles, self.rim[:, None])[:, 0] > 0
+        keep = facing & ~on_rim & (distance < reach)
+        points = SurfacePoints(points.triangles[keep], points.barycentrics[keep])
+        distance = distance[keep]
+        where = interpolate(points, self.triangles, self.vertices)
+        outward = interpolate(points, self.triangles, self.normals)
+        # Geman–McClure: hits beyond three times the median hardly count.
+        scale = 3 * distance.median().clamp(min=1e-5) if len(distance) else distance.sum()
+        weights = 1 / (1 + (distance / scale) ** 2) ** 2
+        outward = torch.nn.functional.normalize(outward, dim=-1)
+        return _Hits(wanted[keep], where, outward, weights, distance)
+
+    def start(self) -> Float[Tensor, "4 4"]:
+        """Similarity by landmarks, or the best of rigid searches from eight directions."""
+        own = interpolate(self.own, self.topology.triangles, self.template)
+        if self.marks is not None:
+            inner = slice(17, 68)  # the outline slides with the view and is left out
+            return alignment.rigid(own[inner], self.marks[inner], scale=True)
+        poses = [self._search(yaw * math.pi / 4) for yaw in range(8)]
+        return min(poses, key=self._misfit)
+
+    def _search(self, yaw: float) -> Float[Tensor, "4 4"]:
+        sample = self.face[:: max(1, len(self.face) // 400)]
+        pose = torch.eye(4).double()
+        turn = [[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]]
+        size = self._size()
+        pose[:3, :3] = size * torch.tensor(turn).double()
+        pose[:3, 3] = self._crown() - alignment.apply(pose, _crown(self.template, 0.2)[None])[0]
+        for reach in (0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.03, 0.03, 0.03, 0.03):
+            hits = self.hits(alignment.apply(pose, self.template), sample, reach * size)
+            if len(hits.vertices) < 20:
+                break
+            here = alignment.apply(pose, self.template[hits.vertices])
+            pose = alignment.rigid(here, hits.points, hits.weights) @ pose
+        return pose
+
+    def _size(self) -> float:
+        """1 for a mesh in metres; otherwise the ratio of heights, to bring other units near."""
+        height = float((self.vertices.amax(0) - self.vertices.amin(0))[1])
+        own = float((self.template.amax(0) - self.template.amin(0))[1])
+        return 1.0 if 0.6 < height / own < 3 else height / own
+
+    def _crown(self) -> Float[Tensor, " 3"]:
+        return _crown(self.vertices, 0.2 * self._size())
+
+    def _misfit(self, pose: Tensor) -> float:
+        sample = self.face[:: max(1, len(self.face) // 1000)]
+        hits = self.hits(alignment.apply(pose, self.template), sample, 0.03 * self._size())
+        missing = 1 - len(hits.vertices) / len(sample)
+        return float(hits.distance.mean()) / self._size() + 0.03 * missing
+
+    def improve_coefficients(
+        self, pose: Tensor, coefficients: Tensor, reach: float
+    ) -> tuple[Tensor, Tensor]:
+        """One Gauss–Newton step on similarity, identity and expression, in the head frame."""
+        size = float(torch.linalg.det(pose[:3, :3]) ** (1 / 3))
+        back = torch.linalg.inv(pose)
+        shape = self.shape(coefficients)
+        hits = self.hits(alignment.apply(pose, shape), self.face, reach * size)
+        normals = torch.nn.functional.normalize(hits.normals @ back[:3, :3].T, dim=-1)
+        rows = self._jacobian(shape[hits.vertices], self.basis[hits.vertices])
+        gap = alignment.apply(back, hits.points) - shape[hits.vertices]
+        share = (SURFACE_SHARE / max(len(gap), 1)) ** 0.5 / SURFACE_NOISE
+        weight = share * hits.weights.sqrt()
+        systems = [
+            (weight[:, None] * (normals[:, :, None] * rows).sum(1), weight * (normals * gap).sum(1))
+        ]
+        if self.marks is not None:
+            systems.append(self._landmark_rows(back, shape))
+        prior = torch.zeros(len(self.spread), rows.shape[2]).double()
+        prior[:, 7:] = torch.diag(1 / self.spread)
+        systems.append((prior, -coefficients / self.spread))
+        matrix = torch.cat([a for a, _ in systems])
+        right = torch.cat([b for _, b in systems])
+        normal = matrix.T @ matrix + 1e-9 * torch.eye(matrix.shape[1]).double()
+        step = torch.linalg.solve(normal, matrix.T @ right)
+        coefficients = coefficients + step[7:]
+        coefficients[self.identity_count :].clamp_(0, 1)
+        return pose @ _similarity(step[:7]), coefficients
+
+    def _landmark_rows(self, back: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
+        inner = slice(17, 68)
+        here = interpolate(self.own, self.topology.triangles, shape)[inner]
+        flat = self.basis.reshape(len(shape), -1)
+        basis = interpolate(self.own, self.topology.triangles, flat)[inner].reshape(51, 3, -1)
+        gap = alignment.apply(back, self.marks)[inner] - here
+        rows = self._jacobian(here, basis).reshape(153, -1)
+        return rows / LANDMARK_NOISE, gap.reshape(-1) / LANDMARK_NOISE
+
+    @staticmethod
+    def _jacobian(points: Tensor, basis: Tensor) -> Float[Tensor, "N 3 K"]:
+        """How points move with rotation (3), translation (3), log scale (1) and coefficients."""
+        zero = torch.zeros(len(points)).double()
+        x, y, z = points.unbind(1)
+        rotation = torch.stack(
+            [torch.stack(row, -1) for row in ((zero, z, -y), (-z, zero, x), (y, -x, zero))], 1
+        )
+        eye = torch.eye(3).double().expand(len(points), 3, 3)
+        return torch.cat([rotation, eye, points[..., None], basis], 2)
+
+    def improve_shape(self, pose: Tensor, shape: Tensor, stiffness: float) -> Tensor:
+        """The shape in the head frame moved towards the mesh by a smooth displacement."""
+        size = float(torch.linalg.det(pose[:3, :3]) ** (1 / 3))
+        back = torch.linalg.inv(pose)
+        hits = self.hits(alignment.apply(pose, shape), self.skin, 0.01 * size)
+        gap = alignment.apply(back, hits.points) - shape[hits.vertices]
+        displacement = _smooth_fill(self.topology, hits.vertices, gap, hits.weights, stiffness)
+        return shape + displacement
+
+
+def _members(topology, *names: str) -> Int[Tensor, " N"]:
+    return topology.region_mask(*names).nonzero()[:, 0]
+
+
+def _crown(vertices: Tensor, depth: float) -> Float[Tensor, " 3"]:
+    """Top of the head: middle of what lies within `depth` of the highest vertex, at full height."""
+    top = vertices[:, 1].max()
+    upper = vertices[vertices[:, 1] > top - depth]
+    middle = (upper.amin(0) + upper.amax(0)) / 2
+    return torch.stack([middle[0], top, middle[2]])
+
+
+def _similarity(step: Float[Tensor, " 7"]) -> Float[Tensor, "4 4"]:
+    """The transform of a small rotation vector, a translation and a log scale."""
+    x, y, z = step[:3].tolist()
+    skew = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]]).double()
+    transform = torch.eye(4).double()
+    transform[:3, :3] = torch.linalg.matrix_exp(skew) * step[6].exp()
+    transform[:3, 3] = step[3:6]
+    return transform
+
+
+def _smooth_fill(
+    topology, where: Tensor, gap: Tensor, weights: Tensor, stiffness: float
+) -> Float[Tensor, "V 3"]:
+    """A displacement of all vertices that follows the gaps and bends as little as possible.
+
+    min Σ w |d − gap|² + stiffness |L d|² on the largest part (skin and sockets); other parts
+    (globes, teeth, tongue) move with the mean of the vertices of that part nearest to them.
+    """
+    count = topology.vertex_count
+    part = connected_parts(topology)
+    laplacian = uniform_laplacian(topology)
+    index, value = laplacian.indices().numpy(), laplacian.values().double().numpy()
+    matrix = csr_array((value, (index[0], index[1])), shape=(count, count))
+    weight = np.zeros(count)
+    weight[where.numpy()] = weights.numpy()
+    main = (part == 0).numpy()
+    system = (diags_array(weight) + stiffness * (matrix.T @ matrix)).tocsc()[main][:, main]
+    right = np.zeros((count, 3))
+    right[where.numpy()] = (weights[:, None] * gap).numpy()
+    moved = np.zeros((count, 3))
+    moved[main] = splu(system + 1e-9 * diags_array(np.ones(main.sum())).tocsc()).solve(right[main])
+    displacement = torch.from_numpy(moved)
+    for other in range(1, int(part.max()) + 1):
+        displacement[part == other] = displacement[part == 0].mean(0)
+    return displacement
