@@ -50,11 +50,26 @@ def check_start(start: Mesh, views: Views) -> None:
                 f"expected the start mesh on the subject, got {share:.0%} of it there: "
                 f"it fits when {' and '.join(parts)}"
             )
+    _check_rig_units(vertices, triangles, views)
     extent = float(np.ptp(vertices, axis=0).max())
     raise InputError(
         f"expected the start mesh on the subject, got {share:.0%} of it there (it is {extent:.3g} "
         "m large): put it into the world of the cameras, or leave it out and give landmarks"
     )
+
+
+def _check_rig_units(
+    vertices: Float[np.ndarray, "V 3"], triangles: torch.Tensor, views: Views
+) -> None:
+    """InputError when a mesh of a head's size fits at another scale: then the rig is off."""
+    if not _sized_like_a_head(vertices):
+        return
+    for scale in _SCALES:
+        if scale != 1 and share_on_subject(scale * vertices, triangles, views) >= PLAUSIBLE:
+            raise InputError(
+                "expected a calibration in the unit of the start mesh, which has a head's size, "
+                f"got lengths {scale:g} times as large: give the calibration's unit with --units"
+            )
 
 
 def share_on_subject(
