@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
-from topohead.core import Mesh, Topology, Views
+from topohead.core import Cameras, Mesh, Topology, Views
 from topohead.geometry.cameras import project
 from topohead.geometry.meshes import vertex_normals
 from topohead.losses import geometric
-from topohead.rendering.mesh import depth_maps
+from topohead.rendering.mesh import depth_maps, rasterize
 from topohead.solvers.kernels import gaussian_mesh as kernels
 
 
@@ -184,6 +185,29 @@ def sample_vertex_colors(views: Views, mesh: Mesh) -> Float[Tensor, "V 3"]:
         total += share[:, None] * sampled[:, :3]
         weight += share
     return _spread(total, weight, geometric.neighbour_pairs(triangles))
+
+
+def outline_masks(
+    mesh: Mesh, cameras: Cameras, index: int, region: str, margin: int
+) -> tuple[Bool[Tensor, "H W"], Bool[Tensor, "H W"]]:
+    """Pixels within `margin` of the mesh in one camera, and pixels that see a region of it."""
+    raster = rasterize(
+        mesh.vertices,
+        mesh.topology.triangles,
+        cameras.world_to_camera[index],
+        cameras.intrinsics[index],
+        cameras.size(index),
+    )
+    inside = raster.covered
+    if margin > 0:
+        window = 2 * margin + 1
+        grown = inside.float()[None]
+        grown = max_pool2d(grown, (1, window), 1, (0, margin))
+        inside = max_pool2d(grown, (window, 1), 1, (margin, 0))[0] > 0
+    if region not in mesh.topology.regions:
+        return inside, torch.zeros_like(inside)
+    within = mesh.topology.region_mask(region)[mesh.topology.triangles].all(1)
+    return inside, raster.covered & within[raster.triangle.long().clamp(min=0)]
 
 
 def _bilinear(picture: Tensor, pixels: Tensor) -> Tensor:
