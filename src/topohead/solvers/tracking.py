@@ -69,7 +69,7 @@ class TrackConfig:
 class TrackState:
     """All that one frame hands to the next; float64.
 
-    `pose` and `last_pose` move the first frame's head; `expression` holds coefficients of the
+    `pose` and `last_pose` move the first frame's head about the reference's origin; `expression` holds coefficients of the
     reference's basis relative to the first frame; `deviation` is the tracked shape less the model's
     in the first frame's axes.
     """
@@ -175,7 +175,7 @@ def advance(
     solve = _FrameSolve(views, levels, reference, config)
     guess = solve.best_of([_repeat(state), _continue(state)])
     pose, expression = solve.pose_and_expression(guess, state.expression)
-    rest = _shape(reference, pose, expression, 0 * state.deviation)
+    rest = _shape(reference, pose, expression, torch.zeros_like(state.deviation))
     start = _shape(reference, pose, expression, state.deviation)
     vertices = solve.free(rest, start)
     deviation = _unpose(vertices, pose, reference.origin) - (
@@ -185,7 +185,7 @@ def advance(
     return fresh, TrackedFrame(
         views.frame,
         vertices.float(),
-        pose,
+        _world_motion(pose, reference.origin),
         torch.ones(len(views.cameras), 3),
         solve.residual,
         solve.inliers < config.least_inliers,
@@ -401,6 +401,13 @@ def _shape(
 
 def _unpose(vertices: torch.Tensor, pose: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
     return (vertices - origin - pose[:3, 3]) @ pose[:3, :3] + origin
+
+
+def _world_motion(pose: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
+    """The same motion for points that are not taken about the head's origin."""
+    motion = pose.clone()
+    motion[:3, 3] += origin - pose[:3, :3] @ origin
+    return motion
 
 
 def _turn(pose: torch.Tensor, delta: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
