@@ -65,7 +65,7 @@ def write_report(
 def _content(run: RunResult, evaluation: "Evaluation", studio: Studio) -> dict[str, Any]:
     """Everything that the template shows."""
     return {
-        "name": run.path.resolve().name,
+        "name": " / ".join(run.path.resolve().parts[-2:]),
         "lead": _lead(run, evaluation, studio),
         "figures": _figures(evaluation),
         "sheet": _sheet(run, evaluation, studio),
@@ -112,9 +112,9 @@ def _figures(evaluation: "Evaluation") -> list[dict[str, str]]:
     surface = table.get("surface") or table.get("first_frame", {}).get("surface")
     if surface:
         add(f"{surface['median_mm']:.2f}", "mm", "median to the true surface")
-        add(f"{surface['within_0.5_mm'] * 100:.0f}", "%", "of the face under 0.5 mm")
+        add(f"{surface['within_0.5_mm'] * 100:.0f}", "%", "of the face under 0.5\u00a0mm")
     if "correspondence" in table:
-        add(f"{table['correspondence']['p95_mm']:.2f}", "mm", "95 % of correspondence under")
+        add(f"{table['correspondence']['p95_mm']:.2f}", "mm", "correspondence, 95\u00a0% are under")
     if not table:
         residuals = [r["residual"] for r in evaluation.frames if r.get("residual") is not None]
         if residuals:

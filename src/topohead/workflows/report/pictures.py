@@ -18,7 +18,7 @@ from topohead.geometry.meshes import vertex_normals
 from topohead.io.images import read_image
 from topohead.io.results import RunResult
 from topohead.io.undistortion import undistorted_views
-from topohead.rendering.mesh import rasterize
+from topohead.rendering.mesh import Raster, interpolate, rasterize
 from topohead.rendering.shading import portrait_camera, render_mesh
 
 TILE = (360, 460)
@@ -33,7 +33,9 @@ BACKDROP = (0.125, 0.135, 0.15)
 ERROR_STOPS = ("#e6e1d8", "#f0c66f", "#e5804a", "#b93a5c", "#54205f")
 """Colours of errors from none to the scale's end; lightness falls all the way."""
 
-WIRE = np.array([0.55, 0.95, 1.0], np.float32)
+WIRE = (0.55, 0.95, 1.0)
+BORDER = (1.0, 0.42, 0.32)
+"""Colours of the mesh's edges over a photo, and of the borders of lips, lids and brows."""
 
 
 def data_uri(image: Float[Tensor, "H W 3"], quality: int = 84) -> str:
@@ -198,13 +200,29 @@ class Studio:
         topology = self.run.topology
         raster = rasterize(vertices, topology.triangles, pose, intrinsics, (width, height))
         pixels, visible = visible_pixels(vertices, raster.depth, pose, intrinsics)
-        edges = topology.edges
-        edges = edges[visible[edges].all(1)]
-        lines = (pixels[edges].numpy() * 16 - 8).round().astype(np.int32)
-        ink = np.zeros((height, width), np.uint8)
-        cv2.polylines(ink, list(lines), False, 255, 1, cv2.LINE_AA, 4)
-        share = 0.42 * torch.from_numpy(ink.astype(np.float32) / 255)[..., None]
-        return photo * (1 - share) + torch.from_numpy(WIRE) * share
+        edges = topology.edges[visible[topology.edges].all(1)]
+        length = (pixels[edges[:, 0]] - pixels[edges[:, 1]]).norm(dim=-1)
+        # lines a few pixels apart would hide the photo: the denser, the fainter
+        dense = min(1.0, float(length.median()) / 9) if len(length) else 1.0
+        photo = _inked(photo, list(pixels[edges]), WIRE, 0.45 * dense)
+        return _inked(photo, self._borders(raster), BORDER, 0.9)
+
+    def _borders(self, raster: Raster) -> list[Float[Tensor, "N 2"]]:
+        """Outlines, in pixels, of lips, lids and brows as far as they are seen."""
+        lines = []
+        for name in ("lips", "eyelids", "brows"):
+            if name not in self.run.topology.regions:
+                continue
+            inside = self.run.topology.region_mask(name).float()[:, None]
+            seen = interpolate(inside, self.run.topology.triangles, raster)[..., 0].numpy()
+            fine = cv2.resize(seen, None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR)
+            found, _ = cv2.findContours(
+                (fine > 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+            )
+            # shorter ones are specks between lashes or teeth
+            longer = (torch.from_numpy(c[:, 0]) for c in found if len(c) > 40)
+            lines += [(torch.cat([c, c[:1]]) + 0.5) / 4 for c in longer]
+        return lines
 
     def _portrait(
         self, index: int, yaw: float, size: tuple[int, int] = TILE
@@ -254,6 +272,21 @@ def _common_up(cameras: Cameras) -> Float[Tensor, " 3"]:
 def _tile_before(turns: int) -> tuple[int, int]:
     """A tile's size in the camera's own picture, before it is turned upright."""
     return TILE if turns % 2 == 0 else (TILE[1], TILE[0])
+
+
+def _inked(
+    photo: Float[Tensor, "H W 3"],
+    lines: Sequence[Float[Tensor, "N 2"]],
+    color: Sequence[float],
+    ink: float,
+) -> Float[Tensor, "H W 3"]:
+    """The photo with antialiased lines through pixel positions, `ink` of their colour."""
+    mask = np.zeros(photo.shape[:2], np.uint8)
+    # OpenCV counts from pixel centres, in sixteenths here
+    ends = [(line.numpy() * 16 - 8).round().astype(np.int32) for line in lines]
+    cv2.polylines(mask, ends, False, 255, 1, cv2.LINE_AA, 4)
+    share = ink * torch.from_numpy(mask.astype(np.float32) / 255)[..., None]
+    return photo * (1 - share) + torch.tensor(color) * share
 
 
 def visible_pixels(
