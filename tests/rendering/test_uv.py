@@ -12,7 +12,6 @@ from topohead.rendering.uv import (
     DILATION,
     bake,
     find_seams,
-    mirror_texture,
     mirrored_uv,
     texel_map,
 )
@@ -80,17 +79,6 @@ def test_triangles_that_repeat_other_vertices_still_find_their_mirror() -> None:
     topology = Topology(6, faces, uv, faces, mirror=mirror)
     expected = uv[mirror[topology.triangles]]
     assert torch.equal(mirrored_uv(topology), expected)
-
-
-def test_mirrored_textures_swap_sides() -> None:
-    topology, vertices = symmetric_sphere()
-    positions = bake(vertices, topology, 256).numpy()
-    texels = texel_map(topology, 256)
-    mirrored = mirror_texture(positions, texels)
-    inner = texels.inside.copy()
-    inner[:, :2] = inner[:, -2:] = False
-    difference = mirrored[inner] - positions[inner] * np.array([-1, 1, 1])
-    assert np.abs(difference).max() < 1e-3
 
 
 def test_without_a_mirror_nothing_is_mirrored() -> None:

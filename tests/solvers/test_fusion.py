@@ -21,6 +21,7 @@ from topohead.geometry.cameras import project
 from topohead.losses.texture import psnr, seam_gradient_ratio
 from topohead.rendering.uv import bake, texel_map
 from topohead.solvers.fusion import FusionConfig, fuse_frames, fuse_texture, solve_colors
+from topohead.solvers.kernels.completion import lend_mirrored
 from topohead.solvers.sightlines import SightConfig, make_sights, make_surface, view_count
 
 SIZE = 320
@@ -220,6 +221,21 @@ def test_the_unseen_side_is_lent_by_the_other() -> None:
     lonely = replace(topology, mirror=None)
     smooth = fuse_texture(views, lonely, vertices, SIZE, PLAIN)
     assert psnr(smooth.srgb, truth, hidden) < psnr(texture.srgb, truth, hidden) - 6
+
+
+def test_mirrored_texels_are_looked_up_across_the_head() -> None:
+    topology, vertices = symmetric_sphere()
+    texels = texel_map(topology, 256)
+    positions = bake(vertices, topology, 256).numpy()
+    known = np.full((256, 256), 0.5, np.float32)
+    wanted = np.flatnonzero(texels.inside)
+    lent = lend_mirrored(
+        wanted, texels.triangle, texels.corners, texels.mirrored_corners, positions, known
+    )
+    # a bilinear sample near the seam at the back reaches into the dilated border
+    flipped = positions.reshape(-1, 3)[wanted] * np.array([-1, 1, 1])
+    assert np.abs(lent[:, :3] - flipped).max() < 2e-3
+    assert np.allclose(lent[:, 3], 0.5)
 
 
 def test_unseen_skin_is_filled_across_the_seam_without_a_step(scene) -> None:

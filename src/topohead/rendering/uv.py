@@ -16,7 +16,7 @@ from torch import Tensor
 
 from topohead.core import Topology
 from topohead.rendering.mesh_cpu import rasterize_projected
-from topohead.rendering.uv_cpu import carry_texels, interpolate_texels
+from topohead.rendering.uv_cpu import interpolate_texels
 
 DILATION = 32
 """Texels that colours are carried beyond their islands: five mip levels without bleeding."""
@@ -76,13 +76,13 @@ _maps: dict[tuple[int, int], tuple[weakref.ref, TexelMap]] = {}
 
 
 def texel_map(topology: Topology, size: int) -> TexelMap:
-    """The texel map of a topology at S×S, made once per topology and size (the last four live)."""
+    """The texel map of a topology at S×S, made once per topology and size (the last eight live)."""
     key = (id(topology), size)
     held = _maps.get(key)
     if held is not None and held[0]() is topology:
         return held[1]
     made = _make_texel_map(topology, size)
-    while len(_maps) >= 4:
+    while len(_maps) >= 8:
         _maps.pop(next(iter(_maps)))
     _maps[key] = (weakref.ref(topology), made)
     return made
@@ -156,15 +156,6 @@ def _mirrored_face(lookup: dict[tuple[int, ...], int], key: list[int]) -> int:
             if found is not None:
                 break
     return -1 if found is None else found
-
-
-def mirror_texture(
-    texture: Float32[np.ndarray, "S S K"], texels: TexelMap
-) -> Float32[np.ndarray, "S S K"]:
-    """The texture with each texel taken from the other side of the head; zero where none is."""
-    mirrored = np.zeros_like(texture)
-    carry_texels(texels.triangle, texels.corners, texels.mirrored_corners, mirrored, texture)
-    return mirrored
 
 
 @dataclass(frozen=True)

@@ -41,34 +41,3 @@ def interpolate_texels(triangle_map, top, left, corners, triangles, values):
             for k in range(channels):
                 baked[y, x, k] = wa * values[a, k] + wb * values[b, k] + wc * values[c, k]
     return baked
-
-
-@njit(parallel=True, cache=True)
-def carry_texels(triangle_map, corners, sources, picture, values):
-    """Fetch, for every texel, the value at another UV place of its triangle; bilinear.
-
-    `sources` float32 [T 3 2] are the corners' other places in texels (NaN: there is none);
-    `picture` float32 [S S K] is written where a source exists, left alone elsewhere. `values` is
-    what is fetched, float32 [S S K].
-    """
-    height, width = triangle_map.shape
-    channels = values.shape[2]
-    for y in prange(height):
-        for x in range(width):
-            t = triangle_map[y, x]
-            if t < 0 or np.isnan(sources[t, 0, 0]):
-                continue
-            wa, wb, wc = corner_weights(corners, t, np.float32(x + 0.5), np.float32(y + 0.5))
-            u = wa * sources[t, 0, 0] + wb * sources[t, 1, 0] + wc * sources[t, 2, 0] - 0.5
-            v = wa * sources[t, 0, 1] + wb * sources[t, 1, 1] + wc * sources[t, 2, 1] - 0.5
-            u = min(max(u, 0.0), width - 1.001)
-            v = min(max(v, 0.0), height - 1.001)
-            column, row = int(u), int(v)
-            du, dv = np.float32(u - column), np.float32(v - row)
-            one = np.float32(1.0)
-            for k in range(channels):
-                upper = values[row, column, k] * (one - du) + values[row, column + 1, k] * du
-                lower = (
-                    values[row + 1, column, k] * (one - du) + values[row + 1, column + 1, k] * du
-                )
-                picture[y, x, k] = upper * (one - dv) + lower * dv

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float16, Float32, UInt8
 from torch import Tensor
 
 from topohead.core import InputError, Topology, Views
@@ -151,21 +151,21 @@ def fuse_frames(
     """One texture for a whole take: every frame's texture, then the frames as if they were views.
 
     What only some frames see (teeth, lids) is taken from those; what differs (blinks, moving
-    highlights) is outvoted. Memory grows by 16 bytes a texel and frame: eight to twelve frames
+    highlights) is outvoted. Memory grows by 7 bytes a texel and frame: eight to twelve frames
     spread over the take are plenty. Cameras' colours are solved on the first frame.
     """
     config = config or FusionConfig()
     _check(topology, size, config)
     texels = texel_map(topology, size)
-    stack: list[_Canvas] = []
+    layers: list[_Layer] = []
     for views, vertices in frames:
         if colors is None and config.match_colors and len(views.cameras) > 1:
             colors = solve_colors(views, topology, vertices, config=config.sight)
         colors = colors or CameraColors.identity(views.cameras.names)
-        stack.append(_gather(views, texels, vertices, colors, exclude, config))
-    if not stack or colors is None:
+        layers.append(_Layer.of(_gather(views, texels, vertices, colors, exclude, config)))
+    if not layers or colors is None:
         raise InputError("expected at least one frame to fuse a texture from, got none")
-    canvas = stack[0] if len(stack) == 1 else _merge(stack, texels, config)
+    canvas = _merge(layers, texels, config)
     return _finished(canvas, texels, colors, skin, config)
 
 
@@ -196,8 +196,9 @@ def _complete(
     canvas: _Canvas, texels: TexelMap, skin: Float[Tensor, "S S 3"] | None, config: FusionConfig
 ) -> None:
     """Fill what was not seen, and blend towards the filling what was hardly seen."""
-    seen = np.clip(canvas.weight / config.confidence, 0, 1)
-    seen = seen * seen * (3 - 2 * seen)
+    seen = canvas.weight / np.float32(config.confidence)
+    np.clip(seen, 0, 1, out=seen)
+    np.multiply(seen * seen, 3 - 2 * seen, out=seen)
     reference = None if skin is None else np.ascontiguousarray(skin.numpy(), np.float32)
     fill_unseen(canvas.color, seen, texels, reference)
 
@@ -405,13 +406,30 @@ def _window(weight: Float32[np.ndarray, "h w"]) -> tuple[slice, slice]:
     return ranges[0], ranges[1]
 
 
-def _merge(stack: list[_Canvas], texels: TexelMap, config: FusionConfig) -> _Canvas:
+@dataclass(frozen=True)
+class _Layer:
+    """One frame's texture put by until all frames are there: 7 bytes a texel instead of 20."""
+
+    color: UInt8[np.ndarray, "S S 3"]
+    weight: Float16[np.ndarray, "S S"]
+    views: Float16[np.ndarray, "S S"]
+
+    @classmethod
+    def of(cls, canvas: _Canvas) -> "_Layer":
+        color = np.empty(canvas.color.shape, np.uint8)
+        for row, codes in zip(canvas.color, color, strict=True):
+            codes[:] = np.rint(np.clip(row, 0, 1) * 255)
+        return cls(color, canvas.weight.astype(np.float16), canvas.views.astype(np.float16))
+
+
+def _merge(layers: list[_Layer], texels: TexelMap, config: FusionConfig) -> _Canvas:
     """The frames' textures blended like views, each frame by its own weights."""
     merged = _Canvas.empty(texels.size)
-    for tile in _tiles(texels.triangle, len(stack), config):
-        colors = np.stack([tile.cut(canvas.color, 0) for canvas in stack])
-        weights = np.stack([tile.cut(canvas.weight, 0) for canvas in stack])
+    scale = np.float32(1 / 255)
+    for tile in _tiles(texels.triangle, len(layers), config):
+        colors = np.stack([tile.cut(layer.color, 0) * scale for layer in layers])
+        weights = np.stack([tile.cut(layer.weight, 0).astype(np.float32) for layer in layers])
         color, weight, _ = _blend(colors, weights, config)
-        views = sum(tile.cut(canvas.views, 0) for canvas in stack)
-        tile.write(merged, color, weight / len(stack), np.asarray(views, np.float32))
+        views = np.asarray(sum(tile.cut(layer.views, 0).astype(np.float32) for layer in layers))
+        tile.write(merged, color, weight / len(layers), views)
     return merged

@@ -12,11 +12,10 @@ from jaxtyping import Float32
 
 from topohead.rendering.mesh_cpu import rasterize_projected
 from topohead.rendering.uv import TexelMap
-from topohead.solvers.kernels.fusion import (
+from topohead.solvers.kernels.fusion import gather_colors, surface_texels
+from topohead.solvers.kernels.sharpening import (
     accumulate_residual,
-    gather_colors,
     smooth_texels,
-    surface_texels,
     texture_residual,
 )
 from topohead.solvers.sightlines import Sight, SightConfig, Surface

@@ -283,10 +283,14 @@ def view_count(
     sights = make_sights(
         views, topology, surface, texel_size(topology, vertices, texels.size), config
     )
-    points, normals = surface_texels(
-        texels.triangle, 0, 0, texels.corners, surface.triangles, surface.vertices, surface.normals
-    )
     count = np.zeros(texels.triangle.shape, np.int32)
-    for sight in sights:
-        count += sight.weights(points, normals, config) > 0
+    rows = max(64, 2**22 // texels.size)
+    for top in range(0, texels.size, rows):
+        strip = slice(top, min(top + rows, texels.size))
+        points, normals = surface_texels(
+            texels.triangle[strip], top, 0, texels.corners,
+            surface.triangles, surface.vertices, surface.normals,
+        )  # fmt: skip
+        for sight in sights:
+            count[strip] += sight.weights(points, normals, config) > 0
     return count

@@ -3,25 +3,55 @@
 First the other side of the head lends its colours, then (if given) a reference skin, then what
 is left takes the colours around it, spread over the surface and therefore across UV seams. Each
 source is brought to the colour of what it joins by a smooth membrane, so no border shows.
+
+Only the texels that need it are touched at full size; all that is smooth is worked out on a
+smaller copy, so that a 4096² texture takes no second one of its size.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import spsolve
 
 from topohead.core import Topology
-from topohead.rendering.uv import TexelMap, bake, mirror_texture
+from topohead.rendering.uv import TexelMap, texel_map
+from topohead.solvers.kernels.completion import (
+    lend_interpolated,
+    lend_mirrored,
+    place_beneath,
+    shrink_known,
+)
 from topohead.solvers.sightlines import EYES, MOUTH, SKIN, triangle_parts
 
 PART_COLORS = {SKIN: (0.72, 0.57, 0.50), EYES: (0.80, 0.78, 0.76), MOUTH: (0.30, 0.13, 0.12)}
 """Srgb colours of parts of which nothing was seen: skin, sclera, the dark of a mouth."""
 
+SMALL = 512
+"""Smooth things are worked out at this size or up to twice as large."""
+
 REACH = 48
-"""Membrane levels end where a level has this many texels a side; further away a source keeps its
+"""Membrane levels end where a level has this many cells a side; further away a source keeps its
 own colours."""
+
+Lender = Callable[
+    [Int64[np.ndarray, " N"], TexelMap, Float32[np.ndarray, "S S 3"], Float32[np.ndarray, "S S"]],
+    Float32[np.ndarray, "N 4"],
+]
+"""Colours for some texels of a texture of any size, and how far each is known."""
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A smaller copy of the texture: colour where known, how far known, part of each texel."""
+
+    texels: TexelMap
+    color: Float32[np.ndarray, "S S 3"]
+    seen: Float32[np.ndarray, "S S"]
+    part: UInt8[np.ndarray, "S S"]
 
 
 def fill_unseen(
@@ -33,70 +63,113 @@ def fill_unseen(
     """Complete `color` over the islands, in place; `seen` is how far each texel is known, [0, 1].
 
     Parts (skin, eyes, mouth interior) are completed apart: an unseen palate never takes the
-    colour of lips.
+    colour of lips. `seen` becomes 1 over the islands.
     """
-    inside = texels.inside
-    seen = np.where(inside, seen, 0).astype(np.float32)
-    if not (seen[inside] < 1).any():
-        return
-    parts = _texel_parts(texels)
-    if texels.topology.mirror is not None:
-        both = mirror_texture(np.dstack([color * seen[..., None], seen]), texels)
-        lent = both[..., 3]
-        source = both[..., :3] / np.maximum(lent, 1e-6)[..., None]
-        seen = _blend_in(color, seen, source, np.where(inside, lent, 0), parts)
+    topology = texels.topology
+    if topology.mirror is not None:
+        _lend(_mirrored, color, seen, texels)
     if skin is not None:
-        whole = (inside & (parts == SKIN)).astype(np.float32)
-        seen = _blend_in(color, seen, skin, whole, parts)
-    if (seen[inside] < 1).any():
-        vertex_colors = _spread(_vertex_colors(color, seen, texels), texels.topology)
-        source = bake(torch.from_numpy(vertex_colors), texels.topology, texels.size, False)
-        _blend_in(color, seen, source.numpy(), inside.astype(np.float32), parts)
+        _lend(_reference(skin, triangle_parts(topology)), color, seen, texels)
+    copy = _shrunk(color, seen, texels)
+    _lend(_around(_spread(_vertex_colors(copy), topology)), color, seen, texels)
 
 
-def _texel_parts(texels: TexelMap) -> UInt8[np.ndarray, "S S"]:
-    """The part that each texel belongs to; 255 outside the islands."""
-    parts = triangle_parts(texels.topology)[texels.triangle]
-    parts[~texels.inside] = 255
-    return parts
-
-
-def _blend_in(
+def _lend(
+    lender: Lender,
     color: Float32[np.ndarray, "S S 3"],
     seen: Float32[np.ndarray, "S S"],
-    source: Float32[np.ndarray, "S S 3"],
-    lent: Float32[np.ndarray, "S S"],
-    parts: UInt8[np.ndarray, "S S"],
-) -> Float32[np.ndarray, "S S"]:
-    """Put a source beneath the known colours, in place; returns how far texels are known now.
+    texels: TexelMap,
+) -> None:
+    """Put what a source lends beneath what is known, in place.
 
     Where both are known their difference is read off, spread smoothly and added to the source
     (a membrane: the gradient-domain blend of Pérez et al. 2003, approximated by pull and push).
     """
-    for part in (SKIN, EYES, MOUTH):
-        here = parts == part
-        wanted = here & (seen < 1) & (lent > 0)
-        if not wanted.any():
-            continue
-        both = np.where(here, seen * lent, 0).astype(np.float32)
-        offset = _membrane((color - source) * both[..., None], both)
-        known = seen[wanted][:, None]
-        share = known / np.maximum(known + (1 - known) * lent[wanted][:, None], 1e-6)
-        color[wanted] = share * color[wanted] + (1 - share) * (source + offset)[wanted]
-    return np.where(parts == 255, 0, seen + (1 - seen) * lent).astype(np.float32)
+    wanted = np.flatnonzero((seen < 1) & texels.inside)
+    if not len(wanted):
+        return
+    lent = lender(wanted, texels, color, seen)
+    if not lent[:, 3].any():
+        return
+    part = triangle_parts(texels.topology)[texels.triangle.reshape(-1)[wanted]]
+    copy = _shrunk(color, seen, texels)
+    everywhere = np.flatnonzero(copy.texels.inside)
+    source = np.zeros((*copy.seen.shape, 4), np.float32)
+    source.reshape(-1, 4)[everywhere] = lender(everywhere, copy.texels, copy.color, copy.seen)
+    offsets = np.zeros((3, *copy.seen.shape, 3), np.float32)
+    for index in np.unique(part):
+        both = np.where(copy.part == index, copy.seen * source[..., 3], np.float32(0))
+        offsets[index] = _membrane((copy.color - source[..., :3]) * both[..., None], both)
+    place_beneath(wanted, lent, part, offsets, color, seen)
+
+
+def _mirrored(
+    wanted: Int64[np.ndarray, " N"],
+    texels: TexelMap,
+    color: Float32[np.ndarray, "S S 3"],
+    seen: Float32[np.ndarray, "S S"],
+) -> Float32[np.ndarray, "N 4"]:
+    """The other side of the head, as far as that is known."""
+    return lend_mirrored(
+        wanted, texels.triangle, texels.corners, texels.mirrored_corners, color, seen
+    )
+
+
+def _reference(skin: Float32[np.ndarray, "S S 3"], parts: UInt8[np.ndarray, " T"]) -> Lender:
+    """A given texture, for skin only."""
+
+    def lend(
+        wanted: Int64[np.ndarray, " N"],
+        texels: TexelMap,
+        color: Float32[np.ndarray, "S S 3"],
+        seen: Float32[np.ndarray, "S S"],
+    ) -> Float32[np.ndarray, "N 4"]:
+        size = (texels.size, texels.size)
+        same = (
+            skin if skin.shape[:2] == size else cv2.resize(skin, size, interpolation=cv2.INTER_AREA)
+        )
+        known = parts[texels.triangle.reshape(-1)[wanted]] == SKIN
+        return np.column_stack([same.reshape(-1, 3)[wanted], known]).astype(np.float32)
+
+    return lend
+
+
+def _around(vertex_colors: Float32[np.ndarray, "V 3"]) -> Lender:
+    """Colours of vertices, everywhere."""
+
+    def lend(
+        wanted: Int64[np.ndarray, " N"],
+        texels: TexelMap,
+        color: Float32[np.ndarray, "S S 3"],
+        seen: Float32[np.ndarray, "S S"],
+    ) -> Float32[np.ndarray, "N 4"]:
+        triangles = np.ascontiguousarray(texels.topology.triangles.numpy(), np.int32)
+        return lend_interpolated(wanted, texels.triangle, texels.corners, triangles, vertex_colors)
+
+    return lend
+
+
+def _shrunk(
+    color: Float32[np.ndarray, "S S 3"], seen: Float32[np.ndarray, "S S"], texels: TexelMap
+) -> _Copy:
+    """The smaller copy. Cells that an island only touches are as known as its texels there."""
+    factor = 1
+    while texels.size // factor >= 2 * SMALL and texels.size % (2 * factor) == 0:
+        factor *= 2
+    small = texel_map(texels.topology, texels.size // factor)
+    packed = shrink_known(color, seen, texels.triangle, factor)
+    mean = packed[..., :3] / np.maximum(packed[..., 3:4], 1e-9)
+    known = packed[..., 3] / np.maximum(packed[..., 4], 1e-9)
+    part = triangle_parts(texels.topology)[small.triangle]
+    part[~small.inside] = 255
+    return _Copy(small, mean, known * small.inside, part)
 
 
 def _membrane(
     weighted: Float32[np.ndarray, "S S 3"], weight: Float32[np.ndarray, "S S"]
 ) -> Float32[np.ndarray, "S S 3"]:
-    """A smooth extension of values known by weight; fades to zero far from all of them.
-
-    Works at half the size: what it returns is smooth.
-    """
-    size = weight.shape[0]
-    half = (max(size // 2, 1),) * 2
-    packed = cv2.resize(np.dstack([weighted, weight]), half, interpolation=cv2.INTER_AREA)
-    levels = [packed]
+    """A smooth extension of values known by weight; fades to zero far from all of them."""
+    levels = [np.dstack([weighted, weight])]
     while min(levels[-1].shape[:2]) > REACH:
         levels.append(cv2.pyrDown(levels[-1]))
     spread = np.zeros((*levels[-1].shape[:2], 3), np.float32)
@@ -107,28 +180,29 @@ def _membrane(
         trust = np.minimum(4 * level[..., 3:], 1)
         mean = level[..., :3] / np.maximum(level[..., 3:], 1e-6)
         spread = trust * mean + (1 - trust) * spread
-    return cv2.resize(spread, (size, size), interpolation=cv2.INTER_LINEAR)
+    return spread
 
 
-def _vertex_colors(
-    color: Float32[np.ndarray, "S S 3"], seen: Float32[np.ndarray, "S S"], texels: TexelMap
-) -> Float32[np.ndarray, "V 4"]:
+def _vertex_colors(copy: _Copy) -> Float32[np.ndarray, "V 4"]:
     """Colour of the known texels around each vertex, and how far they are known, in [0, 1].
 
-    Averaged over cells of 1/256 of the texture; a vertex on a seam hears all its places.
+    Averaged over cells of about 1/256 of the texture; a vertex on a seam hears all its places.
     """
-    topology, cells = texels.topology, min(256, texels.size)
-    cell = (cells, cells)
-    known = cv2.resize(
-        np.dstack([color * seen[..., None], seen]), cell, interpolation=cv2.INTER_AREA
+    topology, size = copy.texels.topology, copy.seen.shape[0]
+    cells = min(256, size)
+    packed = cv2.resize(
+        np.dstack([copy.color * copy.seen[..., None], copy.seen]),
+        (cells, cells),
+        interpolation=cv2.INTER_AREA,
     )
-    whole = cv2.resize(texels.inside.astype(np.float32), cell, interpolation=cv2.INTER_AREA)
-    packed = np.dstack([known, whole])
+    whole = cv2.resize(
+        copy.texels.inside.astype(np.float32), (cells, cells), interpolation=cv2.INTER_AREA
+    )
     corner_uv = topology.uv[topology.triangle_uv].numpy().reshape(-1, 2)
     column = np.clip((corner_uv[:, 0] * cells).astype(int), 0, cells - 1)
     row = np.clip(((1 - corner_uv[:, 1]) * cells).astype(int), 0, cells - 1)
     sums = np.zeros((topology.vertex_count, 5))
-    np.add.at(sums, topology.triangles.numpy().ravel(), packed[row, column])
+    np.add.at(sums, topology.triangles.numpy().ravel(), np.dstack([packed, whole])[row, column])
     share = sums[:, 3] / np.maximum(sums[:, 4], 1e-6)
     mean = sums[:, :3] / np.maximum(sums[:, 3:4], 1e-9)
     return np.concatenate([mean, share[:, None]], 1).astype(np.float32)
