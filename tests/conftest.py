@@ -13,9 +13,9 @@ SOURCE = Path(__file__).parents[1] / "src"
 for kernels in [*SOURCE.glob("*/rendering/*_cpu.py"), *SOURCE.glob("*/solvers/kernels/[!_]*.py")]:
     import_module(".".join(kernels.relative_to(SOURCE).with_suffix("").parts))
 
-install_import_hook("topohead", "beartype.beartype")
+install_import_hook("topohead", "typechecking.checked")
 
-import pytest
+import pytest  # noqa: E402 -- after the hook, which sees only what is imported later
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
