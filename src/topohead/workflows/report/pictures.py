@@ -318,7 +318,7 @@ def error_colors(share: Float[Tensor, " N"]) -> Float[Tensor, "N 3"]:
 
 def _warped(
     photo: Float[Tensor, "H W 3"], crop: Float[Tensor, "3 3"], size: tuple[int, int]
-) -> Float[Tensor, "H W 3"]:
+) -> Float[Tensor, "h w 3"]:
     """The part of a photo that a tile shows; shrinks by area first, so that nothing aliases."""
     scale = float(crop[0, 0])
     picture = photo.numpy()
