@@ -62,14 +62,10 @@ def with_known_regions(truth: Truth) -> Truth:
     """The truth with named regions: its own, or those of the head model that was staged."""
     if "face" in truth.topology.regions:
         return truth
-    if truth.head == "ict":
-        from topohead.models.ict import ict_head
+    from topohead.io.assets import ict_head, reference_head
 
-        model = ict_head(truth.head_file).topology
-    else:
-        from topohead.models.anny import reference_head
-
-        model = reference_head(level=1).topology
+    head = ict_head(truth.head_file) if truth.head == "ict" else reference_head(level=1)
+    model = head.topology
     if not metrics.same_topology(truth.topology, model):
         raise InputError(
             f"{truth.path} names no region 'face' and is not the head model {truth.head!r}; "
