@@ -58,8 +58,8 @@ def fit_model(
     for reach in (0.03, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01, 0.01):
         pose, coefficients = problem.improve_coefficients(pose, coefficients, reach)
     shape = problem.shape(coefficients)
-    for factor in (16, 8, 4, 2, 1, 1):
-        shape = problem.improve_shape(pose, shape, stiffness * factor)
+    for factor, reach in ((16, 0.03), (8, 0.03), (4, 0.02), (2, 0.015), (1, 0.01), (1, 0.01)):
+        shape = problem.improve_shape(pose, shape, stiffness * factor, reach)
     vertices = alignment.apply(pose, shape)
     hits = problem.hits(vertices, problem.face, 0.01)
     return Fit(
@@ -121,9 +121,8 @@ class _Problem:
         distance = distance[keep]
         where = interpolate(points, self.triangles, self.vertices)
         outward = interpolate(points, self.triangles, self.normals)
-        # Geman–McClure: hits beyond three times the median hardly count.
-        scale = 3 * distance.median().clamp(min=1e-5) if len(distance) else distance.sum()
-        weights = 1 / (1 + (distance / scale) ** 2) ** 2
+        # Geman–McClure: hits far beyond half the reach hardly count.
+        weights = 1 / (1 + (2 * distance / reach) ** 2) ** 2
         outward = torch.nn.functional.normalize(outward, dim=-1)
         return _Hits(wanted[keep], where, outward, weights, distance)
 
@@ -215,11 +214,11 @@ class _Problem:
         eye = torch.eye(3).double().expand(len(points), 3, 3)
         return torch.cat([rotation, eye, points[..., None], basis], 2)
 
-    def improve_shape(self, pose: Tensor, shape: Tensor, stiffness: float) -> Tensor:
+    def improve_shape(self, pose: Tensor, shape: Tensor, stiffness: float, reach: float) -> Tensor:
         """The shape in the head frame moved towards the mesh by a smooth displacement."""
         size = float(torch.linalg.det(pose[:3, :3]) ** (1 / 3))
         back = torch.linalg.inv(pose)
-        hits = self.hits(alignment.apply(pose, shape), self.skin, 0.01 * size)
+        hits = self.hits(alignment.apply(pose, shape), self.skin, reach * size)
         gap = alignment.apply(back, hits.points) - shape[hits.vertices]
         displacement = _smooth_fill(self.topology, hits.vertices, gap, hits.weights, stiffness)
         return shape + displacement

@@ -77,3 +77,52 @@ def as_mask(topology: Topology, *indices: Int[Tensor, " N"]) -> Bool[Tensor, " V
     for index in indices:
         mask[index] = True
     return mask
+
+
+def complete_mirror(
+    topology: Topology, seed: Int[Tensor, " V"], vertices: Float[Tensor, "V 3"]
+) -> Int[Tensor, " V"]:
+    """A mirror map grown from certain pairs over the faces, for meshes that are nearly symmetric.
+
+    `seed` maps each vertex to its partner, or to itself where none is known (off the middle). Seeds
+    count that carry a whole face onto a face: shells may touch each other at a point. A face next
+    to a known edge fixes the partners of its other corners. What no face reaches stays its own.
+    """
+    faces = [list(dict.fromkeys(face)) for face in topology.faces.tolist()]
+    mirror = seed.tolist()
+    paired = ((seed != torch.arange(len(seed))) | (vertices[:, 0].abs() < 1e-5)).tolist()
+    corner_sets = {frozenset(face) for face in faces}
+    known = [False] * len(mirror)
+    for face in faces:
+        if all(paired[v] for v in face) and frozenset(mirror[v] for v in face) in corner_sets:
+            for v in face:
+                known[v] = True
+    mirror = [m if sure else v for v, (m, sure) in enumerate(zip(mirror, known, strict=True))]
+    at_edge = {
+        (a, b): number
+        for number, face in enumerate(faces)
+        for a, b in zip(face, face[1:] + face[:1], strict=True)
+    }
+    pending = list(range(len(faces)))
+    while pending:
+        waiting = []
+        for number in pending:
+            face = faces[number]
+            if all(known[v] for v in face):
+                continue
+            for k, a in enumerate(face):
+                b = face[(k + 1) % len(face)]
+                other = at_edge.get((mirror[b], mirror[a])) if known[a] and known[b] else None
+                if other is not None and len(faces[other]) == len(face):
+                    opposite = faces[other]
+                    start = opposite.index(mirror[a])
+                    for step, v in enumerate(face[k:] + face[:k]):
+                        mirror[v] = opposite[(start - step) % len(face)]
+                        known[v] = True
+                    break
+            else:
+                waiting.append(number)
+        if len(waiting) == len(pending):
+            break
+        pending = waiting
+    return torch.tensor(mirror)

@@ -3,12 +3,15 @@
 `reference_head(level)` is the way to the default head for everyone above this layer.
 """
 
+import hashlib
 import logging
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from platformdirs import user_cache_path
@@ -16,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from topohead.core import SurfacePoints, Topology
+from topohead.core import InputError, SurfacePoints, Topology
 from topohead.io.atomic import atomic_write
 from topohead.models.linear import LinearHead
 
@@ -24,6 +27,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 3
 """Raised whenever what is derived from the packages' data changes, so that caches renew."""
+
+ICT_FILE = "ict_face_model.npz"
 
 
 def cache_folder() -> Path:
@@ -45,6 +50,36 @@ def reference_head(level: int = 1) -> LinearHead:
 def asymmetry_basis(level: int = 1) -> Float[Tensor, "A V 3"]:
     """Asymmetries that lie outside the reference head's span, metres; weight 1 is extreme."""
     return _reference_tensors(level)["asymmetry"]
+
+
+def ict_head(path: str | Path | None = None) -> LinearHead:
+    """ICT-FaceKit from `ict_face_model.npz` (or its folder), by default the one in TOPOHEAD_ICT."""
+    given = path or os.environ.get("TOPOHEAD_ICT")
+    if not given:
+        raise InputError(
+            "no ICT-FaceKit model given; expected a path to ict_face_model.npz, as an argument or "
+            "in TOPOHEAD_ICT"
+        )
+    file = Path(given) / ICT_FILE if Path(given).is_dir() else Path(given)
+    if not file.is_file():
+        raise InputError(f"no ICT-FaceKit model at {file}; expected {ICT_FILE}")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return _head(cached(f"ict-{digest}-format{FORMAT}", lambda: _build_ict(file)))
+
+
+def _build_ict(file: Path) -> dict[str, Tensor]:
+    from topohead.models.ict import REQUIRED, build_ict
+
+    try:
+        with np.load(file) as archive:
+            arrays = dict(archive)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file} is not an npz archive ({error}); fetch it again") from error
+    missing = [key for key in REQUIRED if key not in arrays]
+    if missing:
+        raise InputError(f"{file} has no array '{missing[0]}'; expected {', '.join(REQUIRED)}")
+    log.info("preparing ICT-FaceKit, once (about half a minute)")
+    return head_tensors(build_ict(arrays, reference_head(0)))
 
 
 def _reference_tensors(level: int) -> dict[str, Tensor]:
