@@ -10,6 +10,9 @@ import math
 import numpy as np
 from numba import njit, prange
 
+F0 = 0.028
+"""Reflectance of skin and tears at normal incidence."""
+
 
 @njit(parallel=True, cache=True)
 def bend_brown(local, coefficients):
@@ -74,154 +77,123 @@ def _ggx(nh, nv, nl, vh, alpha, f0):
     return distribution * fresnel * 0.5 / max(shadowing, 1e-6) * nl
 
 
+@njit(cache=True, inline="always")
+def _mix(values, i, j, k, c, b0, b1, b2):
+    """A corner value carried to a point of the triangle."""
+    return b0 * values[i, c] + b1 * values[j, c] + b2 * values[k, c]
+
+
+@njit(cache=True, inline="always")
+def _unit(x, y, z):
+    inverse = 1.0 / math.sqrt(x * x + y * y + z * z + 1e-20)
+    return x * inverse, y * inverse, z * inverse
+
+
+@njit(cache=True, inline="always")
+def _sky_gloss(rough, nv):
+    """Share of an even white surrounding that a glossy skin reflects, f0 = 0.028.
+
+    The fit of the split-sum integral by Karis (2014, "Physically based shading on mobile").
+    """
+    grazing = min((1.0 - rough) * (1.0 - rough), 2.0 ** (-9.28 * nv))
+    a = grazing * (1.0 - rough) + (0.0425 - 0.0275 * rough)
+    scale = -1.04 * a + 1.04 - 0.572 * rough
+    return max(F0 * scale + 1.04 * a + 0.022 * rough - 0.04, 0.0)
+
+
+@njit(cache=True, inline="always")
+def _lamp_gloss(normal, view, towards, alpha, angle):
+    """Share of a lamp's radiance that reaches the eye by reflection.
+
+    A lamp of angular radius `angle` widens the lobe (Karis 2013).
+    """
+    nl = normal[0] * towards[0] + normal[1] * towards[1] + normal[2] * towards[2]
+    if nl <= 0.0:
+        return 0.0
+    half = _unit(towards[0] + view[0], towards[1] + view[1], towards[2] + view[2])
+    nh = min(max(normal[0] * half[0] + normal[1] * half[1] + normal[2] * half[2], 0.0), 1.0)
+    vh = min(max(view[0] * half[0] + view[1] * half[1] + view[2] * half[2], 0.0), 1.0)
+    nv = max(normal[0] * view[0] + normal[1] * view[1] + normal[2] * view[2], 0.03)
+    wide = min(1.0, alpha + 0.5 * angle)
+    return math.pi * angle * angle * _ggx(nh, nv, nl, vh, wide, F0)
+
+
 @njit(parallel=True, cache=True)
 def shade(
-    triangle_map,
-    barycentric_map,
-    factor,
-    corners,
-    corner_uv,
-    level,
-    gradient_u,
-    gradient_v,
-    vertices,
-    normals,
-    irradiance,
-    steer,
-    open_sky,
-    lamp_seen,
-    tint,
-    roughness,
-    atlas,
-    offsets,
-    sizes,
-    eye,
-    lamp_position,
-    lamp_radiance,
-    lamp_angle,
-    sky,
-    gloss,
-):
+    triangle_map, barycentric_map, factor, corners, corner_uv, level, gradient_u, gradient_v,
+    vertices, normals, irradiance, steer, open_sky, lamp_seen, tint, roughness, atlas, offsets,
+    sizes, eye, lamp_position, lamp_radiance, lamp_angle, sky, gloss,
+):  # fmt: skip
     """Linear colour [H W 3], premultiplied, and coverage [H W] of a supersampled picture.
 
     The maps are `factor` times the picture. Per triangle: corner indices and UVs, texture level
     (below 0: untextured, vertex `tint` and `roughness` count), surface gradients of u and v.
-    Per vertex: irradiance, its relative change with the normal (`steer`), the share of open sky,
-    the visible share of each lamp. Atlas channels: albedo, roughness, ∂height/∂u, ∂height/∂v.
+    Per vertex: irradiance, its relative change with the normal (`steer`), the share of open sky
+    [N 1], the visible share of each lamp. Atlas: albedo, roughness, ∂height/∂u, ∂height/∂v.
     """
     height, width = triangle_map.shape[0] // factor, triangle_map.shape[1] // factor
     color = np.zeros((height, width, 3), np.float32)
     coverage = np.zeros((height, width), np.float32)
     share = 1.0 / (factor * factor)
-    lamps = lamp_position.shape[0]
     for py in prange(height):
         texel = np.zeros(atlas.shape[1], np.float64)
+        out = np.zeros(3, np.float64)
         for px in range(width):
             for sample in range(factor * factor):
                 y, x = py * factor + sample // factor, px * factor + sample % factor
                 t = triangle_map[y, x]
                 if t < 0:
                     continue
-                coverage[py, px] += share
                 b0, b1 = barycentric_map[y, x, 0], barycentric_map[y, x, 1]
                 b2 = barycentric_map[y, x, 2]
                 i, j, k = corners[t, 0], corners[t, 1], corners[t, 2]
-                nx = b0 * normals[i, 0] + b1 * normals[j, 0] + b2 * normals[k, 0]
-                ny = b0 * normals[i, 1] + b1 * normals[j, 1] + b2 * normals[k, 1]
-                nz = b0 * normals[i, 2] + b1 * normals[j, 2] + b2 * normals[k, 2]
-                inverse = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-20)
-                nx, ny, nz = nx * inverse, ny * inverse, nz * inverse
-                ax, ay, az, rough = 0.0, 0.0, 0.0, 0.0
+                nx = _mix(normals, i, j, k, 0, b0, b1, b2)
+                ny = _mix(normals, i, j, k, 1, b0, b1, b2)
+                nz = _mix(normals, i, j, k, 2, b0, b1, b2)
+                nx, ny, nz = _unit(nx, ny, nz)
                 turn = 1.0
                 if level[t] >= 0.0:
-                    u = b0 * corner_uv[t, 0, 0] + b1 * corner_uv[t, 1, 0] + b2 * corner_uv[t, 2, 0]
-                    v = b0 * corner_uv[t, 0, 1] + b1 * corner_uv[t, 1, 1] + b2 * corner_uv[t, 2, 1]
+                    u = _mix(corner_uv[t], 0, 1, 2, 0, b0, b1, b2)
+                    v = _mix(corner_uv[t], 0, 1, 2, 1, b0, b1, b2)
                     _trilinear(atlas, offsets, sizes, u, v, level[t], texel)
-                    ax, ay, az, rough = texel[0], texel[1], texel[2], texel[3]
                     # bump: tilt the normal by the surface gradient of the height (Mikkelsen 2010)
-                    gx = texel[4] * gradient_u[t, 0] + texel[5] * gradient_v[t, 0]
-                    gy = texel[4] * gradient_u[t, 1] + texel[5] * gradient_v[t, 1]
-                    gz = texel[4] * gradient_u[t, 2] + texel[5] * gradient_v[t, 2]
-                    mx, my, mz = nx - gx, ny - gy, nz - gz
-                    inverse = 1.0 / math.sqrt(mx * mx + my * my + mz * mz)
-                    mx, my, mz = mx * inverse, my * inverse, mz * inverse
-                    turn += (mx - nx) * (b0 * steer[i, 0] + b1 * steer[j, 0] + b2 * steer[k, 0])
-                    turn += (my - ny) * (b0 * steer[i, 1] + b1 * steer[j, 1] + b2 * steer[k, 1])
-                    turn += (mz - nz) * (b0 * steer[i, 2] + b1 * steer[j, 2] + b2 * steer[k, 2])
+                    mx = nx - texel[4] * gradient_u[t, 0] - texel[5] * gradient_v[t, 0]
+                    my = ny - texel[4] * gradient_u[t, 1] - texel[5] * gradient_v[t, 1]
+                    mz = nz - texel[4] * gradient_u[t, 2] - texel[5] * gradient_v[t, 2]
+                    mx, my, mz = _unit(mx, my, mz)
+                    turn += (mx - nx) * _mix(steer, i, j, k, 0, b0, b1, b2)
+                    turn += (my - ny) * _mix(steer, i, j, k, 1, b0, b1, b2)
+                    turn += (mz - nz) * _mix(steer, i, j, k, 2, b0, b1, b2)
                     turn = min(max(turn, 0.0), 3.0)
                     nx, ny, nz = mx, my, mz
                 else:
-                    ax = b0 * tint[i, 0] + b1 * tint[j, 0] + b2 * tint[k, 0]
-                    ay = b0 * tint[i, 1] + b1 * tint[j, 1] + b2 * tint[k, 1]
-                    az = b0 * tint[i, 2] + b1 * tint[j, 2] + b2 * tint[k, 2]
-                    rough = b0 * roughness[i] + b1 * roughness[j] + b2 * roughness[k]
-                lit = turn / math.pi
-                red = (
-                    ax
-                    * lit
-                    * (b0 * irradiance[i, 0] + b1 * irradiance[j, 0] + b2 * irradiance[k, 0])
-                )
-                green = (
-                    ay
-                    * lit
-                    * (b0 * irradiance[i, 1] + b1 * irradiance[j, 1] + b2 * irradiance[k, 1])
-                )
-                blue = (
-                    az
-                    * lit
-                    * (b0 * irradiance[i, 2] + b1 * irradiance[j, 2] + b2 * irradiance[k, 2])
-                )
+                    for c in range(3):
+                        texel[c] = _mix(tint, i, j, k, c, b0, b1, b2)
+                    texel[3] = _mix(roughness, i, j, k, 0, b0, b1, b2)
+                for c in range(3):
+                    light = _mix(irradiance, i, j, k, c, b0, b1, b2)
+                    out[c] = texel[c] * light * turn / math.pi
                 if gloss > 0.0:
-                    wx = b0 * vertices[i, 0] + b1 * vertices[j, 0] + b2 * vertices[k, 0]
-                    wy = b0 * vertices[i, 1] + b1 * vertices[j, 1] + b2 * vertices[k, 1]
-                    wz = b0 * vertices[i, 2] + b1 * vertices[j, 2] + b2 * vertices[k, 2]
-                    vx, vy, vz = eye[0] - wx, eye[1] - wy, eye[2] - wz
-                    inverse = 1.0 / math.sqrt(vx * vx + vy * vy + vz * vz)
-                    vx, vy, vz = vx * inverse, vy * inverse, vz * inverse
-                    nv = max(nx * vx + ny * vy + nz * vz, 0.03)
-                    alpha = max(rough * rough, 0.004)
-                    seen = b0 * open_sky[i] + b1 * open_sky[j] + b2 * open_sky[k]
-                    up = 2.0 * nv * ny - vy
-                    # split-sum weight of a white surrounding, f0 = 0.028 (fit of Karis 2014)
-                    a004 = min((1.0 - rough) * (1.0 - rough), 2.0 ** (-9.28 * nv))
-                    a004 = a004 * (1.0 - rough) + (0.0425 - 0.0275 * rough)
-                    env = 0.028 * (-1.04 * a004 + 1.04 - 0.572 * rough) + (
-                        1.04 * a004 + 0.022 * rough - 0.04
-                    )
-                    env = gloss * seen * seen * max(env, 0.0)
-                    blend = 0.5 + 0.5 * up
-                    red += env * (sky[0, 0] + blend * (sky[1, 0] - sky[0, 0]))
-                    green += env * (sky[0, 1] + blend * (sky[1, 1] - sky[0, 1]))
-                    blue += env * (sky[0, 2] + blend * (sky[1, 2] - sky[0, 2]))
-                    for lamp in range(lamps):
-                        visible = (
-                            b0 * lamp_seen[i, lamp]
-                            + b1 * lamp_seen[j, lamp]
-                            + b2 * lamp_seen[k, lamp]
-                        )
-                        if visible <= 0.0:
-                            continue
-                        lx = lamp_position[lamp, 0] - wx
-                        ly = lamp_position[lamp, 1] - wy
-                        lz = lamp_position[lamp, 2] - wz
-                        inverse = 1.0 / math.sqrt(lx * lx + ly * ly + lz * lz)
-                        lx, ly, lz = lx * inverse, ly * inverse, lz * inverse
-                        nl = nx * lx + ny * ly + nz * lz
-                        if nl <= 0.0:
-                            continue
-                        hx, hy, hz = lx + vx, ly + vy, lz + vz
-                        inverse = 1.0 / math.sqrt(hx * hx + hy * hy + hz * hz)
-                        hx, hy, hz = hx * inverse, hy * inverse, hz * inverse
-                        nh = min(max(nx * hx + ny * hy + nz * hz, 0.0), 1.0)
-                        vh = min(max(vx * hx + vy * hy + vz * hz, 0.0), 1.0)
-                        # a lamp of angular radius a widens the lobe (Karis 2013)
-                        wide = min(1.0, alpha + 0.5 * lamp_angle[lamp])
-                        solid = math.pi * lamp_angle[lamp] * lamp_angle[lamp]
-                        strength = gloss * visible * solid * _ggx(nh, nv, nl, vh, wide, 0.028)
-                        red += strength * lamp_radiance[lamp, 0]
-                        green += strength * lamp_radiance[lamp, 1]
-                        blue += strength * lamp_radiance[lamp, 2]
-                color[py, px, 0] += share * red
-                color[py, px, 1] += share * green
-                color[py, px, 2] += share * blue
+                    wx = _mix(vertices, i, j, k, 0, b0, b1, b2)
+                    wy = _mix(vertices, i, j, k, 1, b0, b1, b2)
+                    wz = _mix(vertices, i, j, k, 2, b0, b1, b2)
+                    view = _unit(eye[0] - wx, eye[1] - wy, eye[2] - wz)
+                    normal = (nx, ny, nz)
+                    nv = max(nx * view[0] + ny * view[1] + nz * view[2], 0.03)
+                    up = 0.5 + 0.5 * (2.0 * nv * ny - view[1])
+                    seen = _mix(open_sky, i, j, k, 0, b0, b1, b2)
+                    strength = gloss * seen * seen * _sky_gloss(texel[3], nv)
+                    for c in range(3):
+                        out[c] += strength * (sky[0, c] + up * (sky[1, c] - sky[0, c]))
+                    alpha = max(texel[3] * texel[3], 0.004)
+                    for lamp in range(lamp_position.shape[0]):
+                        visible = _mix(lamp_seen, i, j, k, lamp, b0, b1, b2)
+                        place = lamp_position[lamp]
+                        towards = _unit(place[0] - wx, place[1] - wy, place[2] - wz)
+                        strength = _lamp_gloss(normal, view, towards, alpha, lamp_angle[lamp])
+                        for c in range(3):
+                            out[c] += gloss * visible * strength * lamp_radiance[lamp, c]
+                for c in range(3):
+                    color[py, px, c] += share * out[c]
+                coverage[py, px] += share
     return color, coverage

@@ -25,7 +25,7 @@ FAR = 30.0
 BIAS = 0.0008
 """Metres by which an occluder must be in front; below the smallest fold that should shade."""
 
-BOUNCE = (0.20, 0.11, 0.08)
+BOUNCE = (0.36, 0.20, 0.15)
 """Radiance that a skin-covered direction sends back, relative to the light that it blocks."""
 
 
@@ -118,9 +118,10 @@ def gather(
 
 def _summed(sums: Float[np.ndarray, "V 11"], lamp_seen: Float[np.ndarray, "V L"]) -> GatheredLight:
     """What blocked directions send back is added to what open ones send."""
-    total = sums[:, :3] + sums[:, 3:6] * np.array(BOUNCE)
-    steer = sums[:, 6:9] / np.maximum(total.mean(1, keepdims=True), 1e-4)
     sky = sums[:, 9] / np.maximum(sums[:, 10], 1e-6)
+    # what hides a vertex is lit about as well as the vertex itself: dark deep inside a mouth
+    total = sums[:, :3] + np.sqrt(sky)[:, None] * sums[:, 3:6] * np.array(BOUNCE)
+    steer = sums[:, 6:9] / np.maximum(total.mean(1, keepdims=True), 1e-4)
     parts = (total, steer, sky, lamp_seen)
     return GatheredLight(*(torch.tensor(part, dtype=torch.float32) for part in parts))
 

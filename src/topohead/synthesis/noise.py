@@ -7,7 +7,7 @@ than its grain, and octaves use periods that share no common multiple, so repeat
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 CELLS = 64
@@ -118,5 +118,5 @@ def _dot_distance(seed: int) -> Float[Tensor, "D H W"]:
     size = DOTS * VOXELS_A_DOT
     axis = np.arange(size) / VOXELS_A_DOT
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    distance, _ = cKDTree(dots, boxsize=DOTS).query(grid)
+    distance, _ = KDTree(dots, boxsize=DOTS).query(grid)
     return torch.from_numpy(distance.astype(np.float32)).reshape(size, size, size)

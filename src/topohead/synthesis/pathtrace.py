@@ -102,13 +102,14 @@ def _split_seams(take: Take, lit: LitHead) -> tuple[Tensor, np.ndarray, np.ndarr
     return unique[:, 0], uv, index.reshape(-1, 3).numpy()
 
 
-def _ideal(take: Take, index: int) -> tuple[float, int]:
-    """Focal length and side, in pixels, of a square ideal camera that sees all the lens sees."""
+def _ideal(take: Take, index: int) -> tuple[float, tuple[int, int]]:
+    """Focal length and (width, height), pixels, of a centred camera that sees it all."""
     rays = _rays(take, index, 1)
-    reach = float(rays[[0, -1]].abs().amax().maximum(rays[:, [0, -1]].abs().amax())) * 1.01
+    reach = rays.abs().amax((0, 1)) * 1.01
     cameras = take.rig.exact.cameras
     focal = OVERSIZE * float(cameras.intrinsics[index, 0, 0])
-    return focal, 2 * int(np.ceil(reach * focal))
+    width, height = (2 * int(np.ceil(float(side) * focal)) for side in reach)
+    return focal, (width, height)
 
 
 def _rays(take: Take, index: int, factor: int) -> Float[Tensor, "H W 2"]:
@@ -126,7 +127,7 @@ def _rays(take: Take, index: int, factor: int) -> Float[Tensor, "H W 2"]:
 def _through_lens(take: Take, index: int, ideal: np.ndarray) -> np.ndarray:
     """The lens's picture [H W 4], gathered from the ideal one and averaged over its pixels."""
     focal, size = _ideal(take, index)
-    places = _rays(take, index, OVERSIZE).numpy() * focal + size / 2 - 0.5
+    places = _rays(take, index, OVERSIZE).numpy() * focal + np.array(size) / 2 - 0.5
     rows, columns = places[..., 1], places[..., 0]
     channels = [map_coordinates(ideal[..., c], [rows, columns], order=1) for c in range(4)]
     fine = np.stack(channels, -1)

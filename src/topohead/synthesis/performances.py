@@ -37,6 +37,10 @@ BLEND_SECONDS = 0.12
 """How long a recorded take is blended in from the neutral first frame."""
 
 
+PACED_FRAMES = 12
+"""Frames over which the head's travel is measured when its tempo is chosen."""
+
+
 @dataclass(frozen=True)
 class Motion:
     """What the stage plays, one row a frame; the first row is neutral and unmoved.
@@ -149,25 +153,26 @@ def with_head_motion(
     """The same faces on a head that nods, turns, tilts and sways smoothly about the neck `pivot`.
 
     Rotations reach about ±`degrees`. The tempo is chosen so that a point on the face travels
-    `millimetres_a_frame` on average, at any frame rate; the first frame stays where it is.
+    `millimetres_a_frame` on average over the first `PACED_FRAMES`, at any frame rate. The first
+    frame stays where it is; a longer take begins like a shorter one.
     """
     count = len(motion)
-    if count < 2 or millimetres_a_frame <= 0:
+    if millimetres_a_frame <= 0:
         return motion
     random = np.random.default_rng([seed, 12])
     fields = _smooth_walk(random, degrees)
     pace = 0.02
     face = pivot.double() + torch.tensor([0.0, 0.15, 0.08], dtype=torch.float64)
     for _ in range(12):  # fixed point: path length grows almost linearly with the pace
-        poses = _sway(fields, pace * np.arange(count), pivot.double())
+        poses = _sway(fields, pace * np.arange(PACED_FRAMES), pivot.double())
         path = (poses[:, :3, :3] @ face + poses[:, :3, 3]).diff(dim=0).norm(dim=-1).mean() * 1000
         pace *= float(np.clip(millimetres_a_frame / max(float(path), 1e-9), 0.5, 2.0))
     return Motion(
         motion.coefficients,
         motion.gaze,
-        poses @ motion.poses,
+        _sway(fields, pace * np.arange(count), pivot.double()) @ motion.poses,
         motion.frames_per_second,
-        motion.source + f", head motion {float(path):.1f} mm a frame",
+        motion.source + f", head motion {millimetres_a_frame:g} mm a frame",
     )
 
 

@@ -70,7 +70,8 @@ def write_statics(
     _write_mesh(noisy, out / "start" / "noisy.obj", "../start.png")
     _write_mesh(exact, out / "truth" / "mesh.obj", "lit_srgb.png")
     _write_mesh(Mesh(take.subject.finer, surfaces.surface), out / "truth" / "surface.obj", None)
-    write_rig(take.rig.handed_over, out / "cameras.json")
+    rate = take.motion.frames_per_second
+    write_rig(take.rig.handed_over, out / "cameras.json", frames_per_second=rate)
     write_rig(take.rig.exact, out / "truth" / "cameras.json")
     _write_maps(out / "truth", take)
     found = {frame_name(0): landmarks(take, 0)}

@@ -34,7 +34,7 @@ def expose(
     picture = light.numpy().astype(np.float64)
     if sensor.blur > 0:
         picture = gaussian_filter(picture, (sensor.blur, sensor.blur, 0))
-    picture = picture * _falloff(picture.shape[:2], principal_point, sensor.vignetting)[..., None]
+    picture = picture * _falloff(*picture.shape[:2], principal_point, sensor.vignetting)[..., None]
     picture = picture * sensor.gain.numpy() + sensor.offset.numpy()
     deviation = np.sqrt(sensor.read_noise**2 + sensor.shot_noise**2 * np.clip(picture, 0, None))
     picture = picture + deviation * random.standard_normal(picture.shape)
@@ -49,10 +49,9 @@ def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
 
 
 def _falloff(
-    shape: tuple[int, int], principal_point: tuple[float, float], strength: float
+    height: int, width: int, principal_point: tuple[float, float], strength: float
 ) -> np.ndarray:
     """Light lost towards the corners: 1 at the principal point, 1 − strength in the far corner."""
-    height, width = shape
     x = np.arange(width) + 0.5 - principal_point[0]
     y = np.arange(height) + 0.5 - principal_point[1]
     square = x[None, :] ** 2 + y[:, None] ** 2

@@ -66,7 +66,7 @@ def random_skin(seed: int) -> SkinParameters:
     dark = min(melanin / 1.2, 1.0)
     brown, blond = np.array([0.035, 0.020, 0.012]), np.array([0.22, 0.13, 0.06])
     light = random.random() ** 2 * (1 - dark)
-    hair = tuple(float(x) for x in brown + light * (blond - brown))
+    red, green, blue = (brown + light * (blond - brown)).tolist()
     return SkinParameters(
         melanin=melanin,
         haemoglobin=float(random.uniform(0.30, 0.55)),
@@ -76,7 +76,7 @@ def random_skin(seed: int) -> SkinParameters:
         hair=float(random.uniform(0.55, 0.95)),
         redness=float(random.uniform(0.3, 1.0)),
         pores=float(random.uniform(0.5, 1.0)),
-        hair_color=hair,
+        hair_color=(red, green, blue),
         iris=IrisColors.random(random, dark),
     )
 
@@ -141,10 +141,12 @@ class _Canvas:
         values = torch.cat([albedo, roughness[:, None], height[:, None]], 1)
         picture = torch.zeros(self.size, self.size, 5)
         picture[self.covered] = values
-        nearest = ndimage.distance_transform_edt(
-            ~self.covered.numpy(), return_distances=False, return_indices=True
+        row, column = np.asarray(
+            ndimage.distance_transform_edt(
+                ~self.covered.numpy(), return_distances=False, return_indices=True
+            )
         )
-        picture = picture[torch.from_numpy(nearest[0]).long(), torch.from_numpy(nearest[1]).long()]
+        picture = picture[torch.from_numpy(row).long(), torch.from_numpy(column).long()]
         return SkinMaps(picture[..., :3], picture[..., 3], picture[..., 4], self.covered)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 SAMPLE_SPACING = 0.00015
@@ -77,7 +77,7 @@ def opacity(strokes: Strokes, surface: Float[Tensor, "N 3"], texel: float) -> Fl
     near = np.nonzero(((places > low) & (places < high)).all(1))[0]
     if not len(near):
         return torch.zeros(len(surface))
-    distance, index = cKDTree(places[near]).query(points, k=4)
+    distance, index = KDTree(places[near]).query(points, k=4)
     # a soft brush, one texel wide at least; far points mean that the template has a gap there
     closest = distance[:, :1]
     weight = np.exp(-(((distance - closest) / (0.7 * texel)) ** 2)) * (closest < 0.008)

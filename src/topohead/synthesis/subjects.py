@@ -17,6 +17,10 @@ FIELD_WAVELENGTH = 0.055
 """Metres from bump to bump of the shape that no head model spans."""
 
 
+ASYMMETRY = 0.08
+"""Deviation of the weight of every one-sided shape, of which 1 is extreme."""
+
+
 @dataclass(frozen=True)
 class Globe:
     """One eyeball: its vertices on the head, its centre and radius in the head frame at rest."""
@@ -99,12 +103,14 @@ def make_subject(
     identity_scale: float = 0.8,
     field_mm: float = 1.2,
     relief_mm: float = 0.12,
+    asymmetry: Float[Tensor, "A V 3"] | None = None,
 ) -> Subject:
     """A random person.
 
     Identity is normal with deviation `identity_scale`, cut at 2.2; a smooth field of `field_mm`
     rms, half of it one-sided, makes a shape outside the model's span; `relief_mm` is the depth of
-    strong wrinkles. The head stands near the origin, turned by a few degrees.
+    strong wrinkles; `asymmetry` is a basis of one-sided shapes, a little of each is used. The head
+    stands near the origin, turned by a few degrees.
     """
     generator = torch.Generator().manual_seed(seed * 7919 + 3)
     identity = torch.randn(len(head.identity_basis), generator=generator).clamp(-2.2, 2.2)
@@ -118,6 +124,9 @@ def make_subject(
     mixed = 0.5 * field + 0.5 * even
     own = mixed * (field_mm / 1000 / mixed.norm(dim=1).square().mean().sqrt())
     rest = head.template + torch.tensordot(identity, head.identity_basis, dims=1) + own
+    if asymmetry is not None:
+        amounts = ASYMMETRY * torch.randn(len(asymmetry), generator=generator)
+        rest = rest + torch.tensordot(amounts, asymmetry, dims=1)
     globes = _find_globes(head, rest)
     rest = _reseat(rest, globes, head)
     # nobody asks the filmed surface for its mirror map, and it takes seconds

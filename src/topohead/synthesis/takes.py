@@ -103,13 +103,14 @@ def make_take(
     field_mm: float = 1.2,
     relief_mm: float = 0.12,
     head_motion_mm: float = 3.0,
+    asymmetry: Float[Tensor, "A V 3"] | None = None,
 ) -> Take:
     """A take of a random person; the head sways by `head_motion_mm` a frame (0: still)."""
     if not 1 <= optics.supersampling <= 8:
         raise InputError(f"--supersampling is 1 to 8, got {optics.supersampling}")
     if not 128 <= texture_size <= 8192:
         raise InputError(f"--texture-size is 128 to 8192 texels, got {texture_size}")
-    subject = subjects.make_subject(head, seed, identity_scale, field_mm, relief_mm)
+    subject = subjects.make_subject(head, seed, identity_scale, field_mm, relief_mm, asymmetry)
     extent = subject.rest.amax(0) - subject.rest.amin(0)
     pivot = torch.tensor([0.0, -0.3 * float(extent[1]), -0.02])
     motion = performances.with_head_motion(motion, pivot, seed, head_motion_mm)
@@ -162,7 +163,8 @@ def film(take: Take, frame: int) -> Iterator[Picture]:
             )
             for lit in instants
         ]
-        color, coverage = (sum(parts) / len(views) for parts in zip(*views, strict=True))
+        color = sum((view[0] for view in views[1:]), views[0][0]) / len(views)
+        coverage = sum((view[1] for view in views[1:]), views[0][1]) / len(views)
         yield develop(take, frame, index, name, color, coverage)
 
 

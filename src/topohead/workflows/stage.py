@@ -118,14 +118,19 @@ class StagedTake:
 def stage(config: StageConfig) -> StagedTake:
     """Film a take into `config.out`; frames that are there already are kept."""
     from topohead.synthesis import records
-    from topohead.synthesis.takes import film
     from topohead.workflows.progress import track
 
     settings = resolved(config)
     _check(settings)
     out = Path(config.out)
-    done = _resume(out, settings)
+    before = _begun(out, settings)
     take = make_take(settings)
+    if before and before["motion"] != take.motion.source:
+        raise InputError(
+            f"{out} plays '{before['motion']}', {settings['frames']} frames would play "
+            f"'{take.motion.source}'; give the same --performance-start"
+        )
+    done = before is not None and before["settings"]["frames"] == settings["frames"]
     surfaces, lit = take.light(take.motion, 0)
     if not done:
         records.write_statics(out, take, surfaces, lit, settings["start_noise"])
@@ -134,7 +139,7 @@ def stage(config: StageConfig) -> StagedTake:
     count = settings["frames"]
     missing = [f for f in range(count) if not records.truth_file(out, f).exists()]
     for frame in track(missing, "stage", total=count, done=count - len(missing)):
-        for picture in _pictures(take, frame, settings, film):
+        for picture in _pictures(take, frame, settings):
             records.write_picture(out, frame, picture, settings["images"], settings["quality"])
         records.write_truth(out, take, frame, take.subject.at(take.motion, frame))
     return StagedTake(out, len(take.rig.exact.cameras), count, take.motion.source)
@@ -181,8 +186,9 @@ def make_take(settings: Mapping[str, Any]):
         settings["blur"],
         settings["noise"],
     )
+    head, asymmetry = _load_head(settings["head"], settings["ict"])
     return takes.make_take(
-        _load_head(settings["head"], settings["ict"]),
+        head,
         motion,
         rig,
         lights.preset(settings["light"]),
@@ -193,11 +199,14 @@ def make_take(settings: Mapping[str, Any]):
         settings["field"],
         settings["relief"],
         0.0 if settings["still_head"] else settings["head_motion"],
+        asymmetry,
     )
 
 
-def _pictures(take, frame: int, settings: Mapping[str, Any], film):
+def _pictures(take, frame: int, settings: Mapping[str, Any]):
     if settings["renderer"] == "stage":
+        from topohead.synthesis.takes import film
+
         return film(take, frame)
     from topohead.synthesis.pathtrace import film as film_by_path_tracing
 
@@ -205,13 +214,12 @@ def _pictures(take, frame: int, settings: Mapping[str, Any], film):
 
 
 def _load_head(name: str, ict: Path | None):
+    """A head model, and shapes beyond its span where there are some."""
+    from topohead.io import assets
+
     if name == "ict":
-        from topohead.models.ict import ict_head
-
-        return ict_head(ict)
-    from topohead.io.assets import reference_head
-
-    return reference_head()
+        return assets.ict_head(ict), None
+    return assets.reference_head(), assets.asymmetry_basis()
 
 
 def _check(settings: Mapping[str, Any]) -> None:
@@ -232,8 +240,8 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _resume(out: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether the folder holds the beginning of this very take; another take is refused."""
+def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`truth.json` of this very take, if the folder holds its beginning; others are refused."""
     path = out / "truth" / "truth.json"
     if not path.exists():
         if out.exists() and not out.is_dir():
@@ -242,8 +250,9 @@ def _resume(out: Path, settings: Mapping[str, Any]) -> bool:
         # a kill before truth.json leaves truth/ without it: everything is written again
         if foreign and not (out / "truth").is_dir():
             raise InputError(f"{out} holds another capture; choose an empty folder")
-        return False
-    before = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        return None
+    described = json.loads(path.read_text(encoding="utf-8"))
+    before = described["settings"]
     now = _plain(settings)
     changed = [key for key in now if before.get(key) != now[key] and key != "frames"]
     if changed or before.get("frames", 0) > now["frames"]:
@@ -252,4 +261,4 @@ def _resume(out: Path, settings: Mapping[str, Any]) -> bool:
             f"{out} holds a take with {key} {before.get(key)}, now {now[key]}; "
             "choose another folder or delete this one"
         )
-    return before.get("frames") == now["frames"]
+    return described
