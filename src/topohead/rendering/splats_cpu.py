@@ -5,16 +5,21 @@ back, each along the short run of pixels that its ellipse covers in a row, into 
 in the cache. Backward walks the same way again: with S the part of Σ gradient·colour that lies
 behind a Gaussian, ∂L/∂α = T (gradient·colour) - S / (1 - α), and S starts from the finished
 picture. Each (Gaussian, band) pair owns a row of a table that is summed afterwards, so results do
-not depend on the number of threads.
+not depend on the number of threads. Eight pixels of a row are treated at once (`lanes`); a band's
+buffers are one-dimensional with eight unused places after every row, where a run may end.
 
 Numbers as in the classic rasteriser (Kerbl et al. 2023; gsplat): 0.3 px² added to the projected
 covariance, α at most 0.99, α under 1/255 ignored, a pixel is closed before T falls to 1e-4.
 """
+# pyright: reportCallIssue=false  (intrinsics take a first argument that callers do not give)
 
 import math
 
 import numpy as np
 from numba import njit, prange
+
+from topohead.rendering.lanes import WIDTH, both, load, maximum, minimum, ramp, spread, store, where
+from topohead.rendering.lanes import total as lanes_total
 
 LOW_PASS = np.float32(0.3)
 ALPHA_MAX = np.float32(0.99)
@@ -22,10 +27,6 @@ ALPHA_MIN = np.float32(1 / 255)
 TRANSMITTANCE_STOP = np.float32(1e-4)
 
 BAND_ROWS = 8
-BLOCK = 16
-"""Columns that are closed together: Gaussians that only cover closed blocks are passed over."""
-REFRESH = 96
-"""Gaussians drawn in a band between two looks at which blocks are closed."""
 
 ONE = np.float32(1)
 HALF = np.float32(0.5)
@@ -35,8 +36,8 @@ ZERO = np.float32(0)
 
 @njit(fastmath=True, cache=True, error_model="numpy")
 def _exponential(x):
-    """exp(x) for x in [-6, 0], within 4e-6 of its value: Horner's rule on x/16, then squared four
-    times. Unlike a call to the library it leaves the loop around it free to use vectors."""
+    """exp(x) of lanes in [-6, 0], within 4e-6 of its value: Horner's rule on x/16, then squared
+    four times."""
     y = x * np.float32(1 / 16)
     p = np.float32(1 / 120) + y * np.float32(1 / 720)
     p = np.float32(1 / 6) + y * (np.float32(1 / 24) + y * p)
@@ -192,43 +193,52 @@ def pair_with_bands(order, rows, height):
 
 
 @njit(fastmath=True, cache=True, error_model="numpy")
-def _run(splat, dy, width):
+def _run(u, xx, xy, yy, reach, dy, width):
     """First and last pixel column of an ellipse in the row at height dy from its centre."""
-    shift = splat[3] * dy / splat[2]
-    rest = shift * shift - (splat[4] * dy * dy - splat[5]) / splat[2]
+    inverse = ONE / xx
+    shift = xy * dy * inverse
+    rest = shift * shift - (yy * dy * dy - reach) * inverse
     if rest <= 0:
         return 1, 0
     half = math.sqrt(rest)
-    center = splat[0] - shift - HALF
+    center = u - shift - HALF
     return (
         int(max(ZERO, math.ceil(center - half))),
         int(min(np.float32(width - 1), math.floor(center + half))),
     )
 
 
-@njit(fastmath=True, cache=True)
-def _find_closed(transmittance, closed):
-    """Mark the blocks of columns in which no pixel of the band takes more colour."""
-    for block in range(closed.shape[0]):
-        largest = ZERO
-        stop = min(transmittance.shape[1], (block + 1) * BLOCK)
-        for y in range(transmittance.shape[0]):
-            for x in range(block * BLOCK, stop):
-                largest = max(largest, transmittance[y, x])
-        closed[block] = largest <= 0
+@njit(fastmath=True, cache=True, error_model="numpy")
+def _opacity_at(dx, square, cross, bend, limit, opacity):
+    """α of eight pixels before it is clamped; zero outside the ellipse."""
+    power = square + dx * (cross + dx * bend)
+    return where(power > limit, _exponential(maximum(power, limit)) * opacity, ZERO)
 
 
 @njit(fastmath=True, cache=True, error_model="numpy")
-def _is_hidden(splat, closed, width):
-    """Whether an ellipse lies within closed blocks (by its widest row, so never wrongly)."""
-    spread = splat[2] * splat[4] - splat[3] * splat[3]
-    half = math.sqrt(splat[4] * splat[5] / spread)
-    first = max(0, int(splat[0] - half)) // BLOCK
-    last = min(width - 1, int(splat[0] + half)) // BLOCK
-    hidden = True
-    for block in range(first, last + 1):
-        hidden = hidden and closed[block]
-    return hidden
+def _draw_one(splats, rows, colors, opacities, i, top, bottom, width, through, red, green, blue):
+    """Blend one Gaussian into a band's buffers. Negative transmittance marks a closed pixel."""
+    stride = width + WIDTH
+    u, v, xx = splats[i, 0], splats[i, 1], splats[i, 2]
+    xy, yy, reach = splats[i, 3], splats[i, 4], splats[i, 5]
+    r, g, b, opacity = colors[i, 0], colors[i, 1], colors[i, 2], opacities[i]
+    bend, limit = -HALF * xx, -HALF * reach
+    for y in range(max(top, rows[i, 0]), min(bottom - 1, rows[i, 1]) + 1):
+        dy = np.float32(y) + HALF - v
+        first, last = _run(u, xx, xy, yy, reach, dy, width)
+        square, cross = -HALF * yy * dy * dy, -xy * dy
+        row = (y - top) * stride
+        for x in range(first, last + 1, WIDTH):
+            dx = ramp() + (np.float32(x) + HALF - u)
+            alpha = minimum(_opacity_at(dx, square, cross, bend, limit, opacity), ALPHA_MAX)
+            before = load(through, row + x)
+            after = before - before * alpha
+            is_open = after > TRANSMITTANCE_STOP
+            weight = where(is_open, before - after, ZERO)
+            store(through, row + x, where(is_open, after, minimum(before, ZERO - before)))
+            store(red, row + x, load(red, row + x) + weight * r)
+            store(green, row + x, load(green, row + x) + weight * g)
+            store(blue, row + x, load(blue, row + x) + weight * b)
 
 
 @njit(parallel=True, fastmath=True, cache=True, error_model="numpy")
@@ -236,55 +246,101 @@ def draw(splats, rows, starts, members, opacities, colors, background, width, he
     """Blend front to back: image [H W 3] over the background, and transmittance [H W] left."""
     image = np.empty((height, width, 3), np.float32)
     left_over = np.empty((height, width), np.float32)
+    stride = width + WIDTH
     for band in prange(starts.shape[0] - 1):
         top = band * BAND_ROWS
         bottom = min(height, top + BAND_ROWS)
-        # a negative transmittance marks a closed pixel
-        through = np.ones((bottom - top, width), np.float32)
-        red = np.zeros((bottom - top, width), np.float32)
-        green = np.zeros((bottom - top, width), np.float32)
-        blue = np.zeros((bottom - top, width), np.float32)
-        closed = np.zeros((width + BLOCK - 1) // BLOCK, np.bool_)
-        for place in range(starts[band], starts[band + 1]):
-            if (place - starts[band]) % REFRESH == REFRESH - 1:
-                _find_closed(through, closed)
-            i = members[place]
-            splat = splats[i]
-            if _is_hidden(splat, closed, width):
-                continue
-            r, g, b, opacity = colors[i, 0], colors[i, 1], colors[i, 2], opacities[i]
-            for y in range(max(top, rows[i, 0]), min(bottom - 1, rows[i, 1]) + 1):
-                dy = np.float32(y) + HALF - splat[1]
-                first, last = _run(splat, dy, width)
-                if first > last:
-                    continue
-                t_row = through[y - top, first : last + 1]
-                r_row = red[y - top, first : last + 1]
-                g_row = green[y - top, first : last + 1]
-                b_row = blue[y - top, first : last + 1]
-                dx0 = np.float32(first) + HALF - splat[0]
-                square, cross = -HALF * splat[4] * dy * dy, -splat[3] * dy
-                bend = -HALF * splat[2]
-                for k in range(last - first + 1):
-                    dx = dx0 + np.float32(k)
-                    alpha = opacity * _exponential(square + dx * (cross + bend * dx))
-                    alpha = min(alpha, ALPHA_MAX)
-                    before = t_row[k]
-                    after = before - before * alpha
-                    is_open = after > TRANSMITTANCE_STOP
-                    weight = before - after if is_open else ZERO
-                    t_row[k] = after if is_open else -abs(before)
-                    r_row[k] += weight * r
-                    g_row[k] += weight * g
-                    b_row[k] += weight * b
+        places = (bottom - top) * stride
+        through = np.ones(places, np.float32)
+        red = np.zeros(places, np.float32)
+        green = np.zeros(places, np.float32)
+        blue = np.zeros(places, np.float32)
+        for member in range(starts[band], starts[band + 1]):
+            i = members[member]
+            _draw_one(
+                splats, rows, colors, opacities, i, top, bottom, width,
+                through, red, green, blue,
+            )  # fmt: skip
         for y in range(top, bottom):
             for x in range(width):
-                rest = abs(through[y - top, x])
+                place = (y - top) * stride + x
+                rest = abs(through[place])
                 left_over[y, x] = rest
-                image[y, x, 0] = red[y - top, x] + rest * background[0]
-                image[y, x, 1] = green[y - top, x] + rest * background[1]
-                image[y, x, 2] = blue[y - top, x] + rest * background[2]
+                image[y, x, 0] = red[place] + rest * background[0]
+                image[y, x, 1] = green[place] + rest * background[1]
+                image[y, x, 2] = blue[place] + rest * background[2]
     return image, left_over
+
+
+@njit(fastmath=True, cache=True, error_model="numpy")
+def _draw_one_backward(
+    splats,
+    rows,
+    colors,
+    opacities,
+    i,
+    top,
+    bottom,
+    width,
+    through,
+    behind,
+    d_red,
+    d_green,
+    d_blue,
+    table,
+    pair,
+):
+    """Walk one Gaussian's pixels of a band again and add up its gradients in the table."""
+    stride = width + WIDTH
+    u, v, xx = splats[i, 0], splats[i, 1], splats[i, 2]
+    xy, yy, reach = splats[i, 3], splats[i, 4], splats[i, 5]
+    r, g, b, opacity = colors[i, 0], colors[i, 1], colors[i, 2], opacities[i]
+    bend, limit = -HALF * xx, -HALF * reach
+    s_x, s_y, s_xx, s_xy = spread(ZERO), spread(ZERO), spread(ZERO), spread(ZERO)
+    s_yy, s_1 = spread(ZERO), spread(ZERO)
+    s_r, s_g, s_b = spread(ZERO), spread(ZERO), spread(ZERO)
+    for y in range(max(top, rows[i, 0]), min(bottom - 1, rows[i, 1]) + 1):
+        dy = np.float32(y) + HALF - v
+        first, last = _run(u, xx, xy, yy, reach, dy, width)
+        square, cross = -HALF * yy * dy * dy, -xy * dy
+        row = (y - top) * stride
+        for x in range(first, last + 1, WIDTH):
+            dx = ramp() + (np.float32(x) + HALF - u)
+            full = _opacity_at(dx, square, cross, bend, limit, opacity)
+            alpha = minimum(full, ALPHA_MAX)
+            before = load(through, row + x)
+            after = before - before * alpha
+            is_open = after > TRANSMITTANCE_STOP
+            weight = where(is_open, before - after, ZERO)
+            store(through, row + x, where(is_open, after, minimum(before, ZERO - before)))
+            dr, dg, db = load(d_red, row + x), load(d_green, row + x), load(d_blue, row + x)
+            shade = dr * r + dg * g + db * b
+            rest = load(behind, row + x) - weight * shade
+            store(behind, row + x, rest)
+            # ∂L/∂log α; a clamped α does not move
+            slope = alpha * (before * shade - rest / (ONE - alpha))
+            slope = where(both(is_open, full < ALPHA_MAX), slope, ZERO)
+            slope_x = slope * dx
+            s_1 = s_1 + slope
+            s_x = s_x + slope_x
+            s_xx = s_xx + slope_x * dx
+            s_y = s_y + slope * dy
+            s_xy = s_xy + slope_x * dy
+            s_yy = s_yy + slope * (dy * dy)
+            s_r = s_r + weight * dr
+            s_g = s_g + weight * dg
+            s_b = s_b + weight * db
+    by_x, by_y = lanes_total(s_x), lanes_total(s_y)
+    table[pair, 0] = xx * by_x + xy * by_y
+    table[pair, 1] = xy * by_x + yy * by_y
+    table[pair, 2], table[pair, 3] = -HALF * lanes_total(s_xx), -lanes_total(s_xy)
+    table[pair, 4] = -HALF * lanes_total(s_yy)
+    table[pair, 5], table[pair, 6], table[pair, 7] = (
+        lanes_total(s_r),
+        lanes_total(s_g),
+        lanes_total(s_b),
+    )
+    table[pair, 8] = lanes_total(s_1) / opacity
 
 
 @njit(parallel=True, fastmath=True, cache=True, error_model="numpy")
@@ -297,80 +353,31 @@ def draw_backward(
     [H W] are the loss's derivatives by the picture and by its coverage.
     """
     height, width = left_over.shape
+    stride = width + WIDTH
     table = np.zeros((members.shape[0], 9), np.float32)
     for band in prange(starts.shape[0] - 1):
         top = band * BAND_ROWS
         bottom = min(height, top + BAND_ROWS)
-        through = np.ones((bottom - top, width), np.float32)
-        behind = np.empty((bottom - top, width), np.float32)
-        d_red = np.empty((bottom - top, width), np.float32)
-        d_green = np.empty((bottom - top, width), np.float32)
-        d_blue = np.empty((bottom - top, width), np.float32)
-        closed = np.zeros((width + BLOCK - 1) // BLOCK, np.bool_)
+        places = (bottom - top) * stride
+        through = np.ones(places, np.float32)
+        behind = np.zeros(places, np.float32)
+        d_red = np.zeros(places, np.float32)
+        d_green = np.zeros(places, np.float32)
+        d_blue = np.zeros(places, np.float32)
         for y in range(top, bottom):
             for x in range(width):
+                place = (y - top) * stride + x
                 dr, dg, db = d_image[y, x, 0], d_image[y, x, 1], d_image[y, x, 2]
-                d_red[y - top, x], d_green[y - top, x], d_blue[y - top, x] = dr, dg, db
-                behind[y - top, x] = (
+                d_red[place], d_green[place], d_blue[place] = dr, dg, db
+                behind[place] = (
                     image[y, x, 0] * dr + image[y, x, 1] * dg + image[y, x, 2] * db
                 ) - left_over[y, x] * d_alpha[y, x]
-        for place in range(starts[band], starts[band + 1]):
-            if (place - starts[band]) % REFRESH == REFRESH - 1:
-                _find_closed(through, closed)
-            i = members[place]
-            splat = splats[i]
-            if _is_hidden(splat, closed, width):
-                continue
-            r, g, b, opacity = colors[i, 0], colors[i, 1], colors[i, 2], opacities[i]
-            s_x, s_y, s_xx, s_xy, s_yy = ZERO, ZERO, ZERO, ZERO, ZERO
-            s_r, s_g, s_b, s_1 = ZERO, ZERO, ZERO, ZERO
-            for y in range(max(top, rows[i, 0]), min(bottom - 1, rows[i, 1]) + 1):
-                dy = np.float32(y) + HALF - splat[1]
-                first, last = _run(splat, dy, width)
-                if first > last:
-                    continue
-                t_row = through[y - top, first : last + 1]
-                s_row = behind[y - top, first : last + 1]
-                r_row = d_red[y - top, first : last + 1]
-                g_row = d_green[y - top, first : last + 1]
-                b_row = d_blue[y - top, first : last + 1]
-                dx0 = np.float32(first) + HALF - splat[0]
-                square, cross = -HALF * splat[4] * dy * dy, -splat[3] * dy
-                bend = -HALF * splat[2]
-                h_1, h_x, h_xx = ZERO, ZERO, ZERO
-                for k in range(last - first + 1):
-                    dx = dx0 + np.float32(k)
-                    full = opacity * _exponential(square + dx * (cross + bend * dx))
-                    alpha = min(full, ALPHA_MAX)
-                    before = t_row[k]
-                    after = before - before * alpha
-                    is_open = after > TRANSMITTANCE_STOP
-                    weight = before - after if is_open else ZERO
-                    t_row[k] = after if is_open else -abs(before)
-                    dr, dg, db = r_row[k], g_row[k], b_row[k]
-                    shade = r * dr + g * dg + b * db
-                    rest = s_row[k] - weight * shade
-                    s_row[k] = rest
-                    # ∂L/∂log α; a clamped α does not move
-                    h = alpha * (before * shade - rest / (ONE - alpha))
-                    h = h if (is_open and full < ALPHA_MAX) else ZERO
-                    h_1 += h
-                    h_x += h * dx
-                    h_xx += h * dx * dx
-                    s_r += weight * dr
-                    s_g += weight * dg
-                    s_b += weight * db
-                s_1 += h_1
-                s_x += h_x
-                s_xx += h_xx
-                s_y += h_1 * dy
-                s_xy += h_x * dy
-                s_yy += h_1 * dy * dy
-            row = table[pairs[place]]
-            row[0] = splat[2] * s_x + splat[3] * s_y
-            row[1] = splat[3] * s_x + splat[4] * s_y
-            row[2], row[3], row[4] = -HALF * s_xx, -s_xy, -HALF * s_yy
-            row[5], row[6], row[7], row[8] = s_r, s_g, s_b, s_1 / opacity
+        for member in range(starts[band], starts[band + 1]):
+            i = members[member]
+            _draw_one_backward(
+                splats, rows, colors, opacities, i, top, bottom, width,
+                through, behind, d_red, d_green, d_blue, table, pairs[member],
+            )  # fmt: skip
     return table
 
 
