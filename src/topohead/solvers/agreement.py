@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 
 from topohead.core import Cameras, Topology, Views
-from topohead.geometry.meshes import vertex_normals
 from topohead.rendering.mesh import depth_maps
 from topohead.solvers.evidence import Evidence
 from topohead.solvers.features import FeatureConfig, FeatureLevel, feature_pyramid
@@ -72,15 +71,18 @@ class Agreement:
         self._age = 0
 
     def evidence(
-        self, vertices: Float[np.ndarray, "V 3"], index: int, limit: int | None = None
+        self,
+        vertices: Float[np.ndarray, "V 3"],
+        normals: Float[np.ndarray, "V 3"],
+        index: int,
+        limit: int | None = None,
     ) -> Evidence:
         """Where the samples (at most `limit` of them) should move at a level; learns the noise."""
         level, config = self.levels[index], self.config
         samples = self.samples[index] if limit is None else self.samples[index].subset(limit)
         surface = torch.from_numpy(vertices)
         depth = self._visible_depth(surface, index)
-        normals = vertex_normals(surface, self.topology.triangles).float().numpy()
-        place = (surface - self.origin).float().numpy(), normals
+        place = (surface - self.origin).float().numpy(), normals.astype(np.float32)
         where = samples.corners, samples.weights
         limits = np.float32(config.min_cosine), np.float32(config.depth_tolerance)
         values, seen = photometric.sample_features(
@@ -112,7 +114,7 @@ class Agreement:
         # residuals about a mean of n views are smaller than the noise by √((n − 1) / n)
         views = stats[seen, 2]
         spread = float(np.sqrt(np.median(stats[seen, 1] / weight * views / (views - 1))))
-        self.noise[index] = float(np.clip(self.noise[index] * spread, 0.05, 1.0))
+        self.noise[index] = float(np.clip(self.noise[index] * spread, 0.03, 1.0))
         self.residual = self.noise[index]
 
     def _visible_depth(self, vertices: torch.Tensor, index: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import sparse
 
 from topohead.core import Cameras
 
@@ -49,6 +50,25 @@ def join(parts: Sequence[Evidence]) -> Evidence:
         np.concatenate([part.blocks for part in parts]),
         np.concatenate([part.gradients for part in parts]),
     )
+
+
+class Normals:
+    """Unit vertex normals of a topology, for many shapes in turn."""
+
+    def __init__(self, triangles: Int[np.ndarray, "T 3"], vertex_count: int) -> None:
+        self.triangles = triangles
+        rows = triangles.ravel()
+        columns = np.repeat(np.arange(len(triangles)), 3)
+        # adding up triangles by a sparse product is several times faster than indexed addition
+        self.gather = sparse.csr_matrix(
+            (np.ones(len(rows)), (rows, columns)), shape=(vertex_count, len(triangles))
+        )
+
+    def __call__(self, vertices: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 3"]:
+        """Normals of this shape, triangles weighted by area; zero without triangles."""
+        first, second, third = (vertices[self.triangles[:, k]] for k in range(3))
+        summed = self.gather @ np.cross(second - first, third - first)
+        return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-30)
 
 
 def surface_positions(

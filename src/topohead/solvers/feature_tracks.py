@@ -90,7 +90,7 @@ def _features(
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     low, high = np.percentile(gray, [0.5, 99.5])
     stretched = np.clip((gray - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
-    detector = cv2.SIFT_create(nfeatures=search.features, contrastThreshold=search.contrast)
+    detector = cv2.SIFT.create(nfeatures=search.features, contrastThreshold=search.contrast)
     keypoints, descriptors = detector.detectAndCompute(stretched, None)
     if descriptors is None or not len(keypoints):
         return np.zeros((0, 2)), np.zeros((0, 128), np.float32)

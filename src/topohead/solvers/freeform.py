@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from topohead.core import Topology
 from topohead.geometry.alignment import apply, rigid
@@ -103,7 +103,7 @@ def carry_loose_parts(
     parts = connected_parts(topology).numpy()
     carried = vertices.copy()
     main = np.flatnonzero(parts == 0)
-    tree = cKDTree(rest[main])
+    tree = KDTree(rest[main])
     for part in range(1, parts.max() + 1):
         own = np.flatnonzero(parts == part)
         distance, near = tree.query(rest[own])

@@ -71,7 +71,10 @@ class HeadArrays:
     def point_basis(self, evidence: Evidence) -> Float[np.ndarray, "N 3 K"]:
         """How surface points move with the coefficients, model frame."""
         weights = evidence.weights.astype(np.float32)
-        return sum(weights[:, k, None, None] * self.basis[evidence.corners[:, k]] for k in range(3))
+        moves = weights[:, 0, None, None] * self.basis[evidence.corners[:, 0]]
+        for corner in (1, 2):
+            moves += weights[:, corner, None, None] * self.basis[evidence.corners[:, corner]]
+        return moves
 
 
 def prior_precision(head: HeadArrays, priors: HeadPriors) -> Float[np.ndarray, " K"]:
@@ -116,10 +119,11 @@ def _step(head: HeadArrays, state: HeadState, evidence: Evidence, priors: HeadPr
     free = np.isfinite(precision)
     jacobian = _jacobian(head, state, evidence, center, free)
     count = 6 + int(free.sum())
-    weighted = (evidence.matrices @ jacobian).reshape(-1, count)
+    # single precision halves the one large product; the priors keep the system well posed
+    weighted = (evidence.matrices.astype(np.float32) @ jacobian).reshape(-1, count)
     flat = jacobian.reshape(-1, count)
-    normal = flat.T @ weighted
-    gradient = flat.T @ evidence.gradients.reshape(-1)
+    normal = (flat.T @ weighted).astype(np.float64)
+    gradient = (flat.T @ evidence.gradients.astype(np.float32).ravel()).astype(np.float64)
     normal[np.arange(6), np.arange(6)] += 1e-9 * max(1.0, float(np.trace(normal)) / count)
     normal[np.arange(6, count), np.arange(6, count)] += precision[free]
     gradient[6:] += precision[free] * coefficients[free]
@@ -151,13 +155,13 @@ def _jacobian(
 ) -> Float[np.ndarray, "N 3 P"]:
     """∂point/∂(turn, shift, free coefficients), world axes."""
     arm = surface_positions(head.vertices(state), evidence.corners, evidence.weights) - center
-    jacobian = np.zeros((len(evidence), 3, 6 + int(free.sum())))
+    jacobian = np.zeros((len(evidence), 3, 6 + int(free.sum())), np.float32)
     # δx = ω × arm
     jacobian[:, 0, 1], jacobian[:, 0, 2] = arm[:, 2], -arm[:, 1]
     jacobian[:, 1, 0], jacobian[:, 1, 2] = -arm[:, 2], arm[:, 0]
     jacobian[:, 2, 0], jacobian[:, 2, 1] = arm[:, 1], -arm[:, 0]
     jacobian[:, :, 3:6] = np.eye(3)
-    jacobian[:, :, 6:] = state.rotation @ head.point_basis(evidence)[:, :, free]
+    jacobian[:, :, 6:] = state.rotation.astype(np.float32) @ head.point_basis(evidence)[:, :, free]
     return jacobian
 
 

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from topohead.core import Cameras, InputError, Rig, Topology
 from topohead.geometry.alignment import rigid
 from topohead.geometry.cameras import triangulate, undistorted_pixels
-from topohead.geometry.meshes import vertex_normals
 from topohead.solvers.evidence import (
     Evidence,
     image_evidence,
@@ -199,6 +198,7 @@ def landmark_points(topology: Topology) -> tuple[np.ndarray, np.ndarray]:
 def landmark_evidence(
     topology: Topology,
     vertices: Float[np.ndarray, "V 3"],
+    normals: Float[np.ndarray, "V 3"],
     table: tuple[Float[np.ndarray, "C 68 2"], Float[np.ndarray, "C 68"]],
     cameras: Cameras,
     noise: LandmarkNoise,
@@ -210,7 +210,6 @@ def landmark_evidence(
     """
     corners, weights = landmark_points(topology)
     world = surface_positions(vertices, corners, weights)
-    normals = vertex_normals(torch.from_numpy(vertices), topology.triangles).numpy()
     parts = []
     for camera in range(len(cameras)):
         pixels, given = table[0][camera], table[1][camera] > 0

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 
 from topohead.core import Cameras, InputError, Topology, Views
-from topohead.geometry.meshes import boundary_edges, vertex_normals
+from topohead.geometry.meshes import boundary_edges
 from topohead.rendering.mesh import depth_maps
 from topohead.solvers.evidence import (
     Evidence,
@@ -23,16 +23,18 @@ from topohead.solvers.evidence import (
 class OutlineConfig:
     """How far outlines are trusted; pixels are those of the reduced masks."""
 
-    height: int = 256
+    height: int = 192
     """Masks are compared at most this high."""
-    noise: float = 1.0
+    noise: float = 0.75
     """Standard deviation of an outline, pixels."""
-    spacing: float = 6.0
+    spacing: float = 5.0
     """Outline points nearer than this (pixels) do not count as independent."""
     reach: float = 0.12
     """Outlines further apart than this share of the mask's height are not compared."""
     agreement: float = 0.7
     """Least cosine between the outward directions of surface and mask."""
+    visibility_period: int = 3
+    """Steps between renewals of what hides what."""
     hair: float = 0.1
     """Weight of the scalp's outline where the mask reaches beyond it: that may be hair."""
 
@@ -77,15 +79,25 @@ class Outlines:
         if "scalp" in topology.regions:
             self.scalp[topology.regions["scalp"].numpy()] = True
 
-    def evidence(self, vertices: Float[np.ndarray, "V 3"], reach: float | None = None) -> Evidence:
+        self._covers: list[np.ndarray] = []
+        self._calls = 0
+
+    def evidence(
+        self,
+        vertices: Float[np.ndarray, "V 3"],
+        normals: Float[np.ndarray, "V 3"],
+        reach: float | None = None,
+    ) -> Evidence:
         """Pull of every view's mask on the surface's own silhouette, along its normal."""
-        surface = torch.from_numpy(vertices)
-        normals = vertex_normals(surface, self.topology.triangles).numpy()
-        covers = depth_maps(surface, self.topology.triangles, self.cameras)
+        if self._calls % self.config.visibility_period == 0:
+            surface = torch.from_numpy(vertices)
+            maps = depth_maps(surface, self.topology.triangles, self.cameras)
+            self._covers = [np.isfinite(cover.numpy()) for cover in maps]
+        self._calls += 1
         parts = []
         for field in self.fields:
             corners, weights, outward = self._silhouette(vertices, normals, field.camera)
-            seen = np.isfinite(covers[field.camera].numpy())
+            seen = self._covers[field.camera]
             part = self._compare(vertices, corners, weights, outward, field, seen, reach)
             parts.append(part)
         return join(parts)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from topohead.core import Cameras, InputError
-from topohead.solvers.evidence import Evidence, project_with_jacobian, surface_positions
+from topohead.solvers.evidence import Evidence, Normals, project_with_jacobian, surface_positions
 from topohead.solvers.headfit import HeadArrays, HeadPriors, HeadState, fit_head
 from topohead.solvers.landmarks import (
     check_head_height,
@@ -74,8 +74,10 @@ def place_by_masks(
 
 
 def _fit_pose(head: HeadArrays, state: HeadState, outlines: Outlines, steps: int) -> HeadState:
+    normals = Normals(head.corners, len(head.template))
+
     def gather(vertices: np.ndarray, step: int) -> Evidence:
-        return outlines.evidence(vertices, reach=0.25 * 0.75**step)
+        return outlines.evidence(vertices, normals(vertices), reach=0.25 * 0.75**step)
 
     return fit_head(head, state, gather, steps, STILL)
 

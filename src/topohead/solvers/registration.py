@@ -10,7 +10,7 @@ from torch import Tensor
 
 from topohead.core import HeadModel, InputError, Mesh, Topology, Views
 from topohead.solvers.agreement import Agreement, AgreementConfig
-from topohead.solvers.evidence import Evidence, join
+from topohead.solvers.evidence import Evidence, Normals, join
 from topohead.solvers.freeform import FreeForm, FreeFormConfig, carry_loose_parts
 from topohead.solvers.headfit import HeadArrays, HeadPriors, HeadState, fit_head
 from topohead.solvers.landmarks import (
@@ -48,7 +48,7 @@ class FirstFrameConfig:
     """Steps of head-model coefficients on pictures."""
     free_iterations: tuple[int, ...] = (6, 6, 4, 0)
     """Steps of all vertices on pictures."""
-    model_samples: int = 6000
+    model_samples: int = 4000
     """Surface samples in the steps of head-model coefficients."""
 
 
@@ -120,6 +120,7 @@ class _Clues:
         if views.masks is not None:
             self.outlines = Outlines(views, topology, config.outlines)
         self._agreement: Agreement | None = None
+        self.normals = Normals(topology.triangles.numpy(), topology.vertex_count)
 
     def look(self, vertices: Float[np.ndarray, "V 3"]) -> Agreement:
         """The photo-consistency term, made when first needed, for a surface near `vertices`."""
@@ -130,22 +131,28 @@ class _Clues:
 
     def shape(self, vertices: Float[np.ndarray, "V 3"], reach: float | None = None) -> Evidence:
         """What landmarks and outlines want; outlines up to `reach` of the picture's height off."""
-        parts = []
-        if self.table is not None:
-            noise = self.config.landmark_noise
-            parts.append(
-                landmark_evidence(self.topology, vertices, self.table, self.views.cameras, noise)
-            )
-        if self.outlines is not None:
-            parts.append(self.outlines.evidence(vertices, reach))
-        return join(parts)
+        return join(self._shape_parts(vertices, self.normals(vertices), reach))
 
     def everything(
         self, vertices: Float[np.ndarray, "V 3"], level: int, limit: int | None = None
     ) -> Evidence:
         """Photo-consistency at a level as well, on at most `limit` samples."""
-        found = self.look(vertices).evidence(vertices, level, limit)
-        return join([found, self.shape(vertices, reach=0.03)])
+        normals = self.normals(vertices)
+        found = self.look(vertices).evidence(vertices, normals, level, limit)
+        return join([found, *self._shape_parts(vertices, normals, reach=0.03)])
+
+    def _shape_parts(
+        self, vertices: np.ndarray, normals: np.ndarray, reach: float | None
+    ) -> list[Evidence]:
+        parts = []
+        if self.table is not None:
+            noise, cameras = self.config.landmark_noise, self.views.cameras
+            parts.append(
+                landmark_evidence(self.topology, vertices, normals, self.table, cameras, noise)
+            )
+        if self.outlines is not None:
+            parts.append(self.outlines.evidence(vertices, normals, reach))
+        return parts
 
 
 def _place(head: HeadArrays, clues: _Clues) -> HeadState:
@@ -181,7 +188,7 @@ def _likeness(head: HeadArrays, state: HeadState, clues: _Clues) -> float:
     vertices = head.vertices(state)
     look = Agreement(clues.views, head.topology, torch.from_numpy(vertices), clues.config.agreement)
     coarse = len(look.levels) - 1
-    look.evidence(vertices, coarse, clues.config.model_samples)
+    look.evidence(vertices, clues.normals(vertices), coarse, clues.config.model_samples)
     return clues.outlines.overlap(vertices) - look.noise[coarse]
 
 
@@ -219,13 +226,14 @@ def _from_start(views: Views, start: Mesh, config: FirstFrameConfig) -> FirstFra
     topology = start.topology
     given = start.vertices.double().numpy()
     look = Agreement(views, topology, start.vertices, config.agreement)
-    pose, rest = align_start(topology, given, look)
+    normals = Normals(topology.triangles.numpy(), topology.vertex_count)
+    pose, rest = align_start(given, normals, look)
     form = FreeForm(topology, rest, config.free)
     vertices = rest
     for level in reversed(range(len(look.levels))):
         vertices = form.follow(
             vertices,
-            lambda now, level=level: look.evidence(now, level),
+            lambda now, level=level: look.evidence(now, normals(now), level),
             config.free_iterations[level],
         )
     vertices = carry_loose_parts(topology, rest, vertices)

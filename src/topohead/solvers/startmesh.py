@@ -5,10 +5,10 @@ import torch
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from topohead.core import InputError, Mesh, Topology, Views
+from topohead.core import InputError, Mesh, Views
 from topohead.geometry.meshes import vertex_normals
 from topohead.solvers.agreement import Agreement
-from topohead.solvers.evidence import Evidence, project_with_jacobian, surface_positions
+from topohead.solvers.evidence import Evidence, Normals, project_with_jacobian, surface_positions
 
 PLAUSIBLE = 0.6
 """Least share of a start mesh's vertices that must fall on the subject."""
@@ -105,8 +105,8 @@ def _sized_like_a_head(vertices: Float[np.ndarray, "V 3"]) -> bool:
 
 
 def align_start(
-    topology: Topology,
     vertices: Float[np.ndarray, "V 3"],
+    normals: Normals,
     look: Agreement,
     iterations: int = 4,
     samples: int = 8000,
@@ -122,7 +122,7 @@ def align_start(
     for level in reversed(range(1, len(look.levels))):
         for _ in range(iterations):
             moved = (vertices - center) @ turn.T + center + shift
-            found = look.evidence(moved, level, samples)
+            found = look.evidence(moved, normals(moved), level, samples)
             jacobian = _rigid_jacobian(found, moved, center + shift)
             flat = jacobian.reshape(-1, 6)
             normal = flat.T @ (found.matrices @ jacobian).reshape(-1, 6)
