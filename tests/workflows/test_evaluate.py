@@ -177,3 +177,17 @@ def test_texture_of_another_layout_is_compared_through_the_surface(tmp_path: Pat
     Image.fromarray(striped_texture()).save(texture)
     wrong = evaluate(EvaluateConfig(run, report=False)).texture
     assert wrong is not None and wrong["psnr_db"] < 25
+
+
+def test_truth_without_regions_takes_the_runs(tmp_path: Path, monkeypatch) -> None:
+    """As for a staged ICT head whose model file is not here."""
+    monkeypatch.delenv("TOPOHEAD_ICT", raising=False)
+    config = planted(tmp_path, performance(FRAMES) + torch.tensor([0, 0, 0.0002]))
+    named = (tmp_path / "truth" / "regions.json").rename(config.run / "regions.json")
+    settings = {"settings": {"head": "ict", "ict": "elsewhere.npz"}}
+    (tmp_path / "truth" / "truth.json").write_text(json.dumps(settings))
+    found = evaluate(config).metrics
+    assert found["vertex_number"]["median_mm"] == pytest.approx(0.2, abs=1e-4)
+    named.unlink()
+    with pytest.raises(InputError, match="names a region 'face'"):
+        evaluate(config)

@@ -66,7 +66,7 @@ def measure(run_path: Path, truth_path: Path | None = None) -> Evaluation:
     truth = open_truth(truth_path) if truth_path is not None else find_truth(run)
     errors, table, texture = None, {}, None
     if truth is not None:
-        truth = measuring.with_known_regions(truth)
+        truth = measuring.with_known_regions(truth, run)
         run = measuring.run_with_regions(run, truth)
         errors = measuring.errors_against_truth(run, truth)
         table = measuring.summarised(errors, run)

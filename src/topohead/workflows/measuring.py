@@ -58,20 +58,37 @@ class Errors:
         return {"face_vertices": self.vertices, **in_mm}
 
 
-def with_known_regions(truth: Truth) -> Truth:
-    """The truth with named regions: its own, or those of the head model that was staged."""
+def with_known_regions(truth: Truth, run: RunResult) -> Truth:
+    """The truth with named regions: its own, the staged head model's, or else the run's."""
     if "face" in truth.topology.regions:
         return truth
-    from topohead.io.assets import ict_head, reference_head
-
-    head = ict_head(truth.head_file) if truth.head == "ict" else reference_head(level=1)
-    model = head.topology
-    if not metrics.same_topology(truth.topology, model):
+    model = _staged_topology(truth)
+    if model is not None and metrics.same_topology(truth.topology, model):
+        regions = model.regions
+    elif "face" not in run.topology.regions:
         raise InputError(
-            f"{truth.path} names no region 'face' and is not the head model {truth.head!r}; "
+            f"neither {truth.path} nor {run.path} names a region 'face'; "
             'expected regions.json beside mesh.obj: {"face": [vertex numbers], ...}'
         )
-    return replace(truth, topology=replace(truth.topology, regions=model.regions))
+    elif metrics.same_topology(truth.topology, run.topology):
+        regions = run.topology.regions
+    else:
+        regions = metrics.transferred_regions(run.mesh(0), truth.frame(run.frames[0]).mesh)
+    return replace(truth, topology=replace(truth.topology, regions=dict(regions)))
+
+
+def _staged_topology(truth: Truth) -> Topology | None:
+    """The topology of the head model that was staged; None where its file is not at hand."""
+    from topohead.io.assets import ict_head, reference_head
+
+    if truth.head != "ict":
+        return reference_head(level=1).topology
+    try:
+        known = truth.head_file is not None and truth.head_file.exists()
+        return ict_head(truth.head_file if known else None).topology
+    except InputError as error:
+        log.info("the run's regions stand in for the truth's: %s", error)
+        return None
 
 
 def run_with_regions(run: RunResult, truth: Truth | None) -> RunResult:

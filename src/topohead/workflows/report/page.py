@@ -48,7 +48,7 @@ def write_report(
     result = open_run(run)
     known = open_truth(truth) if truth is not None else find_truth(result)
     if known is not None:
-        result = run_with_regions(result, with_known_regions(known))
+        result = run_with_regions(result, with_known_regions(known, result))
     studio = Studio(result, open_source(result))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("topohead.workflows.report", "."),
