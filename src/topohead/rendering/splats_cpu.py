@@ -11,7 +11,8 @@ buffers are one-dimensional with eight unused places after every row, where a ru
 Numbers as in the classic rasteriser (Kerbl et al. 2023; gsplat): 0.3 px² added to the projected
 covariance, α at most 0.99, α under 1/255 ignored, a pixel is closed before T falls to 1e-4.
 """
-# pyright: reportCallIssue=false  (intrinsics take a first argument that callers do not give)
+# Numba's intrinsics take a first argument that callers do not give.
+# pyright: reportCallIssue=false
 
 import math
 
