@@ -6,6 +6,8 @@ spreads over all lanes, `load` and `store` move eight neighbours of a one-dimens
 bounds are checked, so arrays need WIDTH - 1 entries of slack), `where` chooses, `total` adds up.
 The compiler turns the vectors into whatever the processor has.
 """
+# Intrinsics take a first argument that callers do not give.
+# pyright: reportCallIssue=false
 
 import operator
 
