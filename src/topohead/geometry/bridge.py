@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import HeadModel, Mesh, SurfacePoints, Topology
@@ -120,4 +120,4 @@ def _mirror(bridge: Bridge, source: Mesh) -> Tensor | None:
     normals = vertex_normals(source.vertices, source.topology.triangles)
     here = torch.cat([here, 0.01 * bridge.values(normals)], 1)
     there = torch.cat([there, 0.01 * bridge.values(normals[opposite])], 1)
-    return torch.from_numpy(np.asarray(cKDTree(here.numpy()).query(there.numpy())[1]))
+    return torch.from_numpy(np.asarray(KDTree(here.numpy()).query(there.numpy())[1]))

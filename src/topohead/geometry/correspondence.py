@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import Mesh, SurfacePoints
@@ -50,7 +50,7 @@ class FacingSurface:
     def __init__(self, mesh: Mesh, normals: Float[Tensor, "V 3"], agreement: float = 0.3) -> None:
         self.mesh, self.normals, self.agreement = mesh, normals, agreement
         self.corners = mesh.vertices.detach().double().numpy()[mesh.topology.triangles.numpy()]
-        self.tree = cKDTree(self.corners.mean(1))
+        self.tree = KDTree(self.corners.mean(1))
 
     def closest(
         self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"], candidates: int = 48
@@ -123,7 +123,7 @@ def closest_on_triangles(
     return best, weights, np.sqrt(best_square)
 
 
-def _size_classes(corners: np.ndarray) -> Iterator[tuple[np.ndarray, cKDTree, float]]:
+def _size_classes(corners: np.ndarray) -> Iterator[tuple[np.ndarray, KDTree, float]]:
     """Triangles by radius, each class at most twice as large as the one before; common first."""
     centroid = corners.mean(1)
     radius = np.linalg.norm(corners - centroid[:, None], axis=-1).max(1)
@@ -132,7 +132,7 @@ def _size_classes(corners: np.ndarray) -> Iterator[tuple[np.ndarray, cKDTree, fl
     level = np.maximum(level, 0)
     for value in np.unique(level):
         members = np.flatnonzero(level == value)
-        yield members, cKDTree(centroid[members]), float(radius[members].max())
+        yield members, KDTree(centroid[members]), float(radius[members].max())
 
 
 def _improve(points, corners, query, triangle, best_square, best, weights) -> None:

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import splu
+from scipy.spatial import KDTree
 from torch import Tensor
 
-from topohead.core import HeadModel, Mesh, SurfacePoints
+from topohead.core import HeadModel, Mesh, SurfacePoints, Topology
 from topohead.geometry import alignment
 from topohead.geometry.correspondence import FacingSurface, interpolate
 from topohead.geometry.meshes import (
@@ -172,7 +173,8 @@ class _Problem:
         size = float(torch.linalg.det(pose[:3, :3]) ** (1 / 3))
         back = torch.linalg.inv(pose)
         shape = self.shape(coefficients)
-        hits = self.hits(alignment.apply(pose, shape), self.face, reach * size)
+        sample = self.face[:: max(1, len(self.face) // 2500)]
+        hits = self.hits(alignment.apply(pose, shape), sample, reach * size)
         normals = torch.nn.functional.normalize(hits.normals @ back[:3, :3].T, dim=-1)
         rows = self._jacobian(shape[hits.vertices], self.basis[hits.vertices])
         gap = alignment.apply(back, hits.points) - shape[hits.vertices]
@@ -182,7 +184,7 @@ class _Problem:
             (weight[:, None] * (normals[:, :, None] * rows).sum(1), weight * (normals * gap).sum(1))
         ]
         if self.marks is not None:
-            systems.append(self._landmark_rows(back, shape))
+            systems.append(self._landmark_rows(self.marks, back, shape))
         prior = torch.zeros(len(self.spread), rows.shape[2]).double()
         prior[:, 7:] = torch.diag(1 / self.spread)
         systems.append((prior, -coefficients / self.spread))
@@ -194,12 +196,12 @@ class _Problem:
         coefficients[self.identity_count :].clamp_(0, 1)
         return pose @ _similarity(step[:7]), coefficients
 
-    def _landmark_rows(self, back: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
+    def _landmark_rows(self, marks: Tensor, back: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
         inner = slice(17, 68)
         here = interpolate(self.own, self.topology.triangles, shape)[inner]
         flat = self.basis.reshape(len(shape), -1)
         basis = interpolate(self.own, self.topology.triangles, flat)[inner].reshape(51, 3, -1)
-        gap = alignment.apply(back, self.marks)[inner] - here
+        gap = alignment.apply(back, marks)[inner] - here
         rows = self._jacobian(here, basis).reshape(153, -1)
         return rows / LANDMARK_NOISE, gap.reshape(-1) / LANDMARK_NOISE
 
@@ -219,12 +221,21 @@ class _Problem:
         size = float(torch.linalg.det(pose[:3, :3]) ** (1 / 3))
         back = torch.linalg.inv(pose)
         hits = self.hits(alignment.apply(pose, shape), self.skin, reach * size)
-        gap = alignment.apply(back, hits.points) - shape[hits.vertices]
-        displacement = _smooth_fill(self.topology, hits.vertices, gap, hits.weights, stiffness)
-        return shape + displacement
+        weight = torch.zeros(len(shape)).double()
+        pull = torch.zeros_like(shape)
+        weight[hits.vertices] = hits.weights
+        pull[hits.vertices] = alignment.apply(back, hits.points) - shape[hits.vertices]
+        fill = _SmoothFill(self.topology, weight, pull)
+        if self.marks is not None:
+            here = interpolate(self.own, self.topology.triangles, shape)
+            gap = alignment.apply(back, self.marks) - here
+            chosen = slice(27, 68)  # brows are drawn in many ways, the outline slides
+            points = SurfacePoints(self.own.triangles[chosen], self.own.barycentrics[chosen])
+            fill.tie(points, gap[chosen], 3.0)
+        return shape + fill.solve(stiffness, shape)
 
 
-def _members(topology, *names: str) -> Int[Tensor, " N"]:
+def _members(topology: Topology, *names: str) -> Int[Tensor, " N"]:
     return topology.region_mask(*names).nonzero()[:, 0]
 
 
@@ -246,28 +257,42 @@ def _similarity(step: Float[Tensor, " 7"]) -> Float[Tensor, "4 4"]:
     return transform
 
 
-def _smooth_fill(
-    topology, where: Tensor, gap: Tensor, weights: Tensor, stiffness: float
-) -> Float[Tensor, "V 3"]:
-    """A displacement of all vertices that follows the gaps and bends as little as possible.
+class _SmoothFill:
+    """A displacement of all vertices that follows wanted ones and bends as little as possible."""
 
-    min Σ w |d − gap|² + stiffness |L d|² on the largest part (skin and sockets); other parts
-    (globes, teeth, tongue) move with the mean of the vertices of that part nearest to them.
-    """
-    count = topology.vertex_count
-    part = connected_parts(topology)
-    laplacian = uniform_laplacian(topology)
-    index, value = laplacian.indices().numpy(), laplacian.values().double().numpy()
-    matrix = csr_array((value, (index[0], index[1])), shape=(count, count))
-    weight = np.zeros(count)
-    weight[where.numpy()] = weights.numpy()
-    main = (part == 0).numpy()
-    system = (diags_array(weight) + stiffness * (matrix.T @ matrix)).tocsc()[main][:, main]
-    right = np.zeros((count, 3))
-    right[where.numpy()] = (weights[:, None] * gap).numpy()
-    moved = np.zeros((count, 3))
-    moved[main] = splu(system + 1e-9 * diags_array(np.ones(main.sum())).tocsc()).solve(right[main])
-    displacement = torch.from_numpy(moved)
-    for other in range(1, int(part.max()) + 1):
-        displacement[part == other] = displacement[part == 0].mean(0)
-    return displacement
+    def __init__(self, topology: Topology, weight: Tensor, pull: Tensor) -> None:
+        self.topology = topology
+        self.system = diags_array(weight.numpy()).tocsr()
+        self.right = (weight[:, None] * pull).numpy()
+
+    def tie(self, points: SurfacePoints, gap: Tensor, weight: float) -> None:
+        """Ask surface points to move by their gaps [N 3]."""
+        corners = self.topology.triangles[points.triangles].numpy()
+        row = np.repeat(np.arange(len(corners)), 3)
+        value = points.barycentrics.double().numpy().reshape(-1)
+        shape = (len(corners), self.topology.vertex_count)
+        picks = csr_array((value, (row, corners.reshape(-1))), shape=shape)
+        self.system = self.system + weight * (picks.T @ picks)
+        self.right = self.right + weight * (picks.T @ gap.numpy())
+
+    def solve(self, stiffness: float, vertices: Tensor) -> Float[Tensor, "V 3"]:
+        """min Σ w |d − pull|² + stiffness |L d|² on the largest part (skin and sockets).
+
+        Other parts (globes, teeth, tongue) move as a whole, like the skin and socket around them.
+        """
+        laplacian = uniform_laplacian(self.topology)
+        index, value = laplacian.indices().numpy(), laplacian.values().double().numpy()
+        matrix = csr_array((value, (index[0], index[1])), shape=tuple(laplacian.shape))
+        part = connected_parts(self.topology)
+        main = (part == 0).numpy()
+        system = self.system + stiffness * (matrix.T @ matrix)
+        system = (system + diags_array(np.full(len(main), 1e-9))).tocsc()[main][:, main]
+        moved = np.zeros((len(main), 3))
+        moved[main] = splu(system).solve(self.right[main])
+        displacement, points = torch.from_numpy(moved), vertices.numpy()
+        tree, own = KDTree(points[main]), np.flatnonzero(main)
+        for other in range(1, int(part.max()) + 1):
+            members = (part == other).numpy()
+            around = own[np.unique(tree.query(points[members])[1])]
+            displacement[torch.from_numpy(members)] = displacement[torch.from_numpy(around)].mean(0)
+        return displacement

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import SurfacePoints, Topology
@@ -38,7 +38,8 @@ def mirror_by_position(vertices: Float[Tensor, "V 3"], tolerance: float) -> Int[
     A vertex without a partner within `tolerance` metres is its own mirror.
     """
     points = vertices.double().numpy()
-    distance, partner = cKDTree(points).query(points * [-1, 1, 1])
+    found = KDTree(points).query(points * [-1, 1, 1])
+    distance, partner = np.asarray(found[0]), np.asarray(found[1])
     own = np.arange(len(points))
     mutual = (partner[partner] == own) & (distance <= tolerance)
     return torch.from_numpy(np.where(mutual, partner, own))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -250,7 +251,7 @@ def _read_other(path: Path) -> Mesh:
     if path.suffix.lower() not in (".ply", ".stl", ".glb", ".gltf", ".off"):
         raise InputError(f"{path}: unknown mesh format; expected .obj, .ply, .stl, .glb or .off")
     try:
-        loaded = trimesh.load(path, process=False, force="mesh")
+        loaded: Any = trimesh.load(path, process=False, force="mesh")
     except Exception as error:  # trimesh raises whatever its parsers meet
         raise InputError(f"{path} is not a readable {path.suffix} mesh ({error})") from error
     positions, faces = np.asarray(loaded.vertices), np.asarray(getattr(loaded, "faces", []))

@@ -111,12 +111,13 @@ def build_reference(base: BaseMesh) -> ReferenceHead:
     number = torch.full((len(base.vertices),), -1)
     number[kept] = torch.arange(len(kept))
     used_uv, face_uv = torch.unique(base.face_uv[chosen], return_inverse=True)
+    opposite = number[base.mirror[kept]]
     topology = Topology(
         vertex_count=len(kept),
         faces=number[base.faces[chosen]],
         uv=base.uv[used_uv],
         face_uv=face_uv,
-        mirror=number[base.mirror[kept]],
+        mirror=opposite,
         name="topohead-reference",
     )
     expression = torch.stack([base.target(f"faceunits/{name}")[kept] for name in ARKIT_52])
@@ -129,7 +130,7 @@ def build_reference(base: BaseMesh) -> ReferenceHead:
         sliders=base.sliders,
         area=_areas(topology, start),
         anchor=skull.numpy(),
-        mirror=topology.mirror.numpy(),
+        mirror=opposite.numpy(),
     ).basis(IDENTITY_MODES)
     template = torch.from_numpy(mean)
     template -= sum(template[named[name]].mean(0) for name in ("eye_left", "eye_right")) / 2

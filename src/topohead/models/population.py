@@ -52,7 +52,7 @@ class Population:
             deltas = np.stack([self.target(name).astype(np.float32) for name in names])
             mixed = np.stack([weights[name] for name in names], 1).astype(np.float32)
             heads += np.tensordot(mixed, deltas, 1)
-        heads = (heads + heads[:, self.mirror] * np.float32([-1, 1, 1])) / 2
+        heads = (heads + heads[:, self.mirror] * np.array([-1, 1, 1], dtype=np.float32)) / 2
         return self._aligned(heads)
 
     def _aligned(self, heads: np.ndarray) -> np.ndarray:
