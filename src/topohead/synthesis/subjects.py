@@ -74,9 +74,7 @@ class Subject:
         self, coefficients: Float[Tensor, " 52"], gaze: Float[Tensor, "2 2"]
     ) -> Float[Tensor, "V 3"]:
         """Control vertices in the head frame; eyeballs turn rigidly by yaw and pitch (radians)."""
-        moved = self.rest + torch.tensordot(
-            coefficients.float(), self.head.expression_basis, dims=1
-        )
+        moved = self.rest + _blended(coefficients.float(), self.head.expression_basis)
         for globe, (yaw, pitch) in zip(self.globes, gaze.tolist(), strict=True):
             turn = euler(torch.tensor([yaw, -pitch, 0.0]))  # about +x, positive looks down
             arm = self.rest[globe.vertices] - globe.center
@@ -123,10 +121,10 @@ def make_subject(
     even = (field + mirrored * torch.tensor([-1.0, 1, 1])) / 2
     mixed = 0.5 * field + 0.5 * even
     own = mixed * (field_mm / 1000 / mixed.norm(dim=1).square().mean().sqrt())
-    rest = head.template + torch.tensordot(identity, head.identity_basis, dims=1) + own
+    rest = head.template + _blended(identity, head.identity_basis) + own
     if asymmetry is not None:
         amounts = ASYMMETRY * torch.randn(len(asymmetry), generator=generator)
-        rest = rest + torch.tensordot(amounts, asymmetry, dims=1)
+        rest = rest + _blended(amounts, asymmetry)
     globes = _find_globes(head, rest)
     rest = _reseat(rest, globes, head)
     # nobody asks the filmed surface for its mirror map, and it takes seconds
@@ -163,12 +161,21 @@ def _reseat(
 
 def fit_sphere(points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "3"], float]:
     """Centre and radius of the least-squares sphere (linear form: |p|² = 2 c·p + k)."""
-    p = points.double()
+    middle = points.double().mean(0)
+    p = points.double() - middle
     system = torch.cat([2 * p, torch.ones(len(p), 1, dtype=torch.float64)], 1)
-    solution = torch.linalg.lstsq(system, p.square().sum(1, keepdim=True)).solution[:, 0]
-    center = solution[:3]
-    radius = float((solution[3] + center.square().sum()).sqrt())
-    return center.float(), radius
+    square = p.square().sum(1, keepdim=True)
+    # normal equations by plain sums: LAPACK's last digits depend on where arrays lie in memory
+    normal = (system[:, :, None] * system[:, None, :]).sum(0)
+    solution = torch.linalg.solve(normal, (system * square).sum(0))
+    radius = float((solution[3] + solution[:3].square().sum()).sqrt())
+    return (middle + solution[:3]).float(), radius
+
+
+def _blended(weights: Float[Tensor, " K"], basis: Float[Tensor, "K V 3"]) -> Float[Tensor, "V 3"]:
+    """Σ weight · basis, summed in a fixed order, so that the same seed gives the same bytes."""
+    used = weights.nonzero()[:, 0]
+    return (weights[used, None, None] * basis[used]).sum(0)
 
 
 def _placement(rest: Float[Tensor, "V 3"], generator: torch.Generator) -> Float[Tensor, "4 4"]:
