@@ -9,8 +9,11 @@ from torch import Tensor
 
 from topohead.synthesis.noise import Noise
 
-PUPIL, IRIS = 0.16, 0.49
-"""Radii over the eyeball's: about 1.9 mm and 5.9 mm on a globe of 12 mm."""
+PUPIL, IRIS = 0.0019, 0.0060
+"""Radii in metres: much the same in all people, whatever the size of a head model's eyeballs."""
+
+RIM = 0.0008
+"""Width in metres of the dark ring around the iris."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,22 @@ def paint_globe(
     center = (globe.amin(0) + globe.amax(0)) / 2
     # an eyeball's side and height are round even where its cornea bulges or its back is missing
     radius = (globe.amax(0) - globe.amin(0))[:2].amax() / 2
-    offset = (points - center)[:, :2] / radius
+    offset = (points - center)[:, :2]
     ring, angle = offset.norm(dim=1), torch.atan2(offset[:, 1], offset[:, 0])
     front = points[:, 2] > center[2]
-    fibres = torch.stack([angle.cos(), angle.sin(), 0.35 * ring], 1)
+    fibres = torch.stack([angle.cos(), angle.sin(), 30 * ring], 1)
     streak = noise.octaves(fibres, 0.5, 0.06, "iris", 0.8)
     blend = ((ring - PUPIL) / (IRIS - PUPIL)).clamp(0, 1)[:, None]
     iris = torch.lerp(
         torch.tensor(colors.inner), torch.tensor(colors.middle), (2 * blend).clamp(max=1)
     )
     iris = iris * (1 + 0.25 * streak[:, None])
-    rim = ((ring - IRIS + 0.07) / 0.06).clamp(0, 1)[:, None]
+    rim = ((ring - IRIS + RIM) / RIM).clamp(0, 1)[:, None]
     iris = torch.lerp(iris, torch.tensor(colors.rim).expand_as(iris), rim)
-    sclera = _sclera(points, ring, noise)
-    outside = ((ring - IRIS) / 0.035 + 0.5).clamp(0, 1)[:, None]
+    sclera = _sclera(points, ring / radius, noise)
+    outside = ((ring - IRIS) / 0.0004 + 0.5).clamp(0, 1)[:, None]
     color = torch.lerp(iris, sclera, outside)
-    pupil = ((PUPIL - ring) / 0.03 + 0.5).clamp(0, 1)[:, None]
+    pupil = ((PUPIL - ring) / 0.0003 + 0.5).clamp(0, 1)[:, None]
     color = torch.lerp(color, torch.full_like(color, 0.006), pupil)
     return torch.where(front[:, None], color, sclera)
 

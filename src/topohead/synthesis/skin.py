@@ -237,9 +237,9 @@ def _freckles(
     if strength <= 0.02:
         return torch.zeros(len(p))
     where = (areas.cheeks + areas.nose + 0.35 * areas.t_zone).clamp(max=1)
-    size = 0.24 + 0.10 * noise.smooth(p, 0.006, "freckle-size")[:, 0]
-    spots = ((size - noise.cells(p, 0.0042, "freckles")) / 0.12).clamp(0, 1)
-    return 0.8 * strength * where * spots
+    size = 0.20 + 0.10 * noise.smooth(p, 0.006, "freckle-size")[:, 0]
+    spots = ((size - noise.cells(p, 0.0036, "freckles")) / 0.16).clamp(0, 1)
+    return 0.7 * strength * where * spots
 
 
 def _moles(canvas: _Canvas, strength: float, seed: int) -> Float[Tensor, " N"]:

@@ -21,7 +21,7 @@ class Strokes:
     widths: Float[Tensor, " N"]
 
 
-def brows(landmarks: Float[Tensor, "68 3"], seed: int, count: int = 380) -> Strokes:
+def brows(landmarks: Float[Tensor, "68 3"], seed: int, count: int = 560) -> Strokes:
     """Both brows: hairs rise at the inner end and lie along the brow at the outer one."""
     random = np.random.default_rng([seed, 41])
     marks = landmarks.double().numpy()
@@ -34,7 +34,7 @@ def brows(landmarks: Float[Tensor, "68 3"], seed: int, count: int = 380) -> Stro
         tangent = curve(along, 1)
         tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
         up = np.array([0.0, 1.0, 0.25]) - tangent * (tangent @ [0.0, 1.0, 0.25])[:, None]
-        half = thickness * 0.0042 * np.sqrt(np.clip(1.15 - along, 0, 1)) * (0.6 + along * 0.4)
+        half = thickness * 0.0048 * np.sqrt(np.clip(1.15 - along, 0, 1)) * (0.6 + along * 0.4)
         across = random.uniform(-1, 1, count)
         # the landmarks run along the brow's upper edge
         root = root + up * ((across - 0.35) * half)[:, None]
@@ -42,7 +42,7 @@ def brows(landmarks: Float[Tensor, "68 3"], seed: int, count: int = 380) -> Stro
         direction = tangent + lift[:, None] * up
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         length = random.uniform(0.0045, 0.008, count) * (1 - 0.35 * along)
-        _draw(points, widths, root, direction, -0.25 * up, length, 0.00008)
+        _draw(points, widths, root, direction, -0.25 * up, length, 0.00009)
     return Strokes(torch.tensor(np.concatenate(points)), torch.tensor(np.concatenate(widths)))
 
 
