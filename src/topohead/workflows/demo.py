@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Film a virtual performance, capture it from the pictures alone, and measure the result."""
+    """Film a virtual performance, capture it from pictures and landmarks, measure the result."""
 
     out: Path = Path("demo")
     """Folder for the take, the run and the pictures."""
@@ -66,7 +66,10 @@ def demo(config: DemoConfig) -> DemoResult:
             light="studio",
         )
     )
-    capture(CaptureConfig(source=take, out=run, texture_size=1024, textures="static"))
+    # no start mesh: the demo shows what pictures, calibration and a few landmarks give
+    capture(
+        CaptureConfig(source=take, out=run, no_start=True, texture_size=1024, textures="static")
+    )
     evaluation = evaluate(EvaluateConfig(run))
     finished = open_run(run)
     source = open_source(finished)
