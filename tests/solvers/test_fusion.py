@@ -142,6 +142,46 @@ def test_what_is_hidden_takes_no_colour_from_what_hides_it() -> None:
     assert psnr(texture.srgb, truth, skin & (texture.coverage > 1)) > 33
 
 
+def test_a_globe_takes_no_colour_from_the_lid_that_lies_on_it() -> None:
+    globe, inner = sphere(rows=40, columns=80)
+    lid_faces = globe.faces[(inner[globe.faces][..., 1] > 0.03).all(1)]
+    left, right = torch.tensor([0.5, 1.0]), torch.tensor([0.5, 0.0])
+    count = globe.vertex_count
+    lid_rows = globe.face_uv[(inner[globe.faces][..., 1] > 0.03).all(1)]
+    both = Topology(
+        2 * count,
+        torch.cat([globe.faces, lid_faces + count]),
+        torch.cat([globe.uv * left, globe.uv * left + right]),
+        torch.cat([globe.face_uv, lid_rows + len(globe.uv)]),
+        regions={"eyes": torch.arange(count)},
+    )
+    points = torch.cat([inner, 1.008 * inner])  # 0.8 mm above, within the tolerance of depth
+    truth = torch.full((SIZE, SIZE, 3), 0.8)
+    truth[:, SIZE // 2 :] = torch.tensor([0.8, 0.2, 0.1])
+    views = photograph(ring_of_cameras(points, SHARED_YAWS), both, points, truth)
+    texture = fuse_texture(views, both, points, SIZE, PLAIN)
+    inside = torch.from_numpy(texel_map(both, SIZE).inside)
+    eye = inside.clone()
+    eye[:, SIZE // 2 - 2 :] = False
+    lid = inside & (texture.coverage > 0)
+    lid[:, : SIZE // 2 + 2] = False
+    assert (texture.coverage > 0)[eye].float().mean() > 0.2
+    assert (texture.srgb - truth)[eye].abs().max() < 0.05
+    assert lid.sum() > 1000
+    assert (texture.srgb - truth)[lid].abs().max() < 0.05
+
+
+def test_the_line_between_closed_lips_stays_dark(scene) -> None:
+    topology, vertices, _, views, _ = scene
+    lips = torch.nonzero(vertices[:, 2] > 0.09)[:, 0]
+    lipped = replace(topology, regions={"lips": lips})
+    hidden = bake((vertices[:, 2:] > 0.085).float(), topology, SIZE)[..., 0] > 0
+    bare = fuse_texture(views, topology, vertices, SIZE, PLAIN, exclude=hidden)
+    texture = fuse_texture(views, lipped, vertices, SIZE, PLAIN, exclude=hidden)
+    inner = bake((vertices[:, 2:] > 0.095).float(), topology, SIZE, False)[..., 0] >= 0.999
+    assert texture.srgb[inner].mean() < 0.6 * bare.srgb[inner].mean()
+
+
 def test_planted_camera_colours_are_found(scene) -> None:
     topology, vertices, _, views, seen = scene
     generator = torch.Generator().manual_seed(1)
@@ -199,7 +239,7 @@ def test_a_blurred_view_loses_its_say(scene) -> None:
         blurred[index] = soft[0].permute(1, 2, 0)
     soft_views = replace(views, images=tuple(blurred))
     surface = make_surface(topology, vertices)
-    sights = make_sights(soft_views, topology, surface, 1e-4, SightConfig())
+    sights = make_sights(soft_views, surface, 1e-4, SightConfig())
     focal = [float(sight.camera[12] * sight.camera[13]) for sight in sights]
     say = [float(sight.camera[21]) / f for sight, f in zip(sights, focal, strict=True)]
     assert max(say[1], say[3]) < 0.25 * min(say[i] for i in (0, 2, 4, 5))

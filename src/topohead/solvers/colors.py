@@ -15,14 +15,13 @@ from torch import Tensor
 
 from topohead.core import Topology, Views
 from topohead.rendering.uv import texel_map
-from topohead.solvers.kernels.fusion import gather_colors, reject_outliers, surface_texels
+from topohead.solvers.kernels.fusion import gather_colors, reject_outliers
 from topohead.solvers.sightlines import (
     SKIN,
     SightConfig,
     make_sights,
     make_surface,
     texel_size,
-    triangle_parts,
 )
 
 UNKNOWNS = 14
@@ -117,20 +116,20 @@ def gather_shared(
     """Colours of the skin texels (of a size² map) that two views or more see, at most 20,000."""
     texels = texel_map(topology, size)
     surface = make_surface(topology, vertices)
-    sights = make_sights(views, topology, surface, texel_size(topology, vertices, size), config)
-    skin = np.where(triangle_parts(topology)[texels.triangle] == SKIN, texels.triangle, -1)
-    points, normals = surface_texels(
-        skin, 0, 0, texels.corners, surface.triangles, surface.vertices, surface.normals
-    )
-    weights = np.stack([sight.weights(points, normals, config) for sight in sights])
+    sights = make_sights(views, surface, texel_size(topology, vertices, size), config)
+    skin = np.where(surface.parts[texels.triangle] == SKIN, texels.triangle, np.int32(-1))
+    patch = surface.patch(texels, skin, 0, 0)
+    weights = np.stack([sight.weights(patch, surface, config) for sight in sights])
     colors = np.zeros((*weights.shape, 3), np.float32)
     radius = np.zeros(weights.shape, np.float32)
     same = CameraColors.identity(views.cameras.names)
     for index, sight in enumerate(sights):
         height, width = sight.image.shape[:2]
         packed = same.packed(views.cameras.names[index], (width, height))
-        gather_colors(sight.image, points, sight.camera, packed, weights[index], colors[index])
-        local = points @ sight.camera[:9].reshape(3, 3).T + sight.camera[9:12]
+        gather_colors(
+            sight.image, patch.points, sight.camera, packed, weights[index], colors[index]
+        )
+        local = patch.points @ sight.camera[:9].reshape(3, 3).T + sight.camera[9:12]
         pixel = local[..., :2] / np.maximum(local[..., 2:], 1e-6)
         pixel = pixel * sight.camera[12:14] + sight.camera[14:16] - packed[14:16]
         radius[index] = (pixel**2).sum(-1) * packed[16]

@@ -29,11 +29,11 @@ from topohead.solvers.kernels.fusion import (
     known_mean,
     pack_difference,
     reject_outliers,
-    surface_texels,
     weighted_mean,
 )
 from topohead.solvers.sharpening import back_project
 from topohead.solvers.sightlines import (
+    Patch,
     Sight,
     SightConfig,
     Surface,
@@ -218,7 +218,7 @@ def _gather(
     topology = texels.topology
     surface = make_surface(topology, vertices)
     side = texel_size(topology, vertices, texels.size)
-    sights = make_sights(views, topology, surface, side, config.sight)
+    sights = make_sights(views, surface, side, config.sight)
     corrections = [
         colors.packed(name, (sight.image.shape[1], sight.image.shape[0]))
         for name, sight in zip(views.cameras.names, sights, strict=True)
@@ -228,8 +228,8 @@ def _gather(
         triangle = np.where(exclude.numpy(), np.int32(-1), triangle)
     canvas = _Canvas.empty(texels.size)
     for tile in _tiles(triangle, len(sights), config):
-        points, normals = tile.surface(triangle, texels, surface)
-        gathered, weights = _look(sights, corrections, points, normals, config)
+        patch = surface.patch(texels, tile.cut(triangle, -1), tile.top - APRON, tile.left - APRON)
+        gathered, weights = _look(sights, corrections, patch, surface, config)
         tile.write(canvas, *_blend(gathered, weights, config))
     if config.back_projections:
         _complete(canvas, texels, None, config)
@@ -268,20 +268,6 @@ class _Tile:
         )
         return cut
 
-    def surface(
-        self, triangle: np.ndarray, texels: TexelMap, surface: Surface
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Points and normals of the window's texels."""
-        return surface_texels(
-            self.cut(triangle, -1),
-            self.top - APRON,
-            self.left - APRON,
-            texels.corners,
-            surface.triangles,
-            surface.vertices,
-            surface.normals,
-        )
-
     def write(
         self, canvas: _Canvas, color: np.ndarray, weight: np.ndarray, views: np.ndarray
     ) -> None:
@@ -312,22 +298,24 @@ def _tiles(triangle: np.ndarray, views: int, config: FusionConfig) -> Iterator[_
 def _look(
     sights: list[Sight],
     corrections: list[np.ndarray],
-    points: np.ndarray,
-    normals: np.ndarray,
+    patch: Patch,
+    surface: Surface,
     config: FusionConfig,
 ) -> tuple[Float32[np.ndarray, "C h w 3"], Float32[np.ndarray, "C h w"]]:
     """Colours and weights of a tile's texels in the views that see any of them."""
     looks = []
     for sight, correction in zip(sights, corrections, strict=True):
-        weights = sight.weights(points, normals, config.sight)
+        weights = sight.weights(patch, surface, config.sight)
         if weights.any():
             looks.append((sight, correction, weights))
-    shape = points.shape[:2]
+    shape = patch.triangle.shape
     colors = np.empty((len(looks), *shape, 3), np.float32)
     stacked = np.empty((len(looks), *shape), np.float32)
     for index, (sight, correction, weights) in enumerate(looks):
         stacked[index] = weights
-        gather_colors(sight.image, points, sight.camera, correction, stacked[index], colors[index])
+        gather_colors(
+            sight.image, patch.points, sight.camera, correction, stacked[index], colors[index]
+        )
     return colors, stacked
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from topohead.rendering.mesh_cpu import rasterize_projected
 from topohead.rendering.uv import TexelMap
-from topohead.solvers.kernels.fusion import gather_colors, surface_texels
+from topohead.solvers.kernels.fusion import gather_colors
 from topohead.solvers.kernels.sharpening import (
     accumulate_residual,
     smooth_texels,
@@ -56,16 +56,13 @@ def back_project(
         ]
         for top in range(0, texels.size, rows):
             strip = slice(top, min(top + rows, texels.size))
-            points, normals = surface_texels(
-                texels.triangle[strip], top, 0, texels.corners,
-                surface.triangles, surface.vertices, surface.normals,
-            )  # fmt: skip
-            total = np.zeros((*points.shape[:2], 4), np.float32)
-            found = np.empty(points.shape, np.float32)
+            patch = surface.patch(texels, texels.triangle[strip], top, 0)
+            total = np.zeros((*patch.triangle.shape, 4), np.float32)
+            found = np.empty(patch.points.shape, np.float32)
             for sight, residual in zip(sights, residuals, strict=True):
-                weights = sight.weights(points, normals, config)
+                weights = sight.weights(patch, surface, config)
                 if weights.any():
-                    gather_colors(residual, points, sight.camera, _SAME, weights, found)
+                    gather_colors(residual, patch.points, sight.camera, _SAME, weights, found)
                     accumulate_residual(found, weights, np.float32(LARGEST_RESIDUAL), total)
             seen = (total[..., 3] > 0) & (weight[strip] > 0)
             color[strip][seen] += total[seen, :3] / total[seen, 3:]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from torch import Tensor
 
 from topohead.core import InputError, Topology, Views
@@ -50,21 +50,23 @@ class Sight:
     image: Float32[np.ndarray, "H W 3"]
     camera: Float32[np.ndarray, " 22"]
     depth: Float32[np.ndarray, "h w"]
+    part: UInt8[np.ndarray, "h w"]
+    """`SKIN`, `EYES` or `MOUTH` that each pixel of the depth map shows; 255: none."""
     trust: Float32[np.ndarray, "h w"]
     """0 at occlusion edges, outside the mask and where no surface is seen; up to 1."""
 
     def weights(
-        self,
-        points: Float32[np.ndarray, "h w 3"],
-        normals: Float32[np.ndarray, "h w 3"],
-        config: SightConfig,
+        self, patch: "Patch", surface: "Surface", config: SightConfig
     ) -> Float32[np.ndarray, "h w"]:
         """How well this view sees each texel: cos⁴ × pixel density × focus × trust."""
         return gather_weights(
-            points,
-            normals,
+            patch.points,
+            patch.normals,
+            patch.triangle,
+            surface.parts,
             self.camera,
             self.depth,
+            self.part,
             self.trust,
             np.float32(config.minimum_cosine),
             np.float32(config.depth_tolerance),
@@ -75,11 +77,30 @@ class Sight:
 class Surface:
     """A posed mesh in the form that the texel loops read."""
 
-    triangles: np.ndarray
+    triangles: Int32[np.ndarray, "T 3"]
+    parts: UInt8[np.ndarray, " T"]
     vertices: Float32[np.ndarray, "V 3"]
     normals: Float32[np.ndarray, "V 3"]
     origin: Float[Tensor, " 3"]
     """Subtracted from the world, so that float32 keeps its precision far from the origin."""
+
+    def patch(
+        self, texels: TexelMap, triangle: Int32[np.ndarray, "h w"], top: int, left: int
+    ) -> "Patch":
+        """The texels of a window whose first texel is (`top`, `left`) of the texture."""
+        points, normals = surface_texels(
+            triangle, top, left, texels.corners, self.triangles, self.vertices, self.normals
+        )
+        return Patch(triangle, points, normals)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Triangles (−1: none), points and unit normals of a window of texels."""
+
+    triangle: Int32[np.ndarray, "h w"]
+    points: Float32[np.ndarray, "h w 3"]
+    normals: Float32[np.ndarray, "h w 3"]
 
 
 def make_surface(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Surface:
@@ -92,6 +113,7 @@ def make_surface(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Surface:
     normals = vertex_normals(exact, topology.triangles)
     return Surface(
         np.ascontiguousarray(topology.triangles.numpy(), np.int32),
+        triangle_parts(topology),
         np.ascontiguousarray((exact - origin).float().numpy()),
         np.ascontiguousarray(normals.float().numpy()),
         origin,
@@ -119,7 +141,6 @@ def texel_size(topology: Topology, vertices: Float[Tensor, "V 3"], size: int) ->
 
 def make_sights(
     views: Views,
-    topology: Topology,
     surface: Surface,
     texel: float,
     config: SightConfig,
@@ -129,10 +150,9 @@ def make_sights(
     An image whose pixels are smaller than a texel (`texel` metres) is resampled first, by area,
     so that fine skin does not alias into a coarse texture.
     """
-    parts = triangle_parts(topology)
-    posed = []
-    for index in range(len(views.cameras)):
-        posed.append(_make_sight(views, index, surface, parts, texel, config))
+    posed = [
+        _make_sight(views, index, surface, texel, config) for index in range(len(views.cameras))
+    ]
     focus = np.array([_sharpness(sight) for sight in posed])
     seen = np.isfinite(focus)
     if not seen.any():
@@ -167,7 +187,6 @@ def _make_sight(
     views: Views,
     index: int,
     surface: Surface,
-    parts: UInt8[np.ndarray, " T"],
     texel: float,
     config: SightConfig,
 ) -> Sight:
@@ -202,9 +221,10 @@ def _make_sight(
     depth, triangle = rasterize_projected(
         projected, surface.triangles, small[0], small[1], False, np.float64(1e-3)
     )
-    part = np.where(triangle >= 0, parts[triangle], 255).astype(np.uint8)
+    part = np.where(triangle >= 0, surface.parts[triangle], 255).astype(np.uint8)
     mask = None if views.masks is None else views.masks[index].numpy()
-    return Sight(image, camera, depth, _trust(depth, part, mask, pixel * width / small[0], config))
+    trust = _trust(depth, part, mask, pixel * width / small[0], config)
+    return Sight(image, camera, depth, part, trust)
 
 
 def _trust(
@@ -280,17 +300,12 @@ def view_count(
     """
     config = replace(config or SightConfig(), minimum_cosine=minimum_cosine)
     surface = make_surface(topology, vertices)
-    sights = make_sights(
-        views, topology, surface, texel_size(topology, vertices, texels.size), config
-    )
+    sights = make_sights(views, surface, texel_size(topology, vertices, texels.size), config)
     count = np.zeros(texels.triangle.shape, np.int32)
     rows = max(64, 2**22 // texels.size)
     for top in range(0, texels.size, rows):
         strip = slice(top, min(top + rows, texels.size))
-        points, normals = surface_texels(
-            texels.triangle[strip], top, 0, texels.corners,
-            surface.triangles, surface.vertices, surface.normals,
-        )  # fmt: skip
+        patch = surface.patch(texels, texels.triangle[strip], top, 0)
         for sight in sights:
-            count[strip] += sight.weights(points, normals, config) > 0
+            count[strip] += sight.weights(patch, surface, config) > 0
     return count

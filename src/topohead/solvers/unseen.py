@@ -231,6 +231,11 @@ def _spread(known: Float32[np.ndarray, "V 4"], topology: Topology) -> Float32[np
         sample = (part == value) & (hold > 0)
         if value != MOUTH and sample.any():
             default[value] = known[sample, :3].mean(0)
+    if "lips" in topology.regions:
+        # lips meet in the dark: without this the line of a closed mouth would vanish
+        hidden = topology.region_mask("lips").numpy() & (part == SKIN) & (hold == 0)
+        hold[hidden] = 1.0
+        known[hidden, :3] = PART_COLORS[MOUTH]
     faint = 1e-5
     system = (diags_array(degree + hold + faint) - adjacency).tocsc()
     right = hold[:, None] * known[:, :3] + faint * default[part]

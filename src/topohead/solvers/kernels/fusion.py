@@ -17,7 +17,7 @@ COSINE_POWER = 4
 
 @njit(parallel=True, cache=True)
 def surface_texels(triangle_map, top, left, corners, triangles, vertices, normals):
-    """Points and unit normals [h w 3] of the texels of one tile; normal zero outside islands."""
+    """Points and unit normals [h w 3] of the texels of one tile; zero outside islands."""
     height, width = triangle_map.shape
     points = np.zeros((height, width, 3), np.float32)
     directions = np.zeros((height, width, 3), np.float32)
@@ -111,17 +111,21 @@ def _bilinear(picture, u, v):
 
 
 @njit(cache=True, inline="always")
-def _visible_weight(point, normal, camera, depth, trust, minimum_cosine, tolerance):
-    """Weight, u, v of a surface point in a view; weight 0 where the view does not see it."""
+def _visible_weight(point, normal, part, camera, depth, part_map, trust, minimum_cosine, tolerance):
+    """How well a view sees a surface point; 0 where it does not.
+
+    What is seen at its pixel must be of its own part: a globe lies closer beneath its lid than
+    any useful tolerance of depth.
+    """
     zero = np.float32(0.0)
     vx, vy, vz = camera[18] - point[0], camera[19] - point[1], camera[20] - point[2]
     distance = math.sqrt(vx * vx + vy * vy + vz * vz) + np.float32(1e-20)
     cosine = (vx * normal[0] + vy * normal[1] + vz * normal[2]) / distance
     if cosine < minimum_cosine:
-        return zero, zero, zero
+        return zero
     z = camera[6] * point[0] + camera[7] * point[1] + camera[8] * point[2] + camera[11]
     if z <= zero:
-        return zero, zero, zero
+        return zero
     x = camera[0] * point[0] + camera[1] * point[1] + camera[2] * point[2] + camera[9]
     y = camera[3] * point[0] + camera[4] * point[1] + camera[5] * point[2] + camera[10]
     u = camera[12] * x / z + camera[14]
@@ -129,32 +133,55 @@ def _visible_weight(point, normal, camera, depth, trust, minimum_cosine, toleran
     small_u, small_v = u * camera[16], v * camera[17]
     trusted = _bilinear(trust, small_u, small_v)
     if trusted <= zero:
-        return zero, u, v
+        return zero
     # across one pixel of the depth map a slanted surface changes its depth by tan × pixel size
     slope = math.sqrt(max(np.float32(1.0) - cosine * cosine, zero)) / cosine
     pixel = z / (camera[12] * camera[16])
+    if part_map[int(small_v), int(small_u)] != part:
+        return zero
     nearest = depth[int(small_v), int(small_u)]
     if z > nearest + tolerance + pixel * slope:
-        return zero, u, v
+        return zero
     power = np.float32(1.0)
     for _ in range(COSINE_POWER):
         power *= cosine
-    return power * trusted * camera[21] / (z * z), u, v
+    return power * trusted * camera[21] / (z * z)
 
 
 @njit(parallel=True, cache=True)
-def gather_weights(points, normals, camera, depth, trust, minimum_cosine, tolerance):
-    """How well a view sees each texel, float32 [h w]; zero where it does not."""
+def gather_weights(
+    points,
+    normals,
+    triangle_map,
+    parts,
+    camera,
+    depth,
+    part_map,
+    trust,
+    minimum_cosine,
+    tolerance,
+):
+    """How well a view sees each texel, float32 [h w]; zero where it does not.
+
+    `parts` uint8 [T] names the part of each triangle, `part_map` the part that the view shows.
+    """
     height, width = points.shape[:2]
     weights = np.zeros((height, width), np.float32)
     for y in prange(height):
         for x in range(width):
-            n = normals[y, x]
-            if n[0] == 0 and n[1] == 0 and n[2] == 0:
-                continue
-            weights[y, x] = _visible_weight(
-                points[y, x], n, camera, depth, trust, minimum_cosine, tolerance
-            )[0]
+            t = triangle_map[y, x]
+            if t >= 0:
+                weights[y, x] = _visible_weight(
+                    points[y, x],
+                    normals[y, x],
+                    parts[t],
+                    camera,
+                    depth,
+                    part_map,
+                    trust,
+                    minimum_cosine,
+                    tolerance,
+                )
     return weights
 
 
