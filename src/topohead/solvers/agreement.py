@@ -30,7 +30,7 @@ class AgreementConfig:
     """Distance between surface samples."""
     cut: float = 2.5
     """A view this many times the noise off the others' colour counts a quarter."""
-    evidence: float = 0.15
+    evidence: float = 0.25
     """Share of the pixels that count as independent observations."""
     noise: float = 0.35
     """Feature noise assumed at first; learnt from residuals."""

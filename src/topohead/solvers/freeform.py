@@ -106,8 +106,9 @@ def carry_loose_parts(
     tree = KDTree(rest[main])
     for part in range(1, parts.max() + 1):
         own = np.flatnonzero(parts == part)
-        distance, near = tree.query(rest[own])
-        near = main[np.unique(near[np.argsort(distance)[: 4 * neighbours]])[:neighbours]]
+        distance, found = tree.query(rest[own])
+        nearest = np.asarray(found)[np.argsort(distance)[: 4 * neighbours]]
+        near = main[np.unique(nearest)[:neighbours]]
         if len(near) < 3:
             continue
         motion = rigid(torch.from_numpy(rest[near]), torch.from_numpy(vertices[near]))

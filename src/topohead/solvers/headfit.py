@@ -39,6 +39,8 @@ class HeadPriors:
     """Standard deviation of expression coefficients around zero."""
     gaze: float = 0.1
     """Of the eyeLook shapes: outlines and landmarks say next to nothing about gaze."""
+    asymmetry: float = 0.15
+    """Of the difference between the left and right half of an expression."""
 
 
 class HeadArrays:
@@ -89,6 +91,25 @@ def prior_precision(head: HeadArrays, priors: HeadPriors) -> Float[np.ndarray, "
         return 1 / deviations**2
 
 
+_PAIRS = tuple(
+    (index, ARKIT_52.index(name[: -len("Left")] + "Right"))
+    for index, name in enumerate(ARKIT_52)
+    if name.endswith("Left") and name not in ("jawLeft", "mouthLeft") and "eyeLook" not in name
+)
+"""Expressions that are the same on both sides of the face, by index."""
+
+
+def _symmetry(head: HeadArrays, priors: HeadPriors) -> Float[np.ndarray, "K K"]:
+    """Precision matrix of the differences between both sides' expressions."""
+    matrix = np.zeros((head.identity_count + 52,) * 2)
+    for pair in _PAIRS:
+        left, right = (head.identity_count + index for index in pair)
+        if head.live[left] and head.live[right]:
+            own = np.ix_([left, right], [left, right])
+            matrix[own] += np.array([[1, -1], [-1, 1]]) / priors.asymmetry**2
+    return matrix
+
+
 def fit_head(
     head: HeadArrays,
     state: HeadState,
@@ -127,6 +148,9 @@ def _step(head: HeadArrays, state: HeadState, evidence: Evidence, priors: HeadPr
     normal[np.arange(6), np.arange(6)] += 1e-9 * max(1.0, float(np.trace(normal)) / count)
     normal[np.arange(6, count), np.arange(6, count)] += precision[free]
     gradient[6:] += precision[free] * coefficients[free]
+    symmetry = _symmetry(head, priors)[np.ix_(free, free)]
+    normal[6:, 6:] += symmetry
+    gradient[6:] += symmetry @ coefficients[free]
 
     lower = np.full(count, -np.inf)
     upper = np.full(count, np.inf)
