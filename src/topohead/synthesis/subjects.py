@@ -48,7 +48,8 @@ class Subject:
     """A person: a head model's identity, a shape of its own besides, eyes, and fine relief.
 
     `rest` is the neutral control mesh in the head frame. `place` puts the head into the world in
-    the first frame. `relief` is the height of wrinkles and folds on the finer surface, metres.
+    the first frame. `finer` is the filmed surface's topology, its first vertices the tracked ones;
+    `relief` is the height of its wrinkles and folds, metres.
     """
 
     head: HeadModel
@@ -63,6 +64,11 @@ class Subject:
     @cached_property
     def _rest_stretch(self) -> Float[Tensor, " S"]:
         return _vertex_area(self.refinement @ self.rest, self.finer)
+
+    @cached_property
+    def blockers(self) -> Int[Tensor, "K 3"]:
+        """Triangles of the tracked topology that are filmed, and so throw shadows."""
+        return _without_shells(self.head.topology).triangles
 
     @cached_property
     def rim(self) -> Int[Tensor, "E 2"]:
@@ -129,11 +135,20 @@ def make_subject(
     rest = _reseat(rest, globes, head)
     # nobody asks the filmed surface for its mirror map, and it takes seconds
     finer, refinement = catmull_clark(replace(head.topology, mirror=None))
+    finer = _without_shells(finer)
     template = refinement @ head.template
     relief = _relief(noise, template, finer) * relief_mm / 1000
     return Subject(
         head, identity, rest, _placement(rest, generator), globes, finer, refinement, relief
     )
+
+
+def _without_shells(topology: Topology) -> Topology:
+    """Without the faces of transparent shells (tears, lashes) that some heads wrap around eyes."""
+    if "eye_shells" not in topology.regions:
+        return topology
+    shown = ~topology.region_mask("eye_shells")[topology.faces].all(1)
+    return replace(topology, faces=topology.faces[shown], face_uv=topology.face_uv[shown])
 
 
 def _find_globes(head: HeadModel, rest: Float[Tensor, "V 3"]) -> tuple[Globe, ...]:

@@ -64,7 +64,7 @@ class Take:
         """The head in one frame of a motion, and the light on it."""
         surfaces = self.subject.at(motion, frame)
         plug = neck_plug(self.subject, surfaces)
-        blockers = (surfaces.vertices, self.subject.head.topology.triangles)
+        blockers = (surfaces.vertices, self.subject.blockers)
         lit = render.light_head(self.subject.finer, surfaces.surface, blockers, plug, self.lighting)
         return surfaces, lit
 
@@ -257,8 +257,9 @@ def _visible(
     cameras = rig.cameras
     bent = render.bend(surfaces.vertices, cameras.world_to_camera[index], rig.distortion[index])
     size = cameras.size(index)
-    triangles = subject.head.topology.triangles
-    raster = rasterize(bent, triangles, torch.eye(4).double(), cameras.intrinsics[index], size)
+    raster = rasterize(
+        bent, subject.blockers, torch.eye(4).double(), cameras.intrinsics[index], size
+    )
     column, row = pixels.floor().long().unbind(1)
     inside = (column >= 0) & (row >= 0) & (column < size[0]) & (row < size[1])
     column, row = column.clamp(0, size[0] - 1), row.clamp(0, size[1] - 1)
