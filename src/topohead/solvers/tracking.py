@@ -59,8 +59,14 @@ class TrackConfig:
     """Steps between renewals of the depth maps."""
     solver_iterations: int = 40
     """Conjugate-gradient steps in a Gauss–Newton step."""
-    least_inliers: float = 0.25
-    """Mean robust weight of residuals under which a frame is called doubtful."""
+    jump_margin: float = 0.02
+    """How much better (mean robust weight) the pictures must fit a face that has jumped."""
+    watched: tuple[str, ...] = ("face", "lips", "eyelids", "nose", "brows")
+    """Regions whose agreement with the first frame is watched."""
+    agreement_noise: float = 0.12
+    """Feature noise under which that agreement is judged."""
+    least_agreement: float = 0.33
+    """Share of a region's agreement in the first frame under which a frame is called doubtful."""
     untracked: tuple[str, ...] = ("eyes", "mouth_interior")
     """Regions that move on their own and are carried by the model and the surface around them."""
 
@@ -69,9 +75,9 @@ class TrackConfig:
 class TrackState:
     """All that one frame hands to the next; float64.
 
-    `pose` and `last_pose` move the first frame's head about the reference's origin; `expression` holds coefficients of the
-    reference's basis relative to the first frame; `deviation` is the tracked shape less the model's
-    in the first frame's axes.
+    `pose` and `last_pose` move the first frame's head about the reference's origin; `expression`
+    holds coefficients of the reference's basis relative to the first frame; `deviation` is the
+    tracked shape less the model's in the first frame's axes.
     """
 
     pose: Float[Tensor, "4 4"]
@@ -96,6 +102,7 @@ class Reference:
     topology: Topology
     vertices: Float[Tensor, "V 3"]
     basis: Float[Tensor, "K V 3"]
+    neutral: Float[Tensor, " K"]
     origin: Float[Tensor, " 3"]
     samples: tuple[Samples, ...]
     colors: tuple[np.ndarray, ...]
@@ -103,6 +110,7 @@ class Reference:
     slots: tuple[np.ndarray, ...]
     graph: tuple[np.ndarray, np.ndarray]
     elasticity: Elasticity
+    agreement: dict[str, float]
 
 
 def make_reference(
@@ -110,10 +118,12 @@ def make_reference(
     first: Mesh,
     basis: Float[Tensor, "K V 3"],
     config: TrackConfig,
+    neutral: Float[Tensor, " K"] | None = None,
 ) -> Reference:
     """Learn what every sample looks like in the first frame.
 
-    `basis` holds expression displacements at the first frame's place and size (K may be 0).
+    `basis` holds expression displacements at the first frame's place and size (K may be 0);
+    `neutral` are the coefficients that bring the first frame's face to rest (default: it is).
     """
     topology = first.topology
     vertices = first.vertices.double()
@@ -143,10 +153,11 @@ def make_reference(
         colors.append(color)
         trusts.append(np.where(agreement > 0, config.trust, 0).astype(np.float32))
         slots.append(block_slots(subset.corners, *graph))
-    return Reference(
+    reference = Reference(
         topology,
         vertices,
         basis.double(),
+        torch.zeros(len(basis), dtype=torch.float64) if neutral is None else neutral.double(),
         origin,
         tuple(subsets),
         tuple(colors),
@@ -154,7 +165,10 @@ def make_reference(
         tuple(slots),
         graph,
         Elasticity(topology, vertices, config.elastic),
+        {},
     )
+    solve = _FrameSolve(views, levels, reference, config)
+    return replace(reference, agreement=solve.agreement(vertices))
 
 
 def track(
@@ -173,11 +187,18 @@ def advance(
     started = time.perf_counter()
     levels = feature_pyramid(views, reference.origin, config.features)
     solve = _FrameSolve(views, levels, reference, config)
-    guess = solve.best_of([_repeat(state), _continue(state)])
-    pose, expression = solve.pose_and_expression(guess, state.expression)
+    near = solve.best_of([state, _continued(state)])
+    found = solve.best_pose_and_expression(
+        [
+            _Guess(near.pose, near.expression, state.deviation, state.expression),
+            # the face may have jumped: ask the first frame's face and a face at rest as well
+            _Guess(state.pose, 0 * state.expression, 0 * state.deviation, None),
+            _Guess(state.pose, reference.neutral, 0 * state.deviation, None),
+        ]
+    )
+    pose, expression = found.pose, found.expression
     rest = _shape(reference, pose, expression, torch.zeros_like(state.deviation))
-    start = _shape(reference, pose, expression, state.deviation)
-    vertices = solve.free(rest, start)
+    vertices = solve.free(rest, _shape(reference, pose, expression, found.deviation))
     deviation = _unpose(vertices, pose, reference.origin) - (
         reference.vertices + torch.einsum("k,kvc->vc", expression, reference.basis)
     )
@@ -188,9 +209,19 @@ def advance(
         _world_motion(pose, reference.origin),
         torch.ones(len(views.cameras), 3),
         solve.residual,
-        solve.inliers < config.least_inliers,
+        solve.is_doubtful(vertices),
         time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """Where a frame's solution may begin; `tie` is the expression it should stay near, if any."""
+
+    pose: Float[Tensor, "4 4"]
+    expression: Float[Tensor, " K"]
+    deviation: Float[Tensor, "V 3"]
+    tie: Float[Tensor, " K"] | None
 
 
 class _FrameSolve:
@@ -201,7 +232,7 @@ class _FrameSolve:
     ) -> None:
         self.views, self.levels, self.reference, self.config = views, levels, reference, config
         self.noise = [config.noise] * len(levels)
-        self.residual, self.inliers = 0.0, 1.0
+        self.residual = 0.0
 
     def best_of(self, states: list[TrackState]) -> TrackState:
         """The prediction whose coarsest picture fits best."""
@@ -215,41 +246,66 @@ class _FrameSolve:
             costs.append(-weight)
         return states[int(np.argmin(costs))]
 
-    def pose_and_expression(
-        self, guess: TrackState, last: Float[Tensor, " K"]
-    ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " K"]]:
-        """Gauss–Newton on six pose parameters and the expression, coarse to fine."""
+    def best_pose_and_expression(self, guesses: list["_Guess"]) -> "_Guess":
+        """The guess that explains the pictures best once it has been solved on coarse levels."""
+        levels = [i for i in reversed(range(len(self.levels))) if self.config.coarse_iterations[i]]
+        coarse = [index for index in levels if index >= len(self.levels) - 2] or levels[:1]
+        solved = []
+        for guess in guesses:
+            found = guess
+            for index in coarse:
+                found = self._pose_and_expression(found, index)
+            solved.append((self._likeness(found, coarse[-1]), found))
+        print([round(x[0], 3) for x in solved])
+        best = max(solved, key=lambda pair: pair[0])
+        stays = solved[0][0] + self.config.jump_margin >= best[0]
+        found = solved[0][1] if stays else best[1]
+        for index in levels[len(coarse) :]:
+            found = self._pose_and_expression(found, index)
+        return found
+
+    def _pose_and_expression(self, guess: "_Guess", index: int) -> "_Guess":
+        """Gauss–Newton on six pose parameters and the expression at one level."""
         config, reference = self.config, self.reference
         pose, expression = guess.pose.clone(), guess.expression.clone()
-        predicted = last
         count = len(expression)
         # with expressions to choose from, last frame's error must not pose as this frame's shape
         carried = guess.deviation * (0.0 if count else 1.0)
-        for index in reversed(range(len(self.levels))):
-            samples = reference.samples[index].subset(8000)
-            rows = _sample_basis(reference.basis, samples)
-            depth = None
-            for step in range(config.coarse_iterations[index]):
-                vertices = _shape(reference, pose, expression, carried)
-                if step % config.visibility_period == 0:
-                    depth = self._depth(vertices, index)
-                blocks, gradients, stats = self._photometric(vertices, index, depth, 1.0, samples)
-                self._adapt(index, stats)
-                jacobian = _pose_jacobian(vertices - reference.origin, samples)
-                if count:
-                    turned = np.einsum("ab,skb->ska", pose[:3, :3].numpy(), rows)
-                    jacobian = np.concatenate([jacobian, turned.transpose(0, 2, 1)], 2)
-                matrix, vector = _reduce(blocks, gradients, jacobian)
-                matrix *= config.evidence
-                vector *= config.evidence
-                spread, pace = config.expression_spread**-2, config.expression_step**-2
-                matrix[6:, 6:] += np.eye(count) * (spread + pace)
-                vector[6:] += spread * expression.numpy() + pace * (expression - predicted).numpy()
-                matrix[range(6), range(6)] *= 1 + 1e-6
-                delta = torch.from_numpy(-np.linalg.solve(matrix, vector))
-                pose = _turn(pose, delta[:6], reference.origin)
-                expression = (expression + delta[6:]).clamp(-1.0, 1.5)
-        return pose, expression
+        samples = reference.samples[index].subset(8000)
+        rows = _sample_basis(reference.basis, samples)
+        spread = config.expression_spread**-2
+        pace = 0.0 if guess.tie is None else config.expression_step**-2
+        tie = np.zeros(count) if guess.tie is None else guess.tie.numpy()
+        depth = None
+        for step in range(config.coarse_iterations[index]):
+            vertices = _shape(reference, pose, expression, carried)
+            if step % config.visibility_period == 0:
+                depth = self._depth(vertices, index)
+            blocks, gradients, stats = self._photometric(vertices, index, depth, 1.0, samples)
+            self._adapt(index, stats)
+            jacobian = _pose_jacobian(vertices - reference.origin, samples)
+            if count:
+                turned = np.einsum("ab,skb->ska", pose[:3, :3].numpy(), rows)
+                jacobian = np.concatenate([jacobian, turned.transpose(0, 2, 1)], 2)
+            matrix, vector = _reduce(blocks, gradients, jacobian)
+            matrix *= config.evidence
+            vector *= config.evidence
+            matrix[6:, 6:] += np.eye(count) * (spread + pace)
+            vector[6:] += spread * expression.numpy() + pace * (expression.numpy() - tie)
+            matrix[range(6), range(6)] *= 1 + 1e-6
+            delta = torch.from_numpy(-np.linalg.solve(matrix, vector))
+            pose = _turn(pose, delta[:6], reference.origin)
+            expression = (expression + delta[6:]).clamp(-1.0, 1.5)
+        return replace(guess, pose=pose, expression=expression)
+
+    def _likeness(self, guess: "_Guess", index: int) -> float:
+        """Mean robust weight of what is seen, under the noise assumed before any was measured."""
+        measured, self.noise[index] = self.noise[index], self.config.noise
+        carried = guess.deviation * (0.0 if len(guess.expression) else 1.0)
+        vertices = _shape(self.reference, guess.pose, guess.expression, carried)
+        _, _, stats = self._photometric(vertices, index, self._depth(vertices, index), 1.0)
+        self.noise[index] = measured
+        return float(stats[:, 0] @ stats[:, 3] / max(float(stats[:, 0].sum()), 1e-12))
 
     def free(self, rest: Float[Tensor, "V 3"], start: Float[Tensor, "V 3"]) -> Float[Tensor, "V 3"]:
         """Gauss–Newton on all vertices about a rest shape, coarse to fine."""
@@ -301,6 +357,25 @@ class _FrameSolve:
                 vertices = vertices + move * np.minimum(1, limit / np.maximum(longest, 1e-12))
         return torch.from_numpy(vertices)
 
+    def agreement(self, vertices: Float[Tensor, "V 3"]) -> dict[str, float]:
+        """How well every watched region looks as in the first frame: mean robust weight, 0 to 1."""
+        config, reference = self.config, self.reference
+        self.noise[0] = config.agreement_noise
+        _, _, stats = self._photometric(vertices, 0, self._depth(vertices, 0), 1.0)
+        corners, found = reference.samples[0].corners, {}
+        for name in config.watched:
+            if name in reference.topology.regions:
+                own = reference.topology.region_mask(name).numpy()[corners].all(1)
+                weight = stats[own & (stats[:, 2] >= 2)]
+                if weight[:, 0].sum() > 0:
+                    found[name] = float(weight[:, 0] @ weight[:, 3] / weight[:, 0].sum())
+        return found
+
+    def is_doubtful(self, vertices: Float[Tensor, "V 3"]) -> bool:
+        """Whether a watched region no longer looks as it did, or is seen no more."""
+        now, least = self.agreement(vertices), self.config.least_agreement
+        return any(now.get(k, 0.0) < least * v for k, v in self.reference.agreement.items())
+
     def _photometric(
         self,
         vertices: torch.Tensor,
@@ -340,7 +415,7 @@ class _FrameSolve:
         weight = np.maximum(3 * stats[seen, 0] * stats[seen, 3], 1e-12)
         spread = float(np.sqrt(np.median(stats[seen, 1] / weight)))
         self.noise[index] = float(np.clip(self.noise[index] * spread, 0.05, 1.0))
-        self.residual, self.inliers = self.noise[index], float(stats[seen, 3].mean())
+        self.residual = self.noise[index]
 
 
 def _geometry(
@@ -418,11 +493,7 @@ def _turn(pose: torch.Tensor, delta: torch.Tensor, origin: torch.Tensor) -> torc
     return step @ pose
 
 
-def _repeat(state: TrackState) -> TrackState:
-    return state
-
-
-def _continue(state: TrackState) -> TrackState:
+def _continued(state: TrackState) -> TrackState:
     """The state one frame on, at the last frame's velocity."""
     motion = state.pose @ torch.linalg.inv(state.last_pose)
     expression = 2 * state.expression - state.last_expression

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from topohead.core import (
+    ARKIT_52,
     Capture,
     HeadModel,
     InputError,
@@ -66,11 +67,13 @@ class Head:
     """The first frame's mesh and how a face like it moves.
 
     `basis` [K V 3] are the expression displacements of the head model at this head's place and
-    size. `upright` moves the world to the head's y-up frame.
+    size, `expression` [K] how much of each the mesh shows. `upright` moves the world to the head's
+    y-up frame.
     """
 
     mesh: Mesh
     basis: Float[Tensor, "K V 3"]
+    expression: Float[Tensor, " K"]
     upright: Float[Tensor, "4 4"]
 
 
@@ -189,18 +192,19 @@ def first(run: RunFolder, take: Take, config: CaptureConfig) -> Head:
         write_obj(head.mesh, run.path / "first" / "start.obj")
         tensors = topology_tensors(head.mesh.topology) | {
             "vertices": head.mesh.vertices,
-            "basis": head.basis.contiguous(),
-            "upright": head.upright.contiguous(),
+            "basis": head.basis,
+            "expression": head.expression,
+            "upright": head.upright,
         }
         with run.write("first/head.safetensors") as path:
-            save_file({key: value.clone() for key, value in tensors.items()}, path)
+            save_file(_packed(tensors), path)
         regions = {k: v.tolist() for k, v in head.mesh.topology.regions.items()}
         run.write_json("regions.json", regions)
         run.append_metrics("first", seconds=time.perf_counter() - started, **facts)
         run.finish("first")
     stored = load_file(run.path / "first" / "head.safetensors")
     mesh = Mesh(topology_from(stored), stored["vertices"])
-    return Head(mesh, stored["basis"], stored["upright"])
+    return Head(mesh, stored["basis"], stored["expression"], stored["upright"])
 
 
 def _find_first(take: Take, config: CaptureConfig) -> tuple[Head, dict[str, float]]:
@@ -212,9 +216,9 @@ def _find_first(take: Take, config: CaptureConfig) -> tuple[Head, dict[str, floa
         landmarks = undistorted_landmarks(take.capture, frame, views.cameras)
         found = first_frame(views, model, landmarks, config=replace(settings, refine=True))
         pose = found.pose.double()
-        head = Head(
-            found.mesh, _turned(model.expression_basis, pose[:3, :3]), torch.linalg.inv(pose)
-        )
+        assert found.expression is not None, "the head model was fitted"
+        basis = _turned(model.expression_basis, pose[:3, :3])
+        head = Head(found.mesh, basis, found.expression, torch.linalg.inv(pose))
     else:
         start = read_mesh(take.start_path, config.units)
         check_mesh(start, take.start_path, uv_required=True)
@@ -236,7 +240,8 @@ def _recognised(mesh: Mesh) -> Head:
                 mirror=model.topology.mirror,
             )
             basis = _turned(model.expression_basis, pose[:3, :3])
-            return Head(Mesh(known, mesh.vertices), basis, torch.linalg.inv(pose))
+            # a start mesh is taken to be at rest
+            return Head(Mesh(known, mesh.vertices), basis, _at_rest(), torch.linalg.inv(pose))
     model: HeadModel = reference_head(0)
     bridge, fit = fit_bridge(model, mesh)
     log.info("start mesh bridged to the reference head, %.2f mm apart", fit.residual * 1e3)
@@ -247,7 +252,12 @@ def _recognised(mesh: Mesh) -> Head:
     basis = _turned(bridge.basis(model.expression_basis), similarity[:3, :3])
     # what lies beside the reference head (shoulders, lashes) has no expression to follow
     basis = basis * bridge.near[None, :, None]
-    return Head(Mesh(bridge.target, mesh.vertices), basis, torch.linalg.inv(pose))
+    expression = fit.expression.float()
+    return Head(Mesh(bridge.target, mesh.vertices), basis, expression, torch.linalg.inv(pose))
+
+
+def _at_rest() -> Float[Tensor, " K"]:
+    return torch.zeros(len(ARKIT_52))
 
 
 def _same_faces(a: Topology, b: Topology) -> bool:
@@ -276,7 +286,8 @@ def track_frames(run: RunFolder, take: Take, head: Head, config: CaptureConfig) 
         last = load_file(run.path / "frames" / frames[done - 1] / "state.safetensors")
     pictures = (take.views(frame, config.height) for frame in frames[done:])
     first_views = take.views(frames[0], config.height)
-    answers = follow(head.mesh, head.basis, first_views, pictures, last, config.seed)
+    start = tracking_state.Start(head.mesh, head.basis, -head.expression, first_views)
+    answers = follow(start, pictures, last, config.seed)
     for state, answer in progress(answers, "tracking", len(frames), done):
         _write_frame(run, head.mesh.topology, state, answer)
     run.finish("track")
@@ -303,7 +314,7 @@ def _write_frame(
         log.warning("frame %s is doubtful: few views agree with the first frame", answer.frame)
     common = {"vertices": answer.vertices, "pose": answer.pose, "gains": answer.gains}
     with run.write(f"frames/{answer.frame}/state.safetensors") as path:
-        save_file({k: v.clone() for k, v in (state | common).items()}, path)
+        save_file(_packed(state | common), path)
 
 
 # texture
@@ -391,6 +402,11 @@ def package(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> Ca
         sum(seconds) / max(len(seconds), 1),
         sequence,
     )
+
+
+def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no memory and have no holes, as safetensors wants them."""
+    return {k: v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
 
 
 def _spread(frames: Sequence[str], count: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float
@@ -12,52 +12,63 @@ from topohead.core import Mesh, TrackedFrame, Views
 from topohead.solvers import published, tracking
 
 State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a solver begins with: the first frame's mesh and pictures, and how the face may move.
+
+    `neutral` are the coefficients of `basis` that bring the first frame's face to rest.
+    """
+
+    mesh: Mesh
+    basis: Float[Tensor, "K V 3"]
+    neutral: Float[Tensor, " K"]
+    views: Views
+
+
 Follow = Callable[
-    [Mesh, Float[Tensor, "K V 3"], Views, Iterable[Views], Mapping[str, Tensor] | None, int],
+    [Start, Iterable[Views], Mapping[str, Tensor] | None, int],
     Iterator[tuple[State, TrackedFrame]],
 ]
 
 
 def follow_newton(
-    first: Mesh,
-    basis: Float[Tensor, "K V 3"],
-    first_views: Views,
+    start: Start,
     frames: Iterable[Views],
     last: Mapping[str, Tensor] | None,
     seed: int,
 ) -> Iterator[tuple[State, TrackedFrame]]:
     """Gauss–Newton; `last` is the state before the first of `frames`, None at the start."""
     config = tracking.TrackConfig()
-    reference = tracking.make_reference(first_views, first, basis, config)
+    reference = tracking.make_reference(start.views, start.mesh, start.basis, config, start.neutral)
     names = [field.name for field in fields(tracking.TrackState)]
     if last is None:
-        state = tracking.TrackState.first(first.topology.vertex_count, len(basis))
+        state = tracking.TrackState.first(start.mesh.topology.vertex_count, len(start.basis))
     else:
         state = tracking.TrackState(**{name: last[f"newton.{name}"] for name in names})
     for views in frames:
-        if views.frame == first_views.frame:
-            answer = _given(views, first)
+        if views.frame == start.views.frame:
+            answer = _given(views, start.mesh)
         else:
             state, answer = tracking.advance(views, reference, state, config)
         yield {f"newton.{name}": getattr(state, name) for name in names}, answer
 
 
 def follow_published(
-    first: Mesh,
-    basis: Float[Tensor, "K V 3"],
-    first_views: Views,
+    start: Start,
     frames: Iterable[Views],
     last: Mapping[str, Tensor] | None,
     seed: int,
 ) -> Iterator[tuple[State, TrackedFrame]]:
-    """The published method; it knows no head model, so the basis is not used."""
-    scene = published.make_scene(first, replace(published.PublishedConfig(), seed=seed))
+    """The published method; it knows no head model, so `basis` is not used."""
+    scene = published.make_scene(start.mesh, replace(published.PublishedConfig(), seed=seed))
     state = None if last is None else _published_state(last)
     for views in frames:
         if state is None:
             started = time.perf_counter()
             state = published.learn_first_frame(views, scene)
-            answer = _given(views, first, state.first_residual, time.perf_counter() - started)
+            answer = _given(views, start.mesh, state.first_residual, time.perf_counter() - started)
         else:
             state, answer = published.advance(views, scene, state)
         yield _published_tensors(state), answer
