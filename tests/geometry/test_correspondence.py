@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from topohead.core import Mesh, Topology
-from topohead.geometry.correspondence import closest_on_triangles, closest_points, interpolate
+from topohead.geometry.correspondence import TriangleTree, closest_points, interpolate
 
 
 def brute_force(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_agrees_with_brute_force_on_uneven_triangles(spread):
     corners[7, 2] = corners[7, 1]
     corners[8] = corners[8, :1]
     points = np.concatenate([random.normal(size=(300, 3)), 20 * random.normal(size=(50, 3))])
-    triangle, weights, distance = closest_on_triangles(points, corners)
+    triangle, weights, distance = TriangleTree(corners).closest(points)
     assert distance == pytest.approx(brute_force(points, corners), abs=1e-9)
     assert weights.min() >= -1e-12
     assert weights.sum(1) == pytest.approx(np.ones(len(points)))

@@ -11,6 +11,7 @@ from topohead.geometry.meshes import (
     cotangent_laplacian,
     face_normals,
     neighbour_rings,
+    outward_normals,
     triangle_areas,
     uniform_laplacian,
     vertex_normals,
@@ -45,6 +46,15 @@ def test_normals_and_area_of_a_sphere():
     assert torch.allclose(
         face_normals(vertices, topology.triangles).norm(dim=1), torch.ones(1).double()
     )
+
+
+def test_outward_normals_do_not_depend_on_winding():
+    topology, vertices = sphere(3)
+    for triangles in (topology.triangles, topology.triangles.flip(1)):
+        for part in (triangles, triangles[: len(triangles) // 3]):  # a cap is enough
+            normals = outward_normals(vertices, part)
+            used = part.unique()
+            assert (normals * vertices).sum(1)[used].min() > 0.5
 
 
 def test_cotangent_laplacian_is_twice_the_mean_curvature_normal():

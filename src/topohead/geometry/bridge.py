@@ -11,7 +11,7 @@ from torch import Tensor
 from topohead.core import HeadModel, Mesh, SurfacePoints, Topology
 from topohead.geometry.correspondence import FacingSurface, closest_points, interpolate
 from topohead.geometry.fitting import Fit, fit_model
-from topohead.geometry.meshes import boundary_edges, vertex_normals
+from topohead.geometry.meshes import boundary_edges, outward_normals, vertex_normals
 
 REACH = 0.010
 """A target vertex this far (metres) from the source surface is bound, but belongs to no region."""
@@ -19,24 +19,26 @@ REACH = 0.010
 
 @dataclass(frozen=True)
 class Bridge:
-    """Every vertex of `target` bound to the surface of `source`: point, then a step outward.
+    """Every vertex of `target` bound to the surface of `source`: a point, then a small step.
 
-    `points` are on the triangles of `source`, `offsets` are metres along its interpolated normals,
-    `near` marks vertices that lie on the source surface (within `REACH`, facing the same way)
-    rather than beside it, such as shoulders when the source ends at the neck.
+    `points` are on the triangles of `source`. `offsets` are metres in each point's own frame: along
+    its triangle's first edge, across, and along the interpolated normal; so the shape that was
+    bound comes back exactly, and offsets turn with the surface. `near` marks vertices that lie on
+    the source surface (within `REACH`, facing the same way) rather than beside it, such as
+    shoulders when the source ends at the neck.
     """
 
     source: Topology
     target: Topology
     points: SurfacePoints
-    offsets: Float[Tensor, " V"]
+    offsets: Float[Tensor, "V 3"]
     near: Bool[Tensor, " V"]
 
     def vertices(self, source_vertices: Float[Tensor, "V0 3"]) -> Float[Tensor, "V 3"]:
         """The target topology in the shape of the given source vertices, metres."""
-        normals = vertex_normals(source_vertices, self.source.triangles)
-        outward = torch.nn.functional.normalize(self.values(normals), dim=-1)
-        return self.values(source_vertices) + self.offsets.to(outward)[:, None] * outward
+        frames = _frames(self.source, self.points, source_vertices)
+        step = (frames * self.offsets.to(frames)[:, None]).sum(-1)
+        return self.values(source_vertices) + step
 
     def values(self, source_values: Float[Tensor, "V0 K"]) -> Float[Tensor, "V K"]:
         """Vertex fields (stiffness, colours, deltas of one shape) at the target's vertices."""
@@ -52,22 +54,34 @@ class Bridge:
         return (self.values(mask)[:, 0] >= 0.5) & self.near
 
 
-def bind(source: Mesh, target: Mesh) -> Bridge:
+def bind(source: Mesh, target: Mesh, reach: float = REACH) -> Bridge:
     """Bind a mesh to a source of the same shape and place, by closest points that face alike.
 
     The returned target topology gains the source's regions, landmarks and mirror map where it has
-    none of its own. Meshes that differ in shape need `fit_bridge`.
+    none of its own. Meshes that differ in shape need `fit_bridge`. `reach` is in the meshes' units.
     """
-    normals = vertex_normals(target.vertices, target.topology.triangles)
+    normals = outward_normals(target.vertices, target.topology.triangles)
     own = vertex_normals(source.vertices, source.topology.triangles)
     points, distance, facing = FacingSurface(source, own).closest(target.vertices, normals)
-    outward = interpolate(points, source.topology.triangles, own)
-    outward = torch.nn.functional.normalize(outward, dim=-1)
+    frames = _frames(source.topology, points, source.vertices)
     foot = interpolate(points, source.topology.triangles, source.vertices)
-    offsets = ((target.vertices - foot) * outward).sum(-1)
-    near = facing & (distance <= REACH)
+    offsets = (frames * (target.vertices - foot)[..., None]).sum(1)
+    near = facing & (distance <= reach)
     bridge = Bridge(source.topology, target.topology, points, offsets, near)
     return replace(bridge, target=_enriched(bridge, source, target))
+
+
+def _frames(
+    topology: Topology, points: SurfacePoints, vertices: Float[Tensor, "V 3"]
+) -> Float[Tensor, "N 3 3"]:
+    """Orthonormal columns at surface points: along the first edge, across, outward."""
+    corners = topology.triangles[points.triangles]
+    normal = interpolate(points, topology.triangles, vertex_normals(vertices, topology.triangles))
+    normal = torch.nn.functional.normalize(normal, dim=-1)
+    edge = vertices[corners[:, 1]] - vertices[corners[:, 0]]
+    along = edge - (edge * normal).sum(-1, keepdim=True) * normal
+    along = torch.nn.functional.normalize(along, dim=-1)
+    return torch.stack([along, torch.linalg.cross(normal, along), normal], -1)
 
 
 def fit_bridge(
@@ -81,7 +95,9 @@ def fit_bridge(
     """
     landmarks = landmarks or mesh.topology.landmarks.get("ibug68")
     fit = fit_model(model, mesh, landmarks)
-    return bind(Mesh(model.topology, fit.vertices.to(mesh.vertices)), mesh), fit
+    size = float(torch.linalg.det(fit.model_to_mesh[:3, :3]) ** (1 / 3))
+    placed = Mesh(model.topology, fit.vertices.to(mesh.vertices))
+    return bind(placed, mesh, REACH * size), fit
 
 
 def _enriched(bridge: Bridge, source: Mesh, target: Mesh) -> Topology:
@@ -118,6 +134,7 @@ def _mirror(bridge: Bridge, source: Mesh) -> Tensor | None:
     there = bridge.values(source.vertices[opposite])
     # The normal step sideways tells sheets apart that lie close, as lips and lids do.
     normals = vertex_normals(source.vertices, source.topology.triangles)
-    here = torch.cat([here, 0.01 * bridge.values(normals)], 1)
-    there = torch.cat([there, 0.01 * bridge.values(normals[opposite])], 1)
+    span = 0.05 * float((source.vertices.amax(0) - source.vertices.amin(0)).max())
+    here = torch.cat([here, span * bridge.values(normals)], 1)
+    there = torch.cat([there, span * bridge.values(normals[opposite])], 1)
     return torch.from_numpy(np.asarray(KDTree(here.numpy()).query(there.numpy())[1]))

@@ -27,18 +27,55 @@ def closest_points(
 ) -> tuple[SurfacePoints, Float[Tensor, " N"]]:
     """The nearest surface point of each query and its distance in metres; exact.
 
+    Many calls on one mesh are quicker through one `FacingSurface` or `TriangleTree`.
+    """
+    tree = TriangleTree(mesh.vertices.detach().double().numpy()[mesh.topology.triangles.numpy()])
+    return _as_points(tree.closest(points.detach().double().numpy()), points.dtype)
+
+
+def _as_points(
+    found: tuple[np.ndarray, np.ndarray, np.ndarray], dtype: torch.dtype
+) -> tuple[SurfacePoints, Tensor]:
+    triangle, weights, distance = (torch.from_numpy(part) for part in found)
+    return SurfacePoints(triangle, weights.to(dtype)), distance.to(dtype)
+
+
+class TriangleTree:
+    """Triangles [T 3 3] asked for closest points; exact.
+
     Triangles are sorted by size into classes, each with a KD-tree over its centroids. A triangle of
     circumscribed radius r can only win when its centroid is nearer than best + r, so each class is
     asked for ever more neighbours until the bound excludes the rest.
     """
-    triangles = mesh.topology.triangles
-    corners = mesh.vertices.detach().double().numpy()[triangles.numpy()]
-    triangle, barycentric, distance = closest_on_triangles(
-        points.detach().double().numpy(), corners
-    )
-    dtype = points.dtype
-    found = SurfacePoints(torch.from_numpy(triangle), torch.from_numpy(barycentric).to(dtype))
-    return found, torch.from_numpy(distance).to(dtype)
+
+    def __init__(self, corners: np.ndarray) -> None:
+        if not len(corners):
+            raise ValueError("closest points need a mesh with at least one triangle")
+        self.corners = corners
+        self.classes = list(_size_classes(corners))
+
+    def closest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For points [N 3]: triangle [N], barycentrics [N 3], distance [N]."""
+        count = len(points)
+        best_square = np.full(count, np.inf)
+        best = np.zeros(count, dtype=np.int64)
+        weights = np.zeros((count, 3))
+        for members, tree, radius in self.classes:
+            pending = np.arange(count)
+            neighbours = min(8, len(members))
+            while len(pending):
+                reach = np.sqrt(best_square[pending]) + radius
+                distance, index = tree.query(points[pending], k=neighbours)
+                distance = distance.reshape(len(pending), -1)
+                row, column = np.nonzero(distance <= reach[:, None])
+                chosen = members[index.reshape(len(pending), -1)[row, column]]
+                _improve(points, self.corners, pending[row], chosen, best_square, best, weights)
+                reach = np.sqrt(best_square[pending]) + radius
+                pending = pending[distance[:, -1] < reach]
+                if neighbours == len(members):
+                    break
+                neighbours = min(neighbours * 4, len(members))
+        return best, weights, np.sqrt(best_square)
 
 
 class FacingSurface:
@@ -50,7 +87,8 @@ class FacingSurface:
     def __init__(self, mesh: Mesh, normals: Float[Tensor, "V 3"], agreement: float = 0.3) -> None:
         self.mesh, self.normals, self.agreement = mesh, normals, agreement
         self.corners = mesh.vertices.detach().double().numpy()[mesh.topology.triangles.numpy()]
-        self.tree = KDTree(self.corners.mean(1))
+        self.triangles = TriangleTree(self.corners)
+        self.centroids = KDTree(self.corners.mean(1))
 
     def closest(
         self, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"], candidates: int = 48
@@ -60,12 +98,13 @@ class FacingSurface:
         Where the exact closest point faces away, the nearest of the `candidates` closest triangles
         that faces alike is taken; where there is none, the closest point stays.
         """
-        found, distance = closest_points(points, self.mesh)
+        exact = self.triangles.closest(points.detach().double().numpy())
+        found, distance = _as_points(exact, points.dtype)
         facing = self._agrees(found, normals)
         astray = (~facing).nonzero()[:, 0]
         if len(astray):
             query = points[astray].detach().double().numpy()
-            near = self.tree.query(query, k=min(candidates, len(self.corners)))[1]
+            near = self.centroids.query(query, k=min(candidates, len(self.corners)))[1]
             near = near.reshape(len(query), -1)
             weights = _closest_barycentrics(
                 np.repeat(query, near.shape[1], 0), self.corners[near.reshape(-1)]
@@ -92,35 +131,6 @@ class FacingSurface:
         here = interpolate(points, self.mesh.topology.triangles, self.normals)
         cosine = torch.nn.functional.cosine_similarity(here, normals.to(here), dim=-1)
         return cosine > self.agreement
-
-
-def closest_on_triangles(
-    points: np.ndarray, corners: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`closest_points` for numpy: points [N 3], corners [T 3 3] -> triangle, weights, distance."""
-    if not len(corners):
-        raise ValueError("closest points need a mesh with at least one triangle")
-    count = len(points)
-    best_square = np.full(count, np.inf)
-    best = np.zeros(count, dtype=np.int64)
-    weights = np.zeros((count, 3))
-    for members, tree, radius in _size_classes(corners):
-        pending = np.arange(count)
-        neighbours = min(8, len(members))
-        while len(pending):
-            reach = np.sqrt(best_square[pending]) + radius
-            distance, index = tree.query(points[pending], k=neighbours)
-            distance, index = distance.reshape(len(pending), -1), index.reshape(len(pending), -1)
-            candidate = distance <= reach[:, None]
-            row, column = np.nonzero(candidate)
-            _improve(points, corners, pending[row], members[index[row, column]],
-                     best_square, best, weights)  # fmt: skip
-            reach = np.sqrt(best_square[pending]) + radius
-            pending = pending[distance[:, -1] < reach]
-            if neighbours == len(members):
-                break
-            neighbours = min(neighbours * 4, len(members))
-    return best, weights, np.sqrt(best_square)
 
 
 def _size_classes(corners: np.ndarray) -> Iterator[tuple[np.ndarray, KDTree, float]]:

@@ -17,6 +17,7 @@ from topohead.geometry.correspondence import FacingSurface, interpolate
 from topohead.geometry.meshes import (
     boundary_edges,
     connected_parts,
+    outward_normals,
     uniform_laplacian,
     vertex_normals,
 )
@@ -27,6 +28,8 @@ SURFACE_SHARE = 400.0
 """So many independent measurements the whole surface counts as, against the model's prior."""
 EXPRESSION_SPREAD = 0.15
 """Prior standard deviation of expression coefficients."""
+SCALE_SPREAD = 0.03
+"""Prior standard deviation of the logarithm of scale around the start's."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,14 @@ class _Problem:
         self.identity_count = len(model.identity_basis)
         self.vertices = mesh.vertices.double()
         self.triangles = mesh.topology.triangles
-        self.normals = vertex_normals(self.vertices, self.triangles)
+        self.normals = outward_normals(self.vertices, self.triangles)
         self.surface = FacingSurface(Mesh(mesh.topology, self.vertices), self.normals)
         self.rim = torch.zeros(len(self.vertices)).double()
         self.rim[boundary_edges(mesh.topology).flatten()] = 1
         self.face = _members(self.topology, "face")
         self.skin = _members(self.topology, "face", "ears", "scalp", "neck")
         self.own = self.topology.landmarks["ibug68"]
+        self.start_size = 1.0
         self.marks = None
         if landmarks is not None:
             self.marks = interpolate(landmarks, self.triangles, self.vertices)
@@ -132,33 +136,58 @@ class _Problem:
         own = interpolate(self.own, self.topology.triangles, self.template)
         if self.marks is not None:
             inner = slice(17, 68)  # the outline slides with the view and is left out
-            return alignment.rigid(own[inner], self.marks[inner], scale=True)
-        poses = [self._search(yaw * math.pi / 4) for yaw in range(8)]
-        return min(poses, key=self._misfit)
+            pose = alignment.rigid(own[inner], self.marks[inner], scale=True)
+        else:
+            poses = [self._search(yaw * math.pi / 4) for yaw in range(8)]
+            pose = min(poses, key=self._misfit)
+        self.start_size = _scale(pose)
+        return pose
 
     def _search(self, yaw: float) -> Float[Tensor, "4 4"]:
-        sample = self.face[:: max(1, len(self.face) // 400)]
+        sample = self.skin[:: max(1, len(self.skin) // 500)]
         pose = torch.eye(4).double()
         turn = [[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]]
         size = self._size()
         pose[:3, :3] = size * torch.tensor(turn).double()
-        pose[:3, 3] = self._crown() - alignment.apply(pose, _crown(self.template, 0.2)[None])[0]
-        for reach in (0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.03, 0.03, 0.03, 0.03):
-            hits = self.hits(alignment.apply(pose, self.template), sample, reach * size)
-            if len(hits.vertices) < 20:
-                break
-            here = alignment.apply(pose, self.template[hits.vertices])
-            pose = alignment.rigid(here, hits.points, hits.weights) @ pose
+        own, goal = self._anchors()
+        pose[:3, 3] = goal - alignment.apply(pose, own[None])[0]
+        for reach in (0.1,) * 6 + (0.05,) * 6 + (0.03,) * 4:
+            pose = self._rigid_step(pose, sample, reach * size)
         return pose
+
+    def _rigid_step(self, pose: Tensor, sample: Tensor, reach: float) -> Float[Tensor, "4 4"]:
+        """One step of rotation and translation against the tangent planes of the hits.
+
+        Point-to-plane: a head is so round that point-to-point creeps around it.
+        """
+        hits = self.hits(alignment.apply(pose, self.template), sample, reach)
+        if len(hits.vertices) < 20:
+            return pose
+        back = torch.linalg.inv(pose)
+        here = self.template[hits.vertices]
+        gap = alignment.apply(back, hits.points) - here
+        normals = torch.nn.functional.normalize(hits.normals @ back[:3, :3].T, dim=-1)
+        rows = self._jacobian(here, here.new_zeros(len(here), 3, 0))[:, :, :6]
+        weight = hits.weights.sqrt()
+        matrix = weight[:, None] * (normals[:, :, None] * rows).sum(1)
+        damping = 1e-3 * len(here) * torch.diag(torch.tensor([1e-2] * 3 + [1.0] * 3).double())
+        right = matrix.T @ (weight * (normals * gap).sum(1))
+        step = torch.linalg.solve(matrix.T @ matrix + damping, right)
+        return pose @ _similarity(torch.cat([step, step.new_zeros(1)]))
 
     def _size(self) -> float:
         """1 for a mesh in metres; otherwise the ratio of heights, to bring other units near."""
         height = float((self.vertices.amax(0) - self.vertices.amin(0))[1])
         own = float((self.template.amax(0) - self.template.amin(0))[1])
-        return 1.0 if 0.6 < height / own < 3 else height / own
+        return 1.0 if 0.35 < height / own < 3 else height / own
 
-    def _crown(self) -> Float[Tensor, " 3"]:
-        return _crown(self.vertices, 0.2 * self._size())
+    def _anchors(self) -> tuple[Tensor, Tensor]:
+        """Points of the model and of the mesh to start from: crowns, or middles for a mere face."""
+        size = self._size()
+        height = float((self.vertices.amax(0) - self.vertices.amin(0))[1])
+        if height > 0.2 * size:
+            return _crown(self.template, 0.2), _crown(self.vertices, 0.2 * size)
+        return _middle(self.template[self.face]), _middle(self.vertices)
 
     def _misfit(self, pose: Tensor) -> float:
         sample = self.face[:: max(1, len(self.face) // 1000)]
@@ -170,7 +199,7 @@ class _Problem:
         self, pose: Tensor, coefficients: Tensor, reach: float
     ) -> tuple[Tensor, Tensor]:
         """One Gauss–Newton step on similarity, identity and expression, in the head frame."""
-        size = float(torch.linalg.det(pose[:3, :3]) ** (1 / 3))
+        size = _scale(pose)
         back = torch.linalg.inv(pose)
         shape = self.shape(coefficients)
         sample = self.face[:: max(1, len(self.face) // 2500)]
@@ -185,6 +214,11 @@ class _Problem:
         ]
         if self.marks is not None:
             systems.append(self._landmark_rows(self.marks, back, shape))
+        # Without it, a partial scan shrinks the head onto any smooth patch.
+        drift = math.log(size / self.start_size)
+        hold = torch.zeros(1, rows.shape[2]).double()
+        hold[0, 6] = 1 / SCALE_SPREAD
+        systems.append((hold, torch.tensor([-drift / SCALE_SPREAD]).double()))
         prior = torch.zeros(len(self.spread), rows.shape[2]).double()
         prior[:, 7:] = torch.diag(1 / self.spread)
         systems.append((prior, -coefficients / self.spread))
@@ -218,7 +252,7 @@ class _Problem:
 
     def improve_shape(self, pose: Tensor, shape: Tensor, stiffness: float, reach: float) -> Tensor:
         """The shape in the head frame moved towards the mesh by a smooth displacement."""
-        size = float(torch.linalg.det(pose[:3, :3]) ** (1 / 3))
+        size = _scale(pose)
         back = torch.linalg.inv(pose)
         hits = self.hits(alignment.apply(pose, shape), self.skin, reach * size)
         weight = torch.zeros(len(shape)).double()
@@ -239,12 +273,19 @@ def _members(topology: Topology, *names: str) -> Int[Tensor, " N"]:
     return topology.region_mask(*names).nonzero()[:, 0]
 
 
+def _scale(pose: Tensor) -> float:
+    return float(torch.linalg.det(pose[:3, :3]) ** (1 / 3))
+
+
 def _crown(vertices: Tensor, depth: float) -> Float[Tensor, " 3"]:
     """Top of the head: middle of what lies within `depth` of the highest vertex, at full height."""
     top = vertices[:, 1].max()
-    upper = vertices[vertices[:, 1] > top - depth]
-    middle = (upper.amin(0) + upper.amax(0)) / 2
+    middle = _middle(vertices[vertices[:, 1] > top - depth])
     return torch.stack([middle[0], top, middle[2]])
+
+
+def _middle(vertices: Tensor) -> Float[Tensor, " 3"]:
+    return (vertices.amin(0) + vertices.amax(0)) / 2
 
 
 def _similarity(step: Float[Tensor, " 7"]) -> Float[Tensor, "4 4"]:

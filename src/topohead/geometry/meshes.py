@@ -32,6 +32,21 @@ def vertex_normals(
     return torch.nn.functional.normalize(normals, dim=-1, eps=1e-30)
 
 
+def outward_normals(
+    vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]
+) -> Float[Tensor, "V 3"]:
+    """`vertex_normals`, turned over when the faces as a whole are wound clockwise from outside.
+
+    Decided by whether they point away from the middle: right for heads, faces cut out of them, and
+    anything else that is bulged rather than hollow.
+    """
+    normals = vertex_normals(vertices, triangles)
+    area = _area_vectors(vertices, triangles)
+    centre = vertices[triangles].mean(1)
+    middle = (area.norm(dim=1, keepdim=True) * centre).sum(0) / area.norm(dim=1).sum()
+    return normals if ((centre - middle) * area).sum() >= 0 else -normals
+
+
 def boundary_edges(topology: Topology) -> Int[Tensor, "E 2"]:
     """Edges with a face on one side only, in the direction in which that face runs."""
     directed = face_edges(topology.faces)[0]

@@ -72,7 +72,7 @@ def as_index(mask: Bool[Tensor, " V"]) -> Int[Tensor, " N"]:
     return mask.nonzero()[:, 0]
 
 
-def as_mask(topology: Topology, *indices: Int[Tensor, " N"]) -> Bool[Tensor, " V"]:
+def as_mask(topology: Topology, *indices: Int[Tensor, " _"]) -> Bool[Tensor, " V"]:
     """Which vertices any of the index sets names."""
     mask = torch.zeros(topology.vertex_count, dtype=torch.bool)
     for index in indices:

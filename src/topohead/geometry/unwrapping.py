@@ -58,10 +58,12 @@ def relax(
     turning over (Smith and Schaefer 2015), so islands stay free of folds; holes are plugged while
     it runs, so that lips and lids do not slide over each other. In metres × density.
     """
-    corners = topology.triangle_uv.numpy()
-    rest, area = _rest_shapes(topology, vertices, density)
+    face, place = _both_splits(topology)
+    corners = topology.face_uv.numpy()[face[:, None], place]
+    triangles = topology.faces.numpy()[face[:, None], place]
+    rest, area = _rest_shapes(vertices.double().numpy()[triangles], density.double().numpy()[face])
     uv = topology.uv.double().numpy().copy()
-    label = islands(topology)[topology.triangle_face].numpy()
+    label = islands(topology).numpy()[face]
     for k in range(label.max() + 1):
         flat = _jacobians(uv, corners[label == k], rest[label == k])
         if (np.linalg.det(flat) <= 0).any():
@@ -182,12 +184,21 @@ def _quarter(turns: int) -> Tensor:
 # The symmetric Dirichlet energy
 
 
-def _rest_shapes(
-    topology: Topology, vertices: Tensor, density: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse edge matrices of triangles laid flat [T 2 2], and their areas; lengths × density."""
-    scale = density[topology.triangle_face].double().numpy()
-    corner = vertices.double().numpy()[topology.triangles.numpy()]
+def _both_splits(topology: Topology) -> tuple[np.ndarray, np.ndarray]:
+    """Face [T] and its corners [T 3] of the triangles of both ways to split every quad.
+
+    Where all four keep their orientation the quad stays convex, and so do those it is split into.
+    """
+    quad = topology.is_quad.numpy()
+    face, place = [np.arange(len(quad))], [np.tile([0, 1, 2], (len(quad), 1))]
+    for corners in ([0, 2, 3], [1, 2, 3], [1, 3, 0]):
+        face.append(np.flatnonzero(quad))
+        place.append(np.tile(corners, (int(quad.sum()), 1)))
+    return np.concatenate(face), np.concatenate(place)
+
+
+def _rest_shapes(corner: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse edge matrices of triangles [T 3 3] laid flat [T 2 2], and areas; lengths × scale."""
     first, second = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
     length = np.maximum(np.linalg.norm(first, axis=1), 1e-9)
     along = (first * second).sum(1) / length
