@@ -97,7 +97,7 @@ def test_fit_recovers_a_planted_head_in_another_place(coarse):
 
 
 def test_a_face_cut_out_of_a_scan_is_found(shared_data, coarse):
-    """Looks along (0.81, 0, −0.59), no back of the head, faces wound clockwise: as its notes say."""
+    """It looks along (0.81, 0, −0.59), has no back, and its faces are wound clockwise."""
     scan = read_mesh(shared_data / "scans" / "vtk-fran" / "scan.obj")
     bridge, fit = fit_bridge(coarse, scan)
     linear = fit.model_to_mesh[:3, :3]
