@@ -12,9 +12,10 @@ from torch import Tensor
 from topohead.core import HeadModel, InputError, Rig
 from topohead.geometry.cameras import project_through_lens
 from topohead.io.expressions import read_live_link
-from topohead.rendering.mesh import rasterize
+from topohead.rendering.mesh import interpolate, rasterize, rasterize_uv
 from topohead.synthesis import performances, render, rigs, skin, subjects
 from topohead.synthesis.lights import Lighting
+from topohead.synthesis.noise import Noise
 from topohead.synthesis.performances import Motion
 from topohead.synthesis.props import neck_plug
 from topohead.synthesis.render import LitHead, Materials
@@ -147,7 +148,7 @@ def _framing(subject: Subject) -> tuple[Float[Tensor, "3"], float]:
 
 def film(take: Take, frame: int) -> Iterator[Picture]:
     """The pictures of one frame, camera by camera; each depends on seed, frame and camera only."""
-    instants = [lit for _, lit in (_instants(take, frame))]
+    instants = [lit for _, lit in _instants(take, frame)]
     rig = take.rig.exact
     for index, name in enumerate(rig.cameras.names):
         views = [
@@ -270,16 +271,12 @@ def start_noise(
     take: Take, vertices: Float[Tensor, "V 3"], millimetres: float
 ) -> Float[Tensor, "V 3"]:
     """The vertices off by a smooth random field of that rms: a scan registered a little wrongly."""
-    from topohead.synthesis.noise import Noise  # noqa: PLC0415
-
     field = Noise(take.seed + 1000).smooth(vertices, 0.04, "start", 3)
     return vertices + field * (millimetres / 1000 / field.norm(dim=1).square().mean().sqrt())
 
 
 def lit_texture(take: Take, lit: LitHead) -> Float[Tensor, "S S 3"]:
     """Linear diffuse light that each texel sends out, without gloss, in the topology's UVs."""
-    from topohead.rendering.mesh import interpolate, rasterize_uv  # noqa: PLC0415
-
     finer, size = take.subject.finer, len(take.maps.height)
     raster = rasterize_uv(finer.uv, finer.triangle_uv, (size, size))
     count = finer.vertex_count
