@@ -19,9 +19,9 @@ class CalibrationConfig:
 
     rotation: float = 0.01
     """Turn of a camera, radians."""
-    center: float = 0.01
+    center: float = 0.003
     """Shift of an optical centre over its distance from the subject."""
-    principal_point: float = 0.002
+    principal_point: float = 0.001
     """Shift of a principal point over the picture's size."""
     focal: float = 0.0
     """Relative change of a focal length; 0 keeps it."""
