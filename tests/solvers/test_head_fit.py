@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from egg_head import egg_head, marked, ring
 from random_rig import make_rig
@@ -48,7 +49,9 @@ def test_planted_pose_and_coefficients_are_recovered():
     head = HeadArrays(egg_head())
     random = np.random.default_rng(3)
     truth = replace(
-        head.neutral(np.eye(3), np.array([0.02, -0.01, 0.03])),
+        head.neutral(
+            Rotation.from_rotvec([0.25, -0.4, 0.3]).as_matrix(), np.array([0.02, -0.01, 0.03])
+        ),
         identity=random.normal(0, 1, 8),
         expression=np.eye(52)[17] * 0.6 + np.eye(52)[46] * 0.3,
     )
@@ -63,7 +66,7 @@ def test_planted_pose_and_coefficients_are_recovered():
         gap = vertices[corners].mean(1) - target[corners].mean(1)
         return Evidence(corners, weights, blocks, 1e10 * gap)
 
-    found = fit_head(head, head.neutral(np.eye(3), np.zeros(3)), gather, 20)
+    found = fit_head(head, head.neutral(np.eye(3), np.zeros(3)), gather, 9)
     np.testing.assert_allclose(head.vertices(found), target, atol=2e-5)
     np.testing.assert_allclose(found.identity, truth.identity, atol=0.01)
     np.testing.assert_allclose(found.expression, truth.expression, atol=0.01)
@@ -85,6 +88,23 @@ def test_expression_stays_within_bounds():
     found = fit_head(head, head.neutral(np.eye(3), np.zeros(3)), gather, 10, priors)
     assert found.expression.min() >= 0
     assert not found.identity.any()
+
+
+def test_priors_bring_back_what_nothing_holds():
+    head = HeadArrays(egg_head())
+    strayed = replace(
+        head.neutral(np.eye(3), np.zeros(3)),
+        identity=np.full(8, 2.0),
+        expression=np.eye(52)[17] * 0.8,
+    )
+
+    def gather(vertices: np.ndarray, _: int) -> Evidence:
+        nothing = np.zeros((1, 3))
+        return Evidence(head.corners[:1], np.full((1, 3), 1 / 3), np.zeros((1, 6)), nothing)
+
+    found = fit_head(head, strayed, gather, 3)
+    np.testing.assert_allclose(found.identity, 0, atol=1e-6)
+    np.testing.assert_allclose(found.expression, 0, atol=1e-6)
 
 
 def test_image_evidence_points_at_the_pixel():

@@ -67,8 +67,12 @@ def place_by_masks(
     tried = []
     for rotation in _orientations(outlines.cameras, center):
         state = head.neutral(rotation, center - rotation @ middle)
-        state = _fit_pose(head, state, outlines, 6)
+        state = _fit_pose(head, state, outlines, 3)
         tried.append((outlines.overlap(head.vertices(state)), state))
+    tried.sort(key=lambda pair: -pair[0])
+    # only what is not hopeless after a few steps gets the rest of them
+    tried = [(score, _fit_pose(head, state, outlines, 4)) for score, state in tried[:8]]
+    tried = [(outlines.overlap(head.vertices(state)), state) for _, state in tried]
     tried.sort(key=lambda pair: -pair[0])
     return [state for _, state in _distinct(tried, candidates)]
 

@@ -164,19 +164,24 @@ def _place(head: HeadArrays, clues: _Clues) -> HeadState:
     assert clues.outlines is not None, "neither landmarks nor masks"
     best, best_score = None, -np.inf
     for candidate in place_by_masks(head, clues.outlines, config.units):
-        state = _fit_shape(head, candidate, clues)
+        state = _fit_mean_shape(head, candidate, clues)
         score = _likeness(head, state, clues)
         log.info("first frame: candidate pose scores %.3f", score)
         if score > best_score:
             best, best_score = state, score
     assert best is not None
-    return best
+    return _fit_shape(head, best, clues)
+
+
+def _fit_mean_shape(head: HeadArrays, state: HeadState, clues: _Clues) -> HeadState:
+    """Pose, and coefficients that hardly leave the mean head."""
+    stiff = HeadPriors(identity=0.3, expression=0.1, gaze=0.0)
+    return fit_head(head, state, lambda now, _: clues.shape(now), 5, stiff)
 
 
 def _fit_shape(head: HeadArrays, state: HeadState, clues: _Clues) -> HeadState:
     """Coefficients from landmarks and outlines: first nearly the mean head, then any."""
-    stiff = HeadPriors(identity=0.3, expression=0.1, gaze=0.0)
-    state = fit_head(head, state, lambda now, _: clues.shape(now), 5, stiff)
+    state = _fit_mean_shape(head, state, clues)
     return fit_head(
         head, state, lambda now, _: clues.shape(now, reach=0.06), 10, clues.config.priors
     )
