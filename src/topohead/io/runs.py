@@ -327,7 +327,7 @@ class RunFolder:
 
     # -- metrics
 
-    def append_metrics(self, stage: str, frame: str | None = None, **values: Any) -> None:
+    def append_metrics(self, stage: str, frame: str | None = None, /, **values: Any) -> None:
         """Adds one line to metrics.jsonl; a line of the same stage and frame is replaced.
 
         Append before writing the frame's last file: then a done frame has its line, and a frame

@@ -31,11 +31,12 @@ def render_job(folder: Path) -> None:
 
 
 def _load_mitsuba() -> Any:
-    import mitsuba  # noqa: PLC0415  an optional extra, only here
+    # an optional extra, only here
+    import mitsuba  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
     try:
         mitsuba.set_variant("llvm_ad_rgb")
-        import drjit  # noqa: PLC0415
+        import drjit  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
         float(drjit.sum(mitsuba.Float([1.0, 2.0]))[0])  # fails when libLLVM is missing
     except Exception:

@@ -12,7 +12,7 @@ class DemoConfig:
     """Folder for the take, the run and the pictures."""
     cameras: int = 12
     """Cameras of the virtual rig."""
-    frames: int = 8
+    frames: int = 6
     """Frames of the performance."""
     seed: int = 4
     """Decides person, skin, rig and motion."""

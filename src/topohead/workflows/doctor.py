@@ -15,9 +15,9 @@ from topohead import __version__
 GIB = 1 << 30
 
 EXTRAS = {
-    "gsplat": ("cuda", "Gaussian splats on a CUDA device"),
-    "mitsuba": ("pathtrace", "path-traced staged takes: `topohead stage --renderer mitsuba`"),
-    "pycolmap": ("colmap", "calibrating a rig from its own images"),
+    "gsplat": ("cuda", "Gaussian splats on a CUDA device; not used by this version"),
+    "mitsuba": ("pathtrace", "path-traced staged takes: `topohead stage --renderer pathtrace`"),
+    "pycolmap": ("colmap", "calibrating a rig from its own images; not used by this version"),
 }
 """Optional modules: the package's extra that holds each, and what it is for."""
 

@@ -100,6 +100,8 @@ class StageConfig:
     """stage: built in; pathtrace: Mitsuba 3 (extra `pathtrace`), slower, light as it is."""
     samples: int = 64
     """Samples a pixel of the path tracer."""
+    json: bool = False
+    """Print the result as one JSON object."""
 
 
 @dataclass(frozen=True)
@@ -232,11 +234,11 @@ def _check(settings: Mapping[str, Any]) -> None:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON holds them; where the take lies is no property of it."""
+    """Settings as JSON holds them; where the take lies and how to talk is no property of it."""
     return {
         key: value.name if isinstance(value, Path) else value
         for key, value in settings.items()
-        if key != "out"
+        if key not in ("out", "json")
     }
 
 
