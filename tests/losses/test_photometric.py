@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from reference.photometric_ref import l1_dssim_ref
-from topohead.losses.photometric import l1_dssim
+from topohead.losses.photometric import Target, l1_dssim
 
 
 def pictures(height, width, seed=0):
@@ -49,3 +49,18 @@ def test_masked_pixels_do_not_matter():
     torch.testing.assert_close(loss, l1_dssim(image, target, mask=mask))
     loss.backward()
     assert leaf.grad[5:9, 6:12].abs().max() == 0
+
+
+def test_only_the_neighbourhood_of_the_mask_is_looked_at():
+    image, target = pictures(60, 50)
+    mask = torch.zeros(60, 50, dtype=torch.float64)
+    mask[20:31, 8:15] = 1
+    goal = Target.of(target.numpy(), mask.numpy())
+    assert goal.picture.shape == (21, 3 * 17)
+    exact = image.clone().requires_grad_()
+    expected = l1_dssim_ref(exact, target, 0.2, mask)
+    expected.backward()
+    value, gradient = goal.compare(image.float().numpy(), 0.2)
+    assert value == pytest.approx(expected.item(), rel=1e-5)
+    assert abs(gradient - exact.grad.numpy()).max() < 1e-4 * exact.grad.abs().max()
+    assert Target.of(target.numpy(), 0 * mask.numpy()).compare(image.float().numpy(), 0.2)[0] == 0

@@ -178,3 +178,33 @@ def test_expansion_pushes_outward_and_is_limited(take):
     thickness = torch.from_numpy(scene.initial_scales[:, 2]) * FAST.unit
     expected = thickness.clamp(max=FAST.expansion_limit * FAST.unit)
     torch.testing.assert_close(grown.norm(dim=1), expected, rtol=2e-2, atol=2e-7)
+
+
+def test_frozen_vertices_stay_and_the_mouth_is_masked(take):
+    first, _, views = take
+    front = (first.vertices[:, 2] > 0.06).nonzero()[:, 0]
+    topology = replace(first.topology, regions={"neck": front[:5], "mouth_interior": front})
+    mesh = Mesh(topology, first.vertices)
+    config = replace(FAST, first_steps=5, steps=20, color_steps=0, frozen=("neck",), mouth=0.0)
+    scene = published.make_scene(mesh, config)
+    state = published.learn_first_frame(views[0], scene)
+    moved = published.advance(views[1], scene, state)[0].means - state.means
+    assert np.abs(moved[front[:5]]).max() == 0 and np.abs(moved).max() > 0
+    masks = [target.mask for target in published._targets(views[0], scene, mesh.vertices)]
+    whole = [t.mask for t in published._targets(views[0], replace(
+        scene, config=replace(config, mouth=1.0)), mesh.vertices)]  # fmt: skip
+    # the front camera sees the mouth, the one behind the egg does not
+    assert masks[0].sum() < 0.9 * whole[0].sum() and masks[3].sum() == whole[3].sum()
+
+
+def test_background_off_the_masks_does_not_matter(take):
+    first, _, views = take
+    config = replace(FAST, first_steps=20, margin=12)
+    scene = published.make_scene(first, config)
+    lit = [torch.where(m[..., None] > 0, i, 0.7) for i, m in zip(
+        views[0].images, views[0].masks, strict=True)]  # fmt: skip
+    dark, bright = (
+        published.learn_first_frame(v, scene, torch.full_like(first.vertices, 0.5).float())
+        for v in (views[0], replace(views[0], images=tuple(lit)))
+    )
+    np.testing.assert_array_equal(dark.scales, bright.scales)

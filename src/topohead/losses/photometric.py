@@ -16,33 +16,67 @@ WINDOW = ssim_cpu.window()
 
 @dataclass(frozen=True)
 class Target:
-    """A picture to be matched many times: its window statistics are taken once."""
+    """A picture to be matched many times: its window statistics are taken once.
 
+    Where a mask hides the borders, only what windows around the rest reach is looked at.
+    """
+
+    shape: tuple[int, int]
+    """Height and width of the whole picture."""
+    rows: slice
+    columns: slice
     picture: np.ndarray
-    """[H 3W], multiplied by the mask."""
+    """[h 3w] the part that is looked at, multiplied by the mask."""
     statistics: np.ndarray
     mask: np.ndarray | None
+    """[h 3w] the mask there, once for each channel."""
 
     @classmethod
     def of(cls, picture: np.ndarray, mask: np.ndarray | None = None) -> "Target":
         """From a picture [H W 3] and a mask [H W]."""
         height, width, _ = picture.shape
-        masked = picture if mask is None else picture * mask[..., None]
-        flat = np.ascontiguousarray(masked, np.float32).reshape(height, 3 * width)
-        return cls(flat, ssim_cpu.statistics(flat, WINDOW), mask)
+        rows, columns = slice(0, height), slice(0, width)
+        flat_mask = None
+        if mask is not None:
+            rows, columns = _reach(mask.max(1) > 0), _reach(mask.max(0) > 0)
+            flat_mask = np.repeat(mask[rows, columns], 3, axis=1).astype(np.float32)
+        part = np.ascontiguousarray(picture[rows, columns], np.float32)
+        flat = part.reshape(len(part), -1)
+        flat = flat if flat_mask is None else flat * flat_mask
+        statistics = ssim_cpu.statistics(flat, WINDOW)
+        return cls((height, width), rows, columns, flat, statistics, flat_mask)
 
     def compare(self, picture: np.ndarray, dssim_weight: float) -> tuple[float, np.ndarray]:
         """The loss `l1_dssim` of a float32 picture [H W 3], and its gradient [H W 3]."""
-        masked = picture if self.mask is None else picture * self.mask[..., None]
-        value, gradient = ssim_cpu.l1_dssim(
-            masked.reshape(self.picture.shape),
+        height, width = self.shape
+        part = np.ascontiguousarray(picture[self.rows, self.columns])
+        flat = part.reshape(self.picture.shape)
+        value, slope = ssim_cpu.l1_dssim(
+            flat if self.mask is None else flat * self.mask,
             self.picture,
             self.statistics,
             WINDOW,
             np.float32(dssim_weight),
+            3 * height * width,
         )
-        gradient = gradient.reshape(picture.shape)
-        return value, gradient if self.mask is None else gradient * self.mask[..., None]
+        if self.mask is not None:
+            slope *= self.mask
+        if part.shape == picture.shape:
+            return value, slope.reshape(picture.shape)
+        gradient = np.zeros_like(picture)
+        gradient[self.rows, self.columns] = slope.reshape(part.shape)
+        return value, gradient
+
+
+def _reach(is_seen: np.ndarray) -> slice:
+    """From the first to the last true entry, and a window's radius further; one entry if none."""
+    where = np.flatnonzero(is_seen)
+    if len(where) == 0:
+        return slice(0, 1)
+    return slice(
+        max(int(where[0]) - ssim_cpu.RADIUS, 0),
+        min(int(where[-1]) + ssim_cpu.RADIUS + 1, len(is_seen)),
+    )
 
 
 def l1_dssim(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from topohead.core import InputError
-from topohead.rendering import splats_cpu
+from topohead.rendering import splats_backward_cpu, splats_cpu
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def backward(
     """∂L/∂parameters, float32 [N 14]: mean 0:3, quaternion 3:7, scale 7:10, colour 10:13,
     opacity 13."""
     starts, members, pairs, pair_starts = drawn.bands
-    table = splats_cpu.draw_backward(
+    table = splats_backward_cpu.draw_backward(
         drawn.splats,
         drawn.rows,
         starts,
@@ -141,7 +141,7 @@ def backward(
         image_gradient,
         alpha_gradient,
     )
-    return splats_cpu.project_backward(
+    return splats_backward_cpu.project_backward(
         gaussians.means,
         gaussians.quats,
         gaussians.scales,

@@ -117,10 +117,11 @@ def _similarity(mean_a, square_a, product, mean_b, variance_b):
 
 
 @njit(parallel=True, fastmath=True, cache=True, error_model="numpy")
-def l1_dssim(picture, target, target_statistics, weights, dssim_weight):
+def l1_dssim(picture, target, target_statistics, weights, dssim_weight, count):
     """(1 - λ) mean|a - b| + λ (1 - mean SSIM), and its gradient by the picture.
 
-    `picture`, `target` float32 [H 3W]; `target_statistics` from `statistics`.
+    `picture`, `target` float32 [H 3W]; `target_statistics` from `statistics`. Means are over
+    `count` values: more than 3 H W where the two are cut from larger, elsewhere equal pictures.
     """
     height, length = picture.shape
     slopes = np.empty((3, height, length), np.float32)
@@ -138,7 +139,7 @@ def l1_dssim(picture, target, target_statistics, weights, dssim_weight):
             mean, square, product, target_statistics[0, y], target_statistics[1, y]
         )
 
-    share = ONE / np.float32(height * length)
+    share = ONE / np.float32(count)
     absolute_share = (ONE - dssim_weight) * share
     similar_share = dssim_weight * share
     gradient = np.empty((height, length), np.float32)
@@ -158,7 +159,6 @@ def l1_dssim(picture, target, target_statistics, weights, dssim_weight):
             slope = blurred[0, x] + TWO * a * blurred[1, x] + b * blurred[2, x]
             gradient[y, x] = absolute_share * sign - similar_share * slope
         absolute[y] = row
-    count = np.float64(height * length)
-    value = (1.0 - dssim_weight) * absolute.sum() / count
-    value += dssim_weight * (1.0 - similarity.sum() / count)
-    return value, gradient
+    value = (1.0 - dssim_weight) * absolute.sum()
+    value += dssim_weight * (np.float64(height * length) - similarity.sum())
+    return value / count, gradient

@@ -66,8 +66,8 @@ class PublishedRates:
     """Steps of Adam [C], in units of the scene."""
 
     center: float = 1.6e-5
-    center_factor: float = 1.0
-    """Multiplies the centres' rate; see `PublishedConfig` for what was measured."""
+    center_factor: float = 5.0
+    """Multiplies the centres' rate; of 1, 2 and 5 the best, see `PublishedConfig`."""
     rotation: float = 1e-3
     log_scale: float = 1e-3
     color: float = 2.5e-3
@@ -77,7 +77,14 @@ class PublishedRates:
 
 @dataclass(frozen=True)
 class PublishedConfig:
-    """Schedule and scene of the published method."""
+    """Schedule and scene of the published method.
+
+    Measured on staged heads (18 k vertices, 12 views of 512×384, 0.7 mm a pixel, exact start;
+    vertex error in the face in mm, median, of the second and third frame): still head 0.53 and
+    1.25 at centre rate ×1, 0.51 and 1.20 at ×2, 0.52 and 1.18 at ×5, with the surface within
+    0.18 mm and 0.38 mm in each; head moving 3 mm a frame 2.55 and 3.85 at ×1, 2.31 and 3.67 at ×5.
+    Eq. 12 on named regions, on all vertices or on none made no difference over 0.02 mm.
+    """
 
     weights: PublishedWeights = field(default_factory=PublishedWeights)
     rates: PublishedRates = field(default_factory=PublishedRates)
@@ -97,7 +104,7 @@ class PublishedConfig:
     """Share of the picture left where the mouth's inside shows: 0 masks it out [P], 0.1 dims the
     target [C], 1 leaves it."""
     margin: int = 12
-    """Pixels around the last frame's outline that still count, when the take has masks."""
+    """Pixels around the last frame's outline in which the masks' subject counts."""
     position_regions: tuple[str, ...] = ("eyelids", "eyes", "mouth_interior")
     """[C] regions with Eq. 12; physics is off there. Empty: all vertices, as in [P]."""
     frozen: tuple[str, ...] = ()
@@ -313,16 +320,20 @@ class _Descent:
         near = 0.01 / self.scene.config.unit
         black = np.zeros(3, np.float32)
         drawn = splats.forward(gaussians, self.cameras[view], (width, height), black, near)
-        seen = drawn.image * state.gains[view] + state.offsets[view]
+        # rows as vectors of 3 W numbers: numpy is slow where the last axis is short
+        gain, offset = np.tile(state.gains[view], width), np.tile(state.offsets[view], width)
+        flat = drawn.image.reshape(height, -1)
+        seen = (flat * gain + offset).reshape(drawn.image.shape)
         value, by_pixel = self.targets[view].compare(seen, self.scene.config.weights.dssim)
         self.residual += (value - self.residual) * max(0.02, 1 / self.looks)
-        by_color = by_pixel * state.gains[view]
+        by_flat = by_pixel.reshape(height, -1)
+        by_color = (by_flat * gain).reshape(by_pixel.shape)
         table = splats.backward(gaussians, self.cameras[view], drawn, by_color, self.no_alpha[view])
         if with_camera:
             rate = self.scene.config.rates.camera
             d_gains, d_offsets = np.zeros_like(state.gains), np.zeros_like(state.offsets)
-            d_gains[view] = (by_pixel * drawn.image).sum((0, 1))
-            d_offsets[view] = by_pixel.sum((0, 1))
+            d_gains[view] = (by_flat * flat).sum(0).reshape(-1, 3).sum(0)
+            d_offsets[view] = by_flat.sum(0).reshape(-1, 3).sum(0)
             self.move("gains", state.gains, d_gains, rate)
             self.move("offsets", state.offsets, d_offsets, rate)
         return table
@@ -335,23 +346,27 @@ class _Descent:
 
 
 def _targets(views: Views, scene: PublishedScene, vertices: Tensor) -> list[Target]:
-    """The pictures to match, black off the subject; other pixels of no account masked out.
+    """The pictures to match, and which of their pixels count.
 
-    With masks, pixels near the last outline count. Without, background cannot be told from skin,
-    so only pixels on the last outline's inside do.
+    With masks: the subject near the last outline. The background never counts: Gaussians reach
+    past the outline, so black around it presses the surface inward (staged head: 0.31 mm median
+    to the surface with the background, 0.18 mm without). Where the take has no masks, background
+    cannot be told from skin: only pixels inside the last outline count.
     """
     config = scene.config
     targets = []
     for index, image in enumerate(views.images):
         margin = 0 if views.masks is None else config.margin
         last = Mesh(scene.mesh.topology, vertices)
-        inside, mouth = outline_masks(last, views.cameras, index, "mouth_interior", margin)
-        picture = image if views.masks is None else image * views.masks[index][..., None]
+        counts, mouth = outline_masks(last, views.cameras, index, "mouth_interior", margin)
+        if views.masks is not None:
+            counts = counts & (views.masks[index] > 0.95)
+        picture = image
         if config.mouth > 0:
             picture = torch.where(mouth[..., None], config.mouth * picture, picture)
         else:
-            inside = inside & ~mouth
-        targets.append(Target.of(picture.float().numpy(), inside.float().numpy()))
+            counts = counts & ~mouth
+        targets.append(Target.of(picture.float().numpy(), counts.float().numpy()))
     return targets
 
 
