@@ -1,0 +1,53 @@
+"""The numbered programs run, on a take as small as tracking allows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from topohead.workflows.stage import StageConfig, stage
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run_example(name: str, *words: object) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def take(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("examples") / "take"
+    stage(
+        StageConfig(
+            out, preset="tiny", cameras=4, frames=2, width=160, height=120, seed=12,
+            supersampling=1, texture_size=256, turned=0.0,
+        )
+    )  # fmt: skip
+    return out
+
+
+def test_rig_is_told_captured_and_read(take: Path) -> None:
+    run = take.parent / "run"
+    told = run_example("02_capture_your_rig.py", take, run)
+    assert "2 frames, 4 cameras" in told and "focal" in told
+    opened = run_example("03_read_a_run.py", run)
+    assert opened.count("mm apart") == 2
+
+
+def test_calibration_is_converted(take: Path) -> None:
+    target = take.parent / "copy.json"
+    assert "4 cameras" in run_example("04_convert_a_calibration.py", take / "cameras.json", target)
+    assert target.exists()
+
+
+@pytest.mark.slow
+def test_stage_and_capture(tmp_path: Path) -> None:
+    assert "to true surface" in run_example("01_stage_and_capture.py", tmp_path)
