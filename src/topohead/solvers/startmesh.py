@@ -52,6 +52,7 @@ def check_start(start: Mesh, views: Views) -> None:
             f"expected the start mesh on the subject, got {share:.0%} of it there: "
             f"it fits when {advice}"
         )
+    _check_rig_units(vertices, triangles, views)
     extent = float(np.ptp(vertices, axis=0).max())
     raise InputError(
         f"expected the start mesh on the subject, got {share:.0%} of it there (it is {extent:.3g} "
