@@ -41,7 +41,7 @@ class TrackConfig:
     """How many views' worth the first frame's colour weighs against the present views."""
     cut: float = 2.5
     """Residuals this many times the noise count a quarter (Geman–McClure)."""
-    evidence: float = 0.15
+    evidence: float = 0.08
     """Share of the pixels that count as independent observations."""
     noise: float = 0.35
     """Feature noise assumed at a frame's start; adapted while iterating."""
@@ -55,17 +55,21 @@ class TrackConfig:
     """Prior standard deviation of their change in a frame."""
     anchor: float = 0.02
     """Prior standard deviation of a vertex about the head model's prediction."""
+    memory: float = 0.5
+    """Share of the last frame's deviation from the head model that this frame's rest shape has."""
     visibility_period: int = 3
     """Steps between renewals of the depth maps."""
     solver_iterations: int = 40
     """Conjugate-gradient steps in a Gauss–Newton step."""
+    jump_below: float = 0.93
+    """Share of the first frame's agreement on a coarse level under which a jump is thought of."""
     jump_margin: float = 0.02
     """How much better (mean robust weight) the pictures must fit a face that has jumped."""
     watched: tuple[str, ...] = ("face", "lips", "eyelids", "nose", "brows")
     """Regions whose agreement with the first frame is watched."""
     agreement_noise: float = 0.12
     """Feature noise under which that agreement is judged."""
-    least_agreement: float = 0.33
+    least_agreement: float = 0.4
     """Share of a region's agreement in the first frame under which a frame is called doubtful."""
     untracked: tuple[str, ...] = ("eyes", "mouth_interior")
     """Regions that move on their own and are carried by the model and the surface around them."""
@@ -110,6 +114,7 @@ class Reference:
     slots: tuple[np.ndarray, ...]
     graph: tuple[np.ndarray, np.ndarray]
     elasticity: Elasticity
+    likeness: float
     agreement: dict[str, float]
 
 
@@ -165,10 +170,17 @@ def make_reference(
         tuple(slots),
         graph,
         Elasticity(topology, vertices, config.elastic),
-        {},
+        likeness=0.0,
+        agreement={},
     )
     solve = _FrameSolve(views, levels, reference, config)
-    return replace(reference, agreement=solve.agreement(vertices))
+    still = TrackState.first(len(vertices), len(basis))
+    here = _Guess(still.pose, still.expression, still.deviation, None)
+    return replace(
+        reference,
+        likeness=solve.likeness(here, max(len(levels) - 2, 0)),
+        agreement=solve.agreement(vertices),
+    )
 
 
 def track(
@@ -197,7 +209,7 @@ def advance(
         ]
     )
     pose, expression = found.pose, found.expression
-    rest = _shape(reference, pose, expression, torch.zeros_like(state.deviation))
+    rest = _shape(reference, pose, expression, config.memory * found.deviation)
     vertices = solve.free(rest, _shape(reference, pose, expression, found.deviation))
     deviation = _unpose(vertices, pose, reference.origin) - (
         reference.vertices + torch.einsum("k,kvc->vc", expression, reference.basis)
@@ -255,8 +267,9 @@ class _FrameSolve:
             found = guess
             for index in coarse:
                 found = self._pose_and_expression(found, index)
-            solved.append((self._likeness(found, coarse[-1]), found))
-        print([round(x[0], 3) for x in solved])
+            solved.append((self.likeness(found, coarse[-1]), found))
+            if solved[0][0] >= self.config.jump_below * self.reference.likeness:
+                break
         best = max(solved, key=lambda pair: pair[0])
         stays = solved[0][0] + self.config.jump_margin >= best[0]
         found = solved[0][1] if stays else best[1]
@@ -276,7 +289,7 @@ class _FrameSolve:
         spread = config.expression_spread**-2
         pace = 0.0 if guess.tie is None else config.expression_step**-2
         tie = np.zeros(count) if guess.tie is None else guess.tie.numpy()
-        depth = None
+        depth = np.empty(0)  # made in the first step
         for step in range(config.coarse_iterations[index]):
             vertices = _shape(reference, pose, expression, carried)
             if step % config.visibility_period == 0:
@@ -298,7 +311,7 @@ class _FrameSolve:
             expression = (expression + delta[6:]).clamp(-1.0, 1.5)
         return replace(guess, pose=pose, expression=expression)
 
-    def _likeness(self, guess: "_Guess", index: int) -> float:
+    def likeness(self, guess: "_Guess", index: int) -> float:
         """Mean robust weight of what is seen, under the noise assumed before any was measured."""
         measured, self.noise[index] = self.noise[index], self.config.noise
         carried = guess.deviation * (0.0 if len(guess.expression) else 1.0)
@@ -324,7 +337,7 @@ class _FrameSolve:
         )
         for index in reversed(range(len(self.levels))):
             samples, slots = reference.samples[index], reference.slots[index]
-            depth = rotations = None
+            depth = rotations = np.empty(0)  # made in the first step
             for step in range(config.free_iterations[index]):
                 tensor = torch.from_numpy(vertices)
                 if step % config.visibility_period == 0:
