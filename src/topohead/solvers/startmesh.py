@@ -67,11 +67,21 @@ def _check_rig_units(
     if not _sized_like_a_head(vertices):
         return
     for scale in _SCALES:
-        if scale != 1 and share_on_subject(scale * vertices, triangles, views) >= PLAUSIBLE:
+        if scale == 1 or not _fills_pictures(scale * vertices, views):
+            continue
+        if share_on_subject(scale * vertices, triangles, views) >= PLAUSIBLE:
             raise InputError(
                 "expected a calibration in the unit of the start mesh, which has a head's size, "
                 f"got lengths {scale:g} times as large: give the calibration's unit with --units"
             )
+
+
+def _fills_pictures(vertices: Float[np.ndarray, "V 3"], views: Views) -> bool:
+    """Whether the mesh spans a tenth of the first picture or more: a speck is on any subject."""
+    pixels, depth, _ = project_with_jacobian(views.cameras, 0, vertices)
+    if not (depth > 0).all():
+        return False
+    return float(np.ptp(pixels, axis=0).max()) >= 0.1 * max(views.cameras.size(0))
 
 
 def _better_place(
