@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from topohead.core import Cameras, InputError, Rig
+from topohead.geometry.alignment import apply, rigid
 from topohead.geometry.cameras import triangulate
 from topohead.solvers.evidence import project_with_jacobian
 from topohead.solvers.feature_tracks import FeatureTracks
@@ -31,7 +32,9 @@ class CalibrationConfig:
     warn: float = 1.0
     """A camera whose features lie this many pixels off (median) has drifted."""
     gain: float = 1.5
-    """So has one whose error falls by this factor when cameras are solved again."""
+    """So has one whose error falls by this factor when cameras are solved again,"""
+    suspect: float = 0.5
+    """if it was above this, px; below it there is nothing that tracking would feel."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class CalibrationReport:
 def refine_cameras(
     cameras: Cameras, tracks: FeatureTracks, config: CalibrationConfig | None = None
 ) -> tuple[Cameras, CalibrationReport]:
-    """Poses and principal points that fit the tracks; the rig's mean pose and scale stay.
+    """Poses and principal points that fit the tracks; the subject stays where it was.
 
     Bundle adjustment: Gauss–Newton with points eliminated (Schur complement), Cauchy weights,
     Gaussian priors about the given calibration. Wrong tracks are dropped after a first round.
@@ -77,7 +80,7 @@ def refine_cameras(
         solved, _ = _adjust(solved, kept, triangulate_tracks(solved, kept), config, cameras)
     else:
         kept = tracks
-    solved = hold_gauge(solved, cameras)
+    solved = hold_gauge(solved, cameras, kept)
     return solved, _report(cameras, solved, kept, config)
 
 
@@ -103,26 +106,34 @@ def reprojection_errors(
     return error
 
 
-def hold_gauge(solved: Cameras, given: Cameras) -> Cameras:
-    """Solved cameras moved as one so that the rig's mean orientation, place and size stay.
+def hold_gauge(solved: Cameras, given: Cameras, tracks: FeatureTracks) -> Cameras:
+    """Solved cameras moved as one so that the subject and the rig stay where they were.
 
-    Pictures cannot tell where the world's origin lies, nor how large the world is.
+    Pictures cannot tell where the world's origin lies, nor how large the world is. The tracks'
+    points and the optical centres both remember it, each as well as it fits its old place: the
+    points when cameras turned and shifted a little (which nearly cancels at the subject), the
+    centres when they turned a lot. Robust similarity; whoever moved alone counts little.
     """
-    new_turn = solved.world_to_camera[:, :3, :3].double().numpy()
-    old_turn = given.world_to_camera[:, :3, :3].double().numpy()
-    # rotation that carries solved world axes to given ones, the same for all cameras
-    u, _, vt = np.linalg.svd((old_turn.transpose(0, 2, 1) @ new_turn).sum(0))
-    turn = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-    new_center = solved.centers.double().numpy() @ turn.T
-    old_center = given.centers.double().numpy()
-    new_mean, old_mean = new_center.mean(0), old_center.mean(0)
-    new_size = np.linalg.norm(new_center - new_mean, axis=1).sum()
-    scale = np.linalg.norm(old_center - old_mean, axis=1).sum() / max(new_size, 1e-12)
-    poses = np.tile(np.eye(4), (len(given), 1, 1))
-    poses[:, :3, :3] = new_turn @ turn.T
-    centers = scale * (new_center - new_mean) + old_mean
-    poses[:, :3, 3] = -np.einsum("cij,cj->ci", poses[:, :3, :3], centers)
-    return replace(solved, world_to_camera=torch.from_numpy(poses).to(given.world_to_camera))
+    new = torch.from_numpy(triangulate_tracks(solved, tracks))
+    old = torch.from_numpy(triangulate_tracks(given, tracks))
+    points = len(new)
+    new = torch.cat([new, solved.centers.double()])
+    old = torch.cat([old, given.centers.double()])
+    weights = torch.ones(len(new), dtype=torch.float64)
+    weights[points:] = points / len(given)
+    transform = torch.eye(4, dtype=torch.float64)
+    for _ in range(20):
+        transform = rigid(new, old, weights, scale=True)
+        gap = (apply(transform, new) - old).norm(dim=1)
+        for own in (slice(0, points), slice(points, None)):
+            knee = 2 * gap[own].median().clamp(min=1e-9)
+            weights[own] = 1 / (1 + (gap[own] / knee) ** 2) ** 2 / len(gap[own]) / knee**2
+    scale = torch.linalg.det(transform[:3, :3]) ** (1 / 3)
+    turn = solved.world_to_camera[:, :3, :3].double() @ transform[:3, :3].T / scale
+    poses = torch.eye(4, dtype=torch.float64).repeat(len(solved), 1, 1)
+    poses[:, :3, :3] = turn
+    poses[:, :3, 3] = -torch.einsum("cij,cj->ci", turn, apply(transform, new[points:]))
+    return replace(solved, world_to_camera=poses.to(given.world_to_camera))
 
 
 def refined_rig(rig: Rig, given: Cameras, solved: Cameras) -> Rig:
@@ -164,7 +175,7 @@ def _report(
     turn = solved.world_to_camera[:, :3, :3] @ given.world_to_camera[:, :3, :3].transpose(1, 2)
     turned = np.degrees(Rotation.from_matrix(turn.double().numpy()).magnitude())
     moved = (solved.centers - given.centers).norm(dim=1).double().numpy()
-    gained = (before > config.gain * after) & (before > config.noise)
+    gained = (before > config.gain * after) & (before > config.suspect)
     drifted = np.flatnonzero((before > config.warn) | gained)
     return CalibrationReport(
         given.names, before, after, turned, moved, tracks.count,
