@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import Mesh, TrackedFrame, Views
+from topohead.core import ARKIT_52, Mesh, TrackedFrame, Views
 from topohead.solvers import published, tracking
 
 State = dict[str, Tensor]
@@ -33,6 +33,19 @@ Follow = Callable[
 ]
 
 
+def strides() -> dict[str, Float[Tensor, "J 52"]]:
+    """What a face can do between two frames, as changes of ARKit-52 coefficients by region."""
+    moves = {"lips": ({"jawOpen": 0.4},), "eyelids": ({"eyeBlinkLeft": 0.7, "eyeBlinkRight": 0.7},)}
+    found = {}
+    for region, steps in moves.items():
+        there = torch.zeros(len(steps), len(ARKIT_52))
+        for row, step in enumerate(steps):
+            for name, value in step.items():
+                there[row, ARKIT_52.index(name)] = value
+        found[region] = torch.cat([there, -there])
+    return found
+
+
 def follow_newton(
     start: Start,
     frames: Iterable[Views],
@@ -41,7 +54,9 @@ def follow_newton(
 ) -> Iterator[tuple[State, TrackedFrame]]:
     """Gauss–Newton; `last` is the state before the first of `frames`, None at the start."""
     config = tracking.TrackConfig()
-    reference = tracking.make_reference(start.views, start.mesh, start.basis, config, start.neutral)
+    reference = tracking.make_reference(
+        start.views, start.mesh, start.basis, config, start.neutral, strides()
+    )
     names = [field.name for field in fields(tracking.TrackState)]
     if last is None:
         state = tracking.TrackState.first(start.mesh.topology.vertex_count, len(start.basis))
