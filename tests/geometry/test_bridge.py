@@ -136,6 +136,8 @@ def test_bridge_to_ict(shared_data, fine):
         ours = target.region_mask(name)
         assert (ours & ict.topology.region_mask(name)).sum() > 0.7 * ours.sum()
         assert (ours & ict.topology.region_mask(other)).sum() < 0.05 * ours.sum()
+    shells = ict.topology.region_mask("eye_shells")
+    assert not (target.region_mask("face") & shells).any()  # lashes and tear lines
     face = ict.topology.region_mask("face")
     goal = mesh.vertices * torch.tensor([-1.0, 1, 1])
     assert (mesh.vertices[target.mirror] - goal)[face].norm(dim=1).quantile(0.95) < 0.004

@@ -11,10 +11,21 @@ from torch import Tensor
 from topohead.core import HeadModel, Mesh, SurfacePoints, Topology
 from topohead.geometry.correspondence import FacingSurface, closest_points, interpolate
 from topohead.geometry.fitting import Fit, fit_model
-from topohead.geometry.meshes import boundary_edges, outward_normals, vertex_normals
+from topohead.geometry.meshes import (
+    boundary_edges,
+    connected_parts,
+    outward_normals,
+    triangle_areas,
+    vertex_normals,
+)
 
 REACH = 0.010
 """A target vertex this far (metres) from the source surface is bound, but belongs to no region."""
+
+SMALL_PART = 0.05
+"""A connected part with less of the mesh's area than this is no skin."""
+SKIN = ("skin", "face", "lips", "lips_upper", "lips_lower", "eyelids", "brows", "nose", "rigid")
+"""Regions that separate shells never belong to."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +114,13 @@ def fit_bridge(
 def _enriched(bridge: Bridge, source: Mesh, target: Mesh) -> Topology:
     """The target topology with all that the source knows and it does not."""
     carried = {}
+    shells = _small_parts(target)
     for name in source.topology.regions:
         if name != "boundary":
-            carried[name] = bridge.region(name).nonzero()[:, 0]
+            inside = bridge.region(name)
+            if name in SKIN:
+                inside &= ~shells
+            carried[name] = inside.nonzero()[:, 0]
     rim = boundary_edges(target.topology).unique()
     carried["boundary"] = rim[~bridge.near[rim] | bridge.region("neck")[rim]] if len(rim) else rim
     landmarks = {}
@@ -119,6 +134,15 @@ def _enriched(bridge: Bridge, source: Mesh, target: Mesh) -> Topology:
         landmarks=landmarks | dict(target.topology.landmarks),
         mirror=_mirror(bridge, source) if mirror is None else mirror,
     )
+
+
+def _small_parts(mesh: Mesh) -> Bool[Tensor, " V"]:
+    """Vertices of connected parts too small to be skin, like lashes and tear lines on a lid."""
+    triangles = mesh.topology.triangles
+    part = connected_parts(mesh.topology)
+    area = torch.zeros(int(part.max()) + 1)
+    area.index_add_(0, part[triangles[:, 0]], triangle_areas(mesh.vertices, triangles).float())
+    return (area < SMALL_PART * area.sum())[part]
 
 
 def _mirror(bridge: Bridge, source: Mesh) -> Tensor | None:

@@ -92,11 +92,13 @@ def _staged_topology(truth: Truth) -> Topology | None:
 
 
 def run_with_regions(run: RunResult, truth: Truth | None) -> RunResult:
-    """The run with named regions: its own, or the truth's by vertex number or nearest vertex."""
-    if "face" in run.topology.regions or truth is None:
+    """The run with named regions: the truth's by vertex number, its own, or by nearest vertex."""
+    if truth is None:
         return run
     if metrics.same_topology(run.topology, truth.topology):
         regions = truth.topology.regions
+    elif "face" in run.topology.regions:
+        return run
     else:
         regions = metrics.transferred_regions(truth.frame(run.frames[0]).mesh, run.mesh(0))
     return replace(run, topology=replace(run.topology, regions=dict(regions)))
