@@ -57,6 +57,8 @@ class TrackConfig:
     """Share of a region's likeness in the first frame under which a jump is thought of."""
     jump_margin: float = 0.005
     """How much better (mean over regions) the pictures must fit a face that has jumped."""
+    hidden: float = 0.5
+    """What a hidden sample counts then: more than one that looks wrong, less than one that fits."""
     watched: tuple[str, ...] = ("face", "lips", "eyelids", "nose", "brows")
     """Regions whose agreement with the first frame is watched."""
     agreement_noise: float = 0.12

@@ -52,14 +52,14 @@ class FrameSolve:
         config, reference = self.config, self.reference
         levels = [i for i in reversed(range(len(self.levels))) if config.coarse_iterations[i]]
         coarse = [index for index in levels if index >= self._judged] or levels[:1]
-        best = nearest = self._solved(near, coarse)
+        best = self._solved(near, coarse)
         for region, strides in reference.strides.items():
             if region in self._fallen(best):
                 before = best
                 for stride in strides:
                     if best is before:
                         best = self._leap(best, best[0].expression + stride, coarse)
-        if best is nearest and self._fallen(best):
+        if self._fallen(best):
             # ask the first frame's face and a face at rest as well
             for expression in (0 * near.expression, reference.neutral):
                 best = self._leap(best, expression, coarse)
@@ -142,8 +142,8 @@ class FrameSolve:
         return max(len(self.levels) - 2, 0)
 
     def likeness(self, vertices: Float[Tensor, "V 3"]) -> dict[str, float]:
-        """How well every watched region looks as in the first frame, on a coarse level."""
-        return self._regions(vertices, self._judged, self.config.noise)
+        """How well every watched region explains the coarse pictures, hidden parts included."""
+        return self._regions(vertices, self._judged, self.config.noise, self.config.hidden)
 
     def free(self, rest: Float[Tensor, "V 3"], start: Float[Tensor, "V 3"]) -> Float[Tensor, "V 3"]:
         """Gauss–Newton on all vertices about a rest shape, coarse to fine."""
@@ -197,21 +197,30 @@ class FrameSolve:
 
     def agreement(self, vertices: Float[Tensor, "V 3"]) -> dict[str, float]:
         """How well every watched region looks as in the first frame, on the finest level."""
-        return self._regions(vertices, 0, self.config.agreement_noise)
+        return self._regions(vertices, 0, self.config.agreement_noise, None)
 
-    def _regions(self, vertices: Tensor, index: int, noise: float) -> dict[str, float]:
-        """Mean robust weight of each watched region's samples under this noise, 0 to 1."""
+    def _regions(
+        self, vertices: Tensor, index: int, noise: float, hidden: float | None
+    ) -> dict[str, float]:
+        """Mean robust weight of each watched region's samples under this noise, 0 to 1.
+
+        `hidden` is what a sample counts that the first frame showed and this one does not; None
+        leaves it out.
+        """
         measured, self.noise[index] = self.noise[index], noise
         _, _, stats = self._photometric(vertices, index, self._depth(vertices, index))
         self.noise[index] = measured
+        seen = stats[:, 2] >= 2
+        value = np.where(seen, stats[:, 3], hidden or 0.0)
+        samples = self.reference.samples[index]
+        share = stats[:, 0] * seen if hidden is None else samples.areas
+        share = share * (self.reference.trust[index] > 0)
         topology, found = self.reference.topology, {}
-        corners = self.reference.samples[index].corners
         for name in self.config.watched:
             if name in topology.regions:
-                own = topology.region_mask(name).numpy()[corners].all(1)
-                weight = stats[own & (stats[:, 2] >= 2)]
-                if weight[:, 0].sum() > 0:
-                    found[name] = float(weight[:, 0] @ weight[:, 3] / weight[:, 0].sum())
+                own = topology.region_mask(name).numpy()[samples.corners].all(1)
+                if share[own].sum() > 0:
+                    found[name] = float(share[own] @ value[own] / share[own].sum())
         return found
 
     def is_doubtful(self, vertices: Float[Tensor, "V 3"]) -> bool:

@@ -69,6 +69,8 @@ def write_statics(
     _write_mesh(exact, out / "start" / "exact.obj", "../start.png")
     _write_mesh(noisy, out / "start" / "noisy.obj", "../start.png")
     _write_mesh(exact, out / "truth" / "mesh.obj", "lit_srgb.png")
+    regions = {name: members.tolist() for name, members in topology.regions.items()}
+    write_text(out / "truth" / "regions.json", json.dumps(regions))
     _write_mesh(Mesh(take.subject.finer, surfaces.surface), out / "truth" / "surface.obj", None)
     rate = take.motion.frames_per_second
     write_rig(take.rig.handed_over, out / "cameras.json", frames_per_second=rate)

@@ -68,12 +68,13 @@ class CaptureResult:
     doubtful: tuple[str, ...]
     seconds_per_frame: float
     sequence: Path
+    report: Path
 
     def summary(self) -> str:
-        """One line for people."""
+        """Lines for people."""
         doubt = f", {len(self.doubtful)} doubtful" if self.doubtful else ""
         pace = f"{self.seconds_per_frame:.2f} s of tracking a frame"
-        return f"{self.frames} frames in {self.run} ({pace}{doubt})"
+        return f"{self.frames} frames in {self.run} ({pace}{doubt})\nreport {self.report}"
 
 
 def capture(config: CaptureConfig) -> CaptureResult:
@@ -103,7 +104,7 @@ def capture(config: CaptureConfig) -> CaptureResult:
             ("textures", "texture_size"),
             ("frames/*/texture_srgb.png", "frames/*/coverage.png"),
         ),
-        Stage("package", outputs=("sequence.glb", "expression.csv")),
+        Stage("package", outputs=("sequence.glb",)),
     )
     inputs = {name: digest(path) for name, path in files.items() if path and path.exists()}
     with RunFolder(
@@ -114,4 +115,6 @@ def capture(config: CaptureConfig) -> CaptureResult:
         head = capturing.first(run, take, config)
         capturing.track_frames(run, take, head, config)
         capturing.texture(run, take, head, config)
-        return capturing.package(run, take, head, config)
+        result = capturing.package(run, take, head, config)
+        capturing.report(run)
+        return result

@@ -42,6 +42,8 @@ from topohead.workflows.progress import track as progress
 
 log = logging.getLogger(__name__)
 
+WELL_SEEN = 4
+"""Effective number of views that coverage.png shows as white."""
 CHECKED_FRAMES = 5
 """Frames whose features tell whether the calibration fits."""
 
@@ -362,8 +364,7 @@ def _camera_colors(run: RunFolder, take: Take, head: Head):
 
 def _write_texture(run: RunFolder, frame: str, fused: Texture, seconds: float) -> None:
     folder = run.path / "frames" / frame
-    most = max(float(fused.coverage.max()), 1.0)
-    write_image(folder / "coverage.png", fused.coverage / most)
+    write_image(folder / "coverage.png", (fused.coverage / WELL_SEEN).clamp(max=1))
     run.append_metrics("texture", frame, seconds=seconds)
     write_image(folder / "texture_srgb.png", fused.srgb)
 
@@ -401,7 +402,18 @@ def package(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> Ca
         tuple(row["frame"] for row in rows if row["doubtful"]),
         sum(seconds) / max(len(seconds), 1),
         sequence,
+        run.path / "report.html",
     )
+
+
+def report(run: RunFolder) -> None:
+    """report.html and evaluation.json; they can be had again from `topohead evaluate`."""
+    from topohead.workflows.report import write_report
+
+    try:
+        write_report(run.path)
+    except InputError as error:
+        log.warning("no report: %s", error)
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

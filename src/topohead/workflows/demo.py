@@ -1,5 +1,6 @@
 """`topohead demo`: a virtual performance is filmed, captured and measured, in a few minutes."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,25 +29,22 @@ class DemoResult:
     sequence: Path
     picture: Path
     meshes: Path
-    surface_median_mm: float | None
+    surface_median_mm: float
 
     def summary(self) -> str:
-        error = ""
-        if self.surface_median_mm is not None:
-            error = f"\nmedian distance to the true face: {self.surface_median_mm:.2f} mm"
         return (
             f"report    {self.report}\n"
             f"sequence  {self.sequence} (any glTF viewer plays it)\n"
             f"picture   {self.picture}\n"
-            f"meshes    {self.meshes}/*/mesh.obj{error}"
+            f"meshes    {self.meshes}/*/mesh.obj\n"
+            f"median distance to the true face: {self.surface_median_mm:.2f} mm"
         )
 
 
 def demo(config: DemoConfig) -> DemoResult:
-    """Stages, captures, evaluates under `config.out`; goes on where an earlier call stopped."""
+    """Stages, captures and measures under `config.out`; goes on where an earlier call stopped."""
     from topohead.io.results import open_run, open_source
     from topohead.workflows.capture import CaptureConfig, capture
-    from topohead.workflows.evaluate import EvaluateConfig, evaluate
     from topohead.workflows.pictures import write_performance_sheet
     from topohead.workflows.stage import StageConfig, stage
 
@@ -70,16 +68,15 @@ def demo(config: DemoConfig) -> DemoResult:
     capture(
         CaptureConfig(source=take, out=run, no_start=True, texture_size=1024, textures="static")
     )
-    evaluation = evaluate(EvaluateConfig(run))
     finished = open_run(run)
     source = open_source(finished)
     assert source is not None, "the take was staged a moment ago"
     picture = write_performance_sheet(finished, source, out / "performance.png")
-    surface = evaluation.metrics.get("surface", {})
+    measured = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     return DemoResult(
         report=run / "report.html",
         sequence=run / "sequence.glb",
         picture=picture,
         meshes=run / "frames",
-        surface_median_mm=surface.get("median_mm"),
+        surface_median_mm=measured["metrics"]["surface"]["median_mm"],
     )

@@ -314,7 +314,6 @@ def _files(run: Path) -> list[tuple[str, str]]:
         "sequence.glb": "the sequence, for any viewer or Blender",
         "first/start.obj": "the first mesh",
         "frames": "a mesh and a state for every frame",
-        "expression.csv": "expression over time",
         "evaluation.json": "all numbers of this page",
         "metrics.jsonl": "what the solver logged",
     }

@@ -276,7 +276,7 @@ def _tile_before(turns: int) -> tuple[int, int]:
 
 def _inked(
     photo: Float[Tensor, "H W 3"],
-    lines: Sequence[Float[Tensor, "N 2"]],
+    lines: Sequence[Float[Tensor, "_ 2"]],
     color: Sequence[float],
     ink: float,
 ) -> Float[Tensor, "H W 3"]:
