@@ -176,6 +176,8 @@ def hardware() -> dict[str, Any]:
     return {
         "processor": model,
         "cores": len(os.sched_getaffinity(0)),
+        # of other work too: timings are to be believed only when this stays near `cores`
+        "load": os.getloadavg()[1],
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numba": numba.__version__,
