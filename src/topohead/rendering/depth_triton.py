@@ -1,3 +1,5 @@
+# Triton's own annotations are loose; it may be absent where no CUDA is
+# pyright: reportMissingImports=false, reportArgumentType=false, reportGeneralTypeIssues=false
 """Which depths of a stack of depth maps may be used, on a CUDA device."""
 
 import torch
@@ -58,5 +60,11 @@ def _usable(depth, tolerance, usable, height, width, REACH: tl.constexpr, BLOCK:
             near_x, near_y = x + dx, y + dy
             within = inside & (near_x >= 0) & (near_x < width) & (near_y >= 0) & (near_y < height)
             other = tl.load(picture + near_y * width + near_x, within, float("inf"))
-            good = good & (tl.abs(other - center) <= step * max(abs(dx), abs(dy)))
+            limit = step * _reach_of(dx, dy)
+            good = good & (tl.abs(other - center) <= limit)
     tl.store(usable + view * height * width + pixel, tl.where(good, center, -1.0), inside)
+
+
+@triton.constexpr_function
+def _reach_of(dx, dy):
+    return max(abs(dx), abs(dy))

@@ -1,3 +1,5 @@
+# Triton annotates launches with what kernels see; it may be absent where no CUDA is
+# pyright: reportMissingImports=false, reportArgumentType=false
 """Triangle rasterisation on a CUDA device, in Triton kernels: host side and resolving.
 
 A picture is a buffer of 64-bit keys, (bits of 1/depth) << 32 | (triangle id, bits turned). Positive
@@ -67,7 +69,7 @@ def depth_stack(
             **_EXACT,
         )
         ids = torch.arange(len(triangles), dtype=torch.int32, device=vertices.device)
-        keys = _draw(projected, triangles.contiguous(), ids, sizes, (width, height), cull, near)
+        keys = draw(projected, triangles.contiguous(), ids, sizes, (width, height), cull, near)
         depth = torch.empty(keys.shape, dtype=torch.float32, device=vertices.device)
         _depths[(triton.cdiv(keys.numel(), 1024),)](keys, depth, keys.numel(), BLOCK=1024)
     return depth
@@ -84,7 +86,8 @@ def rasterize_homogeneous(
     """Triangle (-1: none), barycentrics and depth (inf: none) of every pixel of one view.
 
     `homogeneous` float64 is (u z, v z, z), `triangles` int32. Triangles are clipped at depth
-    `near` and `guard` pixels from the origin; those few are cut on the host.
+    `near` and `guard` pixels from the origin; those few are cut on the host, so that the call
+    waits for the device once.
     """
     width, height = size
     device = homogeneous.device
@@ -93,11 +96,11 @@ def rasterize_homogeneous(
         projected, pieces, sources = _clipped(homogeneous, triangles, near, guard)
         sizes = torch.tensor([[width, height]], dtype=torch.int32, device=device)
         # half the near distance: clipped corners lie on the plane itself and must not be left out
-        keys = _draw(projected[None], pieces, sources, sizes, size, cull, 0.5 * near)[0]
+        keys = draw(projected[None], pieces, sources, sizes, size, cull, 0.5 * near)[0]
         triangle_map = torch.empty(height, width, dtype=torch.int32, device=device)
         barycentrics = torch.empty(height, width, 3, dtype=torch.float32, device=device)
         depth = torch.empty(height, width, dtype=torch.float32, device=device)
-        _resolve[(triton.cdiv(keys.numel(), 256),)](
+        _resolve[(triton.cdiv(width, 256), height)](
             keys,
             homogeneous,
             triangles,
@@ -105,7 +108,6 @@ def rasterize_homogeneous(
             barycentrics,
             depth,
             width,
-            keys.numel(),
             BLOCK=256,
             **_EXACT,
         )
@@ -143,16 +145,20 @@ def interpolate_corners(
     return picture
 
 
-def _draw(
-    projected: Tensor,
-    triangles: Tensor,
-    ids: Tensor,
-    sizes: Tensor,
+def draw(
+    projected: Float[Tensor, "C V 3"],
+    triangles: Int[Tensor, "T 3"],
+    ids: Int[Tensor, " T"],
+    sizes: Int[Tensor, "C 2"],
     size: tuple[int, int],
     cull: bool,
     near: float,
-) -> Tensor:
-    """Keys int64 [C H W] of triangles [T 3] that are called `ids`, from corners [C V 3]."""
+) -> Int[Tensor, "C H W"]:
+    """Keys int64 of pictures of triangles that are called `ids`; arguments as in `depth_stack`.
+
+    `projected` float32 holds (u, v, depth). A triangle with a corner nearer than `near`, further
+    than 65,536 pixels outside, or not a number is left out.
+    """
     (views, vertex_count, _), count = projected.shape, len(triangles)
     width, height = size
     keys = torch.zeros(views, height, width, dtype=torch.int64, device=projected.device)
@@ -172,10 +178,10 @@ def _draw(
 
 
 def _resident_programs(device: torch.device) -> int:
-    """How many programs run at once, about; two where an interpreter stands in for the device."""
+    """About twice as many as run at once; two where an interpreter stands in for the device."""
     if device.type != "cuda":
         return 2
-    return 12 * torch.cuda.get_device_properties(device).multi_processor_count
+    return 10 * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _clipped(
@@ -240,26 +246,18 @@ def _depths(keys, depth, count, BLOCK: tl.constexpr):
     tl.store(depth + pixel, tl.where(seen, distance, float("inf")), pixel < count)
 
 
-@triton.jit(do_not_specialize=["width", "count"])
+@triton.jit(do_not_specialize=["width"])
 def _resolve(
-    keys,
-    homogeneous,
-    triangles,
-    triangle_map,
-    barycentrics,
-    depth,
-    width,
-    count,
-    BLOCK: tl.constexpr,
+    keys, homogeneous, triangles, triangle_map, barycentrics, depth, width, BLOCK: tl.constexpr
 ):
-    """Triangle, barycentrics and depth of a block of pixels; see `mesh_cpu.barycentrics_of`."""
-    pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = pixel < count
+    """Triangle, barycentrics and depth of a part of a row; see `mesh_cpu.barycentrics_of`."""
+    column, row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1)
+    inside = column < width
+    pixel = row.to(tl.int64) * width + column
     key = tl.load(keys + pixel, inside, 0)
     seen = key > 0
     t = (key & LAST_ID) ^ LAST_ID
-    x = (pixel % width).to(tl.float64) + 0.5
-    y = (pixel // width).to(tl.float64) + 0.5
+    x, y = column.to(tl.float64) + 0.5, row.to(tl.float64) + 0.5
     ax, ay, az = _about_pixel(homogeneous, tl.load(triangles + 3 * t, seen, 0), x, y, seen)
     bx, by, bz = _about_pixel(homogeneous, tl.load(triangles + 3 * t + 1, seen, 0), x, y, seen)
     cx, cy, cz = _about_pixel(homogeneous, tl.load(triangles + 3 * t + 2, seen, 0), x, y, seen)

@@ -1,3 +1,5 @@
+# Triton's own annotations are loose; it may be absent where no CUDA is
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """Triton kernels that draw triangles into buffers of keys; `mesh_triton` tells how they fit.
 
 Both do what `mesh_cpu` does, with the same numbers. Positions in sub-pixels and edge functions are
