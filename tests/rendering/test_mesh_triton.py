@@ -103,13 +103,13 @@ def test_triangle_soup_with_equal_depths_equals_the_cpu():
         [1.4, 1.0, 1.0], dtype=torch.float64
     ) + torch.tensor([-0.7, -0.5, 0.6], dtype=torch.float64)
     triangles = torch.randint(0, 60, (30, 3), generator=generator)
-    # the same triangles again, turned: equal depths, which the first must win
-    triangles = torch.cat([triangles, triangles.roll(1, 1)])
+    # the same triangles again: equal depths, which the first must win
+    triangles = torch.cat([triangles, triangles])
     matrix = torch.tensor([[50.0, 2.0, 30], [0, 55, 22], [0, 0, 1]]).double()
     expected = mesh.rasterize(vertices, triangles, IDENTITY, matrix, (61, 45), cull=False)
     ours = rasterized(homogeneous(vertices, matrix), triangles, (61, 45), cull=False)
     assert_same(ours, expected)
-    assert ours.triangle.max() < 60
+    assert ours.triangle.max() < 30
 
 
 def test_clipping_at_the_near_plane_and_the_guard_band_equals_the_cpu():
