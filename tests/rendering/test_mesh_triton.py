@@ -198,6 +198,26 @@ def test_depth_stack_equals_the_cpu():
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=0)
 
 
+def test_every_call_of_the_interface_reaches_the_kernels(monkeypatch):
+    vertices, triangles, uv = globe(4)
+    cameras = rig(2, 24, 18, 70.0)
+    camera = (cameras.world_to_camera[1], cameras.intrinsics[1], (20, 17))
+
+    def calls(device: str) -> list[torch.Tensor]:
+        raster = mesh.rasterize(vertices.to(device), triangles.to(device), *camera)
+        chart = mesh.rasterize_uv(uv.to(device), triangles.to(device), (16, 8))
+        place = mesh.interpolate(uv.to(device), triangles.to(device), chart)
+        maps = mesh.depth_maps(
+            vertices.float().to(device), triangles.to(device), cameras, cameras.sizes // 2
+        )
+        return [raster.triangle, raster.barycentrics, raster.depth, chart.triangle, place, *maps]
+
+    expected = calls("cpu")
+    monkeypatch.setattr(mesh, "_on_cuda", lambda tensor: True)
+    for ours, theirs in zip(calls(DEVICE), expected, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-6, atol=1e-6)
+
+
 def test_nothing_to_draw_is_an_empty_picture():
     raster = rasterized(torch.zeros(3, 3).double(), torch.zeros(0, 3), (5, 4))
     assert not raster.covered.any() and torch.isinf(raster.depth).all()
