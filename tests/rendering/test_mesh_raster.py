@@ -229,5 +229,5 @@ def test_result_does_not_depend_on_threads():
 
 def test_another_device_is_refused_in_one_line():
     vertices = torch.zeros(3, 3, device="meta")
-    with pytest.raises(InputError, match="not part of this version"):
+    with pytest.raises(InputError, match="on the CPU or a CUDA device, got meta"):
         mesh.rasterize(vertices, torch.tensor([[0, 1, 2]]), IDENTITY, IDENTITY[:3, :3], (8, 8))

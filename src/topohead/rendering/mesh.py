@@ -1,11 +1,13 @@
 """Rasterise triangle meshes: which triangle a pixel sees, where on it, how far away.
 
-Tensors in, tensors out. The work is done by compiled loops on CPU cores (`mesh_cpu`); tensors on
-a CUDA device are refused, because that backend is not part of this version. Nothing here is
-differentiable.
+Tensors in, tensors out, on the device of the vertices: compiled loops on CPU cores (`mesh_cpu`),
+Triton kernels on a CUDA device (`mesh_triton`). Both decide coverage, depth order and ties with the
+same numbers, so that their pictures differ only where a projection rounds differently. Nothing here
+is differentiable.
 """
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -52,10 +54,8 @@ def rasterize(
     Triangles are clipped at depth `near`. Shared edges leave no crack and count no pixel twice;
     equal depths go to the first triangle.
     """
-    _require_cpu(vertices)
     homogeneous = _homogeneous(vertices, world_to_camera, intrinsics)
-    corners = np.ascontiguousarray(triangles.numpy(), np.int32)
-    return _rasterize_homogeneous(homogeneous, corners, size, cull, near)
+    return _rasterize_homogeneous(homogeneous, triangles, size, cull, near)
 
 
 def rasterize_uv(
@@ -65,21 +65,20 @@ def rasterize_uv(
 
     Both windings are drawn; where charts overlap the first triangle wins. Depth is 1.
     """
-    _require_cpu(uv)
     width, height = size
-    place = uv.detach().to(torch.float64).numpy()
-    homogeneous = np.stack(
-        [place[:, 0] * width, (1.0 - place[:, 1]) * height, np.ones(len(place))], axis=1
-    )
-    corners = np.ascontiguousarray(triangle_uv.numpy(), np.int32)
-    return _rasterize_homogeneous(homogeneous, corners, size, cull=False, near=0.5)
+    u, v = uv.detach().to(torch.float64).unbind(1)
+    homogeneous = torch.stack([u * width, (1.0 - v) * height, torch.ones_like(u)], 1)
+    return _rasterize_homogeneous(homogeneous, triangle_uv, size, cull=False, near=0.5)
 
 
 def interpolate(
     values: Float[Tensor, "V K"], triangles: Int[Tensor, "T 3"], raster: Raster
 ) -> Float[Tensor, "H W K"]:
     """Corner values carried to pixels; zero where nothing is seen. Not differentiable."""
-    _require_cpu(values)
+    if _on_cuda(values):
+        return _triton().interpolate_corners(
+            values, _whole(triangles, values.device), raster.triangle, raster.barycentrics
+        )
     picture = mesh_cpu.interpolate_corners(
         np.ascontiguousarray(values.detach().numpy()),
         np.ascontiguousarray(triangles.numpy(), np.int32),
@@ -102,8 +101,10 @@ def depth_maps(
     `sizes` (width, height) asks for resampled pictures of the same cameras. Triangles that reach
     nearer than `near` are left out, not clipped.
     """
-    _require_cpu(vertices)
     seen_by = cameras if sizes is None else cameras.resized(sizes)
+    if _on_cuda(vertices):
+        stack = _cuda_depth_stack(vertices, triangles, seen_by, cull, near)
+        return [stack[i, :h, :w] for i, (w, h) in enumerate(seen_by.sizes.tolist())]
     corners = np.ascontiguousarray(triangles.numpy(), np.int32)
     maps = []
     for index in range(len(seen_by)):
@@ -116,22 +117,46 @@ def depth_maps(
     return maps
 
 
+def depth_stack(
+    vertices: Float[Tensor, "V 3"],
+    triangles: Int[Tensor, "T 3"],
+    cameras: Cameras,
+    sizes: Int[Tensor, "C 2"] | None = None,
+    cull: bool = True,
+    near: float = 1e-3,
+) -> Float[Tensor, "C H W"]:
+    """`depth_maps` as one tensor of the largest height and width, inf beyond a smaller picture."""
+    seen_by = cameras if sizes is None else cameras.resized(sizes)
+    if _on_cuda(vertices):
+        return _cuda_depth_stack(vertices, triangles, seen_by, cull, near)
+    width, height = seen_by.sizes.amax(0).tolist()
+    stack = torch.full((len(seen_by), height, width), float("inf"))
+    for picture, depth in zip(
+        stack, depth_maps(vertices, triangles, seen_by, cull=cull, near=near), strict=True
+    ):
+        picture[: depth.shape[0], : depth.shape[1]] = depth
+    return stack
+
+
 def projected_pixels(
     vertices: Float[Tensor, "V 3"],
     world_to_camera: Float[Tensor, "4 4"],
     intrinsics: Float[Tensor, "3 3"],
 ) -> np.ndarray:
     """(u, v, depth) of each vertex as float32 [V 3], the form that the compiled kernels read."""
-    homogeneous = _homogeneous(vertices, world_to_camera, intrinsics)
-    return _divided(homogeneous)
+    return _divided(_homogeneous(vertices, world_to_camera, intrinsics).numpy())
 
 
-def _homogeneous(vertices: Tensor, world_to_camera: Tensor, intrinsics: Tensor) -> np.ndarray:
-    """(u z, v z, z) of each vertex, float64."""
+def _homogeneous(vertices: Tensor, world_to_camera: Tensor, intrinsics: Tensor) -> Tensor:
+    """(u z, v z, z) of each vertex, float64, on the vertices' device."""
+    projection = _projections(world_to_camera, intrinsics).to(vertices.device)
+    return vertices.detach().to(torch.float64) @ projection[:, :3].T + projection[:, 3]
+
+
+def _projections(world_to_camera: Tensor, intrinsics: Tensor) -> Tensor:
+    """Matrices float64 [* 3 4] that take world points to (u z, v z, z)."""
     pose = world_to_camera.detach().to(torch.float64)
-    projection = intrinsics.detach().to(torch.float64) @ pose[:3]
-    points = vertices.detach().to(torch.float64)
-    return (points @ projection[:, :3].T + projection[:, 3]).numpy()
+    return intrinsics.detach().to(pose) @ pose[..., :3, :]
 
 
 def _divided(homogeneous: np.ndarray) -> np.ndarray:
@@ -141,29 +166,65 @@ def _divided(homogeneous: np.ndarray) -> np.ndarray:
 
 
 def _rasterize_homogeneous(
-    homogeneous: np.ndarray, triangles: np.ndarray, size: tuple[int, int], cull: bool, near: float
+    homogeneous: Tensor, triangles: Tensor, size: tuple[int, int], cull: bool, near: float
 ) -> Raster:
     width, height = size
     if not (0 < width <= CLIP_PIXELS and 0 < height <= CLIP_PIXELS):
         raise InputError(
             f"expected a picture of 1 to {CLIP_PIXELS:.0f} pixels a side, got {width}x{height}"
         )
-    clipped, pieces, sources = mesh_cpu.clip_triangles(homogeneous, triangles, near, CLIP_PIXELS)
+    if _on_cuda(homogeneous):
+        corners = _whole(triangles, homogeneous.device)
+        return Raster(
+            *_triton().rasterize_homogeneous(homogeneous, corners, size, cull, near, CLIP_PIXELS)
+        )
+    places, corners = homogeneous.numpy(), _whole(triangles, homogeneous.device).numpy()
+    clipped, pieces, sources = mesh_cpu.clip_triangles(places, corners, near, CLIP_PIXELS)
     projected = _divided(clipped)
     # half the near distance: clipped corners lie on the plane itself and must not be left out
     _, piece_map = mesh_cpu.rasterize_projected(
         projected, pieces, width, height, cull, np.float64(0.5 * near)
     )
     triangle_map = np.where(piece_map >= 0, sources[piece_map], np.int32(-1))
-    barycentrics, depth = mesh_cpu.barycentrics_of(homogeneous, triangles, triangle_map)
+    barycentrics, depth = mesh_cpu.barycentrics_of(places, corners, triangle_map)
     return Raster(
         torch.from_numpy(triangle_map), torch.from_numpy(barycentrics), torch.from_numpy(depth)
     )
 
 
-def _require_cpu(tensor: Tensor) -> None:
-    if tensor.device.type != "cpu":
+def _cuda_depth_stack(
+    vertices: Tensor, triangles: Tensor, cameras: Cameras, cull: bool, near: float
+) -> Tensor:
+    width, height = cameras.sizes.amax(0).tolist()
+    return _triton().depth_stack(
+        vertices,
+        _whole(triangles, vertices.device),
+        _projections(cameras.world_to_camera, cameras.intrinsics).to(vertices.device),
+        cameras.sizes.to(vertices.device, torch.int32),
+        (width, height),
+        cull,
+        near,
+    )
+
+
+def _whole(triangles: Tensor, device: torch.device) -> Tensor:
+    """Triangles as the kernels read them: contiguous int32."""
+    return triangles.to(device, torch.int32).contiguous()
+
+
+def _on_cuda(tensor: Tensor) -> bool:
+    """Whether the Triton kernels are to work; refuses what is neither there nor on the CPU."""
+    if tensor.device.type not in ("cpu", "cuda"):
+        raise InputError(f"expected tensors on the CPU or a CUDA device, got {tensor.device}")
+    return tensor.is_cuda
+
+
+def _triton() -> ModuleType:
+    try:
+        from topohead.rendering import mesh_triton  # noqa: PLC0415 -- only where CUDA is
+    except ImportError as error:
         raise InputError(
-            f"expected tensors on the CPU, got {tensor.device}: the CUDA rasteriser is not part "
-            "of this version; run with --device cpu"
-        )
+            "expected Triton for tensors on a CUDA device, found none: pip install triton, or run "
+            "with --device cpu"
+        ) from error
+    return mesh_triton
