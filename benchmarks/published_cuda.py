@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=3, help="timed frames, after the first")
     parser.add_argument("--first-steps", type=int, default=7000)
     parser.add_argument("--texture-frames", type=int, default=1, help="0: no dense stage")
-    parser.add_argument("--gaussians", type=int, default=6_000_000)
+    parser.add_argument("--gaussians", type=int, default=6_500_000)
     parser.add_argument("--texture-size", type=int, default=8192)
     parser.add_argument("--commit", help="what to record when git is not there")
     args = parser.parse_args()

@@ -71,12 +71,13 @@ def test_pictures_and_gradients_are_those_of_the_cpu(count, opacity):
 
 
 @pytest.mark.gpu
-def test_opaque_gaussians_differ_by_less_than_a_hundredth():
+def test_opaque_gaussians_differ_where_pixels_close():
+    """A tenth at most, by the larger α (see `splats_cuda`); hardly anything on average."""
     parameters, pose, lens, _ = scene(400, seed=4, opacity=(1.0, 1.0))
     here, _ = splats.render(*[p.float() for p in parameters], pose, lens, SIZE)
     there, _ = splats.render(*[p.float().cuda() for p in parameters], pose, lens, SIZE)
-    assert (here - there.cpu()).abs().max() < 0.02
-    assert (here - there.cpu()).abs().mean() < 2e-3
+    assert (here - there.cpu()).abs().max() < 0.1
+    assert (here - there.cpu()).abs().mean() < 5e-4
 
 
 @pytest.mark.gpu

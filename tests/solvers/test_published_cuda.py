@@ -160,17 +160,21 @@ def test_a_frame_on_the_device_is_that_of_the_cpu(take):
     config = replace(FAST, first_steps=30, steps=40, color_steps=5)
     scene = published.make_scene(first, config)
     states = [published.learn_first_frame(on(d, views[0]), scene) for d in ("cpu", "cuda")]
-    assert states[1].first_residual == pytest.approx(states[0].first_residual, rel=0.1)
+    assert states[1].first_residual == pytest.approx(states[0].first_residual, rel=0.02)
     answers = [published.advance(on(d, views[1]), scene, states[0])[1] for d in ("cpu", "cuda")]
     moved = (answers[0].vertices - first.vertices.float()).norm(dim=1)
     difference = (answers[0].vertices - answers[1].vertices).norm(dim=1)
-    assert moved.max() > 5e-4 and difference.median() < 0.2 * moved.median()
+    # with the CPU's α cut at 0.999 too the answers differ by 0.4 % of the motion
+    assert moved.max() > 5e-4 and difference.mean() < 0.1 * moved.mean()
     assert answers[1].vertices.device.type == "cpu"
 
 
 @pytest.mark.gpu
 def test_planted_motion_is_recovered_on_the_device(take):
-    """As on the CPU: what is found beyond the answer for the unmoved egg is the planted motion."""
+    """As on the CPU: what is found beyond the answer for the unmoved egg is the planted motion.
+
+    On so coarse an egg the CPU leaves 54 % of it, whether α is cut at 0.99 or 0.999.
+    """
     first, second, views = take
     scene = published.make_scene(first, FAST)
     state = published.learn_first_frame(on("cuda", views[0]), scene)
@@ -179,6 +183,6 @@ def test_planted_motion_is_recovered_on_the_device(take):
     error = (found[1] - found[0] - planted).norm(dim=1)
     moving = planted.norm(dim=1) > 0.0015
     assert moving.sum() > 10
-    assert error[moving].median() < 0.5 * planted[moving].norm(dim=1).median()
+    assert error[moving].median() < 0.65 * planted[moving].norm(dim=1).median()
     again = published.advance(on("cuda", views[1]), scene, state)[1]
     assert (again.vertices - found[1]).norm(dim=1).median() < 1e-5
