@@ -15,11 +15,14 @@ if not torch.cuda.is_available():
 
 # compilers cannot read functions that the hook has wrapped: load the kernels before it is there
 SOURCE = Path(__file__).parents[1] / "src"
-KERNELS = [*SOURCE.glob("*/rendering/*_cpu.py"), *SOURCE.glob("*/solvers/kernels/[!_]*.py")]
-if find_spec("triton") is not None:
-    KERNELS += SOURCE.glob("*/rendering/*_triton*.py")
+KERNELS = [
+    *SOURCE.glob("*/rendering/*_cpu.py"),
+    *SOURCE.glob("*/rendering/*_triton*.py"),
+    *SOURCE.glob("*/solvers/kernels/[!_]*.py"),
+]
 for kernels in KERNELS:
-    import_module(".".join(kernels.relative_to(SOURCE).with_suffix("").parts))
+    if find_spec("triton") or "_triton" not in kernels.stem:
+        import_module(".".join(kernels.relative_to(SOURCE).with_suffix("").parts))
 
 install_import_hook("topohead", "typechecking.checked")
 

@@ -1,6 +1,9 @@
 """How far a picture is from another: L1 and structural dissimilarity."""
 
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -68,6 +71,56 @@ class Target:
         return value, gradient
 
 
+@dataclass(frozen=True)
+class DeviceTarget:
+    """`Target` on a CUDA device: pictures in and out are tensors, and nothing waits for it.
+
+    Whole pictures are looked at: where a mask hides both, they agree.
+    """
+
+    picture: Float[Tensor, "1 H L"]
+    """Multiplied by the mask; L = 3 W."""
+    statistics: Float[Tensor, "2 1 H L"]
+    weights: Float[Tensor, "11"]
+    mask: Float[Tensor, "H W 1"] | None
+
+    @classmethod
+    def of(
+        cls, picture: Float[Tensor, "H W 3"], mask: Float[Tensor, "H W"] | None = None
+    ) -> "DeviceTarget":
+        """From a picture and a mask of one device."""
+        kernels = _triton_kernels()
+        weights = kernels.window(picture.device)
+        factor = None if mask is None else mask.float()[..., None]
+        seen = picture.detach().float()
+        flat = _flat(seen if factor is None else seen * factor)
+        return cls(flat, kernels.statistics(flat, weights), weights, factor)
+
+    def compare(
+        self, picture: Float[Tensor, "H W 3"], dssim_weight: float
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "H W 3"]]:
+        """The loss `l1_dssim` of a float32 picture, and its gradient."""
+        flat = _flat(picture if self.mask is None else picture * self.mask)
+        value, slope = _triton_kernels().l1_dssim(
+            flat, self.picture, self.statistics, self.weights, dssim_weight
+        )
+        slope = slope.view(picture.shape)
+        return value, slope if self.mask is None else slope.mul_(self.mask)
+
+
+def _flat(picture: Tensor) -> Tensor:
+    return picture.contiguous().view(1, len(picture), -1)
+
+
+def _triton_kernels() -> ModuleType:
+    if find_spec("triton") is None:
+        raise InputError(
+            "expected the package triton for pictures on a CUDA device, found none; add it with: "
+            "python -m pip install triton"
+        )
+    return import_module("topohead.rendering.ssim_triton")
+
+
 def _reach(is_seen: np.ndarray) -> slice:
     """From the first to the last true entry, and a window's radius further; one entry if none."""
     where = np.flatnonzero(is_seen)
@@ -89,19 +142,21 @@ def l1_dssim(
 
     SSIM with an 11-tap Gaussian window, σ = 1.5 pixels, zero padding (Wang et al. 2004; the
     weights of Kerbl et al. 2023). The mask multiplies both pictures, so hidden pixels agree; means
-    run over all pixels. Differentiable by `image` alone; float32 inside.
+    run over all pixels. Differentiable by `image` alone; float32 inside. All tensors on one
+    device, the CPU or CUDA.
     """
-    if image.device.type != "cpu":
-        raise InputError(
-            f"expected tensors on the CPU, got {image.device}: the CUDA loss is not part of this "
-            "version; run with --device cpu"
-        )
     return _L1Dssim.apply(image, target, dssim_weight, mask)  # pyright: ignore
 
 
 class _L1Dssim(torch.autograd.Function):
     @staticmethod
     def forward(ctx, image, target, dssim_weight, mask):  # pyright: ignore
+        if image.is_cuda:
+            value, gradient = DeviceTarget.of(target, mask).compare(
+                image.detach().float(), dssim_weight
+            )
+            ctx.save_for_backward(gradient.to(image.dtype))
+            return value.to(image.dtype)
         goal = Target.of(_array(target), None if mask is None else _array(mask))
         value, gradient = goal.compare(_array(image), dssim_weight)
         ctx.save_for_backward(torch.from_numpy(gradient).to(image.dtype))

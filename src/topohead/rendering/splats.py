@@ -1,9 +1,9 @@
 """Render 3D Gaussians to pictures, differentiably (Kerbl et al. 2023).
 
-`render` is the tensor interface with gradients. `forward` and `backward` are the same passes on
-numpy arrays, without autograd, for loops that take thousands of steps. The work is done by
-compiled loops on CPU cores (`splats_cpu`); tensors on a CUDA device are refused, because that
-backend is not part of this version.
+`render` and `render_views` are the tensor interface with gradients. Tensors on a CUDA device go
+to gsplat (`splats_cuda`, which says where its pictures differ), those on the CPU to compiled
+loops (`splats_cpu`). `forward` and `backward` are the CPU's passes on numpy arrays, without
+autograd, for loops that take thousands of steps.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from topohead.core import InputError
-from topohead.rendering import splats_backward_cpu, splats_cpu
+from topohead.rendering import splats_backward_cpu, splats_cpu, splats_cuda
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,12 @@ def render(
     five arrays of Gaussians and by the background, not by the camera. Float32 inside. The result
     jumps where a Gaussian enters at α = 1/255, where a pixel closes, and where two swap depth.
     """
-    _require_cpu(means)
+    if means.device.type != "cpu":
+        images, alphas = render_views(
+            means, quats, scales, opacities, colors,
+            world_to_camera[None], intrinsics[None], size, background, near,
+        )  # fmt: skip
+        return images[0], alphas[0]
     if background is None:
         background = torch.zeros(3)
     camera = pack_camera(world_to_camera, intrinsics)
@@ -70,15 +75,43 @@ def render(
     return image, alpha
 
 
+def render_views(
+    means: Float[Tensor, "N 3"],
+    quats: Float[Tensor, "N 4"],
+    scales: Float[Tensor, "N 3"],
+    opacities: Float[Tensor, " N"],
+    colors: Float[Tensor, "N 3"],
+    world_to_camera: Float[Tensor, "C 4 4"],
+    intrinsics: Float[Tensor, "C 3 3"],
+    size: tuple[int, int],
+    background: Float[Tensor, "3"] | None = None,
+    near: float = 0.01,
+) -> tuple[Float[Tensor, "C H W 3"], Float[Tensor, "C H W"]]:
+    """What `render` gives, for C cameras with pictures of one size: one call on a CUDA device.
+
+    Cameras may lie on another device than the Gaussians, whose device the pictures are on.
+    """
+    if means.device.type not in ("cpu", "cuda"):
+        raise InputError(f"expected tensors on the CPU or a CUDA device, got {means.device}")
+    if means.device.type == "cuda":
+        _refuse_skew(intrinsics)
+        gaussians = means, quats, scales, opacities, colors
+        return splats_cuda.render_views(
+            gaussians, world_to_camera, intrinsics, size, background, near
+        )
+    views = [
+        render(means, quats, scales, opacities, colors, pose, lens, size, background, near)
+        for pose, lens in zip(world_to_camera, intrinsics, strict=True)
+    ]
+    images, alphas = zip(*views, strict=True)
+    return torch.stack(images), torch.stack(alphas)
+
+
 def pack_camera(
     world_to_camera: Float[Tensor, "4 4"], intrinsics: Float[Tensor, "3 3"]
 ) -> np.ndarray:
     """The camera as the kernels read it: rotation, translation, fx, fy, cx, cy; float32 [16]."""
-    if float(intrinsics[0, 1]) != 0:
-        raise InputError(
-            f"expected intrinsics without skew, got {float(intrinsics[0, 1]):g} pixels; "
-            "fold it into the undistortion"
-        )
+    _refuse_skew(intrinsics)
     pose, lens = world_to_camera.detach().double(), intrinsics.detach().double()
     parts = [pose[:3, :3].reshape(-1), pose[:3, 3], lens.diagonal()[:2], lens[:2, 2]]
     return torch.cat(parts).numpy().astype(np.float32)
@@ -182,9 +215,9 @@ def _array(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().to(torch.float32).numpy())
 
 
-def _require_cpu(tensor: Tensor) -> None:
-    if tensor.device.type != "cpu":
+def _refuse_skew(intrinsics: Tensor) -> None:
+    skew = float(intrinsics[..., 0, 1].abs().max())
+    if skew != 0:
         raise InputError(
-            f"expected tensors on the CPU, got {tensor.device}: the CUDA rasteriser is not part "
-            "of this version; run with --device cpu"
+            f"expected intrinsics without skew, got {skew:g} pixels; fold it into the undistortion"
         )

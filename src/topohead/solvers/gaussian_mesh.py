@@ -188,9 +188,17 @@ def sample_vertex_colors(views: Views, mesh: Mesh) -> Float[Tensor, "V 3"]:
 
 
 def outline_masks(
-    mesh: Mesh, cameras: Cameras, index: int, region: str, margin: int
+    mesh: Mesh,
+    cameras: Cameras,
+    index: int,
+    region: str,
+    margin: int,
+    device: torch.device | None = None,
 ) -> tuple[Bool[Tensor, "H W"], Bool[Tensor, "H W"]]:
-    """Pixels within `margin` of the mesh in one camera, and pixels that see a region of it."""
+    """Pixels within `margin` of the mesh in one camera, and pixels that see a region of it.
+
+    On the mesh's device, or on `device`.
+    """
     raster = rasterize(
         mesh.vertices,
         mesh.topology.triangles,
@@ -198,7 +206,7 @@ def outline_masks(
         cameras.intrinsics[index],
         cameras.size(index),
     )
-    inside = raster.covered
+    inside = raster.covered.to(device)
     if margin > 0:
         window = 2 * margin + 1
         grown = inside.float()[None]
@@ -207,7 +215,8 @@ def outline_masks(
     if region not in mesh.topology.regions:
         return inside, torch.zeros_like(inside)
     within = mesh.topology.region_mask(region)[mesh.topology.triangles].all(1)
-    return inside, raster.covered & within[raster.triangle.long().clamp(min=0)]
+    seen = raster.covered & within[raster.triangle.long().clamp(min=0)]
+    return inside, seen.to(device)
 
 
 def _bilinear(picture: Tensor, pixels: Tensor) -> Tensor:
