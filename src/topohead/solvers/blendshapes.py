@@ -94,7 +94,7 @@ def residuals(
 def _stiffness(
     basis: Float[Tensor, "52 V 3"], topology: Topology, priors: PersonalPriors
 ) -> Float[Tensor, "52 V"]:
-    """What holds each action at each vertex to the model: noise over expected deviation, squared."""
+    """What holds actions to the model at each vertex: (noise / expected deviation)²."""
     motion = basis.double().norm(dim=-1).T
     laplacian = uniform_laplacian(topology).double()
     for _ in range(priors.reach):

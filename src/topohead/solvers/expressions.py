@@ -1,7 +1,7 @@
 """Expression weights and head poses of tracked meshes: what the face does in each frame.
 
-Model of frame t: x_t = R_t (rest + Σ_k c_tk b_k) + s_t. All sums over vertices are taken once; after
-that a frame is 53 numbers and a 3×3 matrix for each, whatever the mesh's density.
+Model of frame t: x_t = R_t (rest + Σ_k c_tk b_k) + s_t. All sums over vertices are taken once;
+after that a frame is 53 numbers and a 3×3 matrix for each, whatever the mesh's density.
 """
 
 from dataclasses import dataclass
