@@ -63,7 +63,7 @@ class GlbPack:
         accessor = pygltflib.Accessor(componentType=component, count=len(rows), type=kind)
         filled = np.flatnonzero(rows.any(1))
         if sparse and len(filled) < 0.7 * len(rows):
-            accessor.bufferView = None
+            accessor.byteOffset = None  # an offset without a view is an error
             accessor.sparse = self._sparse(rows, filled if len(filled) else np.zeros(1, int))
         else:
             accessor.bufferView = self.view(values.tobytes(), target)
