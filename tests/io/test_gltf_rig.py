@@ -11,9 +11,9 @@ import pygltflib
 import pytest
 import torch
 from PIL import Image
+from test_gltf import VALIDATE
 
 from planted_run import ellipsoid, ellipsoid_topology, striped_texture
-from test_gltf import VALIDATE
 from topohead.core import ARKIT_52, InputError
 from topohead.geometry.morphs import split_seams
 from topohead.geometry.skinning import RigPerformance, rigged

@@ -4,6 +4,7 @@ The head model's actions are a prior; where and as often as an action occurs in 
 tracked meshes say how this person does it. Shapes and weights are solved in turn.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -63,12 +64,14 @@ def personal_blendshapes(
     priors = priors or PersonalPriors()
     first = track = solve_expressions(vertices, rest, basis, importance)
     stiffness = _stiffness(basis, topology, priors)
-    deviation = torch.zeros_like(basis, dtype=torch.float64)
+    deviation = basis.new_zeros(len(rest), 3, len(basis))
     for _ in range(rounds):
+        missing = unposed(vertices, track.poses) - blended(rest, basis, track.weights)
         deviation = _deviation(
-            vertices, rest, basis, track, deviation, stiffness, importance > 0, topology, priors
-        )
-        shapes = basis + deviation.to(basis)
+            missing, track.weights, deviation, stiffness, importance > 0, topology,
+            priors.smoothness,
+        )  # fmt: skip
+        shapes = basis + deviation.permute(2, 0, 1)
         track = solve_expressions(vertices, rest, shapes, importance)
     return PersonalBlendshapes(
         shapes,
@@ -93,52 +96,47 @@ def residuals(
 
 def _stiffness(
     basis: Float[Tensor, "52 V 3"], topology: Topology, priors: PersonalPriors
-) -> Float[Tensor, "52 V"]:
+) -> Float[Tensor, "V 1 52"]:
     """What holds actions to the model at each vertex: (noise / expected deviation)²."""
-    motion = basis.double().norm(dim=-1).T
-    laplacian = uniform_laplacian(topology).double()
+    motion = basis.norm(dim=-1).T
+    laplacian = uniform_laplacian(topology).to(basis)
     for _ in range(priors.reach):
         motion = motion + laplacian @ motion
-    return (priors.noise / (priors.share * motion.T + priors.free)).square()
+    return (priors.noise / (priors.share * motion + priors.free)).square()[:, None]
 
 
 def _deviation(
-    vertices: Tensor,
-    rest: Tensor,
-    basis: Tensor,
-    track: ExpressionTrack,
-    start: Tensor,
-    stiffness: Tensor,
+    missing: Float[Tensor, "T V 3"],
+    weights: Float[Tensor, "T 52"],
+    start: Float[Tensor, "V 3 52"],
+    stiffness: Float[Tensor, "V 1 52"],
     tracked: Bool[Tensor, " V"],
     topology: Topology,
-    priors: PersonalPriors,
-) -> Float[Tensor, "52 V 3"]:
+    smoothness: float,
+) -> Float[Tensor, "V 3 52"]:
     """What the person's actions add to the model's, by conjugate gradients over all vertices.
 
-    min_E Σ_t ‖Σ_k c_tk E_k − e_t‖² + Σ_k stiffness_k ‖E_k‖² + smoothness ‖L E_k‖².
+    min_E Σ_t ‖Σ_k c_tk E_k − missing_t‖² + Σ_k stiffness_k ‖E_k‖² + smoothness ‖L E_k‖².
     """
-    weights = track.weights
-    seen = tracked.double()[:, None]
-    shapes = blended(rest, basis, weights)
-    missing = (unposed(vertices, track.poses) - shapes).double() * seen
+    seen = tracked.to(missing)[:, None, None]
+    weights = weights.to(missing)
     occurrence = weights.T @ weights
-    laplacian = uniform_laplacian(topology).double()
+    laplacian = uniform_laplacian(topology).to(missing)
     transposed = laplacian.T.coalesce()
-    ridge = stiffness[..., None]
 
     def apply(field: Tensor) -> Tensor:
-        data = torch.tensordot(occurrence, field, 1) * seen
-        flat = field.permute(1, 0, 2).reshape(len(rest), -1)
-        bent = transposed @ (laplacian @ flat)
-        bent = bent.reshape(len(rest), len(field), 3).permute(1, 0, 2)
-        return data + ridge * field + priors.smoothness * bent
+        bent = transposed @ (laplacian @ field.reshape(len(field), -1))
+        return (field @ occurrence) * seen + stiffness * field + smoothness * bent.view_as(field)
 
-    right = torch.tensordot(weights.T, missing, 1)
-    diagonal = occurrence.diagonal()[:, None, None] * seen + ridge + priors.smoothness * 1.25
+    right = torch.einsum("tk,tvi->vik", weights, missing) * seen
+    # L has −1 on its diagonal and rows of about 1/4: LᵀL has about 1.25 on its own
+    diagonal = occurrence.diagonal() * seen + stiffness + smoothness * 1.25
     return _conjugate_gradients(apply, right, start, diagonal)
 
 
-def _conjugate_gradients(apply, right: Tensor, start: Tensor, diagonal: Tensor) -> Tensor:
+def _conjugate_gradients(
+    apply: Callable[[Tensor], Tensor], right: Tensor, start: Tensor, diagonal: Tensor
+) -> Tensor:
     """Solves apply(x) = right, preconditioned by the diagonal, to a thousandth or 60 steps."""
     x = start
     residual = right - apply(x)
