@@ -1,8 +1,10 @@
 """Rigs: poses undo, necks bend smoothly, another head does the same."""
 
+from dataclasses import replace
+
 import torch
 
-from topohead.geometry.meshes import uniform_laplacian
+from topohead.geometry.meshes import boundary_edges, uniform_laplacian
 from topohead.geometry.skinning import (
     RigPerformance,
     blended,
@@ -36,6 +38,15 @@ def test_the_neck_relaxes_from_rim_to_head() -> None:
     # harmonic: every free vertex is the mean of its neighbours, so nothing jumps
     free = (share > 0) & (share < 1)
     assert (uniform_laplacian(topology).double() @ share)[free].abs().max() < 1e-5
+
+
+def test_a_mask_without_a_neck_follows_as_a_whole() -> None:
+    head = reference_head(0)
+    kept = head.topology.region_mask("face")[head.topology.faces].all(1)
+    faces, face_uv = head.topology.faces[kept], head.topology.face_uv[kept]
+    mask = replace(head.topology, faces=faces, face_uv=face_uv)
+    regions = dict(mask.regions) | {"boundary": boundary_edges(mask).unique()}
+    assert (relaxed_head_share(replace(mask, regions=regions)) == 1).all()
 
 
 def test_the_neck_of_a_take_is_measured() -> None:

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
 from topohead.core import Topology
-from topohead.geometry.meshes import uniform_laplacian
+from topohead.geometry.meshes import neighbour_rings, uniform_laplacian
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,19 @@ def retarget(performance: RigPerformance, target: FaceRig) -> RigPerformance:
 def relaxed_head_share(topology: Topology) -> Float[Tensor, " V"]:
     """How a neck follows its head when nothing else is known: harmonic from rim (0) to head (1).
 
-    Free are vertices of no region of the head, such as neck and shoulders. Without a region
-    `boundary` everything follows the head.
+    Free are vertices of no region of the head, such as neck and shoulders. A mesh that ends at the
+    head, or knows no region `boundary`, follows as a whole.
     """
     share = torch.ones(topology.vertex_count, dtype=torch.float64)
-    rim = topology.regions.get("boundary")
-    if rim is None or not len(rim):
-        return share
     parts = [name for name in topology.regions if name not in ("neck", "skin", "boundary")]
-    free = ~topology.region_mask(*parts)
-    free[rim] = False
-    share[rim] = 0
+    rim = topology.regions.get("boundary", torch.zeros(0, dtype=torch.long))
+    head = topology.region_mask(*parts)
+    anchored = rim[neighbour_rings(topology, head, 1)[rim] > 1]
+    if 2 * len(anchored) <= len(rim):
+        return share
+    free = ~head
+    free[anchored] = False
+    share[anchored] = 0
     index = free.nonzero()[:, 0].numpy()
     laplacian = uniform_laplacian(topology).double()
     cells = laplacian.indices().numpy()
