@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from topohead.io.expressions import read_live_link
+from topohead.io.meshes import read_mesh
 from topohead.workflows.stage import StageConfig, stage
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -40,6 +42,10 @@ def test_rig_is_told_captured_and_read(take: Path) -> None:
     assert "2 frames, 4 cameras" in told and "focal" in told
     opened = run_example("03_read_a_run.py", run)
     assert opened.count("mm apart") == 2
+    assert len(read_live_link(run / "expression.csv")) == 2
+    rigged = run_example("05_rig.py", run, take.parent / "wink.obj")
+    assert "true weights" in rigged and rigged.count("up to") == 5
+    assert read_mesh(take.parent / "wink.obj").topology.vertex_count > 4000
 
 
 def test_calibration_is_converted(take: Path) -> None:

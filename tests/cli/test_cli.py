@@ -87,7 +87,7 @@ def test_json_is_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
         (["polish", "door", "--unitz", "cm"], 2, "--unitz"),
         (["polish"], 2, "THING"),
         (["polihs", "door"], 2, "did you mean polish?"),
-        (["sing"], 2, "expected one of demo, stage, capture, evaluate, doctor"),
+        (["sing"], 2, "expected one of demo, stage, capture, evaluate, rig, doctor"),
     ],
 )
 def test_faults_are_one_line_and_a_code(
@@ -113,7 +113,7 @@ def test_help_lists_the_verbs_and_flags(capsys: pytest.CaptureFixture[str]) -> N
     assert "THING" in out and "--units" in out and "Of the thing." in out
 
 
-REAL_VERBS = ["demo", "stage", "capture", "evaluate", "doctor"]
+REAL_VERBS = ["demo", "stage", "capture", "evaluate", "rig", "doctor"]
 
 
 @pytest.mark.parametrize("words", [["--help"], *([verb, "--help"] for verb in REAL_VERBS)])

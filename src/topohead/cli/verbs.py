@@ -50,6 +50,11 @@ VERBS: dict[str, Verb] = {
         "a run's metrics and report, against ground truth where there is some",
         {"run": "RUN"},
     ),
+    "rig": Verb(
+        "topohead.workflows.rig", "RigConfig", "rig",
+        "a run's ARKit-52 weights, own blendshapes, an animated GLB; another head playing it",
+        {"run": "RUN"},
+    ),
     "doctor": Verb(
         "topohead.workflows.doctor", "DoctorConfig", "doctor",
         "what this machine can do, and the command that adds what is missing",

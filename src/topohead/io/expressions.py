@@ -96,6 +96,18 @@ def write_live_link(performance: Performance, path: str | Path) -> None:
             writer.writerow([_format_timecode(time), len(row), *(f"{x:.10f}" for x in row)])
 
 
+def live_link_angles(rotations: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 3"]:
+    """Head yaw, pitch, roll of rotations in a y-up, z-forward frame, radians, as the app has them.
+
+    R = yaw about +y · pitch about +x · roll about +z, of which Live Link counts yaw and pitch the
+    other way round.
+    """
+    yaw = torch.atan2(rotations[:, 0, 2], rotations[:, 2, 2])
+    pitch = -torch.asin(rotations[:, 1, 2].clamp(-1, 1))
+    roll = torch.atan2(rotations[:, 1, 0], rotations[:, 1, 1])
+    return torch.stack([-yaw, -pitch, roll], 1)
+
+
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

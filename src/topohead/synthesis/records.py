@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
@@ -14,7 +13,7 @@ from torch import Tensor
 from topohead.core import Mesh
 from topohead.io.atomic import atomic_write, write_text
 from topohead.io.calibration import write_rig
-from topohead.io.expressions import Performance, write_live_link
+from topohead.io.expressions import Performance, live_link_angles, write_live_link
 from topohead.io.images import write_image
 from topohead.io.meshes import write_obj
 from topohead.synthesis.render import LitHead
@@ -152,15 +151,11 @@ def tangent_normals(take: Take, maps: SkinMaps) -> Float[Tensor, "S S 3"]:
 def _write_performance(path: Path, take: Take) -> None:
     """The played coefficients as a Live Link CSV; head angles come from the poses."""
     motion = take.motion
-    rotation = motion.poses[:, :3, :3].numpy()
-    yaw = np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2])
-    pitch = -np.arcsin(np.clip(rotation[:, 1, 2], -1, 1))
-    roll = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
     eyes = torch.cat([-motion.gaze, torch.zeros(len(motion), 2, 1)], -1)
     track = Performance(
         torch.arange(len(motion)).double() / motion.frames_per_second,
         motion.coefficients.double(),
-        torch.tensor(np.stack([-yaw, -pitch, roll], 1)),
+        live_link_angles(motion.poses[:, :3, :3].double()),
         eyes.double(),
     )
     with atomic_write(path) as temporary:

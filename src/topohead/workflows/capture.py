@@ -104,7 +104,7 @@ def capture(config: CaptureConfig) -> CaptureResult:
             ("textures", "texture_size"),
             ("frames/*/texture_srgb.png", "frames/*/coverage.png"),
         ),
-        Stage("package", outputs=("sequence.glb",)),
+        Stage("package", outputs=("sequence.glb", "expression.csv")),
     )
     inputs = {name: digest(path) for name, path in files.items() if path and path.exists()}
     with RunFolder(

@@ -204,7 +204,12 @@ def first(run: RunFolder, take: Take, config: CaptureConfig) -> Head:
         run.write_json("regions.json", regions)
         run.append_metrics("first", seconds=time.perf_counter() - started, **facts)
         run.finish("first")
-    stored = load_file(run.path / "first" / "head.safetensors")
+    return read_head(run.path / "first" / "head.safetensors")
+
+
+def read_head(path: Path) -> Head:
+    """The head of a run's first frame, as the stage `first` wrote it."""
+    stored = load_file(path)
     mesh = Mesh(topology_from(stored), stored["vertices"])
     return Head(mesh, stored["basis"], stored["expression"], stored["upright"])
 
@@ -225,11 +230,11 @@ def _find_first(take: Take, config: CaptureConfig) -> tuple[Head, dict[str, floa
         start = read_mesh(take.start_path, config.units)
         check_mesh(start, take.start_path, uv_required=True)
         found = first_frame(views, start=start, config=settings)
-        head = _recognised(found.mesh)
+        head = recognised(found.mesh)
     return head, {} if found.residual is None else {"residual": found.residual}
 
 
-def _recognised(mesh: Mesh) -> Head:
+def recognised(mesh: Mesh) -> Head:
     """A mesh of any topology with what the reference head knows about it: regions and motion."""
     for level in (1, 0):
         model = reference_head(level)
@@ -393,6 +398,7 @@ def package(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> Ca
                 names=frames,
                 upright=head.upright.float(),
             )
+        _write_expression(run, take, head, vertices)
         run.finish("package")
     rows = [row for row in run.metrics() if row.get("stage") == "track"]
     seconds = [row["seconds"] for row in rows[1:]] or [row["seconds"] for row in rows]
@@ -404,6 +410,20 @@ def package(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> Ca
         sequence,
         run.path / "report.html",
     )
+
+
+def _write_expression(
+    run: RunFolder, take: Take, head: Head, vertices: Float[Tensor, "T V 3"]
+) -> None:
+    """expression.csv: an extra, for which no finished take may be lost."""
+    from topohead.workflows.rigging import expression_track, write_expression
+
+    try:
+        track = expression_track(head, vertices)
+        rate = take.capture.frames_per_second
+        write_expression(run.path / "expression.csv", track, head.upright, rate)
+    except (RuntimeError, ValueError) as error:  # torch and LAPACK raise these on broken numbers
+        log.warning("no expression.csv: %s", error)
 
 
 def report(run: RunFolder) -> None:

@@ -312,6 +312,7 @@ def _files(run: Path) -> list[tuple[str, str]]:
     """What else the folder holds, as links relative to the report."""
     known = {
         "sequence.glb": "the sequence, for any viewer or Blender",
+        "expression.csv": "ARKit-52 weights and head angles, Live Link Face",
         "first/start.obj": "the first mesh",
         "frames": "a mesh and a state for every frame",
         "evaluation.json": "all numbers of this page",
