@@ -2,16 +2,24 @@
 
 import os
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import torch
+
+if not torch.cuda.is_available():
+    # Triton's kernels run on the CPU, slowly; it reads this when it compiles them
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from jaxtyping import install_import_hook
 
-# numba cannot compile functions that the hook has wrapped: load the kernels before it is there
+# neither numba nor Triton compiles functions that the hook has wrapped: load kernels before it
 SOURCE = Path(__file__).parents[1] / "src"
 for kernels in [*SOURCE.glob("*/rendering/*_cpu.py"), *SOURCE.glob("*/solvers/kernels/[!_]*.py")]:
-    import_module(".".join(kernels.relative_to(SOURCE).with_suffix("").parts))
+    if find_spec("triton") or not kernels.stem.endswith("_triton"):
+        import_module(".".join(kernels.relative_to(SOURCE).with_suffix("").parts))
 
 install_import_hook("topohead", "typechecking.checked")
 
@@ -19,8 +27,6 @@ import pytest  # noqa: E402 -- after the hook, which sees only what is imported 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    import torch
-
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

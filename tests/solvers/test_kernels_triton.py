@@ -1,0 +1,220 @@
+"""Triton's kernels against numba's: interpreted without a CUDA device, on it where there is one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from egg_head import ring
+from planted_sphere import sphere
+from topohead.geometry.meshes import vertex_normals
+from topohead.solvers.elasticity import ElasticConfig, Elasticity, block_slots, vertex_graph
+from topohead.solvers.features import pack_cameras
+from topohead.solvers.kernels import (
+    elastic_triton,
+    photometric,
+    photometric_triton,
+    sparse,
+    sparse_triton,
+)
+from topohead.solvers.samples import Samples, surface_samples
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def there(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(DEVICE)
+
+
+@dataclass
+class Scene:
+    """A dented ball before four small cameras, with noise for pictures."""
+
+    triangles: np.ndarray
+    rest: np.ndarray
+    vertices: np.ndarray
+    samples: Samples
+    cameras: np.ndarray
+    depth: np.ndarray
+    features: np.ndarray
+    elasticity: Elasticity
+    graph: tuple[np.ndarray, np.ndarray]
+
+    def surface(self) -> tuple[np.ndarray, np.ndarray]:
+        vertices = torch.from_numpy(self.vertices)
+        normals = vertex_normals(vertices, torch.from_numpy(self.triangles))
+        return self.vertices.astype(np.float32), normals.float().numpy()
+
+    def looks(self) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng(5)
+        count = len(self.samples)
+        trust = np.where(random.random(count) < 0.2, 0, 3).astype(np.float32)
+        return random.normal(0, 0.3, (count, 3)).astype(np.float32), trust
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    topology, points = sphere(9, 16, 1.0)
+    rest = 0.1 * points.double()
+    random = np.random.default_rng(2)
+    vertices = rest.numpy() + random.normal(0, 0.002, rest.shape)
+    samples = surface_samples(topology, rest, 0.02, torch.zeros(len(rest), dtype=torch.bool))
+    cameras = ring(4, (40, 48))
+    packed = pack_cameras(cameras, 1.0, np.zeros(3))
+    depth = random.uniform(0.75, 0.95, (4, 48, 40)).astype(np.float32)
+    depth[random.random(depth.shape) < 0.1] = -1
+    features = random.normal(0, 0.5, (4, 48, 40, 9)).astype(np.float32)
+    triangles = topology.triangles.numpy()
+    graph = vertex_graph(triangles, len(rest))
+    elasticity = Elasticity(topology, rest, ElasticConfig())
+    return Scene(
+        triangles, rest.numpy(), vertices, samples, packed, depth, features, elasticity, graph
+    )
+
+
+def test_surface_normals_match(scene: Scene):
+    feeds = sparse_triton.Feeds(
+        scene.triangles, np.ones(scene.triangles.shape), len(scene.rest), DEVICE
+    )
+    positions, normals = photometric_triton.placed_surface(
+        there(scene.vertices),
+        there(scene.triangles.astype(np.int32)),
+        feeds.starts,
+        feeds.sources,
+        torch.zeros(3, dtype=torch.float64, device=DEVICE),
+    )
+    expected = scene.surface()
+    assert np.abs(positions.cpu().numpy() - expected[0]).max() < 1e-7
+    assert np.abs(normals.cpu().numpy() - expected[1]).max() < 1e-5
+
+
+def test_samples_read_the_same_features(scene: Scene):
+    arrays = (*scene.surface(), scene.samples.corners, scene.samples.weights)
+    pictures = (scene.cameras, scene.depth, scene.features)
+    limits = (np.float32(0.25), np.float32(0.05))
+    expected = photometric.sample_features(*arrays, *pictures[:1], *pictures[1:], *limits)
+    found = photometric_triton.sample_features(
+        *map(there, arrays), *map(there, pictures), *map(float, limits)
+    )
+    assert (expected[1] > 0).sum() > 100
+    for own, other in zip(found, expected, strict=True):
+        assert np.abs(own.cpu().numpy() - other).max() < 1e-4
+
+
+def test_accumulated_blocks_match(scene: Scene):
+    arrays = (*scene.surface(), scene.samples.corners, scene.samples.weights, scene.samples.areas)
+    arrays += (scene.cameras, scene.depth, scene.features, *scene.looks())
+    limits = (2.5, 0.25, 0.05)
+    expected = photometric.accumulate(*arrays, np.float32(0.35), *map(np.float32, limits))
+    found = photometric_triton.accumulate(
+        *map(there, arrays), torch.tensor(0.35, device=DEVICE), *limits
+    )
+    assert (expected[2][:, 2] >= 2).sum() > 20
+    for own, other in zip(found, expected, strict=True):
+        assert np.abs(own.cpu().numpy() - other).max() < 2e-4 * np.abs(other).max()
+
+
+def evidence(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Positive blocks and gradients of every sample, some empty."""
+    random = np.random.default_rng(8)
+    roots = random.normal(0, 1, (len(scene.samples), 3, 3))
+    full = roots @ roots.transpose(0, 2, 1) * 1e4
+    full[random.random(len(full)) < 0.2] = 0
+    rows, columns = np.triu_indices(3)
+    gradients = np.where(full[:, :1, 0] > 0, random.normal(0, 10, (len(full), 3)), 0)
+    return full[:, rows, columns].astype(np.float32), gradients.astype(np.float32)
+
+
+def system(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    samples, (starts, columns) = scene.samples, scene.graph
+    return sparse.scatter(
+        *evidence(scene),
+        samples.corners,
+        samples.weights,
+        block_slots(samples.corners, starts, columns),
+        len(columns),
+        len(scene.rest),
+    )
+
+
+def test_gathered_system_is_the_scattered_one(scene: Scene):
+    samples, (starts, columns) = scene.samples, scene.graph
+    blocks, gradients = evidence(scene)
+    pairs = (samples.weights[:, :, None] * samples.weights[:, None, :]).reshape(-1, 9)
+    slots = block_slots(samples.corners, starts, columns)
+    matrix = sparse_triton.Feeds(slots, pairs, len(columns), DEVICE).gather(there(blocks), 0.5)
+    vector = sparse_triton.Feeds(samples.corners, samples.weights, len(scene.rest), DEVICE).gather(
+        there(gradients)
+    )
+    expected = system(scene)
+    assert np.allclose(2 * matrix.cpu().numpy(), expected[0], atol=1e-5 * expected[0].max())
+    assert np.allclose(vector.cpu().numpy(), expected[1], atol=1e-5 * np.abs(expected[1]).max())
+
+
+def test_conjugate_gradients_find_the_same_solution_again_and_again(scene: Scene):
+    matrix, vector = system(scene)
+    stiffness = scene.elasticity.csr(1.0)
+    expected = sparse.conjugate_gradient(
+        vector, *scene.graph, matrix, *stiffness, 40, np.float32(1e-5)
+    )
+    solver = sparse_triton.ConjugateGradient(scene.graph, stiffness, 40, 1e-5, DEVICE)
+    first = solver.solve(there(vector), there(matrix)).clone()
+    again = solver.solve(there(vector), there(matrix))
+    assert torch.equal(first, again)
+    assert np.abs(first.cpu().numpy() - expected).max() < 1e-3 * np.abs(expected).max()
+    # no steps once converged: many more steps change nothing
+    longer = sparse_triton.ConjugateGradient(scene.graph, stiffness, 120, 1e-5, DEVICE)
+    same = longer.solve(there(vector), there(matrix)).cpu().numpy()
+    expected = sparse.conjugate_gradient(
+        vector, *scene.graph, matrix, *stiffness, 120, np.float32(1e-5)
+    )
+    assert np.abs(same - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def rotated(scene: Scene, vertices: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    starts, columns, weights = scene.elasticity.rings
+    weights = weights / weights.mean()
+    found = elastic_triton.local_rotations(
+        there(scene.rest), there(vertices), there(starts), there(columns), there(weights)
+    )
+    return found, scene.elasticity.rotations(scene.rest, vertices)
+
+
+@pytest.mark.parametrize("kind", ["bumpy", "turned", "flat", "mirrored"])
+def test_rotations_are_those_of_singular_values(scene: Scene, kind: str):
+    turn = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0]
+    vertices = {
+        "bumpy": scene.vertices,
+        "turned": scene.vertices @ (turn * np.linalg.det(turn)).T,
+        "flat": scene.vertices * [1, 1, 1e-7],
+        "mirrored": scene.vertices * [-1, 1, 1],
+    }[kind]
+    found, expected = rotated(scene, vertices)
+    far = np.abs(found.cpu().numpy() - expected).max(axis=(1, 2))
+    # rings that turn inside out have two rotations all but equally good: compare what they reach
+    assert np.quantile(far, 0.9) < 1e-5
+    assert np.allclose(np.linalg.det(found.cpu().numpy()), 1)
+
+
+def test_descent_is_minus_the_gradient(scene: Scene):
+    elasticity = scene.elasticity
+    found, rotations = rotated(scene, scene.vertices)
+    random = np.random.default_rng(6)
+    anchor = random.uniform(1, 2, len(scene.rest))
+    pictures = random.normal(0, 5, scene.rest.shape).astype(np.float32)
+    moved = elastic_triton.descent(
+        there(scene.rest),
+        there(scene.vertices),
+        found,
+        tuple(map(there, elasticity.rings)),
+        there(elasticity.bend.diagonal()),
+        there(anchor),
+        there(pictures),
+    )
+    expected = elasticity.gradient(scene.rest, scene.vertices, rotations)
+    expected += anchor[:, None] * (scene.vertices - scene.rest) + pictures
+    assert np.abs(-moved.cpu().numpy() - expected).max() < 1e-5 * np.abs(expected).max()
