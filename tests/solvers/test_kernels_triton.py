@@ -9,11 +9,14 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from egg_head import ring
+from egg_head import egg_head, filmed, ring
 from planted_sphere import sphere
+from topohead.core import Mesh, Views
 from topohead.geometry.meshes import vertex_normals
+from topohead.solvers import first_look, tracking
+from topohead.solvers.device_features import device_pyramid
 from topohead.solvers.elasticity import ElasticConfig, Elasticity, block_slots, vertex_graph
-from topohead.solvers.features import pack_cameras
+from topohead.solvers.features import FeatureConfig, feature_pyramid, pack_cameras
 from topohead.solvers.kernels import (
     elastic_triton,
     photometric,
@@ -22,6 +25,7 @@ from topohead.solvers.kernels import (
     sparse_triton,
 )
 from topohead.solvers.samples import Samples, surface_samples
+from topohead.solvers.triton_engine import TritonEngine
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -218,3 +222,55 @@ def test_descent_is_minus_the_gradient(scene: Scene):
     expected = elasticity.gradient(scene.rest, scene.vertices, rotations)
     expected += anchor[:, None] * (scene.vertices - scene.rest) + pictures
     assert np.abs(-moved.cpu().numpy() - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_device_pyramid_filters_as_opencv_does(masked: bool):
+    random = torch.Generator().manual_seed(1)
+    cameras = ring(3, (43, 50))
+    sizes = [(50, 43), (43, 50), (50, 43)]  # one camera is turned; odd sizes lose a row
+    images = tuple(torch.rand(*size, 3, generator=random) for size in sizes)
+    masks = tuple((torch.rand(size, generator=random) > 0.3).float() for size in sizes)
+    views = Views("1", cameras, images, masks if masked else None)
+    origin, config = torch.zeros(3, dtype=torch.float64), FeatureConfig(levels=3)
+    expected = feature_pyramid(views, origin, config)
+    found = device_pyramid(views, origin, config, DEVICE)
+    for own, other in zip(found, expected, strict=True):
+        assert own.sizes == other.sizes
+        assert torch.equal(own.cameras.cpu(), other.cameras)
+        assert (own.features.cpu() - other.features).abs().max() < 1e-4
+
+
+TURN = torch.linalg.matrix_exp(
+    torch.tensor([[0, -0.03, 0.06], [0.03, 0, -0.02], [-0.06, 0.02, 0]], dtype=torch.float64)
+)
+
+
+def test_device_tracks_as_the_cpu_does(monkeypatch: pytest.MonkeyPatch):
+    head = egg_head()
+    rest = head.template.double()
+    moved = (rest + 0.5 * head.expression_basis[17].double()) @ TURN.T + 0.003
+    first, later = (filmed(Mesh(head.topology, v.float()), ring(), 3) for v in (rest, moved))
+    config = tracking.TrackConfig()
+    start = tracking.TrackState.first(len(rest), 52)
+
+    def frame(engine) -> tuple[tracking.TrackState, torch.Tensor, float]:
+        monkeypatch.setattr(first_look, "make_engine", engine)
+        reference = tracking.make_reference(
+            first, Mesh(head.topology, rest.float()), head.expression_basis, config
+        )
+        state, answer = tracking.advance(later, reference, start, config)
+        again = tracking.advance(later, reference, start, config)[1]
+        # a resumed run must give the same bytes
+        assert torch.equal(answer.vertices, again.vertices)
+        assert not answer.doubtful
+        return state, answer.vertices, answer.residual
+
+    make = first_look.make_engine
+    expected = frame(make)
+    found = frame(lambda surface, config, _: TritonEngine(surface, config, DEVICE))
+    far = (found[1] - expected[1]).norm(dim=1) * 1000
+    assert far.median() < 0.01
+    assert (far < 0.1).double().mean() > 0.99
+    assert (found[0].pose - expected[0].pose).abs().max() < 1e-4
+    assert abs(found[2] - expected[2]) < 1e-3

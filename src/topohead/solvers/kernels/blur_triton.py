@@ -1,12 +1,16 @@
 """Separable filters over pictures on a CUDA device."""
 
+# inside kernels, Triton's own types stand for values that pyright takes for Python's
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportMissingImports=false
+
 import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.solvers.kernels.launching import block_size
+from topohead.solvers.kernels.rows_triton import block_size
 
 
 @triton.jit

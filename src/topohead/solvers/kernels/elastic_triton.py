@@ -1,26 +1,22 @@
 """Local rotations and the elastic pull on CUDA tensors, float64 because small edges are differences
 of large coordinates. One lane a vertex reads its ring, so sums come in one order."""
 
+# inside kernels, Triton's own types stand for values that pyright takes for Python's
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportMissingImports=false
+
 import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from topohead.solvers.kernels.launching import block_size
+from topohead.solvers.kernels.rows_triton import block_size, load_row, store_row
 
 _ROWS = 64
 """Vertices that one program works on."""
 _NEWTON_STEPS = 30
 """Enough for rings that are all but a line, where roots meet; others need six."""
-
-
-@triton.jit
-def _get(values, row, live):
-    a = tl.load(values + 3 * row, mask=live, other=0.0)
-    b = tl.load(values + 3 * row + 1, mask=live, other=0.0)
-    c = tl.load(values + 3 * row + 2, mask=live, other=0.0)
-    return a, b, c
 
 
 @triton.jit
@@ -35,8 +31,8 @@ def _rotation_kernel(
 ):  # fmt: skip
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = row < count
-    rx, ry, rz = _get(rest, row, live)
-    vx, vy, vz = _get(vertices, row, live)
+    rx, ry, rz = load_row(rest, row, live)
+    vx, vy, vz = load_row(vertices, row, live)
     begin = tl.load(starts + row, mask=live, other=0)
     length = tl.load(starts + row + 1, mask=live, other=0) - begin
     zero = tl.zeros([BLOCK], tl.float64)
@@ -47,8 +43,8 @@ def _rotation_kernel(
         own = k < length
         j = tl.load(columns + begin + k, mask=own, other=0)
         w = tl.load(weights + begin + k, mask=own, other=0.0)
-        sx, sy, sz = _get(rest, j, own)
-        ux, uy, uz = _get(vertices, j, own)
+        sx, sy, sz = load_row(rest, j, own)
+        ux, uy, uz = load_row(vertices, j, own)
         sx, sy, sz = sx - rx, sy - ry, sz - rz
         ux, uy, uz = w * (ux - vx), w * (uy - vy), w * (uz - vz)
         a00 += ux * sx
@@ -127,9 +123,9 @@ def _rotation_kernel(
 @triton.jit
 def _turned(rotations, row, live, x, y, z):
     """Vectors in the axes of the rotations at rows."""
-    a0, a1, a2 = _get(rotations, 3 * row, live)
-    b0, b1, b2 = _get(rotations, 3 * row + 1, live)
-    c0, c1, c2 = _get(rotations, 3 * row + 2, live)
+    a0, a1, a2 = load_row(rotations, 3 * row, live)
+    b0, b1, b2 = load_row(rotations, 3 * row + 1, live)
+    c0, c1, c2 = load_row(rotations, 3 * row + 2, live)
     return a0 * x + a1 * y + a2 * z, b0 * x + b1 * y + b2 * z, c0 * x + c1 * y + c2 * z
 
 
@@ -141,8 +137,8 @@ def _strain_kernel(
     """The membrane's pull, and each umbrella's weighted deviation from the turned one at rest."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = row < count
-    rx, ry, rz = _get(rest, row, live)
-    vx, vy, vz = _get(vertices, row, live)
+    rx, ry, rz = load_row(rest, row, live)
+    vx, vy, vz = load_row(vertices, row, live)
     begin = tl.load(starts + row, mask=live, other=0)
     length = tl.load(starts + row + 1, mask=live, other=0) - begin
     zero = tl.zeros([BLOCK], tl.float64)
@@ -153,8 +149,8 @@ def _strain_kernel(
         own = k < length
         j = tl.load(columns + begin + k, mask=own, other=0)
         w = tl.load(weights + begin + k, mask=own, other=0.0)
-        sx, sy, sz = _get(rest, j, own)
-        ux, uy, uz = _get(vertices, j, own)
+        sx, sy, sz = load_row(rest, j, own)
+        ux, uy, uz = load_row(vertices, j, own)
         sx, sy, sz = (
             tl.where(own, rx - sx, 0.0),
             tl.where(own, ry - sy, 0.0),
@@ -179,15 +175,8 @@ def _strain_kernel(
     fx, fy, fz = tl.where(lone, rx, fx), tl.where(lone, ry, fy), tl.where(lone, rz, fz)
     tx, ty, tz = _turned(rotations, row, live, fx, fy, fz)
     b = tl.load(bend + row, mask=live, other=0.0) / degree
-    _put(stretch, row, live, px, py, pz)
-    _put(curl, row, live, b * (ex - tx), b * (ey - ty), b * (ez - tz))
-
-
-@triton.jit
-def _put(out, row, live, a, b, c):
-    tl.store(out + 3 * row, a, mask=live)
-    tl.store(out + 3 * row + 1, b, mask=live)
-    tl.store(out + 3 * row + 2, c, mask=live)
+    store_row(stretch, row, live, px, py, pz)
+    store_row(curl, row, live, b * (ex - tx), b * (ey - ty), b * (ez - tz))
 
 
 @triton.jit
@@ -200,22 +189,22 @@ def _pull_kernel(
     live = row < count
     begin = tl.load(starts + row, mask=live, other=0)
     length = tl.load(starts + row + 1, mask=live, other=0) - begin
-    x, y, z = _get(curl, row, live)
+    x, y, z = load_row(curl, row, live)
     for k in range(tl.max(length, axis=0)):
         own = k < length
         j = tl.load(columns + begin + k, mask=own, other=0)
         theirs = tl.load(starts + j + 1, mask=own, other=1) - tl.load(starts + j, mask=own, other=0)
         share = tl.where(own, 1.0, 0.0) / tl.maximum(theirs, 1).to(tl.float64)
-        cx, cy, cz = _get(curl, j, own)
+        cx, cy, cz = load_row(curl, j, own)
         x, y, z = x - share * cx, y - share * cy, z - share * cz
-    px, py, pz = _get(stretch, row, live)
-    rx, ry, rz = _get(rest, row, live)
-    vx, vy, vz = _get(vertices, row, live)
-    gx, gy, gz = _get(gradient, row, live)
+    px, py, pz = load_row(stretch, row, live)
+    rx, ry, rz = load_row(rest, row, live)
+    vx, vy, vz = load_row(vertices, row, live)
+    gx, gy, gz = load_row(gradient, row, live)
     a = tl.load(anchor + row, mask=live, other=0.0)
     x, y, z = x + px + a * (vx - rx), y + py + a * (vy - ry), z + pz + a * (vz - rz)
     x, y, z = x + gx, y + gy, z + gz
-    _put(out, row, live, -x.to(tl.float32), -y.to(tl.float32), -z.to(tl.float32))
+    store_row(out, row, live, -x.to(tl.float32), -y.to(tl.float32), -z.to(tl.float32))
 
 
 def local_rotations(

@@ -4,42 +4,35 @@ Nothing is stored per view: every pass over the views projects and reads again, 
 than memory for sixty views. Sums run over the views in order, so results repeat to the bit.
 """
 
+# inside kernels, Triton's own types stand for values that pyright takes for Python's
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportMissingImports=false
+
 import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from topohead.solvers.kernels.launching import block_size
+from topohead.solvers.kernels.rows_triton import block_size, load_row, store_row
 
 _SAMPLES = 64
 """Samples that one program works on; each has four lanes, for three channels."""
 
 
 @triton.jit
-def _blend(values, c0, c1, c2, w0, w1, w2, k: tl.constexpr):
-    """Component `k` of vertex values [V 3] at points of triangles."""
-    a = tl.load(values + 3 * c0 + k)
-    b = tl.load(values + 3 * c1 + k)
-    c = tl.load(values + 3 * c2 + k)
-    return w0 * a + w1 * b + w2 * c
-
-
-@triton.jit
 def _place(s, live, positions, normals, corners, weights):
     """Points and normals of samples."""
-    c0 = tl.load(corners + 3 * s, mask=live, other=0)
-    c1 = tl.load(corners + 3 * s + 1, mask=live, other=0)
-    c2 = tl.load(corners + 3 * s + 2, mask=live, other=0)
-    w0 = tl.load(weights + 3 * s, mask=live, other=0.0)
-    w1 = tl.load(weights + 3 * s + 1, mask=live, other=0.0)
-    w2 = tl.load(weights + 3 * s + 2, mask=live, other=0.0)
-    px = _blend(positions, c0, c1, c2, w0, w1, w2, 0)
-    py = _blend(positions, c0, c1, c2, w0, w1, w2, 1)
-    pz = _blend(positions, c0, c1, c2, w0, w1, w2, 2)
-    nx = _blend(normals, c0, c1, c2, w0, w1, w2, 0)
-    ny = _blend(normals, c0, c1, c2, w0, w1, w2, 1)
-    nz = _blend(normals, c0, c1, c2, w0, w1, w2, 2)
+    a, b, c = load_row(corners, s, live)
+    u, v, w = load_row(weights, s, live)
+    ax, ay, az = load_row(positions, a, live)
+    bx, by, bz = load_row(positions, b, live)
+    cx, cy, cz = load_row(positions, c, live)
+    px, py, pz = u * ax + v * bx + w * cx, u * ay + v * by + w * cy, u * az + v * bz + w * cz
+    ax, ay, az = load_row(normals, a, live)
+    bx, by, bz = load_row(normals, b, live)
+    cx, cy, cz = load_row(normals, c, live)
+    nx, ny, nz = u * ax + v * bx + w * cx, u * ay + v * by + w * cy, u * az + v * bz + w * cz
     return px, py, pz, nx, ny, nz
 
 
@@ -279,22 +272,23 @@ def _normals_kernel(
     ny, nz = nx, nx
     for k in range(tl.max(faces, axis=0)):
         own = k < faces
-        f = 3 * tl.load(around + begin + k, mask=own, other=0)
-        a = vertices + 3 * tl.load(triangles + f)
-        b = vertices + 3 * tl.load(triangles + f + 1)
-        c = vertices + 3 * tl.load(triangles + f + 2)
-        ax, ay, az = tl.load(a), tl.load(a + 1), tl.load(a + 2)
-        px, py, pz = tl.load(b) - ax, tl.load(b + 1) - ay, tl.load(b + 2) - az
-        qx, qy, qz = tl.load(c) - ax, tl.load(c + 1) - ay, tl.load(c + 2) - az
-        nx += tl.where(own, py * qz - pz * qy, 0.0)
-        ny += tl.where(own, pz * qx - px * qz, 0.0)
-        nz += tl.where(own, px * qy - py * qx, 0.0)
+        face = tl.load(around + begin + k, mask=own, other=0)
+        a, b, c = load_row(triangles, face, own)
+        ax, ay, az = load_row(vertices, a, own)
+        px, py, pz = load_row(vertices, b, own)
+        qx, qy, qz = load_row(vertices, c, own)
+        px, py, pz = px - ax, py - ay, pz - az
+        qx, qy, qz = qx - ax, qy - ay, qz - az
+        nx += py * qz - pz * qy
+        ny += pz * qx - px * qz
+        nz += px * qy - py * qx
     length = tl.maximum(tl.sqrt(nx * nx + ny * ny + nz * nz), 1e-30)
-    for k in tl.static_range(3):
-        n = nx if k == 0 else (ny if k == 1 else nz)
-        tl.store(normals + 3 * v + k, (n / length).to(tl.float32), mask=live)
-        p = tl.load(vertices + 3 * v + k, mask=live, other=0.0) - tl.load(origin + k)
-        tl.store(positions + 3 * v + k, p.to(tl.float32), mask=live)
+    nx, ny, nz = (nx / length).to(tl.float32), (ny / length).to(tl.float32), (nz / length)
+    store_row(normals, v, live, nx, ny, nz.to(tl.float32))
+    px, py, pz = load_row(vertices, v, live)
+    px, py, pz = px - tl.load(origin), py - tl.load(origin + 1), pz - tl.load(origin + 2)
+    px, py = px.to(tl.float32), py.to(tl.float32)
+    store_row(positions, v, live, px, py, pz.to(tl.float32))
 
 
 def sample_features(

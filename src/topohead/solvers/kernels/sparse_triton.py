@@ -4,6 +4,10 @@ Float atomics would add in another order every time. Here each row has the list 
 one program adds it up, so a resumed run gives the same bytes.
 """
 
+# inside kernels, Triton's own types stand for values that pyright takes for Python's
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportMissingImports=false
+
 import numpy as np
 import torch
 import triton
@@ -11,7 +15,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.solvers.kernels.launching import block_size
+from topohead.solvers.kernels.rows_triton import block_size, load_row, store_row
 
 _ROWS = 32
 """Vertices that one program works on."""
@@ -70,26 +74,11 @@ class Feeds:
 
 
 @triton.jit
-def _put(out, row, live, a, b, c):
-    tl.store(out + 3 * row, a, mask=live)
-    tl.store(out + 3 * row + 1, b, mask=live)
-    tl.store(out + 3 * row + 2, c, mask=live)
-
-
-@triton.jit
-def _get(values, row, live):
-    a = tl.load(values + 3 * row, mask=live, other=0.0)
-    b = tl.load(values + 3 * row + 1, mask=live, other=0.0)
-    c = tl.load(values + 3 * row + 2, mask=live, other=0.0)
-    return a, b, c
-
-
-@triton.jit
 def _precondition(inverse, row, live, r0, r1, r2):
     """Residuals times the inverse diagonal blocks."""
     m = inverse + 6 * row
-    xx, xy, xz = _get(m, 0, live)
-    yy, yz, zz = _get(m + 3, 0, live)
+    xx, xy, xz = load_row(m, 0, live)
+    yy, yz, zz = load_row(m + 3, 0, live)
     return xx * r0 + xy * r1 + xz * r2, xy * r0 + yy * r1 + yz * r2, xz * r0 + yz * r1 + zz * r2
 
 
@@ -131,17 +120,17 @@ def _begin_kernel(
     yz = ((b * c - a * e) * scale).to(tl.float32)
     zz = ((a * d - b * b) * scale).to(tl.float32)
     out = inverse + 6 * row
-    _put(out, 0, live, xx, xy, xz)
-    _put(out + 3, 0, live, yy, yz, zz)
-    r0, r1, r2 = _get(rhs, row, live)
+    store_row(out, 0, live, xx, xy, xz)
+    store_row(out + 3, 0, live, yy, yz, zz)
+    r0, r1, r2 = load_row(rhs, row, live)
     z0 = xx * r0 + xy * r1 + xz * r2
     z1 = xy * r0 + yy * r1 + yz * r2
     z2 = xz * r0 + yz * r1 + zz * r2
-    _put(r, row, live, r0, r1, r2)
-    _put(z, row, live, z0, z1, z2)
+    store_row(r, row, live, r0, r1, r2)
+    store_row(z, row, live, z0, z1, z2)
     none = tl.zeros([BLOCK], tl.float32)
-    _put(x, row, live, none, none, none)
-    _put(p, row, live, none, none, none)
+    store_row(x, row, live, none, none, none)
+    store_row(p, row, live, none, none, none)
     tl.store(norms + pid, _dot(r0, r1, r2, z0, z1, z2))
     tl.store(alive, 1)
 
@@ -149,8 +138,8 @@ def _begin_kernel(
 @triton.jit
 def _onward(z, p, ratio, row, live):
     """The search direction at rows, made of the residual's and the last one."""
-    z0, z1, z2 = _get(z, row, live)
-    p0, p1, p2 = _get(p, row, live)
+    z0, z1, z2 = load_row(z, row, live)
+    p0, p1, p2 = load_row(p, row, live)
     return z0 + ratio * p0, z1 + ratio * p1, z2 + ratio * p2
 
 
@@ -171,7 +160,7 @@ def _direction_kernel(
         now = _total(norms, parts, PARTS)
         ratio = tl.where(before > 0, now / tl.where(before > 0, before, 1.0), 0.0).to(tl.float32)
     p0, p1, p2 = _onward(z, last, ratio, row, live)
-    _put(fresh, row, live, p0, p1, p2)
+    store_row(fresh, row, live, p0, p1, p2)
     s0 = tl.zeros([BLOCK], tl.float32)
     s1, s2 = s0, s0
     begin = tl.load(starts + row, mask=live, other=0)
@@ -183,8 +172,8 @@ def _direction_kernel(
         j = tl.load(columns + at, mask=own, other=0)
         a, b, c = _onward(z, last, ratio, j, own)
         m = blocks + 6 * at
-        xx, xy, xz = _get(m, 0, own)
-        yy, yz, zz = _get(m + 3, 0, own)
+        xx, xy, xz = load_row(m, 0, own)
+        yy, yz, zz = load_row(m + 3, 0, own)
         s0 += tl.sum(xx * a + xy * b + xz * c, axis=1)
         s1 += tl.sum(xy * a + yy * b + yz * c, axis=1)
         s2 += tl.sum(xz * a + yz * b + zz * c, axis=1)
@@ -200,7 +189,7 @@ def _direction_kernel(
         s0 += tl.sum(w * a, axis=1)
         s1 += tl.sum(w * b, axis=1)
         s2 += tl.sum(w * c, axis=1)
-    _put(q, row, live, s0, s1, s2)
+    store_row(q, row, live, s0, s1, s2)
     tl.store(curves + pid, _dot(p0, p1, p2, s0, s1, s2))
 
 
@@ -218,15 +207,15 @@ def _advance_kernel(
     going = (tl.load(alive) > 0) & (norm > tolerance * _total(first, parts, PARTS))
     going = going & (curvature > 0)
     step = tl.where(going, norm / tl.where(going, curvature, 1.0), 0.0).to(tl.float32)
-    p0, p1, p2 = _get(p, row, live)
-    q0, q1, q2 = _get(q, row, live)
-    x0, x1, x2 = _get(x, row, live)
-    r0, r1, r2 = _get(r, row, live)
+    p0, p1, p2 = load_row(p, row, live)
+    q0, q1, q2 = load_row(q, row, live)
+    x0, x1, x2 = load_row(x, row, live)
+    r0, r1, r2 = load_row(r, row, live)
     r0, r1, r2 = r0 - step * q0, r1 - step * q1, r2 - step * q2
     z0, z1, z2 = _precondition(inverse, row, live, r0, r1, r2)
-    _put(x, row, live, x0 + step * p0, x1 + step * p1, x2 + step * p2)
-    _put(r, row, live, r0, r1, r2)
-    _put(z, row, live, z0, z1, z2)
+    store_row(x, row, live, x0 + step * p0, x1 + step * p1, x2 + step * p2)
+    store_row(r, row, live, r0, r1, r2)
+    store_row(z, row, live, z0, z1, z2)
     tl.store(norms + PARTS + pid, _dot(r0, r1, r2, z0, z1, z2))
     tl.store(alive + 4, tl.where(going, 1, 0))
 
