@@ -38,7 +38,7 @@ def filtered(
     """
     height, width = pictures.shape[-2:]
     rows, both = torch.empty_like(pictures), torch.empty_like(pictures)
-    count, radius, block = pictures.numel(), len(taps) // 2, block_size(1024)
+    count, radius, block = pictures.numel(), len(taps) // 2, block_size(1024, pictures.numel())
     grid = (triton.cdiv(count, block),)
     _filter_kernel[grid](pictures, taps, rows, count, width, 1, RADIUS=radius, BLOCK=block)
     _filter_kernel[grid](rows, taps, both, count, height, width, RADIUS=radius, BLOCK=block)

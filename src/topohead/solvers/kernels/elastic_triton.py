@@ -220,7 +220,7 @@ def local_rotations(
     edges gets the identity.
     """
     rotations = vertices.new_empty(len(vertices), 3, 3)
-    block = block_size(_ROWS)
+    block = block_size(_ROWS, len(vertices))
     _rotation_kernel[(triton.cdiv(len(vertices), block),)](
         rest, vertices, starts, columns, weights, rotations, len(vertices), STEPS=_NEWTON_STEPS,
         BLOCK=block,
@@ -245,7 +245,7 @@ def descent(
     starts, columns, weights = rings
     stretch, curl = torch.empty_like(vertices), torch.empty_like(vertices)
     out = torch.empty_like(gradient)
-    count, block = len(vertices), block_size(_ROWS)
+    count, block = len(vertices), block_size(_ROWS, len(vertices))
     grid = (triton.cdiv(count, block),)
     _strain_kernel[grid](
         rest, vertices, rotations, starts, columns, weights, bend, stretch, curl, count, BLOCK=block

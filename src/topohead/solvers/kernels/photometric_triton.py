@@ -306,7 +306,7 @@ def sample_features(
     count, (views, height, width) = len(corners), depth.shape
     values = features.new_empty(count, views, 3)
     seen = features.new_empty(count, views)
-    block = block_size(_SAMPLES)
+    block = block_size(_SAMPLES, count)
     _sample_kernel[(triton.cdiv(count, block),)](
         positions, normals, corners, weights, cameras, depth, features, min_cosine, tolerance,
         values, seen, count, views, height, width, BLOCK=block,
@@ -338,7 +338,7 @@ def accumulate(
     blocks = features.new_empty(count, 6)
     gradients = features.new_empty(count, 3)
     stats = features.new_empty(count, 4)
-    block = block_size(_SAMPLES)
+    block = block_size(_SAMPLES, count)
     _accumulate_kernel[(triton.cdiv(count, block),)](
         positions, normals, corners, weights, areas, cameras, depth, features, reference, trust,
         noise, cut, min_cosine, tolerance, blocks, gradients, stats, count, views, height, width,
@@ -360,7 +360,7 @@ def placed_surface(
     """
     positions = torch.empty_like(vertices, dtype=torch.float32)
     normals = torch.empty_like(positions)
-    block = block_size(128)
+    block = block_size(128, len(vertices))
     _normals_kernel[(triton.cdiv(len(vertices), block),)](
         vertices, triangles, starts, around, origin, positions, normals, len(vertices), BLOCK=block
     )

@@ -10,10 +10,12 @@ import triton
 import triton.language as tl
 
 
-def block_size(on_device: int) -> int:
-    """Items of one program: `on_device`, or many under Triton's interpreter, where programs run
-    one after another and each costs the same."""
-    return 4096 if os.environ.get("TRITON_INTERPRET") == "1" else on_device
+def block_size(on_device: int, items: int) -> int:
+    """Items of one program: `on_device`, or up to 16384 under Triton's interpreter, where programs
+    run one after another and a large one costs little more than a small one."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return on_device
+    return min(triton.next_power_of_2(items), 16384)
 
 
 @triton.jit

@@ -65,7 +65,7 @@ class Feeds:
         """`factor` times the sum of what feeds each row, float32, in the samples' order."""
         columns = values.shape[1]
         out = values.new_empty(self.count, columns)
-        block = block_size(_ROWS)
+        block = block_size(_ROWS, self.count)
         _gather_kernel[(triton.cdiv(self.count, block),)](
             self.starts, self.sources, self.shares, values, out, self.count, factor,
             COLUMNS=columns, PADDED=triton.next_power_of_2(columns), BLOCK=block,
@@ -249,7 +249,7 @@ class ConjugateGradient:
         )
         self._diagonal = put(_diagonal_slots(starts, columns), np.int32)
         self._stiff_diagonal = put(stiffness[2][_diagonal_slots(*stiffness[:2])], np.float32)
-        self._block = block_size(_ROWS)
+        self._block = block_size(_ROWS, count)
         self._parts = triton.cdiv(count, self._block)
 
         def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
