@@ -85,8 +85,9 @@ class Agreement:
         place = (surface - self.origin).float().numpy(), normals.astype(np.float32)
         where = samples.corners, samples.weights
         limits = np.float32(config.min_cosine), np.float32(config.depth_tolerance)
+        cameras, features = level.cameras.numpy(), level.features.numpy()
         values, seen = photometric.sample_features(
-            *place, *where, level.cameras, depth, level.features, *limits
+            *place, *where, cameras, depth, features, *limits
         )
         color = _robust_mean(values, seen, self.noise[index] * config.cut)
         trust = np.where((seen > 0).sum(1) >= 2, _FREE_COLOR, np.float32(0))
@@ -94,9 +95,9 @@ class Agreement:
             *place,
             *where,
             samples.areas,
-            level.cameras,
+            cameras,
             depth,
-            level.features,
+            features,
             color,
             trust,
             np.float32(self.noise[index]),
@@ -135,14 +136,15 @@ def visible_depth(
     intrinsics = cameras.intrinsics.clone()
     intrinsics[:, :2] *= 0.5**index
     scaled = replace(cameras, intrinsics=intrinsics, sizes=torch.tensor(level.sizes))
-    out = np.full(level.features.shape[:3], np.float32(-1))
+    out = np.full(tuple(level.features.shape[:3]), np.float32(-1))
     for camera, depth in enumerate(depth_maps(vertices, topology.triangles, scaled)):
         picture = depth.numpy()
         covered = np.isfinite(picture)
         if not covered.any():
             continue
         # a slanted surface's depth changes by a few pixel widths from pixel to pixel
-        step = np.float32(3 * picture[covered].mean() / level.cameras[camera, 12] + 0.001)
+        focal = level.cameras.numpy()[camera, 12]
+        step = np.float32(3 * picture[covered].mean() / focal + 0.001)
         height, width = picture.shape
         reach = 2 if index == 0 else 1
         out[camera, :height, :width] = photometric.usable_depth(picture, reach, step)

@@ -65,9 +65,13 @@ class Elasticity:
         matrix.sort_indices()
         self.matrix = matrix
         adjacency.sort_indices()
-        self._starts = adjacency.indptr.astype(np.int32)
-        self._columns = adjacency.indices.astype(np.int32)
-        self._ring_weights = adjacency.data / adjacency.data.mean()
+        self.rings = (
+            adjacency.indptr.astype(np.int32),
+            adjacency.indices.astype(np.int32),
+            adjacency.data,
+        )
+        """CSR (starts, columns) of every vertex's neighbours and the membrane's weights."""
+        self.ring_weights = adjacency.data / adjacency.data.mean()
         self._edges, self._edge_weights = (i, j), membrane
         # signed incidence: one row an edge, so that gradients are two sparse products
         rows = np.arange(len(i))
@@ -78,7 +82,7 @@ class Elasticity:
 
     def rotations(self, rest: np.ndarray, vertices: np.ndarray) -> np.ndarray:
         """Local rotations [V 3 3] from `rest` to `vertices`, both float64 [V 3]."""
-        return local_rotations(rest, vertices, self._starts, self._columns, self._ring_weights)
+        return local_rotations(rest, vertices, *self.rings[:2], self.ring_weights)
 
     def gradient(self, rest: np.ndarray, vertices: np.ndarray, rotations: np.ndarray) -> np.ndarray:
         """Half the energy's gradient [V 3] at `vertices`, local rotations held."""

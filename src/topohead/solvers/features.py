@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from topohead.core import Cameras, Views
 
@@ -26,12 +28,12 @@ class FeatureConfig:
 class FeatureLevel:
     """All views at one scale, padded to a common size.
 
-    `features` float32 [C H W 9] (values, x and y derivatives per pixel), `cameras` float32 [C 16]
-    (rotation, translation, fx fy cx cy), `sizes` (width, height) per camera.
+    `features` (values, x and y derivatives per pixel) and `cameras` (rotation, translation, fx fy
+    cx cy) are float32, `sizes` (width, height) per camera.
     """
 
-    features: np.ndarray
-    cameras: np.ndarray
+    features: Float[Tensor, "C H W 9"]
+    cameras: Float[Tensor, "C 16"]
     sizes: tuple[tuple[int, int], ...]
 
 
@@ -66,8 +68,10 @@ def feature_pyramid(
             images, masks = [h[0] for h in halves], [h[1] for h in halves]
         pyramid.append(
             FeatureLevel(
-                _stack([_normalise(i, m, config) for i, m in zip(images, masks, strict=True)]),
-                pack_cameras(views.cameras, 0.5**level, origin.double().numpy()),
+                torch.from_numpy(
+                    _stack([_normalise(i, m, config) for i, m in zip(images, masks, strict=True)])
+                ),
+                torch.from_numpy(pack_cameras(views.cameras, 0.5**level, origin.double().numpy())),
                 tuple((image.shape[1], image.shape[0]) for image in images),
             )
         )

@@ -15,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import Mesh, TrackedFrame, Views
-from topohead.solvers.features import feature_pyramid
-from topohead.solvers.first_look import Reference, TrackConfig, look
-from topohead.solvers.frame_solve import FrameSolve, Guess, shape, unpose, world_motion
+from topohead.solvers.first_look import Reference, look
+from topohead.solvers.frame_solve import FrameSolve, Guess
+from topohead.solvers.surface import TrackConfig
 
 
 @dataclass(frozen=True)
 class TrackState:
-    """All that one frame hands to the next; float64.
+    """All that one frame hands to the next; float64, on the host.
 
     `pose` and `last_pose` move the first frame's head about the reference's origin; `expression`
     holds coefficients of the reference's basis relative to the first frame; `deviation` is the
@@ -51,15 +51,17 @@ def make_reference(
     config: TrackConfig,
     neutral: Float[Tensor, " K"] | None = None,
     strides: Mapping[str, Float[Tensor, "J K"]] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Reference:
-    """What the tracker compares every frame with; see `first_look.look` for the arguments."""
-    reference = look(views, first, basis, config, neutral, strides)
-    levels = feature_pyramid(views, reference.origin, config.features)
-    solve = FrameSolve(views, levels, reference, config)
+    """What the tracker compares every frame with; see `first_look.look` for the arguments.
+
+    Frames are then solved on `device`, whatever device they come on.
+    """
+    reference = look(views, first, basis, config, neutral, strides, torch.device(device))
+    solve = FrameSolve(views, reference, config)
+    vertices = reference.surface.vertices
     return replace(
-        reference,
-        likeness=solve.likeness(reference.vertices),
-        agreement=solve.agreement(reference.vertices),
+        reference, likeness=solve.likeness(vertices), agreement=solve.agreement(vertices)
     )
 
 
@@ -77,26 +79,32 @@ def advance(
 ) -> tuple[TrackState, TrackedFrame]:
     """One frame: predict, solve pose and expression, free the vertices."""
     started = time.perf_counter()
-    levels = feature_pyramid(views, reference.origin, config.features)
-    solve = FrameSolve(views, levels, reference, config)
+    surface = reference.surface
+    solve = FrameSolve(views, reference, config)
     motion = state.pose @ torch.linalg.inv(state.last_pose)
     onward = (2 * state.expression - state.last_expression).clamp(-1, 1.5)
-    last = Guess(state.pose, state.expression, state.deviation, state.expression)
+    deviation = state.deviation.to(surface.vertices.device)
+    last = Guess(state.pose, state.expression, deviation, state.expression)
     near = solve.better(last, replace(last, pose=motion @ state.pose, expression=onward))
     found = solve.pose_and_expression(near)
     pose, expression = found.pose, found.expression
-    rest = shape(reference, pose, expression, config.memory * found.deviation)
-    vertices = solve.free(rest, shape(reference, pose, expression, found.deviation))
-    deviation = unpose(vertices, pose, reference.origin) - (
-        reference.vertices + torch.einsum("k,kvc->vc", expression, reference.basis)
-    )
+    rest = surface.shaped(pose, expression, config.memory * found.deviation)
+    vertices = solve.free(rest, surface.shaped(pose, expression, found.deviation))
+    deviation = surface.deviation(vertices, pose, expression).cpu()
     fresh = TrackState(pose, state.pose, expression, state.expression, deviation)
     return fresh, TrackedFrame(
         views.frame,
-        vertices.float(),
-        world_motion(pose, reference.origin),
+        vertices.float().cpu(),
+        _world_motion(pose, surface.origin.cpu()),
         torch.ones(len(views.cameras), 3),
         solve.residual,
         solve.is_doubtful(vertices),
         time.perf_counter() - started,
     )
+
+
+def _world_motion(pose: Tensor, origin: Tensor) -> Tensor:
+    """The same motion for points that are not taken about the head's origin."""
+    motion = pose.clone()
+    motion[:3, 3] += origin - pose[:3, :3] @ origin
+    return motion

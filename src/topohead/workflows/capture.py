@@ -50,7 +50,7 @@ class CaptureConfig:
     texture_size: int = 2048
     """Texture edge in texels."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where to compute; this version tracks on the CPU."""
+    """Where frames are tracked; textures are made on the CPU."""
     seed: int = 0
     """Decides the random choices of `--solver published`."""
     json: bool = False
@@ -77,6 +77,23 @@ class CaptureResult:
         return f"{self.frames} frames in {self.run} ({pace}{doubt})\nreport {self.report}"
 
 
+def _require_cuda(config: CaptureConfig) -> None:
+    """Fail at once rather than when the first frame is tracked."""
+    import torch
+
+    from topohead.core.errors import InputError
+
+    if config.solver != "newton":
+        raise InputError(
+            f"--device cuda: --solver {config.solver} runs on the CPU; leave --device out"
+        )
+    if not torch.cuda.is_available():
+        raise InputError(
+            "--device cuda: torch finds no CUDA device; leave --device out, "
+            "or see what `topohead doctor` says is missing"
+        )
+
+
 def capture(config: CaptureConfig) -> CaptureResult:
     """Capture a take into a run folder; finished frames of an earlier call are kept."""
     from topohead.core.errors import InputError
@@ -84,7 +101,7 @@ def capture(config: CaptureConfig) -> CaptureResult:
     from topohead.workflows import capturing
 
     if config.device == "cuda":
-        raise InputError("--device cuda: this version captures on the CPU; leave --device out")
+        _require_cuda(config)
     if config.texture_size < 64 or config.texture_size > 16384:
         raise InputError(f"--texture-size expects 64 to 16384, got {config.texture_size}")
     if config.height < 64:
@@ -98,7 +115,11 @@ def capture(config: CaptureConfig) -> CaptureResult:
     stages = (
         Stage("ingest", outputs=("cameras.json",)),
         Stage("first", ("start", "no_start", "keep_start", "landmarks"), ("first/*",)),
-        Stage("track", ("solver", "seed"), ("frames/*/mesh.obj", "frames/*/state.safetensors")),
+        Stage(
+            "track",
+            ("solver", "seed", "device"),
+            ("frames/*/mesh.obj", "frames/*/state.safetensors"),
+        ),
         Stage(
             "texture",
             ("textures", "texture_size"),

@@ -28,9 +28,10 @@ class Start:
 
 
 Follow = Callable[
-    [Start, Iterable[Views], Mapping[str, Tensor] | None, int],
+    [Start, Iterable[Views], Mapping[str, Tensor] | None, int, str],
     Iterator[tuple[State, TrackedFrame]],
 ]
+"""Start, frames, the state before the first of them (None: none), seed, device."""
 
 
 def strides() -> dict[str, Float[Tensor, "J 52"]]:
@@ -51,11 +52,12 @@ def follow_newton(
     frames: Iterable[Views],
     last: Mapping[str, Tensor] | None,
     seed: int,
+    device: str = "cpu",
 ) -> Iterator[tuple[State, TrackedFrame]]:
-    """Gauss–Newton; `last` is the state before the first of `frames`, None at the start."""
+    """Gauss–Newton on `device`; states and answers are on the host, so devices may be mixed."""
     config = tracking.TrackConfig()
     reference = tracking.make_reference(
-        start.views, start.mesh, start.basis, config, start.neutral, strides()
+        start.views, start.mesh, start.basis, config, start.neutral, strides(), device
     )
     names = [field.name for field in fields(tracking.TrackState)]
     if last is None:
@@ -75,8 +77,10 @@ def follow_published(
     frames: Iterable[Views],
     last: Mapping[str, Tensor] | None,
     seed: int,
+    device: str = "cpu",
 ) -> Iterator[tuple[State, TrackedFrame]]:
-    """The published method; it knows no head model, so `basis` is not used."""
+    """The published method; it knows no head model, so `basis` is not used. On the CPU only."""
+    assert device == "cpu", "capture refuses other devices before it starts"
     scene = published.make_scene(start.mesh, replace(published.PublishedConfig(), seed=seed))
     state = None if last is None else _published_state(last)
     for views in frames:

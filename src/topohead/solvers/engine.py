@@ -1,0 +1,97 @@
+"""What a frame's solve asks of the device that it runs on."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from topohead.core import Views
+from topohead.solvers.features import FeatureLevel
+from topohead.solvers.surface import Surface
+
+FEW = 8000
+"""Samples that suffice for pose and expression."""
+SOLVED = 1e-5
+"""Share of its squared preconditioned residual at which a linear system counts as solved."""
+
+Noise = float | Tensor
+"""A level's feature noise: a number, or one that stays on the device."""
+
+
+@dataclass(frozen=True)
+class SampleTerms:
+    """What pictures say about every sample; see `kernels.photometric.accumulate`."""
+
+    blocks: Float[Tensor, "S 6"]
+    gradients: Float[Tensor, "S 3"]
+    stats: Float[Tensor, "S 4"]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What every sample of a level looked like in the first frame, and how far to trust it."""
+
+    colors: Float[Tensor, "S 3"]
+    trust: Float[Tensor, " S"]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """The arithmetic of tracking one surface, on one device.
+
+    Tensors come and go on that device, vertices float64; a pose and other small things stay on the
+    host. `index` is the picture level. Nothing here decides: `frame_solve` does.
+    """
+
+    surface: Surface
+
+    def levels(self, views: Views) -> list[FeatureLevel]:
+        """Pictures as features, finest first."""
+        ...
+
+    def depth(
+        self, views: Views, level: FeatureLevel, index: int, vertices: Tensor
+    ) -> Float[Tensor, "C H W"]:
+        """Depth where a picture may be used, −1 elsewhere."""
+        ...
+
+    def sampled(
+        self, level: FeatureLevel, index: int, vertices: Tensor, depth: Tensor
+    ) -> tuple[Float[Tensor, "S C 3"], Float[Tensor, "S C"]]:
+        """Features of every sample in every view and their weights."""
+        ...
+
+    def evidence(
+        self,
+        level: FeatureLevel,
+        index: int,
+        vertices: Tensor,
+        depth: Tensor,
+        looks: Looks,
+        noise: Noise,
+        few: bool = False,
+    ) -> SampleTerms:
+        """The pictures' part of the normal equations, of all samples or of the first `FEW`."""
+        ...
+
+    def learnt(self, noise: Noise, evidence: SampleTerms) -> Noise:
+        """The noise that the residuals under `noise` speak of; unchanged when nothing is seen."""
+        ...
+
+    def reduced(
+        self, evidence: SampleTerms, index: int, vertices: Tensor, pose: Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Normal equations of pose and expression, float64: evidence of few samples, reduced."""
+        ...
+
+    def rotations(self, rest: Tensor, vertices: Tensor) -> Float[Tensor, "V 3 3"]:
+        """Local rotations from the rest shape."""
+        ...
+
+    def move(
+        self, evidence: SampleTerms, index: int, rest: Tensor, vertices: Tensor, rotations: Tensor
+    ) -> Float[Tensor, "V 3"]:
+        """The Gauss–Newton step of all vertices, float32; the next call may overwrite it."""
+        ...
