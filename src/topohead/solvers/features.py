@@ -1,7 +1,7 @@
 """Pictures made comparable over time: contrast against the neighbourhood, at every scale."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -45,6 +45,13 @@ def pack_cameras(cameras: Cameras, scale: float, origin: np.ndarray) -> np.ndarr
     focal_center = np.stack([k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2]], 1)
     packed = np.concatenate([pose[:, :3, :3].reshape(-1, 9), translation, focal_center], 1)
     return packed.astype(np.float32)
+
+
+def level_cameras(cameras: Cameras, sizes: Sequence[tuple[int, int]], index: int) -> Cameras:
+    """The views' cameras at a level, whose pictures have these sizes (width, height)."""
+    intrinsics = cameras.intrinsics.clone()
+    intrinsics[:, :2] *= 0.5**index
+    return replace(cameras, intrinsics=intrinsics, sizes=torch.tensor(sizes))
 
 
 def feature_pyramid(

@@ -1,7 +1,5 @@
 """The tracker's arithmetic on CPU cores, by numba's kernels."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -11,7 +9,7 @@ from topohead.core import Topology, Views
 from topohead.geometry.meshes import vertex_normals
 from topohead.rendering.mesh import depth_maps
 from topohead.solvers.engine import FEW, SOLVED, Looks, Noise, SampleTerms
-from topohead.solvers.features import FeatureLevel, feature_pyramid
+from topohead.solvers.features import FeatureLevel, feature_pyramid, level_cameras
 from topohead.solvers.kernels import photometric, sparse
 from topohead.solvers.samples import Samples
 from topohead.solvers.surface import Surface, TrackConfig, anchored_stiffness, vertex_anchor
@@ -155,12 +153,9 @@ def visible_depth(
     index: int,
 ) -> Float[Tensor, "C H W"]:
     """Usable depth of every view at a level whose pictures have these sizes, padded alike."""
-    scale = 0.5**index
-    intrinsics = views.cameras.intrinsics.clone()
-    intrinsics[:, :2] *= scale
-    cameras = replace(views.cameras, intrinsics=intrinsics, sizes=torch.tensor(sizes))
+    cameras = level_cameras(views.cameras, sizes, index)
     maps = depth_maps(vertices, topology.triangles, cameras)
-    focal = (views.cameras.intrinsics[:, 0, 0].double() * scale).float().numpy()
+    focal = cameras.intrinsics[:, 0, 0].float().numpy()
     shape = len(sizes), max(h for _, h in sizes), max(w for w, _ in sizes)
     out = np.full(shape, np.float32(-1))
     for i, depth in enumerate(maps):

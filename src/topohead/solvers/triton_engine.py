@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import Views
+from topohead.rendering.depth_triton import mean_depth, usable_depth
+from topohead.rendering.mesh import depth_stack
 from topohead.solvers.device_features import device_pyramid
 from topohead.solvers.engine import FEW, SOLVED, Looks, Noise, SampleTerms
-from topohead.solvers.features import FeatureLevel
+from topohead.solvers.features import FeatureLevel, level_cameras
 from topohead.solvers.kernels import elastic_triton, photometric_triton
 from topohead.solvers.kernels.sparse_triton import ConjugateGradient, Feeds
-from topohead.solvers.numba_engine import visible_depth
 from topohead.solvers.samples import Samples
 from topohead.solvers.surface import Surface, TrackConfig, anchored_stiffness, vertex_anchor
 
@@ -69,10 +70,13 @@ class TritonEngine:
     def depth(
         self, views: Views, level: FeatureLevel, index: int, vertices: Tensor
     ) -> Float[Tensor, "C H W"]:
-        """Depth where a picture may be used, −1 elsewhere; rasterised on the CPU."""
-        # the device's rasteriser belongs here
-        found = visible_depth(self.surface.topology, vertices.cpu(), views, level.sizes, index)
-        return found.to(self.device)
+        """Depth where a picture may be used, −1 elsewhere."""
+        cameras = level_cameras(views.cameras, level.sizes, index)
+        depth = depth_stack(vertices, self._triangles, cameras)
+        focal = cameras.intrinsics[:, 0, 0].to(depth)
+        # one pixel of a slanted surface, as in numba_engine.visible_depth
+        tolerance = 3 * mean_depth(depth) / focal + 0.001
+        return usable_depth(depth, 2 if index == 0 else 1, tolerance)
 
     def sampled(
         self, level: FeatureLevel, index: int, vertices: Tensor, depth: Tensor
