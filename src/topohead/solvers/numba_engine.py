@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import Topology, Views
+from topohead.core import Cameras, Topology, Views
 from topohead.geometry.meshes import vertex_normals
 from topohead.rendering.mesh import depth_maps
 from topohead.solvers.engine import FEW, SOLVED, Looks, Noise, SampleTerms
@@ -147,6 +147,13 @@ class NumbaEngine:
         return (vertices - self.surface.origin).float().numpy(), normals.float().numpy()
 
 
+def level_cameras(cameras: Cameras, sizes: tuple[tuple[int, int], ...], index: int) -> Cameras:
+    """The cameras of a level whose pictures have these sizes; odd ones have lost a row or column."""
+    intrinsics = cameras.intrinsics.clone()
+    intrinsics[:, :2] *= 0.5**index
+    return replace(cameras, intrinsics=intrinsics, sizes=torch.tensor(sizes))
+
+
 def visible_depth(
     topology: Topology,
     vertices: Float[Tensor, "V 3"],
@@ -155,12 +162,9 @@ def visible_depth(
     index: int,
 ) -> Float[Tensor, "C H W"]:
     """Usable depth of every view at a level whose pictures have these sizes, padded alike."""
-    scale = 0.5**index
-    intrinsics = views.cameras.intrinsics.clone()
-    intrinsics[:, :2] *= scale
-    cameras = replace(views.cameras, intrinsics=intrinsics, sizes=torch.tensor(sizes))
+    cameras = level_cameras(views.cameras, sizes, index)
     maps = depth_maps(vertices, topology.triangles, cameras)
-    focal = (views.cameras.intrinsics[:, 0, 0].double() * scale).float().numpy()
+    focal = cameras.intrinsics[:, 0, 0].float().numpy()
     shape = len(sizes), max(h for _, h in sizes), max(w for w, _ in sizes)
     out = np.full(shape, np.float32(-1))
     for i, depth in enumerate(maps):

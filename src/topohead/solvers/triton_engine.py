@@ -70,7 +70,6 @@ class TritonEngine:
         self, views: Views, level: FeatureLevel, index: int, vertices: Tensor
     ) -> Float[Tensor, "C H W"]:
         """Depth where a picture may be used, −1 elsewhere; rasterised on the CPU."""
-        # the device's rasteriser belongs here
         found = visible_depth(self.surface.topology, vertices.cpu(), views, level.sizes, index)
         return found.to(self.device)
 
