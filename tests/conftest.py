@@ -8,17 +8,17 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
-
-if not torch.cuda.is_available():
-    # Triton's kernels run on the CPU, slowly; it reads this when it compiles them
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
 from jaxtyping import install_import_hook
 
-# neither numba nor Triton compiles functions that the hook has wrapped: load kernels before it
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
+
+# compilers cannot read functions that the hook has wrapped: load the kernels before it is there
 SOURCE = Path(__file__).parents[1] / "src"
-for kernels in [*SOURCE.glob("*/rendering/*_cpu.py"), *SOURCE.glob("*/solvers/kernels/[!_]*.py")]:
-    if find_spec("triton") or not kernels.stem.endswith("_triton"):
+KERNELS = [*SOURCE.glob("*/rendering/*_cpu.py"), *SOURCE.glob("*/solvers/kernels/[!_]*.py")]
+KERNELS += SOURCE.glob("*/rendering/*_triton*.py")
+for kernels in KERNELS:
+    if find_spec("triton") or "_triton" not in kernels.stem:
         import_module(".".join(kernels.relative_to(SOURCE).with_suffix("").parts))
 
 install_import_hook("topohead", "typechecking.checked")

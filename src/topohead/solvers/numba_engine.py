@@ -148,7 +148,7 @@ class NumbaEngine:
 
 
 def level_cameras(cameras: Cameras, sizes: tuple[tuple[int, int], ...], index: int) -> Cameras:
-    """The cameras of a level whose pictures have these sizes; odd ones have lost a row or column."""
+    """The cameras of a level whose pictures have these sizes; odd ones have lost a pixel."""
     intrinsics = cameras.intrinsics.clone()
     intrinsics[:, :2] *= 0.5**index
     return replace(cameras, intrinsics=intrinsics, sizes=torch.tensor(sizes))
