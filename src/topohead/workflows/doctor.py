@@ -15,7 +15,7 @@ from topohead import __version__
 GIB = 1 << 30
 
 EXTRAS = {
-    "gsplat": ("cuda", "Gaussian splats on a CUDA device: the published method there"),
+    "gsplat": ("cuda", "Gaussian splats on a CUDA device, from Python"),
     "mitsuba": ("pathtrace", "path-traced staged takes: `topohead stage --renderer pathtrace`"),
     "pycolmap": ("colmap", "calibrating a rig from its own images; not used by this version"),
 }
