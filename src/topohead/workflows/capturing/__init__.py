@@ -1,0 +1,22 @@
+"""The stages of `topohead capture`, each resumable: ingest, first, track, texture, package."""
+
+from topohead.workflows.capturing.first import Head, first, read_head, recognised
+from topohead.workflows.capturing.package import package, report
+from topohead.workflows.capturing.take import Take, bytes_needed, ingest, open_take
+from topohead.workflows.capturing.texture import texture
+from topohead.workflows.capturing.tracking import track_frames
+
+__all__ = [
+    "Head",
+    "Take",
+    "bytes_needed",
+    "first",
+    "ingest",
+    "open_take",
+    "package",
+    "read_head",
+    "recognised",
+    "report",
+    "texture",
+    "track_frames",
+]
