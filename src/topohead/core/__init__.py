@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from topohead.core.capture import Capture
     from topohead.core.errors import InputError
     from topohead.core.head import ARKIT_52, HeadModel
+    from topohead.core.splats import Splats
     from topohead.core.topology import Mesh, SurfacePoints, Topology
     from topohead.core.views import TrackedFrame, Views
 
 __all__ = [
     "ARKIT_52", "Cameras", "Capture", "Distortion", "HeadModel", "InputError", "Mesh", "Rig",
-    "SurfacePoints", "Topology", "TrackedFrame", "Views",
+    "Splats", "SurfacePoints", "Topology", "TrackedFrame", "Views",
 ]  # fmt: skip
 
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "capture": ("Capture",),
     "errors": ("InputError",),
     "head": ("ARKIT_52", "HeadModel"),
+    "splats": ("Splats",),
     "topology": ("Mesh", "SurfacePoints", "Topology"),
     "views": ("TrackedFrame", "Views"),
 }

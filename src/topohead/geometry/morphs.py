@@ -36,8 +36,12 @@ def split_seams(topology: Topology) -> SeamSplit:
     return SeamSplit(unique[:, 0], unique[:, 1], triangles)
 
 
+COLUMNS = 24_576
+"""Coordinates that are worked on at once: a block of all frames stays small."""
+
+
 def morphs_of(
-    frames: NDArray[np.float64], pca_above: int, pca_error_mm: float
+    frames: NDArray[np.floating], pca_above: int, pca_error_mm: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Offsets [K V 3] from the first frame and weights [T K] that rebuild every frame [T V 3].
 
@@ -45,27 +49,80 @@ def morphs_of(
     every frame within `pca_error_mm`.
     """
     count = len(frames)
-    offsets = (frames - frames[:1].astype(np.float32)).reshape(count, -1)
+    rest = frames[:1].astype(np.float32)
     if count <= pca_above:
-        return (
-            offsets[1:].reshape(count - 1, *frames.shape[1:]).astype(np.float32),
-            np.eye(count, dtype=np.float32)[:, 1:],
-        )
+        each = np.stack([(frame - rest[0]).astype(np.float32) for frame in frames[1:]] or [rest[0]])
+        return each[: count - 1], np.eye(count, dtype=np.float32)[:, 1:]
+    flat, still = frames.reshape(count, -1), rest.reshape(1, -1)
     # The T×T Gram matrix is far smaller than the T×3V offsets, and has the same left vectors.
-    _, left = np.linalg.eigh(offsets @ offsets.T)
-    left = left[:, ::-1]
-    residual = offsets.copy()
+    gram = np.zeros((count, count))
+    for part in _blocks(flat):
+        offsets = flat[:, part].astype(np.float64) - still[:, part]
+        gram += offsets @ offsets.T
+    energy, left = np.linalg.eigh(gram)
+    left = np.ascontiguousarray(left[:, ::-1], np.float32)
     # the last 1 % is left for rounding morphs and weights to float32
     limit = (0.99 * pca_error_mm / 1000) ** 2
-    kept = 0
-    while (residual.reshape(count, -1, 3) ** 2).sum(-1).max() > limit and kept < count - 1:
-        residual -= np.outer(left[:, kept], left[:, kept] @ residual)
-        kept += 1
-    kept = max(kept, 1)
+    kept = _fewest(flat, still, left, energy[::-1], limit)
     weights = left[:, :kept]
     scale = np.abs(weights).max(0)
-    morphs = (weights * scale).T @ offsets
-    return morphs.reshape(kept, -1, 3).astype(np.float32), (weights / scale).astype(np.float32)
+    morphs = np.empty((kept, flat.shape[1]), np.float32)
+    for part in _blocks(flat):
+        morphs[:, part] = (weights * scale).T @ (flat[:, part] - still[:, part])
+    return morphs.reshape(kept, -1, 3), weights / scale
+
+
+def largest_error(
+    frames: NDArray[np.floating], morphs: NDArray[np.float32], weights: NDArray[np.float32]
+) -> float:
+    """How far any vertex of any frame is from first frame + weights · morphs, metres."""
+    flat = frames.reshape(len(frames), -1)
+    offsets = morphs.reshape(len(morphs), flat.shape[1])
+    worst = 0.0
+    for part in _blocks(flat):
+        made = weights @ offsets[:, part] + flat[:1, part].astype(np.float32)
+        gap = np.square(made - flat[:, part])
+        worst = max(worst, float((gap[:, ::3] + gap[:, 1::3] + gap[:, 2::3]).max()))
+    return worst**0.5
+
+
+def _blocks(flat: NDArray) -> list[slice]:
+    return [slice(at, at + COLUMNS) for at in range(0, flat.shape[1], COLUMNS)]
+
+
+def _fewest(
+    flat: NDArray[np.floating],
+    still: NDArray[np.float32],
+    left: NDArray[np.float32],
+    energy: NDArray[np.float64],
+    limit: float,
+) -> int:
+    """How many principal offsets leave no vertex of any frame with a squared error over `limit`.
+
+    Bisection: the error is not quite monotone, so a smaller number may exist.
+    """
+
+    def suffices(kept: int) -> bool:
+        basis = left[:, :kept]
+        for part in _blocks(flat):
+            offsets = (flat[:, part] - still[:, part]).astype(np.float32)
+            offsets -= basis @ (basis.T @ offsets)
+            np.square(offsets, out=offsets)
+            if (offsets[:, ::3] + offsets[:, 1::3] + offsets[:, 2::3]).max() > limit:
+                return False
+        return True
+
+    # the mean squared error is what the energies leave over, and cannot pass the largest
+    left_over = energy.clip(0).sum() - np.cumsum(energy.clip(0))
+    too_few = int(np.sum(left_over > limit * flat.size / 3))
+    step, enough = 1, max(too_few, 1)
+    while enough < len(flat) - 1 and not suffices(enough):
+        too_few, enough = enough, min(enough + step, len(flat) - 1)
+        step *= 2
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if suffices(middle) else (middle, enough)
+    return enough
 
 
 def morph_normals(
@@ -76,9 +133,10 @@ def morph_normals(
     Least squares over the frames; exact when every frame is its own morph target.
     """
     normals = np.stack([unit_normals(frame, topology) for frame in frames])
-    offsets = (normals - normals[:1]).reshape(len(normals), -1)
-    solution = np.linalg.pinv(weights.astype(np.float64)) @ offsets
-    return solution.reshape(weights.shape[1], -1, 3).astype(np.float32)
+    flat = normals.reshape(len(normals), -1)
+    flat -= flat[:1].copy()
+    inverse = np.linalg.pinv(weights.astype(np.float64)).astype(np.float32)
+    return (inverse @ flat).reshape(weights.shape[1], -1, 3)
 
 
 def unit_normals(vertices: Float[Tensor, "V 3"], topology: Topology) -> NDArray[np.float32]:

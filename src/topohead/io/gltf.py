@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from topohead.core import InputError, Topology
-from topohead.geometry.morphs import SeamSplit, morph_normals, morphs_of, split_seams, unit_normals
+from topohead.geometry.morphs import (
+    SeamSplit,
+    largest_error,
+    morph_normals,
+    morphs_of,
+    split_seams,
+    unit_normals,
+)
 from topohead.io.gltf_parts import (
     ELEMENT_ARRAY_BUFFER,
     GlbPack,
@@ -51,6 +58,8 @@ def write_glb(
     names: Sequence[str] | None = None,
     upright: Float[Tensor, "4 4"] | None = None,
     normals: bool = True,
+    normal_map: Path | None = None,
+    times: Sequence[float] | None = None,
     pca_above: int = 200,
     pca_error_mm: float = 0.05,
 ) -> float:
@@ -60,7 +69,8 @@ def write_glb(
     `pca_above` frames, as many principal offsets as keep all vertices within `pca_error_mm`.
     `normals` lets them follow the shape; without, the file is half as large and light stands still.
     `upright` (world to a y-up, z-forward frame) becomes a parent node's matrix: the stored
-    vertices stay in world metres. `texture` is an 8-bit sRGB PNG or JPEG, embedded.
+    vertices stay in world metres. `texture` is an 8-bit sRGB PNG or JPEG, embedded, `normal_map`
+    one in tangent space. `times` are seconds of the frames where they are not even.
     """
     if vertices.shape[0] == 0 or not bool(torch.isfinite(vertices).all()):
         raise InputError(
@@ -70,22 +80,24 @@ def write_glb(
     names = [f"{t + 1:06d}" for t in range(len(vertices))] if names is None else list(names)
     if len(names) != len(vertices):
         raise InputError(f"{path}: {len(vertices)} frames but {len(names)} frame names")
-    frames = vertices.detach().cpu().to(torch.float64)
+    frames = vertices.detach().cpu()
     morphs, weights = morphs_of(frames.numpy(), pca_above, pca_error_mm)
+    worst = largest_error(frames.numpy(), morphs, weights) * 1000
     pack = GlbPack()
     split = split_seams(topology)
     mesh = add_mesh(pack, topology, split, frames, morphs, weights, normals)
     mesh.extras = _extras(topology, names, len(morphs), frames_per_second)
     if texture is not None and not len(topology.uv):
         raise InputError(f"{path}: a texture needs UVs and the mesh has none; write without it")
-    add_material(pack, texture)
+    add_material(pack, texture, normal_map)
     _add_nodes(pack, upright)
     if len(morphs):
-        _add_animation(pack, weights, frames_per_second)
+        if times is None:
+            times = np.arange(len(weights)) / frames_per_second
+        _add_animation(pack, weights, times)
     with atomic_write(path) as partial:
-        partial.write_bytes(pack.to_bytes())
-    rebuilt = frames.numpy()[:1].astype(np.float32) + np.tensordot(weights, morphs, 1)
-    return float(np.linalg.norm(rebuilt - frames.numpy(), axis=-1).max() * 1000)
+        pack.save(partial)
+    return worst
 
 
 def add_mesh(
@@ -186,12 +198,13 @@ def _add_nodes(pack: GlbPack, upright: Float[Tensor, "4 4"] | None) -> None:
     pack.gltf.scene = 0
 
 
-def _add_animation(pack: GlbPack, weights: NDArray[np.float32], frames_per_second: float) -> None:
+def _add_animation(
+    pack: GlbPack, weights: NDArray[np.float32], times: Sequence[float] | NDArray
+) -> None:
     import pygltflib
 
-    times = np.arange(len(weights), dtype=np.float32) / np.float32(frames_per_second)
     sampler = pygltflib.AnimationSampler(
-        input=pack.accessor(times, "SCALAR", None, bounds=True),
+        input=pack.accessor(np.asarray(times, np.float32), "SCALAR", None, bounds=True),
         output=pack.accessor(weights, "SCALAR", None),
         interpolation="LINEAR",
     )

@@ -1,6 +1,7 @@
 """What every GLB of ours is made of: buffers, accessors, the skin's material."""
 
 import io
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,34 +88,54 @@ class GlbPack:
             ),
         )
 
-    def to_bytes(self) -> bytes:
-        """The whole file."""
+    def save(self, path: Path) -> None:
+        """Write the whole file: header, JSON, buffer (glTF 2.0, "GLB File Format")."""
         import pygltflib
 
         self.gltf.buffers = [pygltflib.Buffer(byteLength=self.length)]
-        self.gltf.set_binary_blob(b"".join(self.chunks))
-        return b"".join(self.gltf.save_to_bytes())
+        text = self.gltf.gltf_to_json(separators=(",", ":"), indent=None).encode()
+        text += b" " * (-len(text) % 4)
+        body = [(b"JSON", [text], len(text)), (b"BIN\0", self.chunks, self.length)]
+        total = 12 + sum(8 + size for _, _, size in body)
+        with path.open("wb") as stream:
+            stream.write(struct.pack("<4sII", b"glTF", 2, total))
+            for kind, parts, size in body:
+                stream.write(struct.pack("<I4s", size, kind))
+                stream.writelines(parts)
 
 
-def add_material(pack: GlbPack, texture: Path | None) -> None:
-    """Adds the skin: the texture's picture embedded, or plain clay."""
+def add_material(pack: GlbPack, texture: Path | None, normal_map: Path | None = None) -> None:
+    """Adds the skin: the texture's picture embedded, or plain clay; and a tangent-space normal map.
+
+    Normal maps have y up and MikkTSpace tangents, which readers work out from normals and UVs.
+    """
     import pygltflib
 
     surface = pygltflib.PbrMetallicRoughness(metallicFactor=0.0, roughnessFactor=0.6)
     if texture is None:
         surface.baseColorFactor = [0.72, 0.68, 0.64, 1.0]  # clay, linear
     else:
-        data, mime = _image_bytes(texture)
-        pack.gltf.images.append(pygltflib.Image(bufferView=pack.view(data), mimeType=mime))
+        surface.baseColorTexture = pygltflib.TextureInfo(index=_add_picture(pack, texture))
+    skin = pygltflib.Material(name="skin", pbrMetallicRoughness=surface, doubleSided=True)
+    if normal_map is not None:
+        skin.normalTexture = pygltflib.NormalMaterialTexture(index=_add_picture(pack, normal_map))
+    pack.gltf.materials.append(skin)
+
+
+def _add_picture(pack: GlbPack, path: Path) -> int:
+    """A new texture of this picture, embedded."""
+    import pygltflib
+
+    data, mime = _image_bytes(path)
+    pack.gltf.images.append(pygltflib.Image(bufferView=pack.view(data), mimeType=mime))
+    if not pack.gltf.samplers:
         # linear with mipmaps; clamped, since heads have no tiling UVs
         pack.gltf.samplers.append(
             pygltflib.Sampler(magFilter=9729, minFilter=9987, wrapS=33071, wrapT=33071)
         )
-        pack.gltf.textures.append(pygltflib.Texture(sampler=0, source=0))
-        surface.baseColorTexture = pygltflib.TextureInfo(index=0)
-    pack.gltf.materials.append(
-        pygltflib.Material(name="skin", pbrMetallicRoughness=surface, doubleSided=True)
-    )
+    source = len(pack.gltf.images) - 1
+    pack.gltf.textures.append(pygltflib.Texture(sampler=0, source=source))
+    return len(pack.gltf.textures) - 1
 
 
 def _image_bytes(path: Path) -> tuple[bytes, str]:

@@ -21,12 +21,17 @@ NEGLIGIBLE = 1e-6
 """Metres: smaller motions of a blendshape are left out of the file."""
 
 
-def write_rig_glb(path: Path, played: RigPerformance, texture: Path | None = None) -> None:
+def write_rig_glb(
+    path: Path,
+    played: RigPerformance,
+    texture: Path | None = None,
+    normal_map: Path | None = None,
+) -> None:
     """Write a rig and its performance as GLB, y up.
 
     The neutral mesh has the 52 actions as morph targets under their ARKit names. Two joints carry
     it, `neck` and `head` above it; one animation moves weights and head. Vertices are stored in the
-    rig's own frame; the node `upright` turns the joints to y up. `texture` as in `write_glb`.
+    rig's own frame; the node `upright` turns the joints to y up. Pictures as in `write_glb`.
     """
     import pygltflib
 
@@ -50,13 +55,13 @@ def write_rig_glb(path: Path, played: RigPerformance, texture: Path | None = Non
     joints, shares = _skin_weights(rig.head_share.numpy()[split.source_vertex])
     mesh.primitives[0].attributes.JOINTS_0 = pack.accessor(joints, "VEC4")
     mesh.primitives[0].attributes.WEIGHTS_0 = pack.accessor(shares, "VEC4")
-    add_material(pack, texture)
+    add_material(pack, texture, normal_map)
     _add_joints(pack, rig)
     pack.gltf.animations.append(_animation(pack, played))
     pack.gltf.scenes = [pygltflib.Scene(nodes=[0, 3])]
     pack.gltf.scene = 0
     with atomic_write(path) as partial:
-        partial.write_bytes(pack.to_bytes())
+        pack.save(partial)
 
 
 def _skin_weights(share: NDArray) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -78,7 +83,10 @@ def _add_joints(pack: GlbPack, rig: FaceRig) -> None:
     import pygltflib
 
     neck, head = rig.neck.double(), rig.head.double()
-    matrix = rig.upright.detach().cpu().double().T.reshape(-1).tolist()  # column-major
+    upright = rig.upright.detach().cpu().double()
+    # an identity says nothing, and the validator would rather not read it
+    still = torch.equal(upright, torch.eye(4).double())
+    matrix = None if still else upright.T.reshape(-1).tolist()  # column-major
     pack.gltf.nodes = [
         pygltflib.Node(name="upright", matrix=matrix, children=[1]),
         pygltflib.Node(name="neck", translation=neck.tolist(), children=[2]),
@@ -152,7 +160,7 @@ def read_rig_glb(path: Path) -> RigPerformance:
         per_vertex(attributes.POSITION),
         torch.stack([per_vertex(target["POSITION"]) for target in primitive.targets]),
         (shares * (joints == 1)).sum(1),
-        torch.tensor(gltf.nodes[0].matrix).reshape(4, 4).T,
+        torch.tensor(gltf.nodes[0].matrix or torch.eye(4).tolist()).reshape(4, 4).T,
         neck,
         head,
     )

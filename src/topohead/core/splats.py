@@ -1,0 +1,41 @@
+"""Gaussians in space, as files and viewers exchange them."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+SH_DC = 0.28209479177387814
+"""The constant spherical harmonic, 1 / (2 √π): colour = 0.5 + SH_DC · first coefficient."""
+
+
+@dataclass(frozen=True)
+class Splats:
+    """N anisotropic Gaussians (Kerbl et al. 2023).
+
+    Quaternions are wxyz, `scales` standard deviations, opacities in [0, 1]; `harmonics` are K = 1,
+    4, 9 or 16 coefficients of colour (sRGB) over viewing direction, the constant one first.
+    """
+
+    means: Float[Tensor, "N 3"]
+    quats: Float[Tensor, "N 4"]
+    scales: Float[Tensor, "N 3"]
+    opacities: Float[Tensor, " N"]
+    harmonics: Float[Tensor, "N K 3"]
+
+    @classmethod
+    def colored(
+        cls,
+        means: Float[Tensor, "N 3"],
+        quats: Float[Tensor, "N 4"],
+        scales: Float[Tensor, "N 3"],
+        opacities: Float[Tensor, " N"],
+        colors: Float[Tensor, "N 3"],
+    ) -> "Splats":
+        """Gaussians that look the same from everywhere, `colors` srgb in [0, 1]."""
+        return cls(means, quats, scales, opacities, ((colors - 0.5) / SH_DC)[:, None])
+
+    @property
+    def colors(self) -> Float[Tensor, "N 3"]:
+        """The constant part of the colours, srgb."""
+        return 0.5 + SH_DC * self.harmonics[:, 0]
