@@ -55,6 +55,11 @@ VERBS: dict[str, Verb] = {
         "a run's ARKit-52 weights, own blendshapes, an animated GLB; another head playing it",
         {"run": "RUN"},
     ),
+    "export": Verb(
+        "topohead.workflows.export", "ExportConfig", "export",
+        "a run, its rig or a mesh as OBJ, GLB, USD, PLY, FBX, Alembic; its cameras and curves",
+        {"run": "RUN"},
+    ),
     "doctor": Verb(
         "topohead.workflows.doctor", "DoctorConfig", "doctor",
         "what this machine can do, and the command that adds what is missing",

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,6 +53,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` that takes its name, and replaces it, when the block ends well.
+
+    On an error the old folder stays. Two renames make the change: a crash between them leaves the
+    old folder under a temporary name, none of it lost.
+    """
+    path = Path(path)
+    stem = f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-"
+    fresh, old = path.with_name(f"{stem}{path.name}"), path.with_name(f"{stem}old-{path.name}")
+    try:
+        with disk_full_as_input_error(path):
+            fresh.mkdir(parents=True)
+            yield fresh
+            for file in fresh.rglob("*"):
+                _sync(file)
+            if path.exists():
+                path.rename(old)
+            fresh.rename(path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import ARKIT_52, InputError
@@ -94,6 +94,42 @@ def write_live_link(performance: Performance, path: str | Path) -> None:
         writer.writerow(["Timecode", "BlendShapeCount", *_COLUMNS, *_ROTATIONS])
         for time, row in zip(performance.times.tolist(), rows, strict=True):
             writer.writerow([_format_timecode(time), len(row), *(f"{x:.10f}" for x in row)])
+
+
+def picked(performance: Performance, rows: Int[Tensor, " N"]) -> Performance:
+    """Some rows of a performance, its time beginning at the first of them."""
+    times = performance.times[rows]
+    return Performance(
+        times - times[0],
+        performance.coefficients[rows],
+        performance.head_rotation[rows],
+        performance.eye_rotation[rows],
+    )
+
+
+def resampled(performance: Performance, rate: float) -> Performance:
+    """The performance at even steps of 1/rate seconds, linear between its rows.
+
+    The last step is the one before the last row's end; angles go the short way round.
+    """
+    stamps = performance.times.double().numpy()
+    count = int(np.floor((stamps[-1] - stamps[0]) * rate + 1e-6)) + 1
+    times = stamps[0] + np.arange(count) / rate
+
+    def at(values: Tensor) -> Tensor:
+        rows = values.double().flatten(1).numpy()
+        columns = [np.interp(times, stamps, column) for column in rows.T]
+        return torch.from_numpy(np.stack(columns, 1)).reshape(count, *values.shape[1:])
+
+    def turned(angles: Tensor) -> Tensor:
+        return at(torch.from_numpy(np.unwrap(angles.double().numpy(), axis=0)))
+
+    return Performance(
+        torch.from_numpy(times - times[0]),
+        at(performance.coefficients),
+        turned(performance.head_rotation),
+        turned(performance.eye_rotation),
+    )
 
 
 def live_link_angles(rotations: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 3"]:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topohead.core import InputError, Topology
+from topohead.core import InputError, Mesh, Topology
 from topohead.geometry.morphs import (
     SeamSplit,
     largest_error,
@@ -238,6 +238,22 @@ def read_glb(path: Path) -> GlbSequence:
         float(extras["frames_per_second"]),
         tuple(extras["frames"]),
     )
+
+
+def read_own_mesh(path: Path) -> Mesh | None:
+    """The resting shape of a GLB of ours, upright as its node stands; None for other programs'."""
+    try:
+        gltf, blob, _ = open_glb(path)
+    except InputError:
+        return None
+    topology, first_copy = stored_topology(gltf, blob)
+    primitive = gltf.meshes[0].primitives[0]
+    vertices = accessor_values(gltf, blob, primitive.attributes.POSITION)[first_copy]
+    matrix = gltf.nodes[0].matrix
+    if matrix is not None:
+        turn = np.array(matrix).reshape(4, 4)  # column-major: acts on rows as it is
+        vertices = (vertices @ turn[:3, :3] + turn[3, :3]).astype(np.float32)
+    return Mesh(topology, torch.from_numpy(vertices.copy()))
 
 
 def open_glb(path: Path) -> tuple[Any, bytes, dict[str, Any]]:

@@ -10,26 +10,62 @@ import torch
 from topohead.core import InputError, Mesh, Topology
 from topohead.geometry.meshes import face_edges
 from topohead.io.atomic import write_text
+from topohead.io.polygons import fans
 
 UNITS = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
+USD = (".usd", ".usda", ".usdc", ".usdz")
+KNOWN = (".obj", ".ply", ".stl", ".glb", ".gltf", ".off", *USD)
+"""Endings of the files that `read_mesh` reads."""
 
 
 def read_mesh(path: str | Path, units: str | None = None) -> Mesh:
     """A mesh from a file, float32 metres; a file without units is taken as it stands.
 
-    OBJ keeps quads, UV seams and vertex order exactly. PLY, STL, GLB and OFF come as triangles,
-    with vertices that such files repeat along seams merged again. A mesh without UVs has `uv` of
-    length 0 (and zeros in `face_uv`).
+    OBJ and USD keep quads, UV seams and vertex order exactly, and so do PLY and GLB that topohead
+    wrote; USD knows its unit. Other PLY and GLB, STL and OFF come as triangles, with vertices that
+    such files repeat along seams merged again. Of a sequence comes the first frame, of a rig the
+    neutral mesh. A mesh without UVs has `uv` of length 0 (and zeros in `face_uv`).
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no mesh at {path}; expected an .obj, .ply, .stl, .glb or .off file")
+        raise InputError(f"no mesh at {path}; expected a file {', '.join(KNOWN)}")
     if units is not None and units not in UNITS:
         raise InputError(f"unknown unit {units!r} for {path}; expected one of {', '.join(UNITS)}")
-    mesh = _read_obj(path) if path.suffix.lower() == ".obj" else _read_other(path)
-    if units is None or units == "m":
+    mesh = _read(path)
+    if units is None or units == "m" or path.suffix.lower() in USD:
         return mesh
     return Mesh(mesh.topology, mesh.vertices * UNITS[units])
+
+
+def _read(path: Path) -> Mesh:
+    from topohead.io import gltf, ply, usd_reading
+
+    suffix = path.suffix.lower()
+    if suffix == ".obj":
+        return _read_obj(path)
+    if suffix in USD:
+        sequence = usd_reading.usd_sequence(path)
+        return Mesh(sequence.topology, sequence.read(sequence.frames[0]))
+    if suffix == ".ply" and ply.is_made_here(path):
+        return ply.read_ply(path)
+    own = gltf.read_own_mesh(path) if suffix == ".glb" else None
+    return _read_other(path) if own is None else own
+
+
+def material_picture(path: Path) -> Path | None:
+    """The colour picture that an OBJ's material file names; None without one."""
+    if path.suffix.lower() != ".obj":
+        return None
+    with path.open(errors="replace") as stream:
+        libraries = [line.split(None, 1)[1] for line in stream if line.startswith("mtllib ")]
+    for library in libraries:
+        material = path.parent / library.strip()
+        if not material.is_file():
+            continue
+        for line in material.read_text(errors="replace").splitlines():
+            if line.strip().startswith("map_Kd "):
+                return material.parent / line.split(None, 1)[1].strip()
+    return None
 
 
 def write_obj(mesh: Mesh, path: str | Path, texture: str | None = None) -> None:
@@ -207,7 +243,7 @@ def _corners(
         raise InputError(
             f"{path}, line {places[row][0]}: a face names a vertex that does not exist"
         )
-    fan = _fans(sizes)
+    fan = fans(sizes)
     return index[fan, 0], index[fan, 1]
 
 
@@ -219,16 +255,6 @@ def _corner(word: bytes, number: int, path: Path) -> tuple[int, int]:
     except ValueError as error:
         shown = word.decode(errors="replace")
         raise InputError(f"{path}, line {number}: '{shown}' is not a face corner") from error
-
-
-def _fans(sizes: np.ndarray) -> np.ndarray:
-    """Corner rows of quads [F 4] in file order; faces of five and more corners become triangles."""
-    starts = np.cumsum(sizes) - sizes
-    pieces = np.where(sizes > 4, sizes - 2, 1)
-    first = np.repeat(starts, pieces)
-    step = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    last = np.where(np.repeat(sizes, pieces) == 4, 3, 2)
-    return first[:, None] + np.stack([0 * step, step + 1, step + 2, step + last], 1)
 
 
 def _mesh(positions, corners, uv, corner_uv, name: str) -> Mesh:
@@ -248,8 +274,8 @@ def _mesh(positions, corners, uv, corner_uv, name: str) -> Mesh:
 def _read_other(path: Path) -> Mesh:
     import trimesh
 
-    if path.suffix.lower() not in (".ply", ".stl", ".glb", ".gltf", ".off"):
-        raise InputError(f"{path}: unknown mesh format; expected .obj, .ply, .stl, .glb or .off")
+    if path.suffix.lower() not in KNOWN:
+        raise InputError(f"{path}: unknown mesh format; expected {', '.join(KNOWN)}")
     try:
         loaded: Any = trimesh.load(path, process=False, force="mesh")
     except Exception as error:  # trimesh raises whatever its parsers meet

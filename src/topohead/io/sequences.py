@@ -15,6 +15,8 @@ from topohead.core import InputError, Topology
 from topohead.io.meshes import read_mesh
 
 DEFAULT_RATE = 30.0
+TEXTURE, NORMAL_MAP = "texture_srgb", "normal"
+"""Kinds of pictures: a file of a frame's folder without `.png`."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class MeshSequence:
     """One topology over time, world metres, its vertices read when they are asked for.
 
     `numbers` are the frames' numbers in the take. `upright` moves the world to y up, face along +z;
-    None where nothing is known of it. `texture(frame)` is the frame's own picture or the first's.
+    None where nothing is known of it. `picture(frame, kind)` is the frame's own picture, or the
+    first's: `texture_srgb`, or `normal` in tangent space.
     """
 
     name: str
@@ -32,7 +35,7 @@ class MeshSequence:
     frames_per_second: float
     upright: Float[Tensor, "4 4"] | None
     read: Callable[[str], Tensor]
-    texture: Callable[[str], Path | None]
+    picture: Callable[[str, str], Path | None]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -75,11 +78,11 @@ def run_sequence(path: Path) -> MeshSequence:
             )
         return vertices
 
-    def texture(frame: str) -> Path | None:
+    def picture(frame: str, kind: str) -> Path | None:
         for name in (frame, frames[0]):
-            picture = path / "frames" / name / "texture_srgb.png"
-            if picture.exists():
-                return picture
+            file = path / "frames" / name / f"{kind}.png"
+            if file.exists():
+                return file
         return None
 
     return MeshSequence(
@@ -90,7 +93,7 @@ def run_sequence(path: Path) -> MeshSequence:
         float(ours.get("frames_per_second", DEFAULT_RATE)),
         stored_tensor(head, "upright") if head.exists() else None,
         read,
-        texture,
+        picture,
     )
 
 
@@ -100,7 +103,7 @@ def still_sequence(
     """A single mesh, which is taken to stand upright already."""
     return MeshSequence(
         name, topology, ("000001",), (1,), DEFAULT_RATE, None,
-        lambda frame: vertices, lambda frame: texture,
+        lambda frame: vertices, lambda frame, kind: texture if kind == TEXTURE else None,
     )  # fmt: skip
 
 

@@ -5,7 +5,6 @@ asked for, the cameras. Points are stored in the stage's own axes and unit, with
 above them, so that every program reads the same numbers. usd-core is an optional dependency.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -249,11 +248,3 @@ def write_usdz(source: Path, path: Path) -> None:
     with atomic_write(path) as partial:
         if not UsdUtils.CreateNewUsdzPackage(str(source), str(partial)):
             raise InputError(f"{path}: USD could not pack {source.name}; export .usdc instead")
-
-
-def copy_picture(source: Path, folder: Path, name: str) -> str:
-    """A copy of a picture beside a file that refers to it; gives its name."""
-    target = folder / f"{name}{source.suffix.lower()}"
-    with atomic_write(target) as partial:
-        shutil.copyfile(source, partial)
-    return target.name

@@ -1,0 +1,13 @@
+"""Faces of any number of corners as quads and triangles."""
+
+import numpy as np
+
+
+def fans(sizes: np.ndarray) -> np.ndarray:
+    """Corner rows of quads [F 4] in file order; faces of five and more corners become triangles."""
+    starts = np.cumsum(sizes) - sizes
+    pieces = np.where(sizes > 4, sizes - 2, 1)
+    first = np.repeat(starts, pieces)
+    step = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    last = np.where(np.repeat(sizes, pieces) == 4, 3, 2)
+    return first[:, None] + np.stack([0 * step, step + 1, step + 2, step + last], 1)

@@ -1,0 +1,76 @@
+"""Cameras and expression curves."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from topohead.core import Distortion, InputError, Rig
+from topohead.io.calibration import Format, write_rig
+from topohead.io.expressions import picked, read_live_link, resampled, write_live_link
+from topohead.io.sequences import run_sequence
+from topohead.workflows.export import ExportConfig
+from topohead.workflows.exporting.source import Source
+
+CAMERA_FILES: dict[Format, str] = {
+    "ours": "cameras.json",
+    "colmap": "colmap/sparse/0",
+    "metashape": "metashape.xml",
+    "nerfstudio": "transforms.json",
+    "opencv": "opencv.yml",
+}
+"""File or, for COLMAP, folder."""
+
+
+def write_cameras(source: Source, config: ExportConfig, folder: Path) -> list[str]:
+    """The rig in each wanted format, and for COLMAP its undistorted pinholes as well."""
+    rig = source.placement(config).cameras(source.cameras())
+    wanted: list[Format] = (
+        list(CAMERA_FILES) if config.camera_format == "all" else [config.camera_format]
+    )
+    notes = []
+    for name in wanted:
+        try:
+            write_rig(rig, folder / CAMERA_FILES[name], name, config.units)
+        except InputError as error:  # a lens or a skew that this format has no place for
+            if len(wanted) == 1 and name != "colmap":
+                raise
+            notes.append(f"no {CAMERA_FILES[name]}: {error}")
+    if "colmap" in wanted:
+        pinholes = folder / "colmap_undistorted" / "sparse" / "0"
+        write_rig(undistorted(rig), pinholes, "colmap", config.units)
+    return notes
+
+
+def undistorted(rig: Rig) -> Rig:
+    """The pinhole cameras of pictures from which lens and skew were taken."""
+    intrinsics = rig.cameras.intrinsics.clone()
+    intrinsics[:, 0, 1] = 0
+    return Rig(replace(rig.cameras, intrinsics=intrinsics), (Distortion(),) * len(rig.cameras))
+
+
+def write_curves(source: Source, config: ExportConfig, folder: Path) -> list[str]:
+    """Live Link CSV of the chosen frames: the rig's curves where there is one, else the run's."""
+    if source.run is None:
+        raise InputError("a single mesh has no expression curves; export them from a run folder")
+    path = next(
+        (p for p in (source.run / "rig" / "expression.csv", source.run / "expression.csv")
+         if p.exists()), None,
+    )  # fmt: skip
+    if path is None:
+        raise InputError(f"{source.run} has no expression.csv; run `topohead rig` on it")
+    performance = read_live_link(path)
+    everything = run_sequence(source.run).frames
+    if len(performance) != len(everything):
+        raise InputError(
+            f"{path} has {len(performance)} rows and the run {len(everything)} frames; "
+            "run `topohead rig` again"
+        )
+    rows = [everything.index(frame) for frame in source.sequence.frames]
+    performance = picked(performance, torch.tensor(rows))
+    if config.rate is not None:
+        if config.rate <= 0:
+            raise InputError(f"--rate expects frames a second above zero, got {config.rate:g}")
+        performance = resampled(performance, config.rate)
+    write_live_link(performance, folder / f"{source.sequence.name}.csv")
+    return [f"{len(performance)} rows from {path}"]

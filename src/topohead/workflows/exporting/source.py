@@ -1,0 +1,139 @@
+"""What is exported: a run, a rig, a sequence or a mesh, however it lies on the disk."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from topohead.core import InputError, Rig
+from topohead.geometry.placement import Placement, placement
+from topohead.geometry.skinning import RigPerformance
+from topohead.io.calibration import METRES, read_rig
+from topohead.io.captures import choose_frames
+from topohead.io.gltf import open_glb, read_glb
+from topohead.io.gltf_rig import read_rig_glb
+from topohead.io.meshes import check_mesh, material_picture, read_mesh
+from topohead.io.sequences import MeshSequence, run_sequence, still_sequence
+from topohead.io.usd import SUFFIXES
+from topohead.workflows.export import ExportConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """The chosen frames, the rig that plays them where there is one, and the run they are of.
+
+    All in the run's world, metres. `played` has a row a frame of the sequence.
+    """
+
+    sequence: MeshSequence
+    played: RigPerformance | None
+    run: Path | None
+
+    def placement(self, config: ExportConfig) -> Placement:
+        """World to the file that this export writes."""
+        upright = self.sequence.upright if config.origin == "head" else None
+        return placement(upright, config.axis, METRES[config.units])
+
+    def cameras(self) -> Rig:
+        """The run's calibration as the run ended with it."""
+        if self.run is None:
+            raise InputError("a single mesh has no cameras; export them from a run folder")
+        path = self.run / "cameras.json"
+        if not path.exists():
+            raise InputError(f"{self.run} has no cameras.json; run `topohead capture` again")
+        return read_rig(path)
+
+
+def open_source(config: ExportConfig) -> Source:
+    """What `run` names, with the frames that `--frames` chooses."""
+    path = Path(config.run)
+    if not path.exists():
+        raise InputError(f"no run or mesh at {path}; expected a run folder or a mesh file")
+    if path.is_dir():
+        if config.from_units or config.texture:
+            flag = "--from-units" if config.from_units else "--texture"
+            raise InputError(f"{flag} is about a single mesh; {path} is a folder")
+        source = Source(run_sequence(path), None, path)
+        if not config.sequence and config.to in ("glb", "usd", "fbx") and not config.splats:
+            source = replace(source, played=_rig_of(source))
+    else:
+        source = _open_file(path, config)
+    return _only(source, config.frames)
+
+
+def _rig_of(source: Source) -> RigPerformance | None:
+    """The rig that `topohead rig` made of a run; None when it made none."""
+    assert source.run is not None
+    path = source.run / "rig" / "rig.glb"
+    if not path.exists():
+        return None
+    played = read_rig_glb(path)
+    if len(played.weights) != len(source.sequence):
+        raise InputError(
+            f"{path} plays {len(played.weights)} frames and the run has {len(source.sequence)}; "
+            "run `topohead rig` again, or export with --sequence"
+        )
+    return played
+
+
+def _open_file(path: Path, config: ExportConfig) -> Source:
+    if path.suffix.lower() in SUFFIXES:
+        from topohead.io.usd_reading import usd_sequence
+
+        return Source(usd_sequence(path), None, None)
+    if path.suffix.lower() == ".glb" and _is_ours(path):
+        return _open_ours(path)
+    mesh = check_mesh(read_mesh(path, config.from_units), path)
+    texture = config.texture or material_picture(path)
+    if texture is not None and not texture.is_file():
+        raise InputError(f"no texture at {texture}; name another with --texture")
+    return Source(still_sequence(path.stem, mesh.topology, mesh.vertices, texture), None, None)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        open_glb(path)
+    except InputError:
+        return False
+    return True
+
+
+def _open_ours(path: Path) -> Source:
+    """A sequence or a rig that we wrote as GLB."""
+    gltf, _, extras = open_glb(path)
+    if extras.get("rig"):
+        played = read_rig_glb(path)
+        rig, count = played.rig, len(played.weights)
+        frames = tuple(f"{number:06d}" for number in range(1, count + 1))
+
+        def pose(frame: str) -> torch.Tensor:
+            row = slice(int(frame) - 1, int(frame))
+            return rig.vertices(played.weights[row], played.poses[row])[0]
+
+        sequence = still_sequence(path.stem, rig.topology, rig.neutral, None)
+        sequence = replace(
+            sequence, frames=frames, numbers=tuple(range(1, count + 1)), read=pose,
+            frames_per_second=played.frames_per_second, upright=rig.upright,
+        )  # fmt: skip
+        return Source(sequence, played, None)
+    held = read_glb(path)
+    rows = dict(zip(held.names, held.vertices, strict=True))
+    sequence = still_sequence(path.stem, held.topology, held.vertices[0], None)
+    matrix = gltf.nodes[0].matrix
+    sequence = replace(
+        sequence, frames=held.names, numbers=tuple(range(1, len(rows) + 1)), read=rows.__getitem__,
+        frames_per_second=held.frames_per_second,
+        upright=torch.tensor(matrix).reshape(4, 4).T if matrix else None,
+    )  # fmt: skip
+    return Source(sequence, None, None)
+
+
+def _only(source: Source, frames: str | None) -> Source:
+    """The frames that a selection names."""
+    everything = source.sequence.frames
+    chosen = choose_frames(everything, frames)
+    played = source.played
+    if played is not None:
+        rows = [everything.index(frame) for frame in chosen]
+        played = replace(played, weights=played.weights[rows], poses=played.poses[rows])
+    return replace(source, sequence=source.sequence.only(chosen), played=played)
