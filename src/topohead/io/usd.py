@@ -235,7 +235,7 @@ def prim_names(names: Sequence[str]) -> list[str]:
 
     made: list[str] = []
     for name in names:
-        plain = Tf.MakeValidIdentifier(name)
+        plain = Tf.MakeValidIdentifier(f"_{name}" if name[:1].isdigit() else name)
         spare = (f"{plain}_{k}" for k in range(2, len(names) + 2))
         made.append(plain if plain not in made else next(s for s in spare if s not in made))
     return made

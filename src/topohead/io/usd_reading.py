@@ -33,8 +33,8 @@ def usd_sequence(path: Path) -> MeshSequence:
         told = ", ".join(str(prim.GetPath()) for prim in meshes[:4]) or "none"
         raise InputError(f"{path} holds {len(meshes)} meshes ({told}); expected one")
     mesh: Any = UsdGeom.Mesh(meshes[0])
-    points = mesh.GetPointsAttr()
-    times = points.GetTimeSamples()
+    where = meshes[0].GetPath()
+    times = mesh.GetPointsAttr().GetTimeSamples()
     numbers = tuple(round(time) for time in times)
     if len(set(numbers)) != len(times):
         raise InputError(f"{path} has points between whole frames; expected one sample a frame")
@@ -44,7 +44,8 @@ def usd_sequence(path: Path) -> MeshSequence:
     meters = UsdGeom.GetStageMetersPerUnit(stage)
 
     def read(frame: str) -> Float[Tensor, "V 3"]:
-        rows = np.array(points.Get(codes[frame]), np.float32).reshape(-1, 3)
+        mesh: Any = UsdGeom.Mesh(stage.GetPrimAtPath(where))  # a prim alone lets its stage go
+        rows = np.array(mesh.GetPointsAttr().Get(codes[frame]), np.float32).reshape(-1, 3)
         place = np.array(mesh.ComputeLocalToWorldTransform(codes[frame]))
         shift = place[3, :3] @ turn.double().numpy() * meters
         matrix = place[:3, :3] @ turn.double().numpy() * meters
