@@ -17,7 +17,9 @@ IMPORTERS = {
     ".fbx": lambda path: bpy.ops.import_scene.fbx(filepath=path, anim_offset=0.0),
     ".abc": lambda path: bpy.ops.wm.alembic_import(filepath=path, as_background_job=False),
     ".obj": lambda path: bpy.ops.wm.obj_import(filepath=path),
-    ".ply": lambda path: bpy.ops.wm.ply_import(filepath=path, forward_axis="NEGATIVE_Z", up_axis="Y"),
+    ".ply": lambda path: bpy.ops.wm.ply_import(
+        filepath=path, forward_axis="NEGATIVE_Z", up_axis="Y"
+    ),
 }
 
 path, out, rate, *frames = sys.argv[1:]

@@ -75,9 +75,7 @@ def planted_performance(frames: int = FRAMES) -> RigPerformance:
     poses[:, :3, 3] = shift - (poses[:, :3, :3] @ shift) + 0.01 * turns
     weights = torch.rand(frames, 52, generator=generator)
     upright = torch.linalg.inv(place).float()
-    return RigPerformance(
-        rigged(topology, neutral, shapes, upright, share), weights, poses, RATE
-    )
+    return RigPerformance(rigged(topology, neutral, shapes, upright, share), weights, poses, RATE)
 
 
 def add_rig(run: Path) -> RigPerformance:

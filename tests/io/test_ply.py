@@ -57,7 +57,9 @@ def test_other_programs_read_the_mesh(tmp_path: Path) -> None:
     seen = trimesh.load(tmp_path / "a.ply", process=False)
     assert isinstance(seen, trimesh.Trimesh)
     triangles = vertices.numpy()[topology.triangles.numpy()]
-    assert seen.area == pytest.approx(trimesh.Trimesh(**trimesh.triangles.to_kwargs(triangles)).area)
+    assert seen.area == pytest.approx(
+        trimesh.Trimesh(**trimesh.triangles.to_kwargs(triangles)).area
+    )
 
 
 def cloud(coefficients: int = 4) -> Splats:
@@ -114,7 +116,7 @@ def test_opaque_stays_finite_and_colour_is_what_it_was(tmp_path: Path) -> None:
 
 def test_bad_files_are_told_in_one_line(tmp_path: Path) -> None:
     write_ply(Mesh(mixed(), torch.rand(8, 3)), tmp_path / "mesh.ply")
-    with pytest.raises(InputError, match="no 3DGS PLY.*opacity"):
+    with pytest.raises(InputError, match=r"no 3DGS PLY.*opacity"):
         read_splat_ply(tmp_path / "mesh.ply")
     whole = (tmp_path / "mesh.ply").read_bytes()
     (tmp_path / "cut.ply").write_bytes(whole[:-20])

@@ -1,4 +1,4 @@
-"""USD: what goes in comes out, usd-core's own readers agree, and its validators have no complaint."""
+"""USD: what goes in comes out, usd-core's readers agree and its validators have no complaint."""
 
 from pathlib import Path
 from typing import Any
@@ -6,30 +6,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_ply import cloud, mixed
 
 from exporting import RATE, planted_performance, world
 from planted_run import ellipsoid_topology, performance, planted_rig
-from test_ply import cloud, mixed
 from topohead.core import ARKIT_52, InputError, Topology
 from topohead.geometry.cameras import project
 from topohead.geometry.placement import placement
 from topohead.io.meshes import read_mesh
 from topohead.io.usd import StageFacts, new_stage, prim_names, write_usd
+from usd_checks import complaints
 
 pxr = pytest.importorskip("pxr", reason="needs usd-core")
 
 
 def facts(frames: int = 1, axis: str = "y-up", meters: float = 1.0) -> StageFacts:
     return StageFacts("head", axis, meters, RATE, tuple(range(11, 11 + frames)))
-
-
-def complaints(path: Path) -> list[str]:
-    """Of every validator that usd-core ships."""
-    from pxr import Usd, UsdValidation
-
-    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
-    found = UsdValidation.ValidationContext(validators).Validate(Usd.Stage.Open(str(path)))
-    return [f"{error.GetName()}: {error.GetMessage()}" for error in found]
 
 
 def usd_prim(path: Path, at: str) -> Any:

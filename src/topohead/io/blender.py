@@ -126,7 +126,9 @@ def write_alembic(
     first = None
     with cache.open("wb") as stream:
         count = len(file.numbers)
-        stream.write(struct.pack("<12siiffi", b"POINTCACHE2", 1, topology.vertex_count, 0, 1, count))
+        stream.write(
+            struct.pack("<12siiffi", b"POINTCACHE2", 1, topology.vertex_count, 0, 1, count)
+        )
         for points in shapes:
             turned = turn.points(points).float().contiguous()
             first = turned if first is None else first
@@ -146,14 +148,13 @@ def _run(
     command: Sequence[str],
 ) -> None:
     """Write the job into `folder` and have Blender do it."""
-    np.savez(
-        folder / "head.npz",
-        vertices=vertices.float().numpy(),
-        faces=topology.faces.numpy(),
-        uv=topology.uv.float().numpy(),
-        face_uv=topology.face_uv.numpy(),
-        **arrays,
-    )
+    everything: dict[str, Any] = arrays | {
+        "vertices": vertices.float().numpy(),
+        "faces": topology.faces.numpy(),
+        "uv": topology.uv.float().numpy(),
+        "face_uv": topology.face_uv.numpy(),
+    }
+    np.savez(folder / "head.npz", **everything)
     job = {
         "to": file.to,
         "out": str(file.path.resolve()),

@@ -47,7 +47,7 @@ def build_mesh(job, head):
     """An object with the faces, in their order, and the UVs of every corner."""
     used = np.ones(head["faces"].shape, bool)
     used[:, 3] = head["faces"][:, 3] != head["faces"][:, 2]
-    faces = [row[keep].tolist() for row, keep in zip(head["faces"], used)]
+    faces = [row[keep].tolist() for row, keep in zip(head["faces"], used, strict=True)]
     mesh = bpy.data.meshes.new(job["name"])
     mesh.from_pydata(head["vertices"].tolist(), [], faces)
     if len(head["uv"]):
@@ -75,13 +75,13 @@ def add_material(body, texture):
 def add_shapes(body, job, head):
     """Shape keys and, frame by frame, their values."""
     body.shape_key_add(name="Basis")
-    for name, offsets in zip(job["shape_names"], head["shapes"]):
+    for name, offsets in zip(job["shape_names"], head["shapes"], strict=True):
         key = body.shape_key_add(name=name)
         moved = (head["vertices"] + offsets).astype(np.float32)
         key.data.foreach_set("co", moved.reshape(-1))
         values = head["weights"][:, job["shape_names"].index(name)]
         key.slider_min, key.slider_max = min(0, values.min()), max(1, values.max())
-        for number, value in zip(job["numbers"], values.tolist()):
+        for number, value in zip(job["numbers"], values.tolist(), strict=True):
             key.value = value
             key.keyframe_insert("value", frame=number)
 
@@ -96,7 +96,8 @@ def add_joints(body, job, head):
     joints = {}
     for name, at in (("neck", head["neck"]), ("head", head["head"])):
         bone = armature.edit_bones.new(name)
-        bone.head, bone.tail = at.tolist(), (at + [0, 0, 0.08 / job["meters"]]).tolist()
+        bone.head = at.tolist()
+        bone.tail = [at[0], at[1], at[2] + 0.08 / job["meters"]]
         joints[name] = bone
     joints["head"].parent = joints["neck"]
     bpy.ops.object.mode_set(mode="OBJECT")
@@ -110,7 +111,7 @@ def add_joints(body, job, head):
     rest = armature.bones["head"].matrix_local
     moving.rotation_mode = "QUATERNION"
     last = None
-    for number, pose in zip(job["numbers"], head["poses"].tolist()):
+    for number, pose in zip(job["numbers"], head["poses"].tolist(), strict=True):
         basis = rest.inverted() @ Matrix(pose) @ rest
         turn = basis.to_quaternion()
         if last is not None:

@@ -27,6 +27,7 @@ from topohead.geometry.morphs import (
     split_seams,
     unit_normals,
 )
+from topohead.geometry.tangents import split_tangents
 from topohead.io.gltf_parts import (
     ELEMENT_ARRAY_BUFFER,
     GlbPack,
@@ -85,16 +86,16 @@ def write_glb(
     worst = largest_error(frames.numpy(), morphs, weights) * 1000
     pack = GlbPack()
     split = split_seams(topology)
-    mesh = add_mesh(pack, topology, split, frames, morphs, weights, normals)
+    bumpy = normal_map is not None
+    mesh = add_mesh(pack, topology, split, frames, morphs, weights, normals, tangents=bumpy)
     mesh.extras = _extras(topology, names, len(morphs), frames_per_second)
     if texture is not None and not len(topology.uv):
         raise InputError(f"{path}: a texture needs UVs and the mesh has none; write without it")
     add_material(pack, texture, normal_map)
     _add_nodes(pack, upright)
     if len(morphs):
-        if times is None:
-            times = np.arange(len(weights)) / frames_per_second
-        _add_animation(pack, weights, times)
+        even = np.arange(len(weights)) / frames_per_second
+        _add_animation(pack, weights, even if times is None else np.array(times))
     with atomic_write(path) as partial:
         pack.save(partial)
     return worst
@@ -109,10 +110,12 @@ def add_mesh(
     weights: NDArray[np.float32],
     with_normals: bool,
     sparse: bool = False,
+    tangents: bool = False,
 ) -> Any:
     """Add the mesh with its targets; gives pygltflib's object.
 
     `sparse` targets hold only the vertices that they move, and turn by more than a little.
+    `tangents` are those of the first frame, for a normal map.
     """
     import pygltflib
 
@@ -134,6 +137,9 @@ def add_mesh(
         # glTF counts v from the top
         uv = topology.uv.numpy()[split.source_uv] * [1.0, -1.0] + [0.0, 1.0]
         attributes.TEXCOORD_0 = pack.accessor(uv, "VEC2")
+        if tangents:
+            along = split_tangents(topology, frames[0], normals, split)
+            attributes.TANGENT = pack.accessor(along, "VEC4")
     targets = []
     for index, morph in enumerate(morphs):
         target = {"POSITION": pack.accessor(morph[source], "VEC3", bounds=True, sparse=sparse)}
@@ -198,13 +204,11 @@ def _add_nodes(pack: GlbPack, upright: Float[Tensor, "4 4"] | None) -> None:
     pack.gltf.scene = 0
 
 
-def _add_animation(
-    pack: GlbPack, weights: NDArray[np.float32], times: Sequence[float] | NDArray
-) -> None:
+def _add_animation(pack: GlbPack, weights: NDArray[np.float32], times: NDArray[np.float64]) -> None:
     import pygltflib
 
     sampler = pygltflib.AnimationSampler(
-        input=pack.accessor(np.asarray(times, np.float32), "SCALAR", None, bounds=True),
+        input=pack.accessor(times, "SCALAR", None, bounds=True),
         output=pack.accessor(weights, "SCALAR", None),
         interpolation="LINEAR",
     )

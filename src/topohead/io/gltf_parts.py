@@ -93,7 +93,8 @@ class GlbPack:
         import pygltflib
 
         self.gltf.buffers = [pygltflib.Buffer(byteLength=self.length)]
-        text = self.gltf.gltf_to_json(separators=(",", ":"), indent=None).encode()
+        told = self.gltf.gltf_to_json(separators=(",", ":"), indent=None)  # pyright: ignore
+        text = told.encode()
         text += b" " * (-len(text) % 4)
         body = [(b"JSON", [text], len(text)), (b"BIN\0", self.chunks, self.length)]
         total = 12 + sum(8 + size for _, _, size in body)
@@ -107,7 +108,7 @@ class GlbPack:
 def add_material(pack: GlbPack, texture: Path | None, normal_map: Path | None = None) -> None:
     """Adds the skin: the texture's picture embedded, or plain clay; and a tangent-space normal map.
 
-    Normal maps have y up and MikkTSpace tangents, which readers work out from normals and UVs.
+    Normal maps have green up and MikkTSpace tangents, which the mesh must then hold.
     """
     import pygltflib
 

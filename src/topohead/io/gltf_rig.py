@@ -48,7 +48,10 @@ def write_rig_glb(
     frames = torch.cat([neutral[None], neutral + shapes])
     each = np.eye(len(frames), dtype=np.float32)[:, 1:]
     morphs = shapes.numpy().astype(np.float32)
-    mesh = add_mesh(pack, rig.topology, split, frames, morphs, each, True, sparse=True)
+    mesh = add_mesh(
+        pack, rig.topology, split, frames, morphs, each, True, sparse=True,
+        tangents=normal_map is not None,
+    )  # fmt: skip
     mesh.extras = mesh_extras(
         rig.topology, ARKIT_52, {"rig": True, "frames_per_second": played.frames_per_second}
     )

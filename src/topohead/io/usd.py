@@ -8,6 +8,7 @@ above them, so that every program reads the same numbers. usd-core is an optiona
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ SENSOR = 0.036
 """Metres across a camera's picture: USD wants a film size, calibrations know only ratios."""
 
 
-def require_usd() -> None:
-    """An InputError that names the extra when usd-core is missing."""
-    import importlib.util
-
-    if importlib.util.find_spec("pxr") is None:
-        raise InputError("USD needs usd-core; pip install 'topohead[usd]'")
+def pxr(*names: str) -> tuple[Any, ...]:
+    """Modules of usd-core, which has no types; an InputError that names the extra without it."""
+    try:
+        return tuple(import_module(f"pxr.{name}") for name in names)
+    except ImportError:
+        raise InputError("USD needs usd-core; pip install 'topohead[usd]'") from None
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ class StageFacts:
 @contextmanager
 def new_stage(path: Path, facts: StageFacts) -> Iterator[Any]:
     """A stage with its default prim, which becomes `path` when the block ends well."""
-    require_usd()
-    from pxr import Kind, Usd, UsdGeom
+    Kind, Usd, UsdGeom = pxr("Kind", "Usd", "UsdGeom")
 
     with atomic_write(path) as partial:
         stage: Any = Usd.Stage.CreateNew(str(partial))
@@ -71,7 +71,7 @@ def new_stage(path: Path, facts: StageFacts) -> Iterator[Any]:
 
 def add_mesh(stage: Any, path: str, topology: Topology) -> Any:
     """The mesh without points: quads and triangles as they are, UVs with their indices."""
-    from pxr import Sdf, UsdGeom, Vt
+    Sdf, UsdGeom, Vt = pxr("Sdf", "UsdGeom", "Vt")
 
     mesh = UsdGeom.Mesh.Define(stage, path)
     used = _corners(topology)
@@ -103,7 +103,7 @@ def set_points(
     mesh: Any, topology: Topology, points: Float[Tensor, "V 3"], time: int | None, normals: bool
 ) -> None:
     """The mesh's positions, bounds and smooth normals, at a time or for good."""
-    from pxr import Usd, UsdGeom, Vt
+    Usd, UsdGeom, Vt = pxr("Usd", "UsdGeom", "Vt")
 
     when = Usd.TimeCode.Default() if time is None else Usd.TimeCode(time)
     rows = points.numpy().astype(np.float32)
@@ -152,7 +152,7 @@ def add_skin(
     normal_map: str | None = None,
 ) -> None:
     """A UsdPreviewSurface bound to the mesh: the pictures by relative path, or plain clay."""
-    from pxr import Sdf, UsdShade
+    Sdf, UsdShade = pxr("Sdf", "UsdShade")
 
     base = f"/{facts.name}/skin"
     material = UsdShade.Material.Define(stage, base)
@@ -188,7 +188,7 @@ def add_skin(
 
 
 def _add_picture(stage: Any, path: str, reader: Any, space: str) -> Any:
-    from pxr import Sdf, UsdShade
+    Sdf, UsdShade = pxr("Sdf", "UsdShade")
 
     picture = UsdShade.Shader.Define(stage, path)
     picture.CreateIdAttr("UsdUVTexture")
@@ -204,7 +204,7 @@ def _add_picture(stage: Any, path: str, reader: Any, space: str) -> Any:
 
 def add_cameras(stage: Any, facts: StageFacts, rig: Rig) -> None:
     """The rig's cameras as pinholes: USD has no place for lens distortion and skew."""
-    from pxr import Gf, UsdGeom
+    Gf, UsdGeom = pxr("Gf", "UsdGeom")
 
     UsdGeom.Scope.Define(stage, f"/{facts.name}/cameras")
     tenth = 10 / facts.meters  # film is measured in tenths of the stage's unit
@@ -231,7 +231,7 @@ def add_cameras(stage: Any, facts: StageFacts, rig: Rig) -> None:
 
 def prim_names(names: Sequence[str]) -> list[str]:
     """Names that USD allows for prims, all different."""
-    from pxr import Tf
+    (Tf,) = pxr("Tf")
 
     made: list[str] = []
     for name in names:
@@ -243,7 +243,7 @@ def prim_names(names: Sequence[str]) -> list[str]:
 
 def write_usdz(source: Path, path: Path) -> None:
     """Pack a stage and the pictures beside it into one .usdz, which must lie elsewhere."""
-    from pxr import UsdUtils
+    (UsdUtils,) = pxr("UsdUtils")
 
     with atomic_write(path) as partial:
         if not UsdUtils.CreateNewUsdzPackage(str(source), str(partial)):

@@ -13,7 +13,7 @@ from topohead.core import InputError, Topology
 from topohead.geometry.placement import AXIS_TURNS
 from topohead.io.polygons import fans
 from topohead.io.sequences import MeshSequence
-from topohead.io.usd import require_usd
+from topohead.io.usd import pxr
 
 
 def usd_sequence(path: Path) -> MeshSequence:
@@ -21,8 +21,7 @@ def usd_sequence(path: Path) -> MeshSequence:
 
     Faces of five and more corners become triangles. A stage with several meshes is an error.
     """
-    require_usd()
-    from pxr import Tf, Usd, UsdGeom
+    Tf, Usd, UsdGeom = pxr("Tf", "Usd", "UsdGeom")
 
     try:
         stage: Any = Usd.Stage.Open(str(path))
@@ -66,7 +65,7 @@ def usd_sequence(path: Path) -> MeshSequence:
 
 
 def _topology(mesh: Any, path: Path) -> Topology:
-    from pxr import UsdGeom
+    (UsdGeom,) = pxr("UsdGeom")
 
     sizes = np.array(mesh.GetFaceVertexCountsAttr().Get(), np.int64)
     corners = np.array(mesh.GetFaceVertexIndicesAttr().Get(), np.int64)
@@ -89,7 +88,7 @@ def _topology(mesh: Any, path: Path) -> Topology:
 
 def _uv(mesh: Any, corners: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """UV rows [U 2] and the row of every corner; no rows when the mesh has none."""
-    from pxr import UsdGeom
+    (UsdGeom,) = pxr("UsdGeom")
 
     for name in ("st", "UVMap", "map1", "uv"):
         primvar = UsdGeom.PrimvarsAPI(mesh).GetPrimvar(name)

@@ -12,7 +12,15 @@ from torch import Tensor
 from topohead.core import ARKIT_52, Rig
 from topohead.geometry.morphs import unit_normals
 from topohead.geometry.skinning import FaceRig, RigPerformance
-from topohead.io.usd import StageFacts, add_cameras, add_mesh, add_skin, new_stage, set_points
+from topohead.io.usd import (
+    StageFacts,
+    add_cameras,
+    add_mesh,
+    add_skin,
+    new_stage,
+    pxr,
+    set_points,
+)
 
 JOINTS = ("neck", "neck/head")
 NEGLIGIBLE = 1e-6
@@ -34,7 +42,7 @@ def write_rig_usd(
     `facts.numbers` are the frames' time codes. The neutral mesh is `/NAME/rig/mesh`, its blend
     shapes lie below it.
     """
-    from pxr import UsdGeom, UsdSkel
+    (UsdSkel,) = pxr("UsdSkel")
 
     rig, root = played.rig, f"/{facts.name}/rig"
     with new_stage(path, facts) as stage:
@@ -55,11 +63,10 @@ def write_rig_usd(
         add_skin(stage, mesh, facts, {} if texture is None else {0: texture}, normal_map)
         if cameras is not None:
             add_cameras(stage, facts, cameras)
-        assert UsdGeom.Imageable(mesh)
 
 
 def _add_skeleton(stage: Any, path: str, rig: FaceRig) -> Any:
-    from pxr import Gf, UsdSkel, Vt
+    Gf, UsdSkel, Vt = pxr("Gf", "UsdSkel", "Vt")
 
     skeleton = UsdSkel.Skeleton.Define(stage, path)
     skeleton.CreateJointsAttr(JOINTS)
@@ -74,11 +81,9 @@ def _add_skeleton(stage: Any, path: str, rig: FaceRig) -> Any:
     return skeleton
 
 
-def _add_animation(
-    stage: Any, path: str, played: RigPerformance, numbers: tuple[int, ...]
-) -> Any:
+def _add_animation(stage: Any, path: str, played: RigPerformance, numbers: tuple[int, ...]) -> Any:
     """Joint motion and weights, a sample a frame."""
-    from pxr import Gf, UsdSkel, Vt
+    Gf, UsdSkel, Vt = pxr("Gf", "UsdSkel", "Vt")
 
     animation = UsdSkel.Animation.Define(stage, path)
     animation.CreateJointsAttr(JOINTS)
@@ -105,7 +110,7 @@ def _add_animation(
 
 def _bind_joints(binding: Any, rig: FaceRig) -> None:
     """How much of the neck's and the head's motion each vertex follows."""
-    from pxr import Gf, Vt
+    Gf, Vt = pxr("Gf", "Vt")
 
     share = rig.head_share.float().numpy()
     weights = np.stack([1 - share, share], 1).astype(np.float32)
@@ -117,7 +122,7 @@ def _bind_joints(binding: Any, rig: FaceRig) -> None:
 
 def _add_blend_shapes(stage: Any, mesh: Any, binding: Any, rig: FaceRig, normals: bool) -> None:
     """A sparse blend shape an action, named after it."""
-    from pxr import UsdSkel, Vt
+    UsdSkel, Vt = pxr("UsdSkel", "Vt")
 
     floor = NEGLIGIBLE * float(rig.blendshapes.norm(dim=-1).max())
     rest = unit_normals(rig.neutral.float(), rig.topology) if normals else None
@@ -143,7 +148,7 @@ def _add_blend_shapes(stage: Any, mesh: Any, binding: Any, rig: FaceRig, normals
 
 def _set_bounds(skinned: Any, played: RigPerformance, numbers: tuple[int, ...]) -> None:
     """Bounds of the posed face: only the skeleton knows them, readers should not have to."""
-    from pxr import Vt
+    (Vt,) = pxr("Vt")
 
     extent = skinned.CreateExtentAttr()
     rig = played.rig

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from topohead.core import InputError, Rig, Splats
-from topohead.io.usd import CHUNK, StageFacts, add_cameras, new_stage, require_usd
+from topohead.io.usd import CHUNK, StageFacts, add_cameras, new_stage, pxr
 
 REACH = 3.0
 """Standard deviations that a Gaussian is taken to reach for the bounds, as the schema has it."""
@@ -18,8 +18,7 @@ def write_splats_usd(
     path: Path, facts: StageFacts, frames: Iterator[Splats], cameras: Rig | None = None
 ) -> None:
     """Write `/NAME/splats`, already in the stage's axes and unit; linear scales and opacities."""
-    require_usd()
-    from pxr import UsdVol
+    (UsdVol,) = pxr("UsdVol")
 
     if not hasattr(UsdVol, "ParticleField3DGaussianSplat"):
         raise InputError(
@@ -37,7 +36,7 @@ def write_splats_usd(
 
 
 def _set(field: Any, splats: Splats, time: int | None) -> None:
-    from pxr import Usd, UsdGeom, UsdVol, Vt
+    Usd, UsdGeom, Vt = pxr("Usd", "UsdGeom", "Vt")
 
     when = Usd.TimeCode.Default() if time is None else Usd.TimeCode(time)
 
@@ -64,4 +63,3 @@ def _set(field: Any, splats: Splats, time: int | None) -> None:
     low, high = (splats.means - reach).amin(0), (splats.means + reach).amax(0)
     bounds = Vt.Vec3fArray.FromNumpy(rows(torch.stack([low, high])))
     UsdGeom.Boundable(prim).CreateExtentAttr().Set(bounds, when)
-    assert UsdVol.ParticleField3DGaussianSplat(prim)

@@ -88,5 +88,3 @@ def read_splats(source: Source, frame: str) -> Splats:
 def _first_mesh(run: Path) -> Float[Tensor, "V 3"]:
     """The mesh that the take began with: the published method's scene is centred on it."""
     return stored_tensor(run / "first" / "head.safetensors", "vertices")
-
-

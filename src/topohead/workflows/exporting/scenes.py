@@ -55,7 +55,9 @@ def write_gltf(source: Source, config: ExportConfig, folder: Path) -> list[str]:
         )
     if len(sequence) <= PCA_ABOVE:
         return []
-    return [f"{len(sequence)} frames as principal shapes, no vertex off by more than {worst:.3f} mm"]
+    return [
+        f"{len(sequence)} frames as principal shapes, no vertex off by more than {worst:.3f} mm"
+    ]
 
 
 def _all_vertices(source: Source, config: ExportConfig) -> Float[Tensor, "T V 3"]:
@@ -81,7 +83,7 @@ def _pace(source: Source) -> float:
 
 def write_stage(source: Source, config: ExportConfig, folder: Path) -> list[str]:
     """USD: the rig, the frames' points, or their Gaussians; .usdz packs the same with pictures."""
-    usd.require_usd()
+    usd.pxr("Usd")
     sequence = source.sequence
     if config.usd_type != "usdz":
         _write_stage(source, config, folder, f"{sequence.name}.{config.usd_type}")
@@ -135,9 +137,7 @@ def _write_stage(source: Source, config: ExportConfig, folder: Path, name: str) 
     )  # fmt: skip
 
 
-def _placed(
-    source: Source, config: ExportConfig, told: str
-) -> Iterator[Float[Tensor, "V 3"]]:
+def _placed(source: Source, config: ExportConfig, told: str) -> Iterator[Float[Tensor, "V 3"]]:
     """The frames' vertices in the file's axes and unit, one after the other."""
     place = source.placement(config)
     for frame in progress(source.sequence.frames, told):
