@@ -370,7 +370,7 @@ def test_bad_sources_are_told(tmp_path: Path) -> None:
 
 
 def test_missing_packages_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pxr", None)
+    monkeypatch.setitem(sys.modules, "pxr.Usd", None)
     with pytest.raises(InputError, match=r"pip install 'topohead\[usd\]'"):
         exported(run, "usd")
     monkeypatch.setenv("PATH", "")

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ GIB = 1 << 30
 EXTRAS = {
     "gsplat": ("cuda", "Gaussian splats on a CUDA device, from Python"),
     "mitsuba": ("pathtrace", "path-traced staged takes: `topohead stage --renderer pathtrace`"),
+    "pxr": ("usd", "USD, in and out: `topohead export RUN --to usd`"),
     "pycolmap": ("colmap", "calibrating a rig from its own images; not used by this version"),
 }
 """Optional modules: the package's extra that holds each, and what it is for."""
@@ -77,6 +79,7 @@ def doctor(config: DoctorConfig) -> DoctorReport:
             _kernel_cache(),
             _reference_head(),
             *_extras(),
+            _blender(),
         )
     )
 
@@ -175,10 +178,31 @@ def _extras() -> Iterator[Check]:
     wanted = _requirements_of_extras()
     for module, (extra, purpose) in EXTRAS.items():
         if importlib.util.find_spec(module) is not None:
-            yield Check(module, "ok", f"{metadata.version(module)}: {purpose}")
+            name = re.split(r"[^\w-]", wanted.get(extra, module))[0]
+            yield Check(module, "ok", f"{_version(name)}: {purpose}")
         else:
             requirement = wanted.get(extra, module)
             yield Check(module, "optional", f"absent: {purpose}", f"{_pip()} '{requirement}'")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # a module that came by another way than pip
+        return "here"
+
+
+def _blender() -> Check:
+    """Blender for FBX and Alembic; only looked for, not started."""
+    from topohead.core.errors import InputError
+    from topohead.io.blender import find_blender
+
+    purpose = "FBX and Alembic: `topohead export RUN --to fbx`"
+    try:
+        command = find_blender(None)
+    except InputError as error:
+        return Check("blender", "optional", f"absent: {purpose}", str(error).split(": ", 1)[1])
+    return Check("blender", "ok", f"{command[0]}: {purpose}")
 
 
 def _requirements_of_extras() -> dict[str, str]:
