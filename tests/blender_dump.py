@@ -14,7 +14,8 @@ import numpy as np
 IMPORTERS = {
     ".glb": lambda path: bpy.ops.import_scene.gltf(filepath=path),
     ".usdc": lambda path: bpy.ops.wm.usd_import(filepath=path),
-    ".fbx": lambda path: bpy.ops.import_scene.fbx(filepath=path, anim_offset=0.0),
+    # the importer of the menu since 5.0; before, import_scene.fbx
+    ".fbx": lambda path: bpy.ops.wm.fbx_import(filepath=path, anim_offset=0.0),
     ".abc": lambda path: bpy.ops.wm.alembic_import(filepath=path, as_background_job=False),
     ".obj": lambda path: bpy.ops.wm.obj_import(filepath=path),
     ".ply": lambda path: bpy.ops.wm.ply_import(

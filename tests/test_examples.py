@@ -46,6 +46,8 @@ def test_rig_is_told_captured_and_read(take: Path) -> None:
     rigged = run_example("05_rig.py", run, take.parent / "wink.obj")
     assert "true weights" in rigged and rigged.count("up to") == 5
     assert read_mesh(take.parent / "wink.obj").topology.vertex_count > 4000
+    told = run_example("06_export.py", run, take.parent / "export")
+    assert told.count("2 frames in") == 3 and "differ by 0.0" in told
 
 
 def test_calibration_is_converted(take: Path) -> None:

@@ -278,6 +278,16 @@ def test_cameras_of_every_program_see_alike(run: Path) -> None:
     assert (straight - undistorted_pixels(rig, expected)).abs().max() < 1e-6
 
 
+def test_pictures_are_called_as_in_the_take(run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "take" / "frames" / "000001" / "left.jpg"
+    picture.parent.mkdir(parents=True)
+    Image.fromarray(striped_texture()).save(picture)
+    (run / "config.yaml").write_text(f"source: {tmp_path / 'take'}\n")
+    exported(run, "cameras")
+    images = (run / "export" / "cameras" / "colmap" / "sparse" / "0" / "images.txt").read_text()
+    assert "left.jpg" in images and ".png" not in images
+
+
 def test_what_a_format_cannot_hold_is_told(run: Path) -> None:
     write_rig(make_rig(skew=3.0), run / "cameras.json")
     result = exported(run, "cameras")

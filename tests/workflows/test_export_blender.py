@@ -53,7 +53,7 @@ def seen(path: Path, first: int) -> dict[str, np.ndarray]:
 def there(run: Path, out: Path, to: Any, **settings: Any) -> Path:
     result = export(ExportConfig(run, to, out=out, **settings))
     return next(p for p in sorted(result.folder.iterdir()) if p.suffix in (
-        ".glb", ".usdc", ".fbx", ".abc", ".obj"))  # fmt: skip
+        ".glb", ".usdc", ".fbx", ".abc", ".obj", ".ply"))  # fmt: skip
 
 
 @needs_blender
@@ -100,8 +100,9 @@ def test_sequences_play_in_blender(run: Path, tmp_path: Path, to: str, unit: Any
 
 
 @needs_blender
-def test_an_obj_lies_as_it_should(run: Path, tmp_path: Path) -> None:
-    found = seen(there(run, tmp_path / "out", "obj", frames="2:2"), 1)
+@pytest.mark.parametrize("to", ["obj", "ply"])
+def test_a_mesh_lies_as_it_should(to: str, run: Path, tmp_path: Path) -> None:
+    found = seen(there(run, tmp_path / "out", to, frames="2:2"), 1)
     wanted = placement(None, "z-up").points(heads()[1]).numpy()
     assert np.abs(found["posed"][0] - wanted).max() < 1e-5
 

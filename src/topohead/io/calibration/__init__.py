@@ -52,10 +52,12 @@ def write_rig(
     format: Format = "ours",
     units: Literal["mm", "cm", "m"] = "m",
     frames_per_second: float | None = None,
+    suffix: str = ".png",
 ) -> None:
     """Writes a rig, lengths in `units`; only our format says which, and the take's frame rate.
 
-    `path` is a file, for COLMAP (text) a folder. What a format has no place for is an error.
+    `path` is a file, for COLMAP (text) a folder. What a format has no place for is an error. COLMAP
+    and nerfstudio name a picture of every camera: CAM and `suffix`.
     """
     path = Path(path)
     if format == "ours":
@@ -68,9 +70,9 @@ def write_rig(
         case "metashape":
             write_metashape(rig, path)
         case "colmap":
-            write_colmap(rig, path)
+            write_colmap(rig, path, suffix=suffix)
         case "nerfstudio":
-            write_nerfstudio(rig, path)
+            write_nerfstudio(rig, path, suffix)
         case "opencv":
             write_opencv(rig, path)
 

@@ -1,13 +1,16 @@
 """Cameras and expression curves."""
 
+import glob
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+import yaml
 
 from topohead.core import Distortion, InputError, Rig
 from topohead.io.calibration import Format, write_rig
 from topohead.io.expressions import picked, read_live_link, resampled, write_live_link
+from topohead.io.images import IMAGE_SUFFIXES
 from topohead.io.sequences import run_sequence
 from topohead.workflows.export import ExportConfig
 from topohead.workflows.exporting.source import Source
@@ -28,18 +31,29 @@ def write_cameras(source: Source, config: ExportConfig, folder: Path) -> list[st
     wanted: list[Format] = (
         list(CAMERA_FILES) if config.camera_format == "all" else [config.camera_format]
     )
-    notes = []
+    notes, ending = [], _picture_ending(source)
     for name in wanted:
         try:
-            write_rig(rig, folder / CAMERA_FILES[name], name, config.units)
+            write_rig(rig, folder / CAMERA_FILES[name], name, config.units, suffix=ending)
         except InputError as error:  # a lens or a skew that this format has no place for
             if len(wanted) == 1 and name != "colmap":
                 raise
             notes.append(f"no {CAMERA_FILES[name]}: {error}")
     if "colmap" in wanted:
         pinholes = folder / "colmap_undistorted" / "sparse" / "0"
-        write_rig(undistorted(rig), pinholes, "colmap", config.units)
+        write_rig(undistorted(rig), pinholes, "colmap", config.units, suffix=ending)
     return notes
+
+
+def _picture_ending(source: Source) -> str:
+    """How the take's pictures end, as far as the take is still where it was."""
+    settings = source.run / "config.yaml" if source.run is not None else None
+    if settings is None or not settings.exists():
+        return ".png"
+    take = (yaml.safe_load(settings.read_text("utf-8")) or {}).get("source")
+    name = source.cameras().cameras.names[0]
+    pictures = Path(take).glob(f"*/*/{glob.escape(name)}.*") if take else iter(())
+    return next((p.suffix for p in pictures if p.suffix.lower() in IMAGE_SUFFIXES), ".png")
 
 
 def undistorted(rig: Rig) -> Rig:
