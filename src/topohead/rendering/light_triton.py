@@ -108,9 +108,9 @@ def _receive(
         facing = lx * nx + ly * ny + lz * nz
         lit = inside & (facing > 0.0)
         seen = _visible(
-            projections + 12 * k, depth + k.to(tl.int64) * size * size, x, y, z, facing, bias,
-            spread, size, lit,
-        )  # fmt: skip
+            projections + 12 * k, depth, x, y, z, facing, bias, spread, size, lit
+        )
+        depth += size * size  # the next light's map
         front = tl.where(lit, facing * weight, 0.0)
         red += front * seen * r
         green += front * seen * g

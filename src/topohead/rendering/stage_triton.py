@@ -115,10 +115,10 @@ def _shade(
     for sample in range(factor * factor):
         row = (py * factor + sample // factor).to(tl.int64)
         at = row * fine_width + px * factor + sample % factor
-        t = tl.load(triangle_map + at, inside, -1)
-        if tl.max(t, 0) >= 0:  # most of a picture's rows begin and end beside the head
-            covered = t >= 0
-            t = tl.maximum(t, 0).to(tl.int64)
+        nearest = tl.load(triangle_map + at, inside, -1)
+        if tl.max(nearest, 0) >= 0:  # most of a picture's rows begin and end beside the head
+            covered = nearest >= 0
+            t = tl.maximum(nearest, 0).to(tl.int64)
             b0 = tl.load(barycentric_map + 3 * at, covered, 0.0)
             b1 = tl.load(barycentric_map + 3 * at + 1, covered, 0.0)
             b2 = tl.load(barycentric_map + 3 * at + 2, covered, 0.0)
