@@ -31,8 +31,8 @@ LENS = Distortion("brown", (-0.2, 0.15, -0.02, 0.0, 6e-4, -7e-4))
 
 def _ball(rings: int) -> tuple[Topology, torch.Tensor]:
     """A dented ball of 0.1 m, so that it shades itself; UVs in one chart."""
-    v, u = torch.meshgrid(torch.linspace(0.02, 0.98, rings + 1), torch.linspace(0, 1, 2 * rings + 1),
-                          indexing="ij")  # fmt: skip
+    down, around = torch.linspace(0.02, 0.98, rings + 1), torch.linspace(0, 1, 2 * rings + 1)
+    v, u = torch.meshgrid(down, around, indexing="ij")
     latitude, longitude = v * math.pi, (u % 1.0) * 2 * math.pi
     reach = 0.1 * (1 + 0.25 * (3 * latitude).sin() * (4 * longitude).sin())
     vertices = torch.stack([reach * latitude.sin() * longitude.sin(), reach * latitude.cos(),
@@ -57,7 +57,9 @@ def _maps(size: int) -> SkinMaps:
 def _prop() -> Props:
     """A plain triangle in front of a part of the ball."""
     vertices = torch.tensor([[-0.05, -0.12, 0.12], [0.09, -0.1, 0.12], [0.0, -0.03, 0.12]])
-    return Props(vertices, torch.tensor([[0, 1, 2]]), torch.full((3, 3), 0.3), torch.full((3,), 0.5))
+    return Props(
+        vertices, torch.tensor([[0, 1, 2]]), torch.full((3, 3), 0.3), torch.full((3,), 0.5)
+    )
 
 
 def _scene(rings: int, device: str = "cpu") -> LitHead:
@@ -126,10 +128,14 @@ def test_light_on_vertices_equals_the_cpu() -> None:
 def test_the_sensor_equals_the_cpu(blur: float) -> None:
     generator = torch.Generator().manual_seed(1)
     light = torch.rand(9, 300, 3, generator=generator) * 1.2
-    sensor = Sensor(torch.tensor([1.0, 0.9, 1.1]), torch.tensor([0.0, -0.01, 0.02]), 0.3, blur, 0.02)
+    sensor = Sensor(
+        torch.tensor([1.0, 0.9, 1.1]), torch.tensor([0.0, -0.01, 0.02]), 0.3, blur, 0.02
+    )
     key = noise_key(7, 51, 3, 2)
     expected = expose(light, sensor, (140.0, 4.0), key)
-    weights = torch.tensor([1.0]) if blur == 0 else torch.exp(-0.5 * (torch.arange(-4, 5) / blur) ** 2)
+    weights = (
+        torch.tensor([1.0]) if blur == 0 else torch.exp(-0.5 * (torch.arange(-4, 5) / blur) ** 2)
+    )
     falloff = 0.3 / (300**2 / 4 + 9**2 / 4)
     numbers = torch.tensor([140, 4, falloff, 1, 0.9, 1.1, 0, -0.01, 0.02, 0.02, 0.006])
     ours = sensor_triton.expose(

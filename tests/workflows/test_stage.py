@@ -52,6 +52,11 @@ def _bytes(folder: Path) -> dict[str, str]:
 
 def test_same_seed_same_bytes_and_resumed_the_same(take: Path, tmp_path: Path) -> None:
     first = _bytes(take)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="finds no CUDA device"):
+            stage(replace(SMALL, out=take, device="cuda"))
+    with pytest.raises(InputError, match="pathtrace runs on the CPU"):
+        stage(replace(SMALL, out=take, device="cuda", renderer="pathtrace"))
     again = tmp_path / "again"
     stage(replace(SMALL, out=again, frames=1))
     # a kill in the middle of frame 2: pictures without the file that says the frame is done

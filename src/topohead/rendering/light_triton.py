@@ -1,5 +1,5 @@
 # Triton annotates launches with what kernels see; it may be absent where no CUDA is
-# pyright: reportMissingImports=false, reportArgumentType=false
+# pyright: reportMissingImports=false, reportArgumentType=false, reportGeneralTypeIssues=false
 """What many points of light bring to every vertex, on a CUDA device: `light_cpu.receive`.
 
 All shadow maps are drawn together (`mesh_triton.depth_stack`), then one lane a vertex adds up the
@@ -107,9 +107,7 @@ def _receive(
         weight = tl.where(lamp >= 0, weight * cosine / (distance * distance), weight)
         facing = lx * nx + ly * ny + lz * nz
         lit = inside & (facing > 0.0)
-        seen = _visible(
-            projections + 12 * k, depth, x, y, z, facing, bias, spread, size, lit
-        )
+        seen = _visible(projections + 12 * k, depth, x, y, z, facing, bias, spread, size, lit)
         depth += size * size  # the next light's map
         front = tl.where(lit, facing * weight, 0.0)
         red += front * seen * r

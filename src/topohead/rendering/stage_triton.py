@@ -1,5 +1,5 @@
 # Triton annotates launches with what kernels see; it may be absent where no CUDA is
-# pyright: reportMissingImports=false, reportArgumentType=false
+# pyright: reportMissingImports=false, reportArgumentType=false, reportGeneralTypeIssues=false, reportOperatorIssue=false
 """What a supersampled picture of the virtual stage shows, on a CUDA device: `stage_cpu.shade`.
 
 One lane a pixel of the picture walks its samples in the order of the CPU, in float32 where the CPU

@@ -97,8 +97,10 @@ def gather(
     if vertices.is_cuda:
         from topohead.rendering import light_triton  # noqa: PLC0415 -- only where CUDA is
 
-        tables = (torch.from_numpy(x).to(vertices.device) for x in (projections, sources))
-        sums, seen = light_triton.receive_all(*scene, *tables, lamps, shadow_size, BIAS, texel)
+        tables = [torch.from_numpy(x).to(vertices.device) for x in (projections, sources)]
+        sums, seen = light_triton.receive_all(
+            *scene, tables[0], tables[1], lamps, shadow_size, BIAS, texel
+        )
     else:
         sums, seen = _received(scene, projections, sources, lamps, shadow_size, texel)
     return _summed(sums, seen.T / max(lamp_samples, 1))

@@ -243,9 +243,7 @@ def bend(
     return torch.cat([distort(local[:, :2] / depth, lens) * depth, depth], 1)
 
 
-def _texture_levels(
-    head: LitHead, pixels: Float[Tensor, "S 2"], size: int
-) -> Float[Tensor, " T"]:
+def _texture_levels(head: LitHead, pixels: Float[Tensor, "S 2"], size: int) -> Float[Tensor, " T"]:
     """Pyramid level per triangle at which a texel is about one sample; −1 for props."""
     corner = pixels[head.triangles]
     a, b = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]

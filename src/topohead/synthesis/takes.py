@@ -199,9 +199,7 @@ def develop(
         0.006 * take.optics.noise,
     )
     center = take.rig.exact.cameras.intrinsics[index, :2, 2].tolist()
-    image = expose(
-        light, sensor, (center[0], center[1]), noise_key(take.seed, 51, frame, index)
-    )
+    image = expose(light, sensor, (center[0], center[1]), noise_key(take.seed, 51, frame, index))
     return Picture(name, image, coverage)
 
 
