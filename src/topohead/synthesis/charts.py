@@ -83,8 +83,11 @@ def _chart(
     upward = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
     across = torch.nn.functional.normalize(torch.linalg.cross(upward, normal), dim=0)
     up = torch.linalg.cross(normal, across)
-    return Chart(name, *((x[0].item(), x[1].item(), x[2].item())
-                         for x in (center, across, up, normal)))  # fmt: skip
+    return Chart(name, _triple(center), _triple(across), _triple(up), _triple(normal))
+
+
+def _triple(vector: Float[Tensor, "3"]) -> tuple[float, float, float]:
+    return vector[0].item(), vector[1].item(), vector[2].item()
 
 
 def uv_frame(chart: Chart, head: HeadModel) -> dict[str, list[float]]:
