@@ -9,7 +9,7 @@ from typing import cast
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -58,6 +58,18 @@ def write_image(
         raise ValueError(f"cannot write {bits}-bit {suffix or 'files without extension'}: {path}")
     peak, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
     values = image.detach().cpu().clamp(0, 1).mul(peak).round().numpy().astype(kind)
+    _write_values(path, values, quality, compression)
+
+
+def write_codes(
+    path: Path, codes: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"], compression: int = 1
+) -> None:
+    """Writes 8-bit codes as PNG, atomically."""
+    _write_values(Path(path), codes, 95, compression)
+
+
+def _write_values(path: Path, values: np.ndarray, quality: int, compression: int) -> None:
+    suffix = path.suffix.lower()
     if values.ndim == 3 and values.shape[2] >= 3:
         values = np.concatenate([values[..., 2::-1], values[..., 3:]], -1)
     options = (
@@ -67,7 +79,7 @@ def write_image(
     )
     done, encoded = cv2.imencode(suffix, values, options)
     if not done:
-        raise ValueError(f"cannot encode {tuple(image.shape)} as {suffix}: {path}")
+        raise ValueError(f"cannot encode {values.shape} as {suffix}: {path}")
     with atomic_write(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
