@@ -14,6 +14,7 @@ from topohead.geometry.cameras import project_through_lens
 from topohead.io.expressions import read_live_link
 from topohead.rendering.mesh import interpolate, rasterize, rasterize_uv
 from topohead.synthesis import performances, render, rigs, skin, subjects
+from topohead.synthesis.blood import blood_change, flushed
 from topohead.synthesis.lights import Lighting
 from topohead.synthesis.noise import Noise
 from topohead.synthesis.performances import Motion
@@ -60,6 +61,7 @@ class Take:
     rig: StageRig
     lighting: Lighting
     optics: Optics
+    blood_flow: float = 0.0
 
     def light(self, motion: Motion, frame: int) -> tuple[Surfaces, LitHead]:
         """The head in one frame of a motion, and the light on it."""
@@ -67,6 +69,8 @@ class Take:
         plug = neck_plug(self.subject, surfaces)
         blockers = (surfaces.vertices, self.subject.blockers)
         lit = render.light_head(self.subject.finer, surfaces.surface, blockers, plug, self.lighting)
+        if self.blood_flow:
+            lit = flushed(lit, blood_change(self.subject, surfaces, self.blood_flow))
         return surfaces, lit
 
 
@@ -105,6 +109,7 @@ def make_take(
     relief_mm: float = 0.12,
     head_motion_mm: float = 3.0,
     asymmetry: Float[Tensor, "A V 3"] | None = None,
+    blood_flow: float = 0.0,
 ) -> Take:
     """A take of a random person; the head sways by `head_motion_mm` a frame (0: still)."""
     if not 1 <= optics.supersampling <= 8:
@@ -129,6 +134,7 @@ def make_take(
         stage_rig,
         lighting,
         optics,
+        blood_flow,
     )
 
 

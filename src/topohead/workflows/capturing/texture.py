@@ -11,6 +11,7 @@ from topohead.io.runs import RunFolder
 from topohead.io.textures import BASE, picture_file
 from topohead.solvers.fusion import Texture, fuse_frames, fuse_texture
 from topohead.workflows.capture import CaptureConfig
+from topohead.workflows.capturing import published_texture
 from topohead.workflows.capturing.dynamic import DynamicStore, make_wrinkles
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.take import Take, spread
@@ -30,7 +31,9 @@ def texture(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> No
         run.finish("texture")
         return
     frames = take.capture.frames
-    if config.textures == "static":
+    if published_texture.is_wanted(config):
+        published_texture.make_all(run, take, head, config)
+    elif config.textures == "static":
         if not run.has(picture_file(frames[0])):
             fused, seconds = _of_the_take(run, take, head, config)
             _write_texture(run, frames[0], fused, seconds)
