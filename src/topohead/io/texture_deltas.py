@@ -4,7 +4,7 @@ The file is a safetensors container. With 8-bit srgb codes c of the frame and b 
 q = round((c − b) / step), step = 2 · tolerance + 1, is kept for tiles in which any q is not zero;
 b + step · q, cut off at 0 and 255, is within `tolerance` codes of c everywhere.
 
-    metadata   format "topohead.texture_delta", version "1", size, tile, tolerance
+    metadata   "topohead.texture_delta": JSON of version 1, size, tile, tolerance
     base       int64 [R]     CRC-32 of the base's codes in each row of tiles
     kept       uint8 [R R]   1 where a tile is kept
     row_0000   uint8 [n]     the row's kept tiles, left to right: int8 [tile tile] of red, green and
@@ -13,6 +13,7 @@ b + step · q, cut off at 0 and 255, is within `tolerance` codes of c everywhere
 Rows of tiles stand by themselves, so strips of many frames can be read without whole textures.
 """
 
+import json
 import zlib
 from pathlib import Path
 
@@ -28,7 +29,8 @@ TILE = 64
 TOLERANCE = 2
 """Largest error of a decoded code, of 255."""
 
-_FORMAT = {"format": "topohead.texture_delta", "version": "1"}
+_FORMAT = "topohead.texture_delta"
+_VERSION = 1
 _LEVEL = 1  # zlib's fastest: higher levels take several times longer and save a few per cent
 
 
@@ -55,9 +57,10 @@ def write_delta(
         if kept[row].any():
             packed = zlib.compress(tiles[kept[row] > 0].tobytes(), _LEVEL)
             tensors[f"row_{row:04d}"] = np.frombuffer(packed, np.uint8)
-    facts = {"size": str(len(base)), "tile": str(TILE), "tolerance": str(tolerance)}
+    facts = {"version": _VERSION, "size": len(base), "tile": TILE, "tolerance": tolerance}
     with atomic_write(path) as temporary:
-        save_file({"kept": kept, **tensors}, temporary, _FORMAT | facts)
+        # one entry, because the library writes several in any order: equal runs, equal bytes
+        save_file({"kept": kept, **tensors}, temporary, {_FORMAT: json.dumps(facts)})
 
 
 class DeltaFile:
@@ -69,9 +72,9 @@ class DeltaFile:
         self.path = Path(path)
         try:
             self._file = safe_open(self.path, "numpy")
-            facts = self._file.metadata() or {}
-            if {key: facts.get(key) for key in _FORMAT} != _FORMAT:
-                raise InputError(f"{path} is no texture delta of version 1")
+            facts = json.loads((self._file.metadata() or {}).get(_FORMAT, "{}"))
+            if facts.get("version") != _VERSION:
+                raise InputError(f"{path} is no texture delta of version {_VERSION}")
             self._kept = self._file.get_tensor("kept")
             self._base = self._file.get_tensor("base")
         except (OSError, SafetensorError) as error:
@@ -79,8 +82,7 @@ class DeltaFile:
                 f"{path} cannot be read ({error}); it is damaged, run the capture again with "
                 "`--restart texture`"
             ) from None
-        self.size, self.tile = int(facts["size"]), int(facts["tile"])
-        self.tolerance = int(facts["tolerance"])
+        self.size, self.tile, self.tolerance = (facts[k] for k in ("size", "tile", "tolerance"))
 
     @property
     def kept_share(self) -> float:

@@ -30,6 +30,9 @@ SMALLEST_SHARE = 0.01
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, np.inf)
 """Penalties that are tried; a coefficient that swings by 1 over T frames has an energy of T/4."""
 
+WORTHWHILE = 0.9
+"""Drivers must bring a map's error below this share of what its mean weight leaves."""
+
 FOLDS = 5
 """Parts of a take that are predicted from the others to choose penalties."""
 
@@ -151,6 +154,8 @@ def localised(wrinkles: Wrinkles, maps: Float32[np.ndarray, "K N"]) -> Wrinkles:
     `maps` are its maps, a sample of texels is enough. Weights are scaled and signed so that their
     farthest excursion in the take is 1: a map then shows its full effect.
     """
+    if not len(maps):
+        return wrinkles
     turn = _varimax(maps.astype(np.float64).T)
     weights = wrinkles.weights @ turn
     turn = turn / np.take_along_axis(weights, np.abs(weights).argmax(0)[None], 0)
@@ -186,7 +191,9 @@ def fit_drivers(drivers: Float[np.ndarray, "T D"], weights: Float[np.ndarray, "T
         for guess, penalty in zip(guesses, RIDGES, strict=True):
             matrix, intercept = ridge_regression(drivers[known], weights[known], penalty)
             guess[part] = drivers[part] @ matrix + intercept
-    best = np.square(guesses - weights).sum(1).argmin(0)
+    errors = np.square(guesses - weights).sum(1)
+    errors[:-1] /= WORTHWHILE
+    best = errors.argmin(0)
     if len(parts) < 2:
         best[:] = len(RIDGES) - 1
     matrix, intercept = np.zeros((drivers.shape[1], weights.shape[1])), np.zeros(weights.shape[1])

@@ -55,7 +55,8 @@ WORKING_TOLERANCE = 1
 FACTOR_SIZE = 1024
 """Log ratios are factored at this size at most, and errors are sampled as finely."""
 
-VARIMAX_TEXELS = 65536
+VARIMAX_NUMBERS = 200_000
+"""Numbers of each map that decide how maps are turned."""
 
 UNCOUNTED = ("eyes", "eye_sockets", "eye_shells", "mouth_interior", "teeth", "tongue")
 """Regions without wrinkle maps: gaze and jaw move what is there, skin does not change."""
@@ -109,12 +110,12 @@ def make_wrinkles(store: DynamicStore, head: Head, frames: tuple[str, ...]) -> N
     if not run.has(WRINKLES):
         small = [np.load(run.path / _ratio_file(frame), mmap_mode="r") for frame in frames]
         side = len(small[0])
-        counts = _skin_share(store.topology, side) > 0.5
+        counts = skin_share(store.topology, side) > 0.5
         counts &= texel_map(store.topology, side).inside
         gram = gram_matrix(small, counts)
         wrinkles = factor(gram)
         maps = _small_maps(wrinkles, small, counts)
-        wrinkles = localised(wrinkles, maps[:, :: max(1, maps.shape[1] // VARIMAX_TEXELS)])
+        wrinkles = localised(wrinkles, maps[:, :: maps.shape[1] // VARIMAX_NUMBERS + 1])
         maps = _small_maps(wrinkles, small, counts)
         # a flat map has no scale of its own; any will do
         scales = [max(float(np.abs(one).max()), 0.01) for one in maps]
@@ -138,7 +139,7 @@ def _small_maps(
     return mixed(wrinkles.mixture, (frame[counts].ravel() for frame in small))
 
 
-def _skin_share(topology: Topology, size: int) -> Float32[np.ndarray, "S S"]:
+def skin_share(topology: Topology, size: int) -> Float32[np.ndarray, "S S"]:
     """1 on skin that wrinkle maps are for, 0 on eyes and inside the mouth, a triangle between."""
     other = torch.zeros(topology.vertex_count, 1)
     for name in UNCOUNTED:
@@ -195,9 +196,10 @@ def _full_maps(
     One pass over the deltas, a row of tiles of one frame at a time.
     """
     size, base = store.size, store.base
-    path = store.run.path / WORKING / "maps.npy"
-    maps = np.lib.format.open_memmap(path, "w+", np.uint8, (len(scales), size, size, 3))
-    share = _skin_share(store.topology, size)
+    path, shape = store.run.path / WORKING / "maps.npy", (len(scales), size, size, 3)
+    # an empty file cannot be mapped
+    maps = np.lib.format.open_memmap(path, "w+", np.uint8, shape) if scales else np.zeros(shape)
+    share = skin_share(store.topology, size)
     inside = texel_map(store.topology, size).inside
     step = max(1, size // FACTOR_SIZE)
     sampled: list[list[np.ndarray]] = [[] for _ in range(len(files) + 2)]
