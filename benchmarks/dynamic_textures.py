@@ -5,8 +5,8 @@
 Two staged takes: `light` is a head that moves under one lamp, so that its shading changes with pose
 and expression; `blood` holds still under an even sky while blood moves with expression. Each is
 captured once with a picture a frame, then with deltas and with wrinkle maps from the same meshes.
-For unseen frames the maps are made again without a third of the frames, every third one, and played
-there from the capture's own expression coefficients and head angles. All else is as captured.
+For unseen frames the maps are made again without a third of the frames, every third one or a run of
+them, and played there from the capture's own expression coefficients and head angles.
 """
 
 import argparse
@@ -17,14 +17,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from topohead.io.expressions import read_live_link
+from topohead.io.images import read_pixels
 from topohead.io.results import open_run
 from topohead.io.runs import read_metrics
 from topohead.io.texture_deltas import DeltaFile
@@ -112,7 +115,7 @@ def of_deltas(full: Path, delta: Path) -> dict[str, float]:
     squares, worst, changed = [], [], []
     for frame in run.frames:
         codes = read_codes(full / picture_file(frame)).astype(int)
-        coverage = read_seen(full / "frames" / frame / "coverage.png")
+        coverage = read_pixels(full / "frames" / frame / "coverage.png")
         seen = inside & solver_seen(coverage, inside)
         off = np.abs(decoded(delta, frame) - codes)[seen]
         squares.append(np.square(off).mean())
@@ -130,17 +133,8 @@ def of_deltas(full: Path, delta: Path) -> dict[str, float]:
 
 def solver_seen(coverage: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Texels farther from what the frame did not see than the base reaches in."""
-    import cv2
-
     unseen = (inside & (coverage <= 0)).astype(np.uint8)
     return cv2.distanceTransform(1 - unseen, cv2.DIST_L2, cv2.DIST_MASK_5) >= solver.FADE
-
-
-def read_seen(path: Path) -> np.ndarray:
-    """coverage.png as numbers."""
-    from topohead.io.images import read_pixels
-
-    return read_pixels(path)
 
 
 def decoded(run: Path, frame: str) -> np.ndarray:
@@ -163,20 +157,32 @@ def of_wrinkles(wrinkle: Path, delta: Path) -> dict[str, Any]:
     }
 
 
-def of_unseen(delta: Path) -> dict[str, float]:
+def of_unseen(delta: Path) -> dict[str, dict[str, float]]:
     """PSNR on skin in frames that had no part in the maps: the base, and maps played there."""
     run = open_run(delta)
     base = read_codes(delta / BASE)
-    size, count = len(base), len(run.frames)
     played = read_live_link(delta / "expression.csv")
     drivers = torch.cat([played.coefficients, played.head_rotation], 1).numpy()
+    size, count = len(base), len(run.frames)
     counts = texel_map(run.topology, size).inside & (skin_share(run.topology, size) > 0.5)
     frames = [decoded(delta, f).astype(np.uint8)[counts] for f in run.frames]
-    base = base[counts]
+    parts = {
+        "every_third": [np.arange(first, count, 3) for first in range(3)],
+        "a_third_in_a_row": np.array_split(np.arange(count), 3),
+    }
+    return {name: of_parts(out, frames, base[counts], drivers) for name, out in parts.items()}
+
+
+def of_parts(
+    parts: Sequence[np.ndarray],
+    frames: Sequence[np.ndarray],
+    base: np.ndarray,
+    drivers: np.ndarray,
+) -> dict[str, float]:
+    """Each part of the frames played by maps and drivers of the others; codes [N 3] of skin."""
     errors: dict[str, list[float]] = {"base": [], "drivers": [], "best_weights": []}
-    for first in range(3):
-        out = np.arange(first, count, 3)
-        known = np.setdiff1d(np.arange(count), out)
+    for out in parts:
+        known = np.setdiff1d(np.arange(len(frames)), out)
         ratios = [solver.log_ratios(frames[t], base) for t in known]
         gram = solver.gram_matrix([r[None] for r in ratios], np.ones((1, len(base)), bool))
         wrinkles = solver.factor(gram)
@@ -187,9 +193,9 @@ def of_unseen(delta: Path) -> dict[str, float]:
         scales = [float(np.abs(one).max()) for one in maps]
         codes = [encode_map(one, scale)[None] for one, scale in zip(maps, scales, strict=True)]
         flat = maps.reshape(len(maps), -1).astype(np.float64)
+        lowest, highest = wrinkles.weights.min(0), wrinkles.weights.max(0)
         for t in out:
-            told = np.clip(drivers[t] @ drive.matrix + drive.intercept,
-                           wrinkles.weights.min(0), wrinkles.weights.max(0))  # fmt: skip
+            told = np.clip(drivers[t] @ drive.matrix + drive.intercept, lowest, highest)
             target = solver.log_ratios(frames[t], base).ravel().astype(np.float64)
             best = np.linalg.solve(flat @ flat.T, flat @ target)
             for kind, weights in (("base", told * 0), ("drivers", told), ("best_weights", best)):
