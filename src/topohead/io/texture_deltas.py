@@ -48,10 +48,11 @@ def write_delta(
         raise ValueError(f"tolerance must be 1 to 64 codes, got {tolerance}")
     count = tile_rows(len(base))
     kept = np.zeros((count, count), np.uint8)
-    tensors = {"base": np.zeros(count, np.int64)}
+    checks = np.zeros(count, np.int64)
+    tensors: dict[str, np.ndarray] = {"base": checks}
     for row in range(count):
         strip = strip_rows(row, len(base))
-        tensors["base"][row] = zlib.crc32(base[strip].tobytes())
+        checks[row] = zlib.crc32(base[strip].tobytes())
         tiles = _as_tiles(_quantised(codes[strip], base[strip], tolerance))
         kept[row] = tiles.any((1, 2, 3))
         if kept[row].any():

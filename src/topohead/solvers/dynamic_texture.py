@@ -191,9 +191,8 @@ def fit_drivers(drivers: Float[np.ndarray, "T D"], weights: Float[np.ndarray, "T
         for guess, penalty in zip(guesses, RIDGES, strict=True):
             matrix, intercept = ridge_regression(drivers[known], weights[known], penalty)
             guess[part] = drivers[part] @ matrix + intercept
-    errors = np.square(guesses - weights).sum(1)
-    errors[:-1] /= WORTHWHILE
-    best = errors.argmin(0)
+    handicap = np.where(np.isinf(RIDGES), WORTHWHILE, 1.0)
+    best = (np.square(guesses - weights).sum(1) * handicap[:, None]).argmin(0)
     if len(parts) < 2:
         best[:] = len(RIDGES) - 1
     matrix, intercept = np.zeros((drivers.shape[1], weights.shape[1])), np.zeros(weights.shape[1])

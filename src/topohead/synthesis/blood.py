@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.synthesis.render import LitHead
+from topohead.synthesis.lights import GatheredLight
 from topohead.synthesis.skin import HAEMOGLOBIN
 from topohead.synthesis.subjects import Subject, Surfaces
 
@@ -42,9 +42,9 @@ def blood_change(subject: Subject, surfaces: Surfaces, strength: float) -> Float
     return change
 
 
-def flushed(lit: LitHead, change: Float[Tensor, " S"]) -> LitHead:
-    """The head with its skin's diffuse light changed as blood changes its colour."""
-    irradiance = lit.light.irradiance.clone()
-    factor = torch.exp(-change[:, None] * torch.tensor(HAEMOGLOBIN)).to(irradiance)
-    irradiance[: len(factor)] *= factor
-    return replace(lit, light=replace(lit.light, irradiance=irradiance))
+def flushed(light: GatheredLight, change: Float[Tensor, " S"]) -> GatheredLight:
+    """Light whose diffuse part is changed on the first S vertices as blood changes their colour."""
+    irradiance = light.irradiance.clone()
+    factor = torch.exp(-change[:, None] * torch.tensor(HAEMOGLOBIN))
+    irradiance[: len(factor)] *= factor.to(irradiance)
+    return replace(light, irradiance=irradiance)

@@ -1,7 +1,7 @@
 """A staged take: a person, a performance, a rig and light, filmed frame by frame."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,8 @@ class Take:
         blockers = (surfaces.vertices, self.subject.blockers)
         lit = render.light_head(self.subject.finer, surfaces.surface, blockers, plug, self.lighting)
         if self.blood_flow:
-            lit = flushed(lit, blood_change(self.subject, surfaces, self.blood_flow))
+            change = blood_change(self.subject, surfaces, self.blood_flow)
+            lit = replace(lit, light=flushed(lit.light, change))
         return surfaces, lit
 
 
