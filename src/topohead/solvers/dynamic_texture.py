@@ -192,9 +192,10 @@ def fit_drivers(drivers: Float[np.ndarray, "T D"], weights: Float[np.ndarray, "T
             matrix, intercept = ridge_regression(drivers[known], weights[known], penalty)
             guess[part] = drivers[part] @ matrix + intercept
     handicap = np.where(np.isinf(RIDGES), WORTHWHILE, 1.0)
-    best = (np.square(guesses - weights).sum(1) * handicap[:, None]).argmin(0)
+    errors: np.ndarray = np.square(guesses - weights).sum(1) * handicap[:, None]
     if len(parts) < 2:
-        best[:] = len(RIDGES) - 1
+        errors[: len(RIDGES) - 1] = np.inf
+    best = np.argmin(errors, axis=0)
     matrix, intercept = np.zeros((drivers.shape[1], weights.shape[1])), np.zeros(weights.shape[1])
     for index, penalty in enumerate(RIDGES):
         chosen = best == index
