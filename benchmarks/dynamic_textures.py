@@ -79,17 +79,19 @@ def main() -> None:
 def measured(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """One take in every way of keeping its textures."""
     take = folder / "take"
-    stage(
-        StageConfig(
-            take, preset="tiny", seed=args.seed, cameras=args.cameras, frames=args.frames,
-            held_out=1, width=512, height=384, fps=10.0, texture_size=args.size, **TAKES[name],
-        )
-    )  # fmt: skip
+    if not (take / "truth" / "frames" / f"{args.frames:06d}.safetensors").exists():
+        stage(
+            StageConfig(
+                take, preset="tiny", seed=args.seed, cameras=args.cameras, frames=args.frames,
+                held_out=1, width=512, height=384, fps=10.0, texture_size=args.size, **TAKES[name],
+            )
+        )  # fmt: skip
     full = CaptureConfig(
         take, folder / "full", start=take / "start" / "exact.obj", keep_start=True,
         keep_cameras=True, holdout="hold00", textures="full", texture_size=args.size,
     )  # fmt: skip
-    capture(full)
+    if not (full.out / "sequence.glb").exists():
+        capture(full)
     runs = {"full": full.out}
     for textures in ("delta", "wrinkle"):
         out = runs[textures] = folder / textures
