@@ -11,7 +11,14 @@ from safetensors.numpy import save_file
 from topohead.core.errors import InputError
 from topohead.io.images import read_image, write_codes
 from topohead.io.texture_deltas import TOLERANCE, DeltaFile, read_delta, write_delta
-from topohead.io.textures import BASE, WRINKLES, delta_file, picture_file, read_texture
+from topohead.io.textures import (
+    BASE,
+    WRINKLES,
+    delta_file,
+    find_texture,
+    picture_file,
+    read_texture,
+)
 
 
 def codes(seed: int, size: int = 144) -> np.ndarray:
@@ -93,6 +100,8 @@ def test_one_reader_for_every_way_of_keeping(tmp_path: Path) -> None:
     assert delta is not None
     assert (delta - static).abs().max() <= (TOLERANCE + 1e-3) / 255
     assert read_texture(tmp_path, "000001") is None, "not made yet"
+    kept = find_texture(tmp_path, "000002", ("000001", "000002"))
+    assert kept is not None and kept.size == 144 and kept.picture == tmp_path / BASE
     (tmp_path / delta_file("000002")).unlink()
 
     brighter = np.full_like(base, 128 + 127)

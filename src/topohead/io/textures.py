@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from topohead.core.errors import InputError
-from topohead.io.images import read_image, read_pixels
+from topohead.io.images import image_size, read_image, read_pixels
 from topohead.io.texture_deltas import read_delta
 from topohead.rendering.wrinkle_maps import play_maps
 
@@ -48,6 +48,11 @@ class StoredTexture:
     delta: Path | None = None
     wrinkles: Path | None = None
     weights: tuple[float, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Texels along a side, from the header alone."""
+        return image_size(self.picture)[0]
 
     def read(self) -> Float[Tensor, "S S 3"]:
         """The texture as srgb float32 in [0, 1]; row 0 is the top (v = 1)."""
