@@ -22,7 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -108,7 +107,7 @@ def measured(name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
 
 
 def of_deltas(full: Path, delta: Path) -> dict[str, float]:
-    """Bytes, and codes off the pictures of `full` on skin that the frame saw."""
+    """Bytes, and codes off the pictures of `full` in texels that the frame saw."""
     run = open_run(full)
     size = len(read_codes(delta / BASE))
     inside = texel_map(run.topology, size).inside
@@ -118,7 +117,7 @@ def of_deltas(full: Path, delta: Path) -> dict[str, float]:
     for frame in run.frames:
         codes = read_codes(full / picture_file(frame)).astype(int)
         coverage = read_pixels(full / "frames" / frame / "coverage.png")
-        seen = inside & solver_seen(coverage, inside)
+        seen = inside & (coverage > 0)
         off = np.abs(decoded(delta, frame) - codes)[seen]
         squares.append(np.square(off).mean())
         worst.append(int(off.max()))
@@ -131,12 +130,6 @@ def of_deltas(full: Path, delta: Path) -> dict[str, float]:
         "psnr_db": decibels(float(np.mean(squares)) / 255**2),
         "largest_error_codes": max(worst),
     }
-
-
-def solver_seen(coverage: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Texels farther from what the frame did not see than the base reaches in."""
-    unseen = (inside & (coverage <= 0)).astype(np.uint8)
-    return cv2.distanceTransform(1 - unseen, cv2.DIST_L2, cv2.DIST_MASK_5) >= solver.FADE
 
 
 def decoded(run: Path, frame: str) -> np.ndarray:

@@ -22,7 +22,7 @@ FLOOR = 0.004
 """Linear light added before ratios are taken: in the dark a code more or less says nothing."""
 
 FADE = 16
-"""Texels over which a frame's own colours give way to the base next to what it does not see."""
+"""Texels over which a frame's colours give way to the base where it sees nothing any more."""
 
 SMALLEST_SHARE = 0.01
 """Share of the ratios' energy under which a map is not worth its file."""
@@ -65,17 +65,19 @@ def completed_codes(
     inside: Bool[np.ndarray, "S S"],
     base: UInt8[np.ndarray, "S S 3"],
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """A frame's texture as srgb codes, the base's where the frame saw nothing (coverage 0).
+    """A frame's texture as srgb codes, on islands the base's where the frame saw nothing.
 
-    What a single frame makes up is worse than what others saw, and it would change from frame to
-    frame. The frame's colours give way to the base over `FADE` texels.
+    What a single frame makes up is worse than what others saw, and would change from frame to
+    frame. All that it saw (coverage above 0) is kept; beyond, its colours, which go on smoothly, give
+    way to the base over `FADE` texels.
     """
     unseen = inside & (coverage <= 0)
     codes = np.empty(base.shape, np.uint8)
     share = None
     if unseen.any():
-        distance = cv2.distanceTransform((~unseen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-        share = np.clip(distance / np.float32(FADE), 0, 1)
+        # the distance to the nearest texel that is not unseen: seen, or in the gutter
+        distance = cv2.distanceTransform(unseen.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+        share = np.clip(1 - distance / np.float32(FADE), 0, 1)
     for rows in strips(len(base)):
         colors = texture[rows] * 255
         if share is not None:
