@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from planted_run import ellipsoid_topology
+from topohead.rendering.uv import TexelMap
 from topohead.rendering.wrinkle_maps import LINEAR_OF_CODE, srgb_of_linear
 from topohead.solvers.dynamic_texture import (
     FADE,
@@ -103,18 +105,19 @@ def test_one_frame_has_no_drivers() -> None:
 
 
 def test_the_base_stands_in_for_what_a_frame_did_not_see() -> None:
-    base = np.full((64, 64, 3), 100, np.uint8)
-    texture = np.full((64, 64, 3), 200 / 255, np.float32)
-    coverage = np.ones((64, 64), np.float32)
-    coverage[:, :20] = 0
-    inside = np.ones((64, 64), bool)
-    codes = completed_codes(texture, coverage, inside, base)
-    assert (codes[:, 20:] == 200).all(), "all that was seen"
-    assert (codes[:, : 20 - FADE] == 100).all()
-    ramp = codes[30, 20 - FADE : 20, 0].astype(int)
+    """One island from column 20 to 79, of which the frame saw 40 and more."""
+    triangle = np.full((96, 96), -1, np.int32)
+    triangle[:, 20:80] = 0
+    texels = TexelMap(ellipsoid_topology(), 96, triangle, np.zeros((1, 3, 2), np.float32))
+    base = np.full((96, 96, 3), 100, np.uint8)
+    texture = np.full((96, 96, 3), 200 / 255, np.float32)
+    coverage = np.zeros((96, 96), np.float32)
+    coverage[:, 40:80] = 1
+    codes = completed_codes(texture, coverage, texels, base)
+    assert (codes[:, 40:] == 200).all(), "all that was seen, and beyond its border"
+    assert (codes[:, : 40 - FADE] == 100).all()
+    ramp = codes[30, 40 - FADE : 40, 0].astype(int)
     assert (np.diff(ramp) >= 0).all() and ramp[0] < 110 and 180 < ramp[-1] < 200
-    outside = np.zeros((64, 64), bool)
-    assert (completed_codes(texture, coverage, outside, base) == 200).all(), "gutters are no skin"
 
 
 def test_log_ratios_are_those_of_light() -> None:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
+from topohead.rendering.uv import TexelMap
 from topohead.rendering.wrinkle_maps import LINEAR_OF_CODE, strips
 
 MOST_MAPS = 12
@@ -62,27 +63,23 @@ class Drivers:
 def completed_codes(
     texture: Float32[np.ndarray, "S S 3"],
     coverage: Float32[np.ndarray, "S S"],
-    inside: Bool[np.ndarray, "S S"],
+    texels: TexelMap,
     base: UInt8[np.ndarray, "S S 3"],
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """A frame's texture as srgb codes, on islands the base's where the frame saw nothing.
+    """A frame's texture as srgb codes, the base's where the frame saw nothing.
 
     What a single frame makes up is worse than what others saw, and would change from frame to
-    frame. All that it saw (coverage above 0) is kept; beyond, its colours, which go on smoothly, give
-    way to the base over `FADE` texels.
+    frame. All that it saw (coverage above 0) is kept; beyond that its colours, which go on
+    smoothly, give way to the base over `FADE` texels.
     """
-    unseen = inside & (coverage <= 0)
+    unseen = coverage <= 0
+    distance = cv2.distanceTransform(unseen.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     codes = np.empty(base.shape, np.uint8)
-    share = None
-    if unseen.any():
-        # the distance to the nearest texel that is not unseen: seen, or in the gutter
-        distance = cv2.distanceTransform(unseen.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-        share = np.clip(1 - distance / np.float32(FADE), 0, 1)
     for rows in strips(len(base)):
-        colors = texture[rows] * 255
-        if share is not None:
-            colors = base[rows] + share[rows][..., None] * (colors - base[rows])
+        share = np.clip(1 - distance[rows] / np.float32(FADE), 0, 1)[..., None]
+        colors = base[rows] + share * (texture[rows] * 255 - base[rows])
         codes[rows] = np.rint(np.clip(colors, 0, 255))
+    texels.dilate(codes)
     return codes
 
 

@@ -89,8 +89,8 @@ class DynamicStore:
 
     def write_frame(self, frame: str, fused: Texture, seconds: float) -> None:
         """A frame's texture as its difference from the base."""
-        inside = texel_map(self.topology, self.size).inside
-        codes = completed_codes(fused.srgb.numpy(), fused.coverage.numpy(), inside, self.base)
+        texels = texel_map(self.topology, self.size)
+        codes = completed_codes(fused.srgb.numpy(), fused.coverage.numpy(), texels, self.base)
         if self.wrinkle:
             small = shrunk_log_ratios(codes, self.base, FACTOR_SIZE).astype(np.float16)
             with self.run.write(_ratio_file(frame)) as path, path.open("wb") as file:
