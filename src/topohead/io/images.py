@@ -9,7 +9,7 @@ from typing import cast
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -62,6 +62,19 @@ def write_image(
     if codes.ndim == 3 and codes.shape[2] >= 3:
         codes = torch.cat([codes[..., :3].flip(-1), codes[..., 3:]], -1)
     values = codes.cpu().numpy().astype(kind, copy=False)  # quantised where it was: fewer bytes
+    _write_values(path, values, quality, compression)
+
+
+def write_codes(
+    path: Path, codes: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"], compression: int = 1
+) -> None:
+    """Writes 8-bit codes, grey or RGB, as PNG, atomically."""
+    _write_values(Path(path), codes[..., ::-1] if codes.ndim == 3 else codes, 95, compression)
+
+
+def _write_values(path: Path, values: np.ndarray, quality: int, compression: int) -> None:
+    """Grey or BGR(A) numbers as they are to be encoded."""
+    suffix = path.suffix.lower()
     options = (
         [cv2.IMWRITE_PNG_COMPRESSION, compression]
         if suffix == ".png"
@@ -69,7 +82,7 @@ def write_image(
     )
     done, encoded = cv2.imencode(suffix, values, options)
     if not done:
-        raise ValueError(f"cannot encode {tuple(image.shape)} as {suffix}: {path}")
+        raise ValueError(f"cannot encode {values.shape} as {suffix}: {path}")
     with atomic_write(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
 

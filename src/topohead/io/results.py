@@ -16,6 +16,7 @@ from torch import Tensor
 from topohead.core import Cameras, Capture, InputError, Mesh, Rig, Topology
 from topohead.io.meshes import read_mesh
 from topohead.io.runs import read_metrics
+from topohead.io.textures import StoredTexture, find_texture
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +53,9 @@ class RunResult:
                 merged[row["frame"]] = {**row, **merged.get(row["frame"], {})}
         return merged
 
-    def texture(self, frame: str) -> Path | None:
-        """The frame's own texture, else the first frame's, else None."""
-        for name in (frame, self.frames[0]):
-            path = self.path / "frames" / name / "texture_srgb.png"
-            if path.exists():
-                return path
-        return None
+    def texture(self, frame: str) -> StoredTexture | None:
+        """Where the frame's texture is, to be `read`; the first frame's where only that has one."""
+        return find_texture(self.path, frame, self.frames)
 
     @cached_property
     def rig(self) -> Rig | None:

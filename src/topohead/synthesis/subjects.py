@@ -35,12 +35,14 @@ class Surfaces:
     """A subject in one instant, world metres.
 
     `vertices` are those of the tracked topology; they are the first rows of `surface`, the finer
-    filmed surface, so they lie on it exactly.
+    filmed surface, so they lie on it exactly. `press` is by how much of its present size the skin
+    was larger at rest.
     """
 
     vertices: Float[Tensor, "V 3"]
     surface: Float[Tensor, "S 3"]
     normals: Float[Tensor, "S 3"]
+    press: Float[Tensor, " S"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class Subject:
         pose = (motion.poses[frame] @ self.place).float()
         world = surface @ pose[:3, :3].T + pose[:3, 3]
         count = self.head.topology.vertex_count
-        return Surfaces(world[:count], world, vertex_normals(world, self.finer.triangles))
+        normals = vertex_normals(world, self.finer.triangles)
+        return Surfaces(world[:count], world, normals, press)
 
 
 def make_subject(

@@ -14,6 +14,7 @@ from topohead.geometry.cameras import project_through_lens
 from topohead.io.expressions import read_live_link
 from topohead.rendering.mesh import interpolate, rasterize, rasterize_uv
 from topohead.synthesis import performances, render, rigs, skin, subjects
+from topohead.synthesis.blood import blood_change, flushed
 from topohead.synthesis.charts import Chart, place_charts
 from topohead.synthesis.lights import Lighting
 from topohead.synthesis.noise import Noise
@@ -65,6 +66,7 @@ class Take:
     lighting: Lighting
     optics: Optics
     charts: tuple[Chart, ...] = ()
+    blood_flow: float = 0.0
 
     def light(self, motion: Motion, frame: int) -> tuple[Surfaces, LitHead]:
         """The head in one frame of a motion, and the light on it."""
@@ -73,9 +75,11 @@ class Take:
         blockers = (surfaces.vertices, self.subject.blockers)
         device = self.materials.atlas.device
         finer, surface = self.subject.finer, surfaces.surface
-        return surfaces, render.light_head(
-            finer, surface, blockers, plug, self.lighting, device=device
-        )
+        lit = render.light_head(finer, surface, blockers, plug, self.lighting, device=device)
+        if self.blood_flow:
+            change = blood_change(self.subject, surfaces, self.blood_flow)
+            lit = replace(lit, light=flushed(lit.light, change))
+        return surfaces, lit
 
     def on(self, device: torch.device | str) -> "Take":
         """The same take, its pictures made on `device`."""
@@ -118,6 +122,7 @@ def make_take(
     head_motion_mm: float = 3.0,
     asymmetry: Float[Tensor, "A V 3"] | None = None,
     charts: bool = False,
+    blood_flow: float = 0.0,
 ) -> Take:
     """A take of a random person; the head sways by `head_motion_mm` a frame (0: still).
 
@@ -147,6 +152,7 @@ def make_take(
         lighting,
         optics,
         stars,
+        blood_flow,
     )
 
 

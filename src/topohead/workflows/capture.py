@@ -1,8 +1,11 @@
 """`topohead capture`: a calibrated multi-view take becomes a mesh per frame and textures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+LARGEST_FULL = 4096
+"""Texels up to which every frame has a picture of its own by default."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class CaptureConfig:
     """Solve poses and principal points again even when the calibration seems to fit."""
     keep_cameras: bool = False
     """Never change the calibration; by default a camera that has drifted is put right."""
-    textures: Literal["full", "static", "none"] = "full"
-    """full: a texture a frame; static: one for the take; none."""
+    textures: Literal["full", "delta", "wrinkle", "static", "none"] | None = None
+    """full: a picture a frame; delta: one for the take and what differs; wrinkle: one and maps that
+    expression drives; static: one; none. By default full up to 4096 texels, delta above."""
     texture_size: int = 2048
     """Texture edge in texels."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -106,6 +110,10 @@ def capture(config: CaptureConfig) -> CaptureResult:
         raise InputError(f"--texture-size expects 64 to 16384, got {config.texture_size}")
     if config.height < 64:
         raise InputError(f"--height expects at least 64 pixels, got {config.height}")
+    if config.textures is None:
+        config = replace(
+            config, textures="full" if config.texture_size <= LARGEST_FULL else "delta"
+        )
     take = capturing.open_take(config)
     files = {
         "calibration": config.calibration,
@@ -127,6 +135,9 @@ def capture(config: CaptureConfig) -> CaptureResult:
                 "frames/*/texture_srgb.png",
                 "frames/*/coverage.png",
                 "frames/*/published_colors.safetensors",
+                "frames/*/texture_delta.safetensors",
+                "textures/*",
+                "textures/working/*",
             ),
         ),
         Stage("package", outputs=("sequence.glb", "expression.csv")),

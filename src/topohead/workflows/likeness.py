@@ -38,10 +38,10 @@ def texture_likeness(run: RunResult, truth: Truth) -> dict[str, Any] | None:
     On texels of the face that two cameras see at cos > 0.3. Another topology's layout is compared
     through the surface: each texel asks the true skin nearest to it. None without a true picture.
     """
-    path, lit = run.texture(run.frames[0]), truth.picture("lit_srgb.png")
-    if path is None or lit is None or run.rig is None:
+    stored, lit = run.texture(run.frames[0]), truth.picture("lit_srgb.png")
+    if stored is None or lit is None or run.rig is None:
         return None
-    texture = read_image(path)
+    texture = stored.read()
     side = min(TEXTURE_SIDE, texture.shape[0])
     raster = rasterize_uv(run.topology.uv, run.topology.triangle_uv, (side, side))
     wanted = face_triangles(run.topology, seen_mask(run, 0, _tracking_views(run)))
@@ -142,9 +142,9 @@ def left_out_likeness(run: RunResult, capture: Capture) -> dict[str, dict[str, A
         rows = []
         for index in track(chosen, f"looking through {name}"):
             frame = run.frames[index]
-            path = run.texture(frame)
-            if path is not None and frame in capture.frames:
-                row = _one_view(run, capture, index, name, read_image(path), face)
+            stored = run.texture(frame)
+            if stored is not None and frame in capture.frames:
+                row = _one_view(run, capture, index, name, stored.read(), face)
                 rows += [{"frame": frame} | row] if row else []
         if rows:
             middle = {k: float(torch.tensor([r[k] for r in rows]).median())

@@ -89,6 +89,12 @@ def expression_track(head: Head, vertices: Float[Tensor, "T V 3"]) -> Expression
     return solve_expressions(vertices, rest, head.basis, importance)
 
 
+def head_angles(track: ExpressionTrack, upright: Float[Tensor, "4 4"]) -> Float[Tensor, "T 3"]:
+    """Yaw, pitch, roll of a track's poses in the head's own y-up frame, as Live Link has them."""
+    turn = upright[:3, :3].double()
+    return live_link_angles(turn @ track.poses[:, :3, :3] @ turn.T)
+
+
 def write_expression(
     path: Path, track: ExpressionTrack, upright: Float[Tensor, "4 4"], frames_per_second: float
 ) -> None:
@@ -96,12 +102,11 @@ def write_expression(
 
     Gaze is left to the eyeLook actions: the columns of the eyes are zero.
     """
-    turn = upright[:3, :3].double()
     count = len(track.weights)
     performance = Performance(
         torch.arange(count, dtype=torch.float64) / frames_per_second,
         track.weights,
-        live_link_angles(turn @ track.poses[:, :3, :3] @ turn.T),
+        head_angles(track, upright),
         torch.zeros(count, 2, 3, dtype=torch.float64),
     )
     with atomic_write(path) as partial:
@@ -144,8 +149,8 @@ def write(take: Tracked, solved: Solved, folder: Path) -> None:
     track = ExpressionTrack(performance.weights, performance.poses)
     folder.mkdir(exist_ok=True)
     write_expression(folder / "expression.csv", track, rig.upright, performance.frames_per_second)
-    picture = take.run.texture(take.run.frames[0]) if len(rig.topology.uv) else None
-    write_rig_glb(folder / "rig.glb", performance, picture)
+    stored = take.run.texture(take.run.frames[0]) if len(rig.topology.uv) else None
+    write_rig_glb(folder / "rig.glb", performance, None if stored is None else stored.picture)
     tensors = topology_tensors(rig.topology) | {
         "neutral": rig.neutral,
         "blendshapes": rig.blendshapes,

@@ -14,7 +14,7 @@ from torch import Tensor
 from topohead.core import Mesh, SurfacePoints
 from topohead.geometry.correspondence import closest_points, interpolate
 from topohead.geometry.meshes import triangle_areas
-from topohead.io.images import image_size, read_image
+from topohead.io.images import read_image
 from topohead.io.results import RunResult, Truth
 from topohead.losses.sharpness import mtf50, pixel_mtf50, star_contrast, star_offset
 from topohead.rendering.mesh import rasterize_uv
@@ -51,12 +51,12 @@ def texture_sharpness(run: RunResult, truth: Truth) -> dict[str, Any] | None:
         return None
     count = len(run.frames)
     wanted = sorted({round(k) for k in np.linspace(0, count - 1, min(count, FRAMES))})
-    textures = [path for path in (run.texture(run.frames[k]) for k in wanted) if path is not None]
+    textures = [kept for kept in (run.texture(run.frames[k]) for k in wanted) if kept is not None]
     if not textures:
         return None
     # a start texture that was kept may have another size than those that the run made
-    size = image_size(textures[-1])[0]
-    textures = [path for path in textures if image_size(path)[0] == size]
+    size = textures[-1].size
+    textures = [kept for kept in textures if kept.size == size]
     template = load_file(template_path)["vertices"]
     true_first = truth.frame(run.frames[0]).mesh
     ours = _Skin(run.mesh(0), None if same_layout(run, truth) else true_first, template)
@@ -67,8 +67,8 @@ def texture_sharpness(run: RunResult, truth: Truth) -> dict[str, Any] | None:
     if not stars:
         return None
     found: list[list[tuple[float, str]]] = []
-    for path in track(textures, "measuring how sharp textures are"):
-        texture = read_image(path)
+    for kept in track(textures, "measuring how sharp textures are"):
+        texture = kept.read()
         found.append([star.effective(texture) for star in stars])
     result = {}
     for star, sizes in zip(stars, zip(*found, strict=True), strict=True):

@@ -95,6 +95,8 @@ class StageConfig:
     """Paint resolution charts on the skin, by which `evaluate` tells how sharp textures are."""
     relief: float = 0.12
     """Depth of wrinkles on the filmed surface, millimetres."""
+    blood_flow: float = 0.0
+    """How much skin reddens where expression presses it and pales where stretched; 1 natural."""
     start_noise: float = 1.0
     """Error of start/noisy.obj, millimetres rms."""
     images: Literal["png", "jpg"] = "png"
@@ -207,6 +209,7 @@ def make_take(settings: Mapping[str, Any]):
         0.0 if settings["still_head"] else settings["head_motion"],
         asymmetry,
         settings["charts"],
+        settings["blood_flow"],
     )
 
 
@@ -264,6 +267,8 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise InputError(f"a take has at least 1 frame, got --frames {settings['frames']}")
     if not settings["fps"] > 0:
         raise InputError(f"--fps must be positive, got {settings['fps']}")
+    if settings["blood_flow"] and settings["renderer"] != "stage":
+        raise InputError("--blood-flow needs --renderer stage; leave one of them out")
     if settings["samples"] < 1:
         raise InputError(f"--samples must be at least 1, got {settings['samples']}")
     if settings["device"] == "cuda":

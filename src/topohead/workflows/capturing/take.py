@@ -70,7 +70,10 @@ def open_take(config: CaptureConfig) -> Take:
 def bytes_needed(take: Take, config: CaptureConfig) -> int:
     """A generous estimate of what the run still writes."""
     frames = len(take.capture.frames)
-    textures = {"full": frames, "static": 1, "none": 0}[config.textures]
+    assert config.textures is not None
+    # in pictures; working files of wrinkle maps, and the maps unpacked and packed
+    textures = {"full": frames, "delta": 1 + frames, "wrinkle": frames + 24, "static": 1,
+                "none": 0}[config.textures]  # fmt: skip
     return int(frames * 12e6 + textures * config.texture_size**2 * 3.5 + 20e6)
 
 
