@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from topohead.core.cameras import Cameras
+from topohead.core.cameras import Cameras, Rig
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,26 @@ class Views:
     cameras: Cameras
     images: tuple[Float[Tensor, "_ _ 3"], ...]
     masks: tuple[Float[Tensor, "_ _"], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Stored pictures of one instant, lenses not undone: they can be read without resampling.
+
+    `images` are srgb uint8 [H W 3], each of its camera's size; lenses are brown or rational.
+    `masks` are as in `Views`, of pinhole cameras without skew but of any size: the subject's
+    coverage in [0, 1], zero also where the lens saw nothing.
+    """
+
+    frame: str
+    rig: Rig
+    images: tuple[UInt8[Tensor, "_ _ 3"], ...]
+    masks: tuple[Float[Tensor, "_ _"], ...] | None = None
+
+    @property
+    def cameras(self) -> Cameras:
+        """The rig's cameras."""
+        return self.rig.cameras
 
 
 @dataclass(frozen=True)

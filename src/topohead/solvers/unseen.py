@@ -45,7 +45,7 @@ Lender = Callable[
 
 
 @dataclass(frozen=True)
-class _Copy:
+class Copy:
     """A smaller copy of the texture: colour where known, how far known, part of each texel."""
 
     texels: TexelMap
@@ -71,7 +71,7 @@ def fill_unseen(
     if skin is not None:
         _lend(_reference(skin, triangle_parts(topology)), color, seen, texels)
     copy = _shrunk(color, seen, texels)
-    _lend(_around(_spread(_vertex_colors(copy), topology)), color, seen, texels)
+    _lend(_around(surrounding_colors(copy)), color, seen, texels)
 
 
 def _lend(
@@ -96,11 +96,16 @@ def _lend(
     everywhere = np.flatnonzero(copy.texels.inside)
     source = np.zeros((*copy.seen.shape, 4), np.float32)
     source.reshape(-1, 4)[everywhere] = lender(everywhere, copy.texels, copy.color, copy.seen)
+    place_beneath(wanted, lent, part, membranes(copy, source), color, seen)
+
+
+def membranes(copy: Copy, source: Float32[np.ndarray, "S S 4"]) -> Float32[np.ndarray, "3 S S 3"]:
+    """What a source (colour, how far known) lacks to join what is known, for each part."""
     offsets = np.zeros((3, *copy.seen.shape, 3), np.float32)
-    for index in np.unique(part):
+    for index in np.unique(copy.part[copy.texels.inside]):
         both = np.where(copy.part == index, copy.seen * source[..., 3], np.float32(0))
         offsets[index] = _membrane((copy.color - source[..., :3]) * both[..., None], both)
-    place_beneath(wanted, lent, part, offsets, color, seen)
+    return offsets
 
 
 def _mirrored(
@@ -151,18 +156,31 @@ def _around(vertex_colors: Float32[np.ndarray, "V 3"]) -> Lender:
 
 def _shrunk(
     color: Float32[np.ndarray, "S S 3"], seen: Float32[np.ndarray, "S S"], texels: TexelMap
-) -> _Copy:
-    """The smaller copy. Cells that an island only touches are as known as its texels there."""
-    factor = 1
-    while texels.size // factor >= 2 * SMALL and texels.size % (2 * factor) == 0:
-        factor *= 2
-    small = texel_map(texels.topology, texels.size // factor)
+) -> Copy:
+    factor = shrink_factor(texels.size)
     packed = shrink_known(color, seen, texels.triangle, factor)
+    return smaller_copy(packed, texels.topology)
+
+
+def shrink_factor(size: int) -> int:
+    """How many times smaller the copy of a texture is."""
+    factor = 1
+    while size // factor >= 2 * SMALL and size % (2 * factor) == 0:
+        factor *= 2
+    return factor
+
+
+def smaller_copy(packed: Float32[np.ndarray, "S S 5"], topology: Topology) -> Copy:
+    """The copy from its cells' means of (colour × known, known, on an island).
+
+    Cells that an island only touches are as known as its texels there.
+    """
+    small = texel_map(topology, len(packed))
     mean = packed[..., :3] / np.maximum(packed[..., 3:4], 1e-9)
     known = packed[..., 3] / np.maximum(packed[..., 4], 1e-9)
-    part = triangle_parts(texels.topology)[small.triangle]
+    part = triangle_parts(topology)[small.triangle]
     part[~small.inside] = 255
-    return _Copy(small, mean, known * small.inside, part)
+    return Copy(small, mean, known * small.inside, part)
 
 
 def _membrane(
@@ -183,7 +201,12 @@ def _membrane(
     return spread
 
 
-def _vertex_colors(copy: _Copy) -> Float32[np.ndarray, "V 4"]:
+def surrounding_colors(copy: Copy) -> Float32[np.ndarray, "V 3"]:
+    """Colours of all vertices: known around some of them, spread over the surface to the rest."""
+    return _spread(_vertex_colors(copy), copy.texels.topology)
+
+
+def _vertex_colors(copy: Copy) -> Float32[np.ndarray, "V 4"]:
     """Colour of the known texels around each vertex, and how far they are known, in [0, 1].
 
     Averaged over cells of about 1/256 of the texture; a vertex on a seam hears all its places.
