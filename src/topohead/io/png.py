@@ -65,8 +65,8 @@ def _deflated(
         body[0] = flat[0]
         np.subtract(flat[1:bottom], flat[: bottom - 1], out=body[1:])
     squeezer = zlib.compressobj(level, zlib.DEFLATED, -15)
-    data = squeezer.compress(filtered) + squeezer.flush(zlib.Z_FULL_FLUSH)
-    return data, zlib.adler32(filtered), filtered.size
+    data = squeezer.compress(filtered.data) + squeezer.flush(zlib.Z_FULL_FLUSH)
+    return data, zlib.adler32(filtered.data), filtered.size
 
 
 def _joined_adler(first: int, second: int, length: int) -> int:

@@ -4,12 +4,14 @@ The texture is made window by window. A window holds every view's colours (half 
 weights; a list of views for each cell of 64×64 texels keeps all passes from looking at the others.
 """
 
+# kernels take plain numbers where they declare constants
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import triton
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
@@ -21,6 +23,7 @@ from topohead.solvers.colors import CameraColors, solve_colors
 from topohead.solvers.fusion import FusionConfig, Texture
 from topohead.solvers.kernels import blending_triton, fusion_triton
 from topohead.solvers.kernels.fusion_triton import SIDE
+from topohead.solvers.kernels.rows_triton import cdiv
 from topohead.solvers.sightlines import (
     SightConfig,
     Surface,
@@ -273,7 +276,7 @@ def _blend(
     device = canvas.color.device
     mean = torch.empty(3, side, side, device=device)
     best = torch.empty(2, side, side, dtype=torch.uint8, device=device)
-    together = max(4, triton.next_power_of_2(most))
+    together = max(4, 1 << (most - 1).bit_length())
     texels = CELL * CELL if fusion_triton.INTERPRETED else min(CELL, 2048 // together)
     with torch.cuda.device_of(canvas.color):
         blending_triton.settle[(CELL * CELL // texels, (side // CELL) ** 2)](
@@ -300,14 +303,14 @@ def _coarse_bands(
     half = side // 2
     packed = [mean.new_zeros(views, 4, half, half)]
     weights = [mean.new_zeros(views, half, half)]
-    blocks = triton.cdiv(half, SIDE)
+    blocks = cdiv(half, SIDE)
     blending_triton.shrink_differences[(blocks, blocks)](
         stack.colors, stack.weights, mean, near.listed, near.number, views, side,
         packed[0], weights[0],
     )  # fmt: skip
     for level in range(1, bands - 1):
         length = packed[-1].shape[2]
-        blocks = triton.cdiv(length // 2, SIDE)
+        blocks = cdiv(length // 2, SIDE)
         for stacks, planes in ((packed, 4), (weights, 1)):
             smaller = mean.new_zeros(*stacks[-1].shape[:-2], length // 2, length // 2)
             blending_triton.shrink_planes[(blocks, blocks, views)](
@@ -318,7 +321,7 @@ def _coarse_bands(
     for level in range(bands - 1, 0, -1):
         length = packed[level - 1].shape[2]
         corrected = mean.new_empty(3, length, length)
-        blocks = triton.cdiv(length, SIDE)
+        blocks = cdiv(length, SIDE)
         top = level == bands - 1
         blending_triton.collapse_band[(blocks, blocks)](
             packed[level - 1], weights[level - 1], packed[level - 1 if top else level], below,

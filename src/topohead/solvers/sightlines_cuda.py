@@ -5,13 +5,15 @@ looked up, so a photograph is resampled once. Depth maps, trust and masks are th
 cameras.
 """
 
+# kernels take plain numbers where they declare constants
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-import triton
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
@@ -21,7 +23,7 @@ from topohead.geometry.cameras import fold_radius
 from topohead.rendering.mesh_triton import draw
 from topohead.solvers.kernels import fusion_triton, sightlines_triton
 from topohead.solvers.kernels.fusion_triton import SIDE
-from topohead.solvers.kernels.rows_triton import block_size
+from topohead.solvers.kernels.rows_triton import block_size, cdiv
 from topohead.solvers.sightlines import (
     SightConfig,
     Surface,
@@ -198,7 +200,7 @@ def _trust(
     distance = torch.empty(depth.shape, dtype=torch.int16, device=depth.device)
     trust = torch.empty_like(depth)
     block = block_size(256, height * width)
-    grid = (triton.cdiv(height * width, block), views)
+    grid = (cdiv(height * width, block), views)
     with torch.cuda.device_of(depth):
         sightlines_triton.find_edges[grid](
             depth, part, sizes, jumps, edges, height, width, BLOCK=block
@@ -242,7 +244,7 @@ def _packed(
         for image, start, count in zip(exact, starts, counts, strict=False):
             source = (_unit(image) if wide else image).contiguous()
             block = block_size(1024, count)
-            sightlines_triton.pack_pixels[(triton.cdiv(count, block),)](
+            sightlines_triton.pack_pixels[(cdiv(count, block),)](
                 source, count, pixels[start:], WIDE=wide, BLOCK=block
             )
     return pixels, starts[:-1]
@@ -291,7 +293,7 @@ def _focus(
     with torch.cuda.device_of(pixels):
         for index, ((width, height), start) in enumerate(zip(shapes, starts, strict=True)):
             block = block_size(256, width * height)
-            grid = (triton.cdiv(width * height, block),)
+            grid = (cdiv(width * height, block),)
             found = torch.zeros(3, grid[0], device=pixels.device)
             source = pixels[start:]
             sightlines_triton.blur_rows[grid](
@@ -316,9 +318,9 @@ def seen_cells(
 ) -> Bool[Tensor, "n n C"]:
     """Which views see any texel of each 64×64 cell."""
     size, views = len(triangle), len(sights.cameras)
-    cells = triton.cdiv(size, 64)
+    cells = cdiv(size, 64)
     flags = torch.zeros(cells, cells, views, dtype=torch.uint8, device=triangle.device)
-    blocks = triton.cdiv(size, SIDE)
+    blocks = cdiv(size, SIDE)
     with torch.cuda.device_of(triangle):
         fusion_triton.mark_cells[(blocks, blocks)](
             triangle, size, *surface.arguments, *sights.arguments,

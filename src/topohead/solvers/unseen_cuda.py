@@ -1,17 +1,19 @@
 """`solvers.unseen` on a CUDA device: only what is smooth is worked out on the host, small."""
 
+# kernels take plain numbers where they declare constants
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-import triton
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from topohead.rendering.uv_cuda import DeviceTexels, device_texels
 from topohead.solvers.kernels import completion_triton
-from topohead.solvers.kernels.rows_triton import block_size
+from topohead.solvers.kernels.rows_triton import block_size, cdiv
 from topohead.solvers.sightlines import SKIN, triangle_parts
 from topohead.solvers.sightlines_cuda import area_resized
 from topohead.solvers.unseen import (
@@ -127,7 +129,7 @@ def _launch(kernel: Any, wanted: Int[Tensor, " N"], *arguments: Any) -> None:
     """Run a kernel over the wanted texels."""
     with torch.cuda.device_of(wanted):
         block = block_size(256, len(wanted))
-        kernel[(triton.cdiv(len(wanted), block),)](wanted, len(wanted), *arguments, BLOCK=block)
+        kernel[(cdiv(len(wanted), block),)](wanted, len(wanted), *arguments, BLOCK=block)
 
 
 def _shrunk(
@@ -139,7 +141,7 @@ def _shrunk(
     packed = color.new_empty(small, small, 5)
     with torch.cuda.device_of(color):
         block = block_size(128, small * small)
-        completion_triton.shrink_known[(triton.cdiv(small * small, block),)](
+        completion_triton.shrink_known[(cdiv(small * small, block),)](
             color, seen, texels.triangle, texels.size, packed, factor, BLOCK=block
         )
     return smaller_copy(packed.cpu().numpy(), texels.topology)
