@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from scipy.sparse import coo_array, diags_array
-from scipy.sparse.linalg import spsolve
+from scipy.sparse.linalg import splu
 
 from topohead.core import Topology
 from topohead.rendering.uv import TexelMap, texel_map
@@ -96,10 +96,10 @@ def _lend(
     everywhere = np.flatnonzero(copy.texels.inside)
     source = np.zeros((*copy.seen.shape, 4), np.float32)
     source.reshape(-1, 4)[everywhere] = lender(everywhere, copy.texels, copy.color, copy.seen)
-    place_beneath(wanted, lent, part, membranes(copy, source), color, seen)
+    place_beneath(wanted, lent, part, _membranes(copy, source), color, seen)
 
 
-def membranes(copy: Copy, source: Float32[np.ndarray, "S S 4"]) -> Float32[np.ndarray, "3 S S 3"]:
+def _membranes(copy: Copy, source: Float32[np.ndarray, "S S 4"]) -> Float32[np.ndarray, "3 S S 3"]:
     """What a source (colour, how far known) lacks to join what is known, for each part."""
     offsets = np.zeros((3, *copy.seen.shape, 3), np.float32)
     for index in np.unique(copy.part[copy.texels.inside]):
@@ -224,8 +224,10 @@ def _vertex_colors(copy: Copy) -> Float32[np.ndarray, "V 4"]:
     corner_uv = topology.uv[topology.triangle_uv].numpy().reshape(-1, 2)
     column = np.clip((corner_uv[:, 0] * cells).astype(int), 0, cells - 1)
     row = np.clip(((1 - corner_uv[:, 1]) * cells).astype(int), 0, cells - 1)
-    sums = np.zeros((topology.vertex_count, 5))
-    np.add.at(sums, topology.triangles.numpy().ravel(), np.dstack([packed, whole])[row, column])
+    corners = topology.triangles.numpy().ravel()
+    shape = (topology.vertex_count, len(corners))
+    around = coo_array((np.ones(len(corners)), (corners, np.arange(len(corners)))), shape).tocsr()
+    sums = around @ np.dstack([packed, whole])[row, column].astype(np.float64)
     share = sums[:, 3] / np.maximum(sums[:, 4], 1e-6)
     mean = sums[:, :3] / np.maximum(sums[:, 3:4], 1e-9)
     return np.concatenate([mean, share[:, None]], 1).astype(np.float32)
@@ -262,4 +264,8 @@ def _spread(known: Float32[np.ndarray, "V 4"], topology: Topology) -> Float32[np
     faint = 1e-5
     system = (diags_array(degree + hold + faint) - adjacency).tocsc()
     right = hold[:, None] * known[:, :3] + faint * default[part]
-    return np.asarray(spsolve(system, right)).astype(np.float32)
+    # symmetric and diagonally dominant: no pivoting, and an ordering for symmetric patterns
+    factored = splu(
+        system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+    return factored.solve(right).astype(np.float32)

@@ -1,4 +1,4 @@
-"""`solvers.unseen` on a CUDA device: only what is smooth is worked out on the host, small."""
+"""`solvers.unseen` on a CUDA device; what spreads over the surface is solved on the host, small."""
 
 # kernels take plain numbers where they declare constants
 # pyright: reportArgumentType=false, reportCallIssue=false
@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from topohead.rendering.uv_cuda import DeviceTexels, device_texels
 from topohead.solvers.kernels import completion_triton
@@ -17,8 +18,8 @@ from topohead.solvers.kernels.rows_triton import block_size, cdiv
 from topohead.solvers.sightlines import SKIN, triangle_parts
 from topohead.solvers.sightlines_cuda import area_resized
 from topohead.solvers.unseen import (
+    REACH,
     Copy,
-    membranes,
     shrink_factor,
     smaller_copy,
     surrounding_colors,
@@ -63,14 +64,55 @@ def _lend(
     little = device_texels(texels.topology, small, device)
     everywhere = (little.triangle >= 0).flatten().nonzero()[:, 0]
     source = color.new_zeros(small * small, 4)
-    known = (torch.from_numpy(values).to(device) for values in (copy.color, copy.seen))
+    known = [torch.from_numpy(values).to(device) for values in (copy.color, copy.seen)]
     source[everywhere] = lender(everywhere, little, *known)
-    offsets = membranes(copy, source.reshape(small, small, 4).cpu().numpy())
+    part = torch.from_numpy(copy.part).to(device)
+    offsets = _membranes(*known, part, source.reshape(small, small, 4))
     parts = torch.from_numpy(triangle_parts(texels.topology)).to(device)
     _launch(
-        completion_triton.place_beneath, wanted, lent, texels.triangle, parts,
-        torch.from_numpy(offsets).to(device), small, texels.size, color, seen,
+        completion_triton.place_beneath, wanted, lent, texels.triangle, parts, offsets, small,
+        texels.size, color, seen,
     )  # fmt: skip
+
+
+def _membranes(
+    color: Float[Tensor, "S S 3"],
+    seen: Float[Tensor, "S S"],
+    part: UInt8[Tensor, "S S"],
+    source: Float[Tensor, "S S 4"],
+) -> Float[Tensor, "3 S S 3"]:
+    """What a source lacks to join what is known, for each part; as `unseen.membranes`."""
+    both = torch.stack([torch.where(part == p, seen * source[..., 3], 0.0) for p in range(3)])
+    weighted = (color - source[..., :3])[None] * both[..., None]
+    levels = [torch.cat([weighted, both[..., None]], -1).permute(0, 3, 1, 2)]
+    while min(levels[-1].shape[2:]) > REACH:
+        levels.append(_halved(levels[-1]))
+    spread = torch.zeros_like(levels[-1][:, :3])
+    for index, level in enumerate(reversed(levels)):
+        if index:
+            spread = _doubled(spread)[..., : level.shape[2], : level.shape[3]]
+        trust = (4 * level[:, 3:]).clamp(max=1)
+        spread = trust * level[:, :3] / level[:, 3:].clamp(min=1e-6) + (1 - trust) * spread
+    return spread.permute(0, 2, 3, 1).contiguous()
+
+
+def _halved(picture: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K h w"]:
+    """Blurred by the binomial (1, 4, 6, 4, 1)/16 and every other pixel taken, as pyrDown does."""
+    return _blurred(picture)[:, :, ::2, ::2]
+
+
+def _doubled(picture: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K h w"]:
+    """Interpolated as pyrUp does, but for the last row and column, which differ a little."""
+    wide = picture.new_zeros(*picture.shape[:2], 2 * picture.shape[2], 2 * picture.shape[3])
+    wide[:, :, ::2, ::2] = 4 * picture
+    return _blurred(wide)
+
+
+def _blurred(picture: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K H W"]:
+    taps = picture.new_tensor([1, 4, 6, 4, 1]) / 16
+    planes = functional.pad(picture.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="reflect")
+    rows = functional.conv2d(planes, taps.reshape(1, 1, 5, 1))
+    return functional.conv2d(rows, taps.reshape(1, 1, 1, 5)).reshape(picture.shape)
 
 
 def _mirrored(
