@@ -54,7 +54,7 @@ class CaptureConfig:
     texture_size: int = 2048
     """Texture edge in texels."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where frames are tracked; textures are made on the CPU."""
+    """Where frames are tracked and textures made."""
     seed: int = 0
     """Decides the random choices of `--solver published`."""
     json: bool = False
