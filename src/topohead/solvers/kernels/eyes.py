@@ -1,0 +1,188 @@
+"""How eyeballs look in patches of pictures: values of samples, likeness of gazes, their equations.
+
+Arrays, float32: `arms` [S 3] are samples about the globe's centre in the axes in which `turn`
+[3 3] acts, `areas` [S] what each stands for in m². `centers` [C 3] is the globe's centre in each
+camera, `axes` [C 3 3] the cameras' rotations, `lens` [C 4] fx fy cx cy within the patch. `patches`
+[C P P 3] are srgb; `front` [C P P] is the depth at which something hides a globe, 0 where a pixel
+must not be used. `colors` [S 3] are what is known of the globe and `trust` [S] how surely.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+_STEEPEST = np.float32(0.25)
+"""Cosine below which a sample is not read."""
+
+
+@njit(inline="always")
+def _place(arm, turn, center, axes, lens, out):
+    """Fills `out` with u, v, z and the cosine to the viewer; the arm in camera axes follows."""
+    x = turn[0, 0] * arm[0] + turn[0, 1] * arm[1] + turn[0, 2] * arm[2]
+    y = turn[1, 0] * arm[0] + turn[1, 1] * arm[1] + turn[1, 2] * arm[2]
+    z = turn[2, 0] * arm[0] + turn[2, 1] * arm[1] + turn[2, 2] * arm[2]
+    a = axes[0, 0] * x + axes[0, 1] * y + axes[0, 2] * z
+    b = axes[1, 0] * x + axes[1, 1] * y + axes[1, 2] * z
+    c = axes[2, 0] * x + axes[2, 1] * y + axes[2, 2] * z
+    px, py, pz = a + center[0], b + center[1], c + center[2]
+    length = math.sqrt((px * px + py * py + pz * pz) * (a * a + b * b + c * c))
+    out[0] = lens[0] * px / pz + lens[2] - np.float32(0.5)
+    out[1] = lens[1] * py / pz + lens[3] - np.float32(0.5)
+    out[2] = pz
+    out[3] = -(a * px + b * py + c * pz) / (length + np.float32(1e-20))
+
+
+@njit(inline="always")
+def _seen(front, spot):
+    """Whether the patch shows the sample at `spot` (u, v, z, cosine)."""
+    size = front.shape[0]
+    u, v = spot[0], spot[1]
+    if not (u >= 1 and v >= 1 and u < size - 2 and v < size - 2):
+        return False
+    return spot[2] < front[int(v + np.float32(0.5)), int(u + np.float32(0.5))]
+
+
+@njit(inline="always")
+def _bilinear(patch, u, v, k):
+    x, y = int(u), int(v)
+    fx, fy = u - np.float32(x), v - np.float32(y)
+    upper = patch[y, x, k] * (1 - fx) + patch[y, x + 1, k] * fx
+    lower = patch[y + 1, x, k] * (1 - fx) + patch[y + 1, x + 1, k] * fx
+    return upper * (1 - fy) + lower * fy
+
+
+@njit(cache=True, error_model="numpy")
+def read_globe(arms, turn, centers, axes, lens, patches, front):
+    """What every view sees of every sample: values [S C 3], weights [S C] (cosine²; 0: unseen)."""
+    values = np.zeros((len(arms), len(lens), 3), np.float32)
+    weights = np.zeros((len(arms), len(lens)), np.float32)
+    spot = np.empty(4, np.float32)
+    for s in range(len(arms)):
+        for view in range(len(lens)):
+            _place(arms[s], turn, centers[view], axes[view], lens[view], spot)
+            if spot[3] < _STEEPEST or not _seen(front[view], spot):
+                continue
+            for k in range(3):
+                values[s, view, k] = _bilinear(patches[view], spot[0], spot[1], k)
+            weights[s, view] = spot[3] * spot[3]
+    return values, weights
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def likeness(arms, areas, colors, trust, turns, centers, axes, lens, patches, front, noise, cut):
+    """How many pixels each of many turns [G 3 3] explains [G].
+
+    A sample counts the pixels that it covers times its Geman–McClure weight about its known colour,
+    scaled by a gain for each view. Trust does not weigh here: lids show as much of a globe however
+    it is turned, so that the sums compare.
+    """
+    found = np.zeros(len(turns), np.float32)
+    for g in prange(len(turns)):
+        spot = np.empty(4, np.float32)
+        read = np.empty((len(arms), 3), np.float32)
+        pixels = np.empty(len(arms), np.float32)
+        total = np.float32(0)
+        for view in range(len(lens)):
+            _read_view(
+                arms, areas, turns[g], centers[view], axes[view], lens[view], patches[view],
+                front[view], read, pixels, spot,
+            )  # fmt: skip
+            gain = _gain(read, pixels, colors, trust, noise, cut)
+            for s in range(len(arms)):
+                if pixels[s] > 0:
+                    total += pixels[s] * _robust(read, colors, s, gain, noise, cut)
+        found[g] = total
+    return found
+
+
+@njit(inline="always")
+def _read_view(arms, areas, turn, center, axes, lens, patch, front, read, pixels, spot):
+    """Reads the samples that a view sees into `read`, and how many pixels each covers."""
+    for s in range(len(arms)):
+        pixels[s] = 0
+        _place(arms[s], turn, center, axes, lens, spot)
+        if spot[3] < _STEEPEST or not _seen(front, spot):
+            continue
+        for k in range(3):
+            read[s, k] = _bilinear(patch, spot[0], spot[1], k)
+        pixels[s] = areas[s] * spot[3] * lens[0] * lens[1] / (spot[2] * spot[2])
+
+
+@njit(inline="always")
+def _gain(read, pixels, colors, trust, noise, cut):
+    """The factor on known colours that a view asks for, robustly; within a third."""
+    gain = np.float32(1)
+    for _ in range(3):
+        above, below = np.float32(1e-3), np.float32(1e-3)
+        for s in range(len(pixels)):
+            if pixels[s] > 0:
+                w = trust[s] * pixels[s] * _robust(read, colors, s, gain, noise, cut)
+                for k in range(3):
+                    above += w * read[s, k] * colors[s, k]
+                    below += w * colors[s, k] * colors[s, k]
+        gain = min(max(above / below, np.float32(0.67)), np.float32(1.5))
+    return gain
+
+
+@njit(inline="always")
+def _robust(read, colors, s, gain, noise, cut):
+    q = np.float32(0)
+    for k in range(3):
+        d = (read[s, k] - gain * colors[s, k]) / noise
+        q += d * d
+    q /= cut * cut
+    return 1 / ((1 + q) * (1 + q))
+
+
+@njit(cache=True, error_model="numpy")
+def equations(
+    arms, areas, colors, trust, turn, slopes, centers, axes, lens, patches, front, noise, cut
+):
+    """Gauss–Newton equations of two angles about `turn`, whose derivatives are `slopes` [2 3 3].
+
+    Returns the matrix [2 2], the gradient [2] of half the robust energy, and the pixels that
+    agree with what is known.
+    """
+    matrix, gradient, agreed = np.zeros((2, 2)), np.zeros(2), 0.0
+    spot = np.empty(4, np.float32)
+    read = np.empty((len(arms), 3), np.float32)
+    pixels = np.empty(len(arms), np.float32)
+    jacobian = np.empty(2, np.float32)
+    half = np.float32(0.5)
+    for view in range(len(lens)):
+        m, patch = axes[view], patches[view]
+        _read_view(
+            arms, areas, turn, centers[view], m, lens[view], patch, front[view], read, pixels, spot
+        )
+        gain = _gain(read, pixels, colors, trust, noise, cut)
+        for s in range(len(arms)):
+            if pixels[s] <= 0:
+                continue
+            w = pixels[s] * _robust(read, colors, s, gain, noise, cut)
+            agreed += w
+            w *= trust[s] / (noise * noise)
+            _place(arms[s], turn, centers[view], m, lens[view], spot)
+            u, v, iz = spot[0], spot[1], 1 / spot[2]
+            # the sample in camera axes, from its pixel
+            x = (u + half - lens[view, 2]) / lens[view, 0]
+            y = (v + half - lens[view, 3]) / lens[view, 1]
+            for k in range(3):
+                gx = _bilinear(patch, u + half, v, k) - _bilinear(patch, u - half, v, k)
+                gy = _bilinear(patch, u, v + half, k) - _bilinear(patch, u, v - half, k)
+                for p in range(2):
+                    a, d = arms[s], slopes[p]
+                    wx = d[0, 0] * a[0] + d[0, 1] * a[1] + d[0, 2] * a[2]
+                    wy = d[1, 0] * a[0] + d[1, 1] * a[1] + d[1, 2] * a[2]
+                    wz = d[2, 0] * a[0] + d[2, 1] * a[1] + d[2, 2] * a[2]
+                    cx = m[0, 0] * wx + m[0, 1] * wy + m[0, 2] * wz
+                    cy = m[1, 0] * wx + m[1, 1] * wy + m[1, 2] * wz
+                    cz = m[2, 0] * wx + m[2, 1] * wy + m[2, 2] * wz
+                    jacobian[p] = gx * lens[view, 0] * iz * (cx - x * cz)
+                    jacobian[p] += gy * lens[view, 1] * iz * (cy - y * cz)
+                residual = read[s, k] - gain * colors[s, k]
+                for p in range(2):
+                    gradient[p] += w * jacobian[p] * residual
+                    for q in range(2):
+                        matrix[p, q] += w * jacobian[p] * jacobian[q]
+    return matrix, gradient, agreed
