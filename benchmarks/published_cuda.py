@@ -77,9 +77,7 @@ def start_mesh(take: Path) -> Mesh:
 def views_of(capture: Capture, frame: int, height: int) -> Views:
     """One frame's undistorted pictures and masks on the device."""
     names = capture.rig.cameras.names
-    views = undistorted_views(capture, capture.frames[frame], names, height)
-    masks = None if views.masks is None else tuple(mask.to(DEVICE) for mask in views.masks)
-    return replace(views, images=tuple(image.to(DEVICE) for image in views.images), masks=masks)
+    return undistorted_views(capture, capture.frames[frame], names, height).to(DEVICE)
 
 
 def warm_up(capture: Capture, scene: published.PublishedScene) -> None:

@@ -8,7 +8,7 @@ from torch.nn.functional import avg_pool2d
 
 from egg_head import egg_head, ring
 from planted_sphere import photograph, skin_texture
-from topohead.core import InputError, Mesh, Views
+from topohead.core import InputError, Mesh
 from topohead.solvers import published, published_texture
 from topohead.solvers.published_texture import PublishedTextureConfig
 
@@ -31,15 +31,11 @@ def subject():
     return views, scene, state, truth
 
 
-def on(device, views: Views) -> Views:
-    return replace(views, images=tuple(image.to(device) for image in views.images))
-
-
 def check(subject, device, least):
     views, scene, state, truth = subject
     layout = published_texture.make_layout(scene, CONFIG, torch.device(device))
     before = published_texture.densify(state, layout.grid)[3]
-    colors = published_texture.fit_colors(on(device, views), scene, state, layout, CONFIG)
+    colors = published_texture.fit_colors(views.to(device), scene, state, layout, CONFIG)
     found = {}
     for name, values in (("before", before), ("after", colors)):
         texture, is_drawn = published_texture.draw_texture(values, layout)

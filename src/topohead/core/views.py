@@ -1,7 +1,8 @@
 """What a solver sees of an instant, and what it says of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,6 +21,11 @@ class Views:
     cameras: Cameras
     images: tuple[Float[Tensor, "_ _ 3"], ...]
     masks: tuple[Float[Tensor, "_ _"], ...] | None = None
+
+    def to(self, device: torch.device | str) -> "Views":
+        """The same with its pictures and masks there; cameras stay on the host."""
+        masks = None if self.masks is None else tuple(mask.to(device) for mask in self.masks)
+        return replace(self, images=tuple(image.to(device) for image in self.images), masks=masks)
 
 
 @dataclass(frozen=True)

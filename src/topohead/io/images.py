@@ -57,9 +57,11 @@ def write_image(
     if suffix not in (".png", ".jpg", ".jpeg") or (bits == 16 and suffix != ".png"):
         raise ValueError(f"cannot write {bits}-bit {suffix or 'files without extension'}: {path}")
     peak, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    values = image.detach().cpu().clamp(0, 1).mul(peak).round().numpy().astype(kind)
-    if values.ndim == 3 and values.shape[2] >= 3:
-        values = np.concatenate([values[..., 2::-1], values[..., 3:]], -1)
+    whole = torch.uint8 if bits == 8 else torch.int32
+    codes = image.detach().clamp(0, 1).mul(peak).round().to(whole)
+    if codes.ndim == 3 and codes.shape[2] >= 3:
+        codes = torch.cat([codes[..., :3].flip(-1), codes[..., 3:]], -1)
+    values = codes.cpu().numpy().astype(kind, copy=False)  # quantised where it was: fewer bytes
     options = (
         [cv2.IMWRITE_PNG_COMPRESSION, compression]
         if suffix == ".png"

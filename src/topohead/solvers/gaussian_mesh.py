@@ -199,14 +199,15 @@ def outline_masks(
 
     On the mesh's device, or on `device`.
     """
+    vertices = mesh.vertices.to(device)
     raster = rasterize(
-        mesh.vertices,
+        vertices,
         mesh.topology.triangles,
         cameras.world_to_camera[index],
         cameras.intrinsics[index],
         cameras.size(index),
     )
-    inside = raster.covered.to(device)
+    inside = raster.covered
     if margin > 0:
         window = 2 * margin + 1
         grown = inside.float()[None]
@@ -215,8 +216,9 @@ def outline_masks(
     if region not in mesh.topology.regions:
         return inside, torch.zeros_like(inside)
     within = mesh.topology.region_mask(region)[mesh.topology.triangles].all(1)
+    within = within.to(vertices.device)
     seen = raster.covered & within[raster.triangle.long().clamp(min=0)]
-    return inside, seen.to(device)
+    return inside, seen
 
 
 def _bilinear(picture: Tensor, pixels: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def learn_first_frame(
 ) -> PublishedState:
     """`published.learn_first_frame` where the pictures are."""
     config, rates = scene.config, scene.config.rates
-    state = starting_state(_on_the_cpu(views), scene, None if colors is None else colors.cpu())
+    state = starting_state(views.to("cpu"), scene, None if colors is None else colors.cpu())
     descent = _DeviceDescent(views, scene, state)
     gaussians = descent.gaussians
     initial = gaussians.scales.clone()
@@ -181,8 +181,3 @@ def _scale_slope(scales: Tensor, initial: Tensor, config: PublishedConfig) -> Te
     thinnest = scales.argmin(1, keepdim=True)
     slope.scatter_add_(1, thinnest, torch.ones_like(slope[:, :1]))
     return config.weights.scale * slope
-
-
-def _on_the_cpu(views: Views) -> Views:
-    masks = None if views.masks is None else tuple(mask.cpu() for mask in views.masks)
-    return replace(views, images=tuple(image.cpu() for image in views.images), masks=masks)

@@ -180,9 +180,9 @@ def _counts(
     width, height = views.cameras.size(index)
     factor = max(1, round(width / MASK_WIDTH))
     smaller = views.cameras.resized(views.cameras.sizes // factor)
-    topology = scene.mesh.topology
+    topology, device = scene.mesh.topology, views.images[index].device
     raster = rasterize(
-        vertices,
+        vertices.to(device),
         topology.triangles,
         smaller.world_to_camera[index],
         smaller.intrinsics[index],
@@ -191,9 +191,8 @@ def _counts(
     shows = layout.is_cut.clone()
     if "mouth_interior" in topology.regions:
         shows &= ~topology.region_mask("mouth_interior")[topology.triangles].all(1)
-    seen = raster.covered & shows[raster.triangle.long().clamp(min=0)]
-    device = views.images[index].device
-    hidden = max_pool2d((~seen).float().to(device)[None, None], 3, 1, 1)
+    seen = raster.covered & shows.to(device)[raster.triangle.long().clamp(min=0)]
+    hidden = max_pool2d((~seen).float()[None, None], 3, 1, 1)
     counts = 1 - interpolate(hidden, (height, width))[0, 0]
     if views.masks is not None:
         counts = counts * (views.masks[index] > 0.95)

@@ -1,7 +1,7 @@
 """A staged take: a person, a performance, a rig and light, filmed frame by frame."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from topohead.synthesis.performances import Motion
 from topohead.synthesis.props import neck_plug
 from topohead.synthesis.render import LitHead, Materials
 from topohead.synthesis.rigs import RigSettings, StageRig
-from topohead.synthesis.sensors import Sensor, expose
+from topohead.synthesis.sensors import Sensor, expose, noise_key
 from topohead.synthesis.skin import SkinMaps, SkinParameters
 from topohead.synthesis.subjects import Subject, Surfaces
 
@@ -49,7 +49,10 @@ class Optics:
 
 @dataclass(frozen=True)
 class Take:
-    """Everything that is fixed before the first frame."""
+    """Everything that is fixed before the first frame.
+
+    Pictures are made where the materials are; the subject, and so all truth, stays on the host.
+    """
 
     seed: int
     subject: Subject
@@ -66,8 +69,15 @@ class Take:
         surfaces = self.subject.at(motion, frame)
         plug = neck_plug(self.subject, surfaces)
         blockers = (surfaces.vertices, self.subject.blockers)
-        lit = render.light_head(self.subject.finer, surfaces.surface, blockers, plug, self.lighting)
-        return surfaces, lit
+        device = self.materials.atlas.device
+        finer, surface = self.subject.finer, surfaces.surface
+        return surfaces, render.light_head(
+            finer, surface, blockers, plug, self.lighting, device=device
+        )
+
+    def on(self, device: torch.device | str) -> "Take":
+        """The same take, its pictures made on `device`."""
+        return replace(self, materials=self.materials.to(device))
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,7 @@ def develop(
     coverage: Float[Tensor, "H W"],
 ) -> Picture:
     """The stored picture of linear, premultiplied light from any renderer."""
-    light = color + torch.tensor(take.optics.background) * (1 - coverage[..., None])
+    light = color + color.new_tensor(take.optics.background) * (1 - coverage[..., None])
     response = take.rig.response
     sensor = Sensor(
         response.gain[index],
@@ -189,8 +199,7 @@ def develop(
         0.006 * take.optics.noise,
     )
     center = take.rig.exact.cameras.intrinsics[index, :2, 2].tolist()
-    random = np.random.default_rng([take.seed, 51, frame, index])
-    image = expose(light, sensor, (center[0], center[1]), random)
+    image = expose(light, sensor, (center[0], center[1]), noise_key(take.seed, 51, frame, index))
     return Picture(name, image, coverage)
 
 
@@ -278,7 +287,7 @@ def start_noise(
 def lit_texture(take: Take, lit: LitHead) -> Float[Tensor, "S S 3"]:
     """Linear diffuse light that each texel sends out, without gloss, in the topology's UVs."""
     finer, size = take.subject.finer, len(take.maps.height)
-    raster = rasterize_uv(finer.uv, finer.triangle_uv, (size, size))
-    count = finer.vertex_count
-    light = interpolate(lit.light.irradiance[:count], finer.triangles, raster)
-    return take.maps.albedo * light / np.pi
+    irradiance = lit.light.irradiance[: finer.vertex_count]
+    raster = rasterize_uv(finer.uv.to(irradiance.device), finer.triangle_uv, (size, size))
+    light = interpolate(irradiance, finer.triangles, raster)
+    return take.maps.albedo.to(light.device) * light / np.pi

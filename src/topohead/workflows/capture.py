@@ -83,15 +83,15 @@ def _require_cuda(config: CaptureConfig) -> None:
 
     from topohead.core.errors import InputError
 
-    if config.solver != "newton":
-        raise InputError(
-            f"--device cuda: --solver {config.solver} runs on the CPU; leave --device out"
-        )
     if not torch.cuda.is_available():
         raise InputError(
             "--device cuda: torch finds no CUDA device; leave --device out, "
             "or see what `topohead doctor` says is missing"
         )
+    if config.solver == "published":
+        from topohead.rendering.splats_cuda import require_gsplat
+
+        require_gsplat()
 
 
 def capture(config: CaptureConfig) -> CaptureResult:
@@ -123,7 +123,11 @@ def capture(config: CaptureConfig) -> CaptureResult:
         Stage(
             "texture",
             ("textures", "texture_size"),
-            ("frames/*/texture_srgb.png", "frames/*/coverage.png"),
+            (
+                "frames/*/texture_srgb.png",
+                "frames/*/coverage.png",
+                "frames/*/published_colors.safetensors",
+            ),
         ),
         Stage("package", outputs=("sequence.glb", "expression.csv")),
     )

@@ -79,17 +79,16 @@ def follow_published(
     seed: int,
     device: str = "cpu",
 ) -> Iterator[tuple[State, TrackedFrame]]:
-    """The published method; it knows no head model, so `basis` is not used. On the CPU only."""
-    assert device == "cpu", "capture refuses other devices before it starts"
-    scene = published.make_scene(start.mesh, replace(published.PublishedConfig(), seed=seed))
-    state = None if last is None else _published_state(last)
+    """The published method; it knows no head model, so `basis` is not used."""
+    scene = published_scene(start.mesh, seed)
+    state = None if last is None else published_state(last)
     for views in frames:
         if state is None:
             started = time.perf_counter()
-            state = published.learn_first_frame(views, scene)
+            state = published.learn_first_frame(views.to(device), scene)
             answer = _given(views, start.mesh, state.first_residual, time.perf_counter() - started)
         else:
-            state, answer = published.advance(views, scene, state)
+            state, answer = published.advance(views.to(device), scene, state)
         yield _published_tensors(state), answer
 
 
@@ -97,7 +96,13 @@ def _published_tensors(state: published.PublishedState) -> State:
     return {f"published.{f.name}": torch.as_tensor(getattr(state, f.name)) for f in fields(state)}
 
 
-def _published_state(tensors: Mapping[str, Tensor]) -> published.PublishedState:
+def published_scene(mesh: Mesh, seed: int) -> published.PublishedScene:
+    """What the published method knows of a take that begins with this mesh."""
+    return published.make_scene(mesh, replace(published.PublishedConfig(), seed=seed))
+
+
+def published_state(tensors: Mapping[str, Tensor]) -> published.PublishedState:
+    """The Gaussians of a frame, from its state on disk."""
     values = {f.name: tensors[f"published.{f.name}"] for f in fields(published.PublishedState)}
     return published.PublishedState(
         **{k: v.numpy() if v.dim() else v.item() for k, v in values.items()}  # pyright: ignore

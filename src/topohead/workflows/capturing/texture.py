@@ -6,6 +6,7 @@ from topohead.io.images import write_image
 from topohead.io.runs import RunFolder
 from topohead.solvers.fusion import Texture, fuse_frames, fuse_texture
 from topohead.workflows.capture import CaptureConfig
+from topohead.workflows.capturing import published_texture
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.take import Take, spread
 from topohead.workflows.capturing.tracking import frame_vertices
@@ -24,7 +25,9 @@ def texture(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> No
     if config.textures == "none" or run.is_done("texture"):
         run.finish("texture")
         return
-    if config.textures == "static":
+    if published_texture.is_wanted(config):
+        published_texture.make_all(run, take, head, config)
+    elif config.textures == "static":
         if not run.has(f"frames/{frames[0]}/texture_srgb.png"):
             started = time.perf_counter()
             chosen = progress(spread(frames, STATIC_FRAMES), "texture")
