@@ -47,9 +47,7 @@ class RadialMap:
     radius: Float[Tensor, "N N"]
 
     @staticmethod
-    def of(
-        arms: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], sphere: float
-    ) -> "RadialMap":
+    def of(arms: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], sphere: float) -> "RadialMap":
         """The map of a mesh whose vertices `arms` are relative to the centre."""
         side = torch.linspace(-1, 1, DIRECTIONS, dtype=torch.float64)
         x, y = torch.meshgrid(side, side, indexing="xy")

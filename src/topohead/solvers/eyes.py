@@ -15,7 +15,7 @@ from torch import Tensor
 
 from topohead.core import Cameras, Mesh, Topology, Views
 from topohead.geometry.globes import RadialMap, fit_sphere, gaze_rotation
-from topohead.geometry.meshes import connected_parts
+from topohead.geometry.regions import whole_parts
 from topohead.rendering.mesh import depth_maps
 from topohead.solvers.kernels import eyes as kernels
 from topohead.solvers.samples import surface_samples
@@ -128,16 +128,13 @@ class Patches:
         return self.centers, self.axes, self.lens, self.pictures, self.front
 
 
-def find_eyes(
-    views: Views, first: Mesh, upright: Float[Tensor, "4 4"], config: EyeConfig
-) -> Eyes | None:
-    """The eyeballs of the first frame and what they look like; None without two of them.
+def find_eyes(first: Mesh, upright: Float[Tensor, "4 4"], config: EyeConfig) -> Eyes | None:
+    """The eyeballs of the first frame, not yet looked at; None without two of them.
 
     An eyeball is what connected parts of the mesh within region `eyes` make up on one side;
     `upright` moves the world to the head's y-up frame, its x to the person's left.
     """
     topology, vertices = first.topology, first.vertices.double()
-    turn = upright[:3, :3].double()
     members = _globe_vertices(topology, vertices, upright.double())
     if members is None:
         return None
@@ -153,28 +150,31 @@ def find_eyes(
         near = solid & ((vertices - center).norm(dim=1) < radius + config.around)
         curtains.append(topology.triangles[near[topology.triangles].all(1)])
         globes.append(_globe(topology, vertices, chosen, center, radius, config))
-    eyes = Eyes((globes[0], globes[1]), (curtains[0], curtains[1]), turn)
+    return Eyes((globes[0], globes[1]), (curtains[0], curtains[1]), upright[:3, :3].double())
+
+
+def look_at_eyes(
+    views: Views, eyes: Eyes, vertices: Float[Tensor, "V 3"], config: EyeConfig
+) -> Eyes:
+    """The eyes with what the first frame, whose vertices these are, shows of them."""
     still = torch.eye(4, dtype=torch.float64)
-    seen = [
+    left, right = (
         _looked_at(
-            globe, _patches(views, eyes, side, vertices, still, config), turn.T.numpy(), config
+            globe,
+            _patches(views, eyes, side, vertices.double(), still, config),
+            eyes.upright.T.numpy(),
+            config,
         )
         for side, globe in enumerate(eyes.globes)
-    ]
-    return replace(eyes, globes=(seen[0], seen[1]))
+    )
+    return replace(eyes, globes=(left, right))
 
 
 def _globe_vertices(
     topology: Topology, vertices: Tensor, upright: Tensor
 ) -> tuple[Tensor, Tensor] | None:
-    """Vertices of the left and the right eyeball: whole parts of the mesh, else they would tear."""
-    region = topology.regions.get("eyes")
-    if region is None or not len(region):
-        return None
-    part = connected_parts(topology)
-    named = torch.zeros_like(part).index_add_(0, part[region], torch.ones_like(region))
-    whole = named >= 0.9 * torch.bincount(part, minlength=len(named))
-    chosen = torch.nonzero((whole & (named > 0))[part])[:, 0]
+    """Vertices of the left and the right eyeball, None without both."""
+    chosen = whole_parts(topology, "eyes")
     x = vertices[chosen] @ upright[0, :3] + upright[0, 3]
     left, right = chosen[x > 0], chosen[x <= 0]
     return (left, right) if min(len(left), len(right)) >= 8 else None
@@ -430,10 +430,12 @@ def _turn_and_slopes(eyes: Eyes, gaze: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def _equations(
     globe: Globe, patches: Patches, turn: np.ndarray, slopes: np.ndarray, config: EyeConfig
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    return kernels.equations(
+    """Matrix [2 2] and gradient [2] of an eye's angles, and the pixels that agree."""
+    terms = kernels.equations(
         globe.samples, globe.areas, globe.colors, globe.trust, turn, slopes, *patches.arrays,
         np.float32(config.noise), np.float32(config.cut),
-    )  # fmt: skip
+    ).sum(0)  # fmt: skip
+    return terms[[0, 1, 1, 2]].reshape(2, 2), terms[3:5], float(terms[5])
 
 
 def turned_globes(

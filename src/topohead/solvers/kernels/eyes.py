@@ -135,54 +135,64 @@ def _robust(read, colors, s, gain, noise, cut):
     return 1 / ((1 + q) * (1 + q))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(parallel=True, cache=True, error_model="numpy")
 def equations(
     arms, areas, colors, trust, turn, slopes, centers, axes, lens, patches, front, noise, cut
 ):
     """Gauss–Newton equations of two angles about `turn`, whose derivatives are `slopes` [2 3 3].
 
-    Returns the matrix [2 2], the gradient [2] of half the robust energy, and the pixels that
-    agree with what is known.
+    Per view (matrix xx xy yy, gradient of half the robust energy, pixels that agree with what is
+    known) [C 6]; views are summed by the caller, in their order.
     """
-    matrix, gradient, agreed = np.zeros((2, 2)), np.zeros(2), 0.0
-    spot = np.empty(4, np.float32)
-    read = np.empty((len(arms), 3), np.float32)
-    pixels = np.empty(len(arms), np.float32)
-    jacobian = np.empty(2, np.float32)
-    half = np.float32(0.5)
-    for view in range(len(lens)):
-        m, patch = axes[view], patches[view]
+    terms = np.zeros((len(lens), 6))
+    for view in prange(len(lens)):
+        spot = np.empty(4, np.float32)
+        read = np.empty((len(arms), 3), np.float32)
+        pixels = np.empty(len(arms), np.float32)
         _read_view(
-            arms, areas, turn, centers[view], m, lens[view], patch, front[view], read, pixels, spot
-        )
+            arms, areas, turn, centers[view], axes[view], lens[view], patches[view], front[view],
+            read, pixels, spot,
+        )  # fmt: skip
         gain = _gain(read, pixels, colors, trust, noise, cut)
+        jacobian = np.empty((2, 2), np.float32)
         for s in range(len(arms)):
             if pixels[s] <= 0:
                 continue
             w = pixels[s] * _robust(read, colors, s, gain, noise, cut)
-            agreed += w
+            terms[view, 5] += w
             w *= trust[s] / (noise * noise)
-            _place(arms[s], turn, centers[view], m, lens[view], spot)
-            u, v, iz = spot[0], spot[1], 1 / spot[2]
-            # the sample in camera axes, from its pixel
-            x = (u + half - lens[view, 2]) / lens[view, 0]
-            y = (v + half - lens[view, 3]) / lens[view, 1]
+            _place(arms[s], turn, centers[view], axes[view], lens[view], spot)
+            _pixel_slopes(arms[s], slopes, axes[view], lens[view], spot, jacobian)
             for k in range(3):
-                gx = _bilinear(patch, u + half, v, k) - _bilinear(patch, u - half, v, k)
-                gy = _bilinear(patch, u, v + half, k) - _bilinear(patch, u, v - half, k)
-                for p in range(2):
-                    a, d = arms[s], slopes[p]
-                    wx = d[0, 0] * a[0] + d[0, 1] * a[1] + d[0, 2] * a[2]
-                    wy = d[1, 0] * a[0] + d[1, 1] * a[1] + d[1, 2] * a[2]
-                    wz = d[2, 0] * a[0] + d[2, 1] * a[1] + d[2, 2] * a[2]
-                    cx = m[0, 0] * wx + m[0, 1] * wy + m[0, 2] * wz
-                    cy = m[1, 0] * wx + m[1, 1] * wy + m[1, 2] * wz
-                    cz = m[2, 0] * wx + m[2, 1] * wy + m[2, 2] * wz
-                    jacobian[p] = gx * lens[view, 0] * iz * (cx - x * cz)
-                    jacobian[p] += gy * lens[view, 1] * iz * (cy - y * cz)
+                half, u, v = np.float32(0.5), spot[0], spot[1]
+                gx = _bilinear(patches[view], u + half, v, k)
+                gx -= _bilinear(patches[view], u - half, v, k)
+                gy = _bilinear(patches[view], u, v + half, k)
+                gy -= _bilinear(patches[view], u, v - half, k)
+                first = gx * jacobian[0, 0] + gy * jacobian[0, 1]
+                second = gx * jacobian[1, 0] + gy * jacobian[1, 1]
                 residual = read[s, k] - gain * colors[s, k]
-                for p in range(2):
-                    gradient[p] += w * jacobian[p] * residual
-                    for q in range(2):
-                        matrix[p, q] += w * jacobian[p] * jacobian[q]
-    return matrix, gradient, agreed
+                terms[view, 0] += w * first * first
+                terms[view, 1] += w * first * second
+                terms[view, 2] += w * second * second
+                terms[view, 3] += w * first * residual
+                terms[view, 4] += w * second * residual
+    return terms
+
+
+@njit(inline="always")
+def _pixel_slopes(arm, slopes, axes, lens, spot, out):
+    """d (u, v) / d angle of a sample at `spot`, one row an angle."""
+    # the sample in camera axes over its depth, from its pixel
+    x = (spot[0] + np.float32(0.5) - lens[2]) / lens[0]
+    y = (spot[1] + np.float32(0.5) - lens[3]) / lens[1]
+    for p in range(2):
+        d = slopes[p]
+        wx = d[0, 0] * arm[0] + d[0, 1] * arm[1] + d[0, 2] * arm[2]
+        wy = d[1, 0] * arm[0] + d[1, 1] * arm[1] + d[1, 2] * arm[2]
+        wz = d[2, 0] * arm[0] + d[2, 1] * arm[1] + d[2, 2] * arm[2]
+        cx = axes[0, 0] * wx + axes[0, 1] * wy + axes[0, 2] * wz
+        cy = axes[1, 0] * wx + axes[1, 1] * wy + axes[1, 2] * wz
+        cz = axes[2, 0] * wx + axes[2, 1] * wy + axes[2, 2] * wz
+        out[p, 0] = lens[0] * (cx - x * cz) / spot[2]
+        out[p, 1] = lens[1] * (cy - y * cz) / spot[2]
