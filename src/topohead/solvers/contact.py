@@ -5,7 +5,7 @@ globe, and lips at rest press together. Only what goes beyond is pushed back. No
 nothing goes beyond.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ def lip_contact(first: Mesh, upright: Float[Tensor, "4 4"]) -> LipContact | None
     )
     still = torch.eye(4, dtype=torch.float64)
     allowed = np.maximum(lip_depth(contact, first.vertices, still), 0)
-    return LipContact(**(vars(contact) | {"allowed": allowed}))
+    return replace(contact, allowed=allowed)
 
 
 def lip_depth(

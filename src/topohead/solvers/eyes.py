@@ -1,22 +1,20 @@
-"""Eyeballs as rigid globes that turn: found in the first frame, their gaze solved in every other.
+"""Eyeballs as rigid globes that turn: found in the first frame, and what they look like there.
 
 The tracker leaves globes alone, because they slide under the lids. Here each is a rigid body fixed
-to the skull; two angles an eye make the samples that the first frame showed look as they did.
+to the skull. What the first frame hides of an iris is taken to look like the rest of its ring.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from topohead.core import Cameras, Mesh, Topology, Views
+from topohead.core import Mesh, Topology, Views
 from topohead.geometry.globes import RadialMap, fit_sphere, gaze_rotation
 from topohead.geometry.regions import whole_parts
-from topohead.rendering.mesh import depth_maps
+from topohead.solvers.eye_patches import Patches, patches_around
 from topohead.solvers.kernels import eyes as kernels
 from topohead.solvers.samples import surface_samples
 
@@ -54,7 +52,7 @@ class EyeConfig:
     """Gauss–Newton steps at most."""
     wander: float = 0.5
     """Prior standard deviation of a change of gaze between frames,"""
-    vergence: tuple[float, float] = (0.07, 0.03)
+    vergence: tuple[float, float] = (0.04, 0.02)
     """and of the difference between the eyes, yaw and pitch."""
     around: float = 0.035
     """Surface within this distance of a globe's centre, beside its radius, may hide it."""
@@ -93,6 +91,20 @@ class Eyes:
         """Rotations of a globe in the first frame's world axes."""
         return self.upright.T @ gaze_rotation(gaze.double()) @ self.upright
 
+    def patches(
+        self,
+        side: int,
+        views: Views,
+        vertices: Float[Tensor, "V 3"],
+        motion: Float[Tensor, "4 4"],
+        config: EyeConfig,
+    ) -> Patches:
+        """Every view around one globe in a frame with these vertices and this motion."""
+        globe = self.globes[side]
+        return patches_around(
+            views, vertices, self.curtains[side], globe.center, globe.radius, motion, config.blur
+        )
+
 
 @dataclass(frozen=True)
 class Gaze:
@@ -110,22 +122,6 @@ class Gaze:
     def first() -> "Gaze":
         """Straight on, by definition."""
         return Gaze(torch.zeros(2, 2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Pictures cut out around one globe; see `kernels.eyes` for the arrays."""
-
-    centers: np.ndarray
-    axes: np.ndarray
-    lens: np.ndarray
-    pictures: np.ndarray
-    front: np.ndarray
-
-    @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """In the order in which the kernels take them."""
-        return self.centers, self.axes, self.lens, self.pictures, self.front
 
 
 def find_eyes(first: Mesh, upright: Float[Tensor, "4 4"], config: EyeConfig) -> Eyes | None:
@@ -161,7 +157,7 @@ def look_at_eyes(
     left, right = (
         _looked_at(
             globe,
-            _patches(views, eyes, side, vertices.double(), still, config),
+            eyes.patches(side, views, vertices.double(), still, config),
             eyes.upright.T.numpy(),
             config,
         )
@@ -227,8 +223,11 @@ def _looked_at(globe: Globe, patches: Patches, forward: np.ndarray, config: EyeC
         colors=colors[front],
         trust=np.where(known, 1, config.guessed).astype(np.float32)[front],
     )
-    _, _, seen = _equations(globe, patches, still, np.zeros((2, 3, 3), np.float32), config)
-    return replace(globe, seen=seen)
+    seen = kernels.likeness(
+        globe.samples, globe.areas, globe.colors, globe.trust, still[None], *patches.arrays,
+        np.float32(config.noise), np.float32(config.cut),
+    )  # fmt: skip
+    return replace(globe, seen=float(seen[0]))
 
 
 def _axis(
@@ -294,148 +293,6 @@ def _agreed_colors(values: np.ndarray, weights: np.ndarray, config: EyeConfig) -
         error = np.square(values - mean[:, None]).sum(2) / config.noise**2
         weight = weights / np.square(1 + error / config.cut**2)
     return mean.astype(np.float32)
-
-
-def _patches(
-    views: Views, eyes: Eyes, side: int, vertices: Tensor, motion: Tensor, config: EyeConfig
-) -> Patches:
-    """Every view around a globe that `motion` has carried with the skull."""
-    globe, cameras = eyes.globes[side], views.cameras
-    place = motion[:3, :3] @ globe.center + motion[:3, 3]
-    pose = cameras.world_to_camera.double()
-    center = pose[:, :3, :3] @ place + pose[:, :3, 3]
-    lens = cameras.intrinsics.double()
-    focal = lens[:, [0, 1], [0, 1]]
-    middle = lens[:, :2, 2] + focal * center[:, :2] / center[:, 2:].clamp(min=1e-3)
-    # a globe in a picture of a few hundred pixels; in a finer one its patch is the larger
-    half = int((1.1 * globe.radius * focal.amax(1) / center[:, 2].clamp(min=1e-3)).max().ceil()) + 3
-    corner = (middle.round() - half).long()
-    size = 2 * half
-    moved = lens.clone()
-    moved[:, :2, 2] -= corner
-    window = Cameras(cameras.names, pose, moved, torch.full((len(lens), 2), size))
-    depth = depth_maps(vertices, eyes.curtains[side], window, cull=False)
-    pictures = np.zeros((len(lens), size, size, 3), np.float32)
-    front = np.zeros((len(lens), size, size), np.float32)
-    for index in range(len(lens)):
-        mask = None if views.masks is None else views.masks[index]
-        x, y = corner[index].tolist()
-        inside = _cut(views.images[index], mask, x, y, pictures[index])
-        picture = cv2.GaussianBlur(pictures[index], (0, 0), config.blur)
-        pictures[index] = picture
-        hiding = np.minimum(depth[index].numpy(), np.float32(1e6))
-        # a pixel beside a lid mixes both
-        front[index] = np.where(inside, cv2.erode(hiding, np.ones((3, 3), np.uint8)), 0)
-    focal_center = torch.cat([focal, moved[:, :2, 2]], 1)
-    arrays = [center, pose[:, :3, :3] @ motion[:3, :3], focal_center]
-    return Patches(*(a.float().numpy() for a in arrays), pictures, front)
-
-
-def _cut(
-    image: Float[Tensor, "H W 3"],
-    mask: Float[Tensor, "H W"] | None,
-    x: int,
-    y: int,
-    out: np.ndarray,
-) -> np.ndarray:
-    """Fills `out` with the window at (x, y) of a picture; where it lies within picture and mask."""
-    size, (height, width) = len(out), image.shape[:2]
-    left, top, right, low = max(x, 0), max(y, 0), min(x + size, width), min(y + size, height)
-    inside = np.zeros((size, size), bool)
-    if left < right and top < low:
-        there = (slice(top - y, low - y), slice(left - x, right - x))
-        out[there] = image[top:low, left:right].cpu().numpy()
-        covered = None if mask is None else mask[top:low, left:right].cpu().numpy() > 0.5
-        inside[there] = True if covered is None else covered
-    return inside
-
-
-def solve_gaze(
-    views: Views,
-    eyes: Eyes,
-    vertices: Float[Tensor, "V 3"],
-    motion: Float[Tensor, "4 4"],
-    last: Gaze,
-    config: EyeConfig,
-) -> Gaze:
-    """Where the eyes look now.
-
-    `vertices` is the tracked surface, whose lids hide the globes; `motion` carries the first
-    frame's skull to its place. Gazes over the whole range are compared, both eyes alike, then
-    Gauss–Newton turns each, with priors about the last frame and about looking the same way.
-    """
-    both = [_patches(views, eyes, side, vertices, motion, config) for side in (0, 1)]
-    angles = _searched(eyes, both, last.angles, config)
-    agreed = torch.zeros(2, dtype=torch.float64)
-    for _ in range(config.iterations):
-        matrix, vector = _priors(angles, last.angles, config)
-        for side, globe in enumerate(eyes.globes):
-            turn, slopes = _turn_and_slopes(eyes, angles[side])
-            own, pull, agreed[side] = _equations(globe, both[side], turn, slopes, config)
-            rows = slice(2 * side, 2 * side + 2)
-            matrix[rows, rows] += config.evidence * torch.from_numpy(own)
-            vector[rows] += config.evidence * torch.from_numpy(pull)
-        move = -torch.linalg.solve(matrix, vector).reshape(2, 2)
-        angles = angles + move.clamp(-config.step, config.step)
-        if float(move.abs().max()) < 1e-4:
-            break
-    seen = torch.tensor([max(globe.seen, 1e-6) for globe in eyes.globes], dtype=torch.float64)
-    return Gaze(angles, (agreed / seen).clamp(0, 1))
-
-
-def _searched(
-    eyes: Eyes, both: Sequence[Patches], last: Tensor, config: EyeConfig
-) -> Float[Tensor, "2 2"]:
-    """The likeliest of many gazes on a grid, common to both eyes, or the last frame's."""
-    ways = [np.arange(-r, r + 1e-9, config.step) for r in config.reach]
-    yaw, pitch = (torch.from_numpy(a) for a in np.meshgrid(*ways))
-    grid = torch.stack([yaw, pitch], -1).reshape(-1, 1, 2).expand(-1, 2, -1)
-    grid = torch.cat([last[None], grid])
-    score = np.zeros(len(grid), np.float32)
-    for side, globe in enumerate(eyes.globes):
-        if not len(globe.samples):
-            continue
-        few = slice(None, None, max(1, len(globe.samples) // config.few))
-        turns = eyes.turns(grid[:, side]).float().numpy()
-        score += kernels.likeness(
-            globe.samples[few], globe.areas[few], globe.colors[few], globe.trust[few], turns,
-            *both[side].arrays, np.float32(config.noise), np.float32(config.cut),
-        ) * np.float32(len(globe.samples) / len(globe.samples[few]))  # fmt: skip
-    return grid[int(score.argmax())].clone()
-
-
-def _priors(angles: Tensor, last: Tensor, config: EyeConfig) -> tuple[Tensor, Tensor]:
-    """Normal equations [4 4], [4] of staying near the last frame and of looking the same way."""
-    matrix = torch.eye(4, dtype=torch.float64) * config.wander**-2
-    vector = config.wander**-2 * (angles - last).reshape(4)
-    for axis, spread in enumerate(config.vergence):
-        weight = spread**-2
-        apart = weight * (angles[0, axis] - angles[1, axis])
-        for row, sign in ((axis, 1), (2 + axis, -1)):
-            vector[row] += sign * apart
-            matrix[row, row] += weight
-            matrix[row, (row + 2) % 4] -= weight
-    return matrix, vector
-
-
-def _turn_and_slopes(eyes: Eyes, gaze: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """A globe's rotation [3 3] and its derivatives [2 3 3] in both angles."""
-    nudge = 1e-5
-    steps = nudge * torch.tensor([[0.0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)
-    turns = eyes.turns(gaze + steps)
-    slopes = (turns[[1, 3]] - turns[[2, 4]]) / (2 * nudge)
-    return turns[0].float().numpy(), slopes.float().numpy()
-
-
-def _equations(
-    globe: Globe, patches: Patches, turn: np.ndarray, slopes: np.ndarray, config: EyeConfig
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Matrix [2 2] and gradient [2] of an eye's angles, and the pixels that agree."""
-    terms = kernels.equations(
-        globe.samples, globe.areas, globe.colors, globe.trust, turn, slopes, *patches.arrays,
-        np.float32(config.noise), np.float32(config.cut),
-    ).sum(0)  # fmt: skip
-    return terms[[0, 1, 1, 2]].reshape(2, 2), terms[3:5], float(terms[5])
 
 
 def turned_globes(

@@ -26,9 +26,9 @@ from topohead.solvers.eyes import (
     Gaze,
     find_eyes,
     look_at_eyes,
-    solve_gaze,
     turned_globes,
 )
+from topohead.solvers.gaze import solve_gaze
 
 
 @dataclass(frozen=True)

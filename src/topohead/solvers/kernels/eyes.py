@@ -16,7 +16,7 @@ _STEEPEST = np.float32(0.25)
 """Cosine below which a sample is not read."""
 
 
-@njit(inline="always")
+@njit(cache=True, error_model="numpy")
 def _place(arm, turn, center, axes, lens, out):
     """Fills `out` with u, v, z and the cosine to the viewer; the arm in camera axes follows."""
     x = turn[0, 0] * arm[0] + turn[0, 1] * arm[1] + turn[0, 2] * arm[2]
@@ -96,7 +96,7 @@ def likeness(arms, areas, colors, trust, turns, centers, axes, lens, patches, fr
     return found
 
 
-@njit(inline="always")
+@njit(cache=True, error_model="numpy")
 def _read_view(arms, areas, turn, center, axes, lens, patch, front, read, pixels, spot):
     """Reads the samples that a view sees into `read`, and how many pixels each covers."""
     for s in range(len(arms)):
@@ -109,7 +109,7 @@ def _read_view(arms, areas, turn, center, axes, lens, patch, front, read, pixels
         pixels[s] = areas[s] * spot[3] * lens[0] * lens[1] / (spot[2] * spot[2])
 
 
-@njit(inline="always")
+@njit(cache=True, error_model="numpy")
 def _gain(read, pixels, colors, trust, noise, cut):
     """The factor on known colours that a view asks for, robustly; within a third."""
     gain = np.float32(1)
@@ -125,7 +125,7 @@ def _gain(read, pixels, colors, trust, noise, cut):
     return gain
 
 
-@njit(inline="always")
+@njit(cache=True, error_model="numpy")
 def _robust(read, colors, s, gain, noise, cut):
     q = np.float32(0)
     for k in range(3):
@@ -180,7 +180,7 @@ def equations(
     return terms
 
 
-@njit(inline="always")
+@njit(cache=True, error_model="numpy")
 def _pixel_slopes(arm, slopes, axes, lens, spot, out):
     """d (u, v) / d angle of a sample at `spot`, one row an angle."""
     # the sample in camera axes over its depth, from its pixel

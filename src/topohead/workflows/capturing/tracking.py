@@ -70,3 +70,8 @@ def _write_frame(
 
 def frame_vertices(run: RunFolder, frame: str) -> Float[Tensor, "V 3"]:
     return load_file(run.path / "frames" / frame / "state.safetensors")["vertices"]
+
+
+def frame_gaze(run: RunFolder, frame: str) -> Float[Tensor, "2 2"] | None:
+    """Yaw and pitch of both eyes, None where the mesh has no eyes."""
+    return load_file(run.path / "frames" / frame / "state.safetensors").get("gaze")
