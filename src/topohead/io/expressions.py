@@ -136,7 +136,7 @@ def with_looks(
         yaw, pitch = share[:, eye].unbind(1)
         pairs = {toward_left: yaw, toward_right: -yaw, "Up": pitch, "Down": -pitch}
         for way, value in pairs.items():
-            found[:, ARKIT_52.index(f"eyeLook{way}{side}")] = value.clamp(0, 1).to(found)
+            found[:, ARKIT_52.index(f"eyeLook{way}{side}")] = value.clamp(0, 1).to(found) + 0.0  # no −0
     return found
 
 
