@@ -136,7 +136,8 @@ def with_looks(
         yaw, pitch = share[:, eye].unbind(1)
         pairs = {toward_left: yaw, toward_right: -yaw, "Up": pitch, "Down": -pitch}
         for way, value in pairs.items():
-            found[:, ARKIT_52.index(f"eyeLook{way}{side}")] = value.clamp(0, 1).to(found) + 0.0  # no −0
+            # plus zero: a file need not tell −0 from 0
+            found[:, ARKIT_52.index(f"eyeLook{way}{side}")] = value.clamp(0, 1).to(found) + 0.0
     return found
 
 
