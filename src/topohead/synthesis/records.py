@@ -23,6 +23,7 @@ from topohead.io.expressions import (
 from topohead.io.images import write_image
 from topohead.io.meshes import write_obj
 from topohead.rendering.shading import linear_to_srgb
+from topohead.synthesis.charts import uv_frame
 from topohead.synthesis.render import LitHead
 from topohead.synthesis.skin import SkinMaps
 from topohead.synthesis.subjects import Surfaces
@@ -74,6 +75,9 @@ def write_statics(
     _write_mesh(exact, out / "truth" / "mesh.obj", "lit_srgb.png")
     regions = {name: members.tolist() for name, members in topology.regions.items()}
     write_text(out / "truth" / "regions.json", json.dumps(regions))
+    if take.charts:  # charts are places on the template
+        with atomic_write(out / "truth" / "template.safetensors") as temporary:
+            save_file({"vertices": take.subject.head.template.float().contiguous()}, temporary)
     _write_mesh(Mesh(take.subject.finer, surfaces.surface), out / "truth" / "surface.obj", None)
     rate = take.motion.frames_per_second
     write_rig(take.rig.handed_over, out / "cameras.json", frames_per_second=rate)
@@ -112,6 +116,7 @@ def describe(take: Take, settings: dict[str, Any]) -> dict[str, Any]:
             }
             for i, name in enumerate(names)
         },
+        "charts": [asdict(chart) | uv_frame(chart, take.subject.head) for chart in take.charts],
         "notes": {
             "vertices": "the tracked topology; the first rows of surface, so exactly on it",
             "surface": "one Catmull-Clark step finer, displaced by wrinkles; this was filmed",

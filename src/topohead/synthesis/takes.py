@@ -14,6 +14,7 @@ from topohead.geometry.cameras import project_through_lens
 from topohead.io.expressions import read_live_link
 from topohead.rendering.mesh import interpolate, rasterize, rasterize_uv
 from topohead.synthesis import performances, render, rigs, skin, subjects
+from topohead.synthesis.charts import Chart, place_charts
 from topohead.synthesis.lights import Lighting
 from topohead.synthesis.noise import Noise
 from topohead.synthesis.performances import Motion
@@ -63,6 +64,7 @@ class Take:
     rig: StageRig
     lighting: Lighting
     optics: Optics
+    charts: tuple[Chart, ...] = ()
 
     def light(self, motion: Motion, frame: int) -> tuple[Surfaces, LitHead]:
         """The head in one frame of a motion, and the light on it."""
@@ -115,8 +117,12 @@ def make_take(
     relief_mm: float = 0.12,
     head_motion_mm: float = 3.0,
     asymmetry: Float[Tensor, "A V 3"] | None = None,
+    charts: bool = False,
 ) -> Take:
-    """A take of a random person; the head sways by `head_motion_mm` a frame (0: still)."""
+    """A take of a random person; the head sways by `head_motion_mm` a frame (0: still).
+
+    `charts` paints resolution charts on the skin.
+    """
     if not 1 <= optics.supersampling <= 8:
         raise InputError(f"--supersampling is 1 to 8, got {optics.supersampling}")
     if not 128 <= texture_size <= 8192:
@@ -126,7 +132,8 @@ def make_take(
     pivot = torch.tensor([0.0, -0.3 * float(extent[1]), -0.02])
     motion = performances.with_head_motion(motion, pivot, seed, head_motion_mm)
     parameters = skin.random_skin(seed)
-    maps = skin.paint(head, parameters, seed, texture_size)
+    stars = place_charts(head) if charts else ()
+    maps = skin.paint(head, parameters, seed, texture_size, stars)
     target, height = _framing(subject)
     stage_rig = rigs.build_rig(rig, target, height, seed)
     return Take(
@@ -139,6 +146,7 @@ def make_take(
         stage_rig,
         lighting,
         optics,
+        stars,
     )
 
 

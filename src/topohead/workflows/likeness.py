@@ -83,16 +83,20 @@ def _true_uv(run: RunResult, truth: Truth, raster: Any, mask: Tensor) -> Float[T
     """Where in the true picture the masked texels' skin is."""
     triangle, weights = raster.triangle[mask].long(), raster.barycentrics[mask].double()
     own = (weights[..., None] * run.topology.uv[run.topology.triangle_uv[triangle]]).sum(1)
-    same_layout = metrics.same_topology(run.topology, truth.topology) and torch.allclose(
-        run.topology.uv[run.topology.face_uv], truth.topology.uv[truth.topology.face_uv], atol=1e-5
-    )
-    if same_layout:
+    if same_layout(run, truth):
         return own
     corners = run.vertices[0].double()[run.topology.triangles[triangle]]
     points, _ = closest_points(
         (weights[..., None] * corners).sum(1), truth.frame(run.frames[0]).mesh
     )
     return interpolate(points, truth.topology.triangle_uv, truth.topology.uv.double())
+
+
+def same_layout(run: RunResult, truth: Truth) -> bool:
+    """Whether textures of run and truth show the same skin at the same UV."""
+    return metrics.same_topology(run.topology, truth.topology) and torch.allclose(
+        run.topology.uv[run.topology.face_uv], truth.topology.uv[truth.topology.face_uv], atol=1e-5
+    )
 
 
 def _eroded(mask: Bool[Tensor, "H W"], radius: int) -> Bool[Tensor, "H W"]:

@@ -91,6 +91,8 @@ class StageConfig:
     """Spread of the person's shape within the head model's population."""
     field: float = 1.2
     """Shape beyond the head model, millimetres rms."""
+    charts: bool = False
+    """Paint resolution charts on the skin, by which `evaluate` tells how sharp textures are."""
     relief: float = 0.12
     """Depth of wrinkles on the filmed surface, millimetres."""
     start_noise: float = 1.0
@@ -204,6 +206,7 @@ def make_take(settings: Mapping[str, Any]):
         settings["relief"],
         0.0 if settings["still_head"] else settings["head_motion"],
         asymmetry,
+        settings["charts"],
     )
 
 
