@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import Cameras, Capture, InputError, Mesh, Rig, Topology
+from topohead.io.images import read_heights
 from topohead.io.meshes import read_mesh
 from topohead.io.runs import read_metrics
 
@@ -59,6 +60,11 @@ class RunResult:
             if path.exists():
                 return path
         return None
+
+    def displacement(self, frame: str) -> Float[Tensor, "S S"] | None:
+        """The frame's displacement map in metres; None when the run made none."""
+        path = self.path / "frames" / frame / "displacement.exr"
+        return read_heights(path) if path.exists() else None
 
     @cached_property
     def rig(self) -> Rig | None:

@@ -49,14 +49,18 @@ class CaptureConfig:
     """full: a texture a frame; static: one for the take; none."""
     texture_size: int = 2048
     """Texture edge in texels."""
+    detail: Literal["none", "maps"] = "none"
+    """maps: a displacement and a normal map a frame, from the photographs; none."""
+    detail_size: int = 1024
+    """Edge of displacement and normal maps in texels; larger ones want --device cuda."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where frames are tracked; textures are made on the CPU."""
+    """Where frames are tracked and detail is solved; textures are made on the CPU."""
     seed: int = 0
     """Decides the random choices of `--solver published`."""
     json: bool = False
     """Print the result as one JSON object."""
     restart: str | None = None
-    """Stage to start over: ingest, first, track, texture or package."""
+    """Stage to start over: ingest, first, track, texture, detail or package."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ def capture(config: CaptureConfig) -> CaptureResult:
         _require_cuda(config)
     if config.texture_size < 64 or config.texture_size > 16384:
         raise InputError(f"--texture-size expects 64 to 16384, got {config.texture_size}")
+    if config.detail_size < 64 or config.detail_size > 16384:
+        raise InputError(f"--detail-size expects 64 to 16384, got {config.detail_size}")
     if config.height < 64:
         raise InputError(f"--height expects at least 64 pixels, got {config.height}")
     take = capturing.open_take(config)
@@ -125,6 +131,11 @@ def capture(config: CaptureConfig) -> CaptureResult:
             ("textures", "texture_size"),
             ("frames/*/texture_srgb.png", "frames/*/coverage.png"),
         ),
+        Stage(
+            "detail",
+            ("detail", "detail_size"),
+            ("frames/*/displacement.exr", "frames/*/normal.png"),
+        ),
         Stage("package", outputs=("sequence.glb", "expression.csv")),
     )
     inputs = {name: digest(path) for name, path in files.items() if path and path.exists()}
@@ -136,6 +147,7 @@ def capture(config: CaptureConfig) -> CaptureResult:
         head = capturing.first(run, take, config)
         capturing.track_frames(run, take, head, config)
         capturing.texture(run, take, head, config)
+        capturing.detail(run, take, head, config)
         result = capturing.package(run, take, head, config)
         capturing.report(run)
         return result
