@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import Cameras, Capture, InputError, Mesh, Rig, Topology
+from topohead.io.images import read_heights
 from topohead.io.meshes import read_mesh
 from topohead.io.runs import read_metrics
 from topohead.io.textures import StoredTexture, find_texture
@@ -58,6 +59,11 @@ class RunResult:
     def texture(self, frame: str) -> StoredTexture | None:
         """Where the frame's texture is, to be `read`; the first frame's where only that has one."""
         return find_texture(self.path, frame, self.frames)
+
+    def displacement(self, frame: str) -> Float[Tensor, "S S"] | None:
+        """The frame's displacement map in metres; None when the run made none."""
+        path = self.path / "frames" / frame / "displacement.exr"
+        return read_heights(path) if path.exists() else None
 
     @cached_property
     def rig(self) -> Rig | None:

@@ -152,6 +152,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 NAMES = {
     "surface": "to true surface",
     "scan_to_mesh": "true surface to mesh",
+    "detail_surface": "detail to true surface",
+    "detail_scan": "true surface to detail",
     "correspondence": "correspondence",
     "slide": "slide along the skin",
     "vertex_number": "same vertex",
