@@ -10,7 +10,8 @@ from test_ply import cloud, mixed
 
 from exporting import RATE, planted_performance, world
 from planted_run import ellipsoid_topology, performance, planted_rig
-from topohead.core import ARKIT_52, InputError, Topology
+from random_rig import make_rig
+from topohead.core import ARKIT_52, Distortion, InputError, Topology
 from topohead.geometry.cameras import project
 from topohead.geometry.placement import placement
 from topohead.io.meshes import read_mesh
@@ -81,7 +82,7 @@ def test_cameras_are_where_they_were(tmp_path: Path) -> None:
     """usd-core's own frustum projects points onto the pixels of our cameras."""
     from pxr import UsdGeom
 
-    rig, path = planted_rig(), tmp_path / "a.usdc"
+    rig, path = make_rig(lenses=(Distortion(),) * 5), tmp_path / "a.usdc"
     topology, vertices = ellipsoid_topology(), performance(1)[0]
     place = placement(None, "z-up", 0.01)
     told = facts(1, "z-up", 0.01)

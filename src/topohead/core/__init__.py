@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from topohead.core.head import ARKIT_52, HeadModel
     from topohead.core.splats import Splats
     from topohead.core.topology import Mesh, SurfacePoints, Topology
-    from topohead.core.views import TrackedFrame, Views
+    from topohead.core.views import Photographs, TrackedFrame, Views
 
 __all__ = [
-    "ARKIT_52", "Cameras", "Capture", "Distortion", "HeadModel", "InputError", "Mesh", "Rig",
-    "Splats", "SurfacePoints", "Topology", "TrackedFrame", "Views",
+    "ARKIT_52", "Cameras", "Capture", "Distortion", "HeadModel", "InputError", "Mesh",
+    "Photographs", "Rig", "Splats", "SurfacePoints", "Topology", "TrackedFrame", "Views",
 ]  # fmt: skip
 
 _HOMES = {
@@ -28,7 +28,7 @@ _HOMES = {
     "head": ("ARKIT_52", "HeadModel"),
     "splats": ("Splats",),
     "topology": ("Mesh", "SurfacePoints", "Topology"),
-    "views": ("TrackedFrame", "Views"),
+    "views": ("Photographs", "TrackedFrame", "Views"),
 }
 
 

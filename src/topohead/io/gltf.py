@@ -27,7 +27,6 @@ from topohead.geometry.morphs import (
     split_seams,
     unit_normals,
 )
-from topohead.geometry.tangents import split_tangents
 from topohead.io.gltf_parts import (
     ELEMENT_ARRAY_BUFFER,
     GlbPack,
@@ -138,7 +137,7 @@ def add_mesh(
         uv = topology.uv.numpy()[split.source_uv] * [1.0, -1.0] + [0.0, 1.0]
         attributes.TEXCOORD_0 = pack.accessor(uv, "VEC2")
         if tangents:
-            along = split_tangents(topology, frames[0], normals, split)
+            along = _tangents(topology, frames[0], normals, split)
             attributes.TANGENT = pack.accessor(along, "VEC4")
     targets = []
     for index, morph in enumerate(morphs):
@@ -158,6 +157,30 @@ def add_mesh(
     mesh = pygltflib.Mesh(name=topology.name, primitives=[primitive], weights=[0.0] * len(morphs))
     pack.gltf.meshes.append(mesh)
     return mesh
+
+
+def _tangents(
+    topology: Topology,
+    vertices: Float[Tensor, "V 3"],
+    normals: NDArray[np.float32],
+    split: SeamSplit,
+) -> NDArray[np.float32]:
+    """MikkTSpace tangents along +u, and the bitangent's side, of `split`'s vertices [S 4].
+
+    A vertex whose UVs have no extent gets any unit tangent: glTF forbids zeros.
+    """
+    from topohead.rendering.displacement import tangent_frames
+
+    tangents, side = (values.numpy() for values in tangent_frames(topology, vertices))
+    across = normals[split.source_vertex]
+    least = np.eye(3, dtype=np.float32)[np.abs(across).argmin(1)]
+    found = np.cross(across, least)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    sides = np.ones((len(found), 1), np.float32)
+    usable = np.linalg.norm(tangents, axis=-1) > 0.5
+    found[split.triangles[usable]] = tangents[usable]
+    sides[split.triangles] = side[:, None, None]
+    return np.concatenate([found, sides], 1)
 
 
 def _extras(

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from topohead.core import InputError, Topology
 from topohead.io.meshes import read_mesh
+from topohead.io.textures import StoredTexture, find_texture
 
 DEFAULT_RATE = 30.0
-TEXTURE, NORMAL_MAP = "texture_srgb", "normal"
-"""Kinds of pictures: a file of a frame's folder without `.png`."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class MeshSequence:
     """One topology over time, world metres, its vertices read when they are asked for.
 
     `numbers` are the frames' numbers in the take. `upright` moves the world to y up, face along +z;
-    None where nothing is known of it. `picture(frame, kind)` is the frame's own picture, or the
-    first's: `texture_srgb`, or `normal` in tangent space.
+    None where nothing is known of it. `texture(frame)` and `normal_map(frame)`, in tangent space,
+    are the frame's own or, where only that has one, the first's.
     """
 
     name: str
@@ -34,7 +33,8 @@ class MeshSequence:
     frames_per_second: float
     upright: Float[Tensor, "4 4"] | None
     read: Callable[[str], Tensor]
-    picture: Callable[[str, str], Path | None]
+    texture: Callable[[str], StoredTexture | None]
+    normal_map: Callable[[str], Path | None]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -77,12 +77,9 @@ def run_sequence(path: Path) -> MeshSequence:
             )
         return vertices
 
-    def picture(frame: str, kind: str) -> Path | None:
-        for name in (frame, frames[0]):
-            file = path / "frames" / name / f"{kind}.png"
-            if file.exists():
-                return file
-        return None
+    def normal_map(frame: str) -> Path | None:
+        files = (path / "frames" / name / "normal.png" for name in (frame, frames[0]))
+        return next((file for file in files if file.exists()), None)
 
     return MeshSequence(
         path.resolve().name,
@@ -92,7 +89,8 @@ def run_sequence(path: Path) -> MeshSequence:
         float(ours.get("frames_per_second", DEFAULT_RATE)),
         stored_tensor(head, "upright") if head.exists() else None,
         read,
-        picture,
+        lambda frame: find_texture(path, frame, frames),
+        normal_map,
     )
 
 
@@ -100,9 +98,10 @@ def still_sequence(
     name: str, topology: Topology, vertices: Float[Tensor, "V 3"], texture: Path | None
 ) -> MeshSequence:
     """A single mesh, which is taken to stand upright already."""
+    stored = None if texture is None else StoredTexture(texture)
     return MeshSequence(
         name, topology, ("000001",), (1,), DEFAULT_RATE, None,
-        lambda frame: vertices, lambda frame, kind: texture if kind == TEXTURE else None,
+        lambda frame: vertices, lambda frame: stored, lambda frame: None,
     )  # fmt: skip
 
 

@@ -60,7 +60,8 @@ def usd_sequence(path: Path) -> MeshSequence:
         stage.GetTimeCodesPerSecond(),
         None,
         read,
-        lambda frame, kind: None,
+        lambda frame: None,
+        lambda frame: None,
     )
 
 

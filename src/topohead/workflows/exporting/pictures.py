@@ -3,11 +3,15 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from topohead.core import InputError
-from topohead.io.images import image_size, read_pixels
-from topohead.io.sequences import NORMAL_MAP, TEXTURE
+from topohead.io.images import image_size, read_image, write_image
+from topohead.io.textures import StoredTexture
 from topohead.workflows.export import ExportConfig
 from topohead.workflows.exporting.source import Source
+from topohead.workflows.progress import track as progress
 
 
 def add_textures(source: Source, config: ExportConfig, folder: Path) -> dict[str, str]:
@@ -16,19 +20,21 @@ def add_textures(source: Source, config: ExportConfig, folder: Path) -> dict[str
     Frames that share a picture share the copy. Empty when there is none, or none is wanted.
     """
     sequence = source.sequence
+    if config.texture_size is not None and config.texture_size < 1:
+        raise InputError(f"--texture-size expects texels above zero, got {config.texture_size}")
     if config.textures == "none" or not len(sequence.topology.uv):
         return {}
     frames = sequence.frames if config.textures == "all" else sequence.frames[:1]
-    found = {frame: sequence.picture(frame, TEXTURE) for frame in frames}
-    names: dict[Path, str] = {}
+    names: dict[StoredTexture, str] = {}
     given: dict[str, str] = {}
-    for frame, path in found.items():
-        if path is None:
+    for frame in progress(frames, "textures"):
+        stored = sequence.texture(frame)
+        if stored is None:
             continue
-        if path not in names:
+        if stored not in names:
             stem = f"{sequence.name}_{frame}" if config.textures == "all" else sequence.name
-            names[path] = add_picture(path, folder, f"{stem}_texture", config.texture_size)
-        given[frame] = names[path]
+            names[stored] = _add_texture(stored, folder, f"{stem}_texture", config.texture_size)
+        given[frame] = names[stored]
     if len(given) == 1:
         return dict.fromkeys(sequence.frames, next(iter(given.values())))
     return given
@@ -37,28 +43,40 @@ def add_textures(source: Source, config: ExportConfig, folder: Path) -> dict[str
 def add_normal_map(source: Source, config: ExportConfig, folder: Path) -> str | None:
     """Copies the first frame's normal map into `folder`; gives its name, None without one."""
     sequence = source.sequence
-    path = sequence.picture(sequence.frames[0], NORMAL_MAP)
+    path = sequence.normal_map(sequence.frames[0])
     if path is None or config.textures == "none" or not len(sequence.topology.uv):
         return None
     return add_picture(path, folder, f"{sequence.name}_normal", config.texture_size)
 
 
+def _add_texture(stored: StoredTexture, folder: Path, stem: str, edge: int | None) -> str:
+    """A frame's texture as a picture of its own, however the run keeps it; gives its name."""
+    if stored == StoredTexture(stored.picture):
+        return add_picture(stored.picture, folder, stem, edge)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{stem}.png"
+    write_image(target, torch.from_numpy(_shrunk(stored.read().numpy(), edge)))
+    return target.name
+
+
 def add_picture(path: Path, folder: Path, stem: str, edge: int | None) -> str:
     """A copy whose longer side has at most `edge` pixels; gives its name."""
-    target = folder / f"{stem}{path.suffix.lower()}"
     folder.mkdir(parents=True, exist_ok=True)
-    if edge is not None and edge < 1:
-        raise InputError(f"--texture-size expects a number of texels above zero, got {edge}")
-    width, height = image_size(path)
-    if edge is None or max(width, height) <= edge:
+    target = folder / f"{stem}{path.suffix.lower()}"
+    if edge is None or max(image_size(path)) <= edge:
         shutil.copyfile(path, target)
-        return target.name
+    else:
+        write_image(target, torch.from_numpy(_shrunk(read_image(path).numpy(), edge)))
+    return target.name
+
+
+def _shrunk(picture: np.ndarray, edge: int | None) -> np.ndarray:
+    """The picture with its longer side at most `edge`, areas averaged."""
     import cv2
 
+    height, width = picture.shape[:2]
+    if edge is None or max(width, height) <= edge:
+        return picture
     factor = edge / max(width, height)
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    pixels = read_pixels(path)
-    smaller = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    if not cv2.imwrite(str(target), smaller[..., ::-1] if smaller.ndim == 3 else smaller):
-        raise InputError(f"could not write {target}")
-    return target.name
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
