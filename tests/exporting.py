@@ -1,5 +1,6 @@
 """Runs to export: planted shapes in a turned world, with calibration, rig and curves."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -75,7 +76,9 @@ def planted_performance(frames: int = FRAMES) -> RigPerformance:
     poses[:, :3, 3] = shift - (poses[:, :3, :3] @ shift) + 0.01 * turns
     weights = torch.rand(frames, 52, generator=generator)
     upright = torch.linalg.inv(place).float()
-    return RigPerformance(rigged(topology, neutral, shapes, upright, share), weights, poses, RATE)
+    rig = rigged(topology, neutral, shapes, upright, share)
+    below = replace(rig, neck=rig.neck + torch.tensor([0.01, -0.06, 0.02]).double())
+    return RigPerformance(below, weights, poses, RATE)
 
 
 def add_rig(run: Path) -> RigPerformance:
