@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import roma
 import torch
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from topohead.core import Cameras, Rig, Splats
@@ -87,9 +87,11 @@ class Placement:
         """Gaussians of constant colour; harmonics that depend on direction are not turned."""
         if splats.harmonics.shape[1] > 1:
             raise ValueError("only Gaussians of constant colour can be turned")
-        turn = roma.quat_wxyz_to_xyzw(splats.quats.double())
-        own = roma.rotmat_to_unitquat(self.rotation).expand_as(turn)
-        quats = roma.quat_xyzw_to_wxyz(roma.quat_product(own, turn)).to(splats.quats)
+        wxyz = splats.quats.detach().cpu().double().numpy()
+        turned = Rotation.from_matrix(self.rotation.numpy()) * Rotation.from_quat(
+            wxyz, scalar_first=True
+        )
+        quats = torch.from_numpy(turned.as_quat(scalar_first=True)).to(splats.quats)
         return replace(
             splats,
             means=self.points(splats.means),

@@ -12,7 +12,6 @@ from topohead.io.meshes import write_obj
 from topohead.io.ply import write_ply
 from topohead.io.sequences import stored_tensor
 from topohead.io.splat_ply import write_splat_ply
-from topohead.solvers.published_scene import PublishedConfig
 from topohead.workflows.export import ExportConfig
 from topohead.workflows.exporting.pictures import add_textures
 from topohead.workflows.exporting.source import Source
@@ -61,6 +60,8 @@ def y_down(place: Placement) -> Placement:
 
 def read_splats(source: Source, frame: str) -> Splats:
     """A frame's Gaussians in world metres; only `--solver published` keeps some."""
+    from topohead.solvers.published_scene import PublishedConfig
+
     run = source.run
     if run is None:
         raise InputError("--splats needs a run; a mesh has no Gaussians")
