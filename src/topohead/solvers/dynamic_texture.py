@@ -187,9 +187,9 @@ def fit_drivers(drivers: Float[np.ndarray, "T D"], weights: Float[np.ndarray, "T
     guesses = np.zeros((len(RIDGES), *weights.shape))
     for part in parts if len(parts) > 1 else ():
         known = np.setdiff1d(frames, part)
-        for guess, penalty in zip(guesses, RIDGES, strict=True):
+        for index, penalty in enumerate(RIDGES):
             matrix, intercept = ridge_regression(drivers[known], weights[known], penalty)
-            guess[part] = drivers[part] @ matrix + intercept
+            guesses[index, part] = drivers[part] @ matrix + intercept
     handicap = np.where(np.isinf(RIDGES), WORTHWHILE, 1.0)
     errors: np.ndarray = np.square(guesses - weights).sum(1) * handicap[:, None]
     if len(parts) < 2:
