@@ -30,7 +30,7 @@ CHART = Chart("nose", (0.0, 0.0, 0.0948), (1.0, 0, 0), (0.0, 1, 0), (0.0, 0, 1),
 
 
 def _topology(rings: int, sectors: int, scale: float) -> Topology:
-    """The ellipsoid, its texture about as long as it is wide at the front, `scale` of the square."""
+    """The ellipsoid; its layout is about even at the front and `scale` of the square wide."""
     topology = ellipsoid_topology(rings, sectors)
     middle = torch.tensor([0.5, 0.5])
     uv = middle + (topology.uv - middle) * scale * torch.tensor([1.0, 0.60])

@@ -87,6 +87,26 @@ def _write_values(path: Path, values: np.ndarray, quality: int, compression: int
         temporary.write_bytes(encoded.tobytes())
 
 
+def write_heights(path: Path, heights: Float[Tensor, "H W"]) -> None:
+    """Writes one channel Y of half floats as EXR, in the unit of the values, atomically."""
+    import OpenEXR
+
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    values = np.ascontiguousarray(heights.detach().cpu().numpy(), np.float16)
+    with atomic_write(Path(path)) as temporary, OpenEXR.File(header, {"Y": values}) as file:
+        file.write(str(temporary))
+
+
+def read_heights(path: Path) -> Float[Tensor, "H W"]:
+    """What `write_heights` wrote, float32."""
+    values = _read_exr(Path(path))
+    if values.ndim != 2:
+        raise InputError(
+            f"{path} holds {values.shape[2]} channels; expected heights, one channel Y"
+        )
+    return torch.from_numpy(values)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) from the header alone.
 

@@ -6,6 +6,7 @@ MTF50 is the frequency at which it is halved (ISO 12233).
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -83,7 +84,7 @@ def mtf50(frequency: Sequence[float], transfer: Sequence[float]) -> tuple[float,
     pairs = list(zip(frequency, transfer, strict=True))
     if pairs[0][1] < 0.5:
         return pairs[0][0], "at most"
-    for (f0, t0), (f1, t1) in zip(pairs, pairs[1:], strict=False):
+    for (f0, t0), (f1, t1) in pairwise(pairs):
         if t1 < 0.5:
             return f0 + (f1 - f0) * (t0 - 0.5) / (t0 - t1), "at"
     return pairs[-1][0], "at least"

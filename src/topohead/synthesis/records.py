@@ -14,7 +14,12 @@ from torch import Tensor
 from topohead.core import Mesh
 from topohead.io.atomic import atomic_write, write_text
 from topohead.io.calibration import write_rig
-from topohead.io.expressions import Performance, live_link_angles, write_live_link
+from topohead.io.expressions import (
+    Performance,
+    live_link_angles,
+    live_link_eyes,
+    write_live_link,
+)
 from topohead.io.images import write_image
 from topohead.io.meshes import write_obj
 from topohead.rendering.shading import linear_to_srgb
@@ -160,12 +165,11 @@ def tangent_normals(take: Take, maps: SkinMaps) -> Float[Tensor, "S S 3"]:
 def _write_performance(path: Path, take: Take) -> None:
     """The played coefficients as a Live Link CSV; head angles come from the poses."""
     motion = take.motion
-    eyes = torch.cat([-motion.gaze, torch.zeros(len(motion), 2, 1)], -1)
     track = Performance(
         torch.arange(len(motion)).double() / motion.frames_per_second,
         motion.coefficients.double(),
         live_link_angles(motion.poses[:, :3, :3].double()),
-        eyes.double(),
+        live_link_eyes(motion.gaze.double()),
     )
     with atomic_write(path) as temporary:
         write_live_link(track, temporary)

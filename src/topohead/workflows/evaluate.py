@@ -61,7 +61,7 @@ def measure(run_path: Path, truth_path: Path | None = None) -> Evaluation:
     """The evaluation of a run folder; also writes evaluation.json and evaluation.safetensors."""
     from topohead.io.atomic import atomic_write, write_text
     from topohead.io.results import find_truth, open_run, open_source, open_truth
-    from topohead.workflows import likeness, measuring, sharpness
+    from topohead.workflows import likeness, looking, measuring, sharpness
 
     run = open_run(run_path)
     truth = open_truth(truth_path) if truth_path is not None else find_truth(run)
@@ -70,7 +70,9 @@ def measure(run_path: Path, truth_path: Path | None = None) -> Evaluation:
         truth = measuring.with_known_regions(truth, run)
         run = measuring.run_with_regions(run, truth)
         errors = measuring.errors_against_truth(run, truth)
-        table = measuring.summarised(errors, run)
+        table = measuring.summarised(errors, run) | {
+            "interiors": looking.interior_errors(run, truth)
+        }
         texture = likeness.texture_likeness(run, truth)
         sharp = sharpness.texture_sharpness(run, truth)
     capture = open_source(run) if likeness.left_out(run) else None
@@ -150,6 +152,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 NAMES = {
     "surface": "to true surface",
     "scan_to_mesh": "true surface to mesh",
+    "detail_surface": "detail to true surface",
+    "detail_scan": "true surface to detail",
     "correspondence": "correspondence",
     "slide": "slide along the skin",
     "vertex_number": "same vertex",
@@ -195,6 +199,25 @@ def _motion_lines(table: Mapping[str, Any]) -> list[str]:
             f"head pose: {pose['rotation_median_degrees']:.3f}° and "
             f"{pose['translation_median_mm']:.3f} mm median, "
             f"{pose['rotation_max_degrees']:.3f}° and {pose['translation_max_mm']:.3f} mm worst"
+        )
+    return lines + _interior_lines(table.get("interiors") or {})
+
+
+def _interior_lines(row: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if "gaze_median_degrees" in row:
+        lines.append(
+            f"gaze: {row['gaze_median_degrees']:.2f}° median, {row['gaze_p95_degrees']:.2f}° p95, "
+            f"{row['gaze_max_degrees']:.2f}° worst"
+        )
+    if "globe_median_mm" in row:
+        lines.append(
+            f"eyeballs: {row['globe_median_mm']:.3f} mm median, {row['globe_p95_mm']:.3f} mm p95"
+        )
+    if "lid_depth_max_mm" in row:
+        lines.append(
+            f"contact: lids {row['lid_depth_max_mm']:.3f} mm inside the eyeballs at worst, "
+            f"lips {row['lip_overlap_max_mm']:.3f} mm inside each other"
         )
     return lines
 

@@ -25,7 +25,9 @@ from topohead.io.atomic import atomic_write, write_text
 from topohead.io.expressions import (
     Performance,
     live_link_angles,
+    live_link_eyes,
     read_live_link,
+    with_looks,
     write_live_link,
 )
 from topohead.io.gltf import open_glb
@@ -96,18 +98,24 @@ def head_angles(track: ExpressionTrack, upright: Float[Tensor, "4 4"]) -> Float[
 
 
 def write_expression(
-    path: Path, track: ExpressionTrack, upright: Float[Tensor, "4 4"], frames_per_second: float
+    path: Path,
+    track: ExpressionTrack,
+    upright: Float[Tensor, "4 4"],
+    frames_per_second: float,
+    gaze: Float[Tensor, "T 2 2"] | None = None,
 ) -> None:
     """Write a track as a Live Link Face CSV, head angles in the head's own y-up frame.
 
-    Gaze is left to the eyeLook actions: the columns of the eyes are zero.
+    A measured gaze fills the eyes' columns and the eyeLook actions; without one the actions are
+    what the lids say and the columns zero.
     """
     count = len(track.weights)
+    eyes = torch.zeros(count, 2, 2) if gaze is None else gaze
     performance = Performance(
         torch.arange(count, dtype=torch.float64) / frames_per_second,
-        track.weights,
+        track.weights if gaze is None else with_looks(track.weights, gaze),
         head_angles(track, upright),
-        torch.zeros(count, 2, 3, dtype=torch.float64),
+        live_link_eyes(eyes.double()),
     )
     with atomic_write(path) as partial:
         write_live_link(performance, partial)
@@ -148,7 +156,8 @@ def write(take: Tracked, solved: Solved, folder: Path) -> None:
     performance, rig = solved.performance, solved.performance.rig
     track = ExpressionTrack(performance.weights, performance.poses)
     folder.mkdir(exist_ok=True)
-    write_expression(folder / "expression.csv", track, rig.upright, performance.frames_per_second)
+    rate, gaze = performance.frames_per_second, take.run.gaze
+    write_expression(folder / "expression.csv", track, rig.upright, rate, gaze)
     stored = take.run.texture(take.run.frames[0]) if len(rig.topology.uv) else None
     write_rig_glb(folder / "rig.glb", performance, None if stored is None else stored.picture)
     tensors = topology_tensors(rig.topology) | {

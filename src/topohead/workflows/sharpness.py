@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -96,11 +96,11 @@ def _charts(truth: Truth) -> tuple[list[Chart], dict[str, Any]]:
     if not path.exists():
         return [], {}
     described = json.loads(path.read_text("utf-8"))
-    names = [entry.name for entry in fields(Chart)]
-    charts = [
-        Chart(**{key: tuple(row[key]) if isinstance(row[key], list) else row[key] for key in names})
-        for row in described.get("charts", [])
-    ]
+    charts = []
+    for row in described.get("charts", []):
+        center, across, up, normal = (tuple(row[k]) for k in ("center", "across", "up", "normal"))
+        numbers = (row["radius"], row["spokes"], row["contrast"])
+        charts.append(Chart(row["name"], center, across, up, normal, *numbers))
     return charts, described.get("settings", {})
 
 

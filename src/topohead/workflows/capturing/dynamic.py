@@ -5,6 +5,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 
 from topohead.core import ARKIT_52, Topology
-from topohead.io.images import write_codes, write_image
+from topohead.io.images import write_codes
+from topohead.io.png import write_png
 from topohead.io.runs import RunFolder
 from topohead.io.texture_deltas import TOLERANCE, DeltaFile, strip_rows, tile_rows, write_delta
 from topohead.io.textures import BASE, WRINKLES, delta_file, read_codes
@@ -39,7 +41,6 @@ from topohead.solvers.dynamic_texture import (
     mixed,
     shrunk_log_ratios,
 )
-from topohead.solvers.fusion import Texture
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.tracking import frame_vertices
 from topohead.workflows.progress import track as progress
@@ -77,20 +78,31 @@ class DynamicStore:
     def _delta(self, frame: str) -> str:
         return f"{WORKING}/{frame}.safetensors" if self.wrinkle else delta_file(frame)
 
-    def write_base(self, fused: Texture, coverage: torch.Tensor) -> None:
+    def write_base(
+        self,
+        codes: UInt8[np.ndarray, "S S 3"],
+        coverage: UInt8[np.ndarray, "S S 1"],
+        workers: ThreadPoolExecutor,
+    ) -> None:
         """The take's one texture, and how well it was seen."""
-        write_image(self.run.path / "textures" / "coverage.png", coverage)
-        write_image(self.run.path / BASE, fused.srgb)
+        write_png(self.run.path / "textures" / "coverage.png", coverage, workers)
+        write_png(self.run.path / BASE, codes, workers)
 
     @cached_property
     def base(self) -> UInt8[np.ndarray, "S S 3"]:
         """The base as every reader will see it."""
         return read_codes(self.run.path / BASE)
 
-    def write_frame(self, frame: str, fused: Texture, seconds: float) -> None:
+    def write_frame(
+        self,
+        frame: str,
+        srgb: Float32[np.ndarray, "S S 3"],
+        coverage: Float32[np.ndarray, "S S"],
+        seconds: float,
+    ) -> None:
         """A frame's texture as its difference from the base."""
         texels = texel_map(self.topology, self.size)
-        codes = completed_codes(fused.srgb.numpy(), fused.coverage.numpy(), texels, self.base)
+        codes = completed_codes(srgb, coverage, texels, self.base)
         if self.wrinkle:
             small = shrunk_log_ratios(codes, self.base, FACTOR_SIZE).astype(np.float16)
             with self.run.write(_ratio_file(frame)) as path, path.open("wb") as file:

@@ -15,7 +15,7 @@ from topohead.io.textures import find_texture
 from topohead.workflows.capture import CaptureConfig, CaptureResult
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.take import Take
-from topohead.workflows.capturing.tracking import frame_vertices
+from topohead.workflows.capturing.tracking import frame_gaze, frame_vertices
 from topohead.workflows.progress import track as progress
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,9 @@ def _write_expression(
     try:
         track = expression_track(head, vertices)
         rate = take.capture.frames_per_second
-        write_expression(run.path / "expression.csv", track, head.upright, rate)
+        looks = [g for f in take.capture.frames if (g := frame_gaze(run, f)) is not None]
+        gaze = torch.stack(looks) if len(looks) == len(take.capture.frames) else None
+        write_expression(run.path / "expression.csv", track, head.upright, rate, gaze)
     except (RuntimeError, ValueError) as error:  # torch and LAPACK raise these on broken numbers
         log.warning("no expression.csv: %s", error)
 

@@ -1,15 +1,27 @@
-"""Textures of every frame, or one of the take."""
+"""Textures of every frame, or one of the take.
+
+While one frame's texture is made, the next one's pictures are read and the last one's are written.
+"""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 
-from jaxtyping import Float
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from topohead.io.images import write_image
+from topohead.core import Photographs, Views
+from topohead.io.png import write_png
 from topohead.io.runs import RunFolder
 from topohead.io.textures import BASE, picture_file
+from topohead.io.undistortion import photographs
+from topohead.solvers.colors import CameraColors, solve_colors
 from topohead.solvers.fusion import Texture, fuse_frames, fuse_texture
+from topohead.workflows.background import Behind, ahead
 from topohead.workflows.capture import CaptureConfig
 from topohead.workflows.capturing import published_texture
 from topohead.workflows.capturing.dynamic import DynamicStore, make_wrinkles
@@ -30,77 +42,120 @@ def texture(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> No
     if config.textures == "none" or run.is_done("texture"):
         run.finish("texture")
         return
-    frames = take.capture.frames
     if published_texture.is_wanted(config):
         published_texture.make_all(run, take, head, config)
-    elif config.textures == "static":
-        if not run.has(picture_file(frames[0])):
-            fused, seconds = _of_the_take(run, take, head, config)
-            _write_texture(run, frames[0], fused, seconds)
-    elif config.textures == "full":
-        missing = [f for f in frames if not run.has(picture_file(f))]
-        for frame, fused, seconds in _of_frames(run, take, head, config, missing):
-            _write_texture(run, frame, fused, seconds)
     else:
-        wrinkle = config.textures == "wrinkle"
-        store = DynamicStore(run, head.mesh.topology, config.texture_size, wrinkle)
-        if not run.has(BASE):
-            fused, seconds = _of_the_take(run, take, head, config)
-            run.append_metrics("texture", seconds=seconds)
-            store.write_base(fused, _shown(fused))
-        missing = [f for f in frames if not store.has(f)]
-        for frame, fused, seconds in _of_frames(run, take, head, config, missing):
-            store.write_frame(frame, fused, seconds)
-        if wrinkle:
-            make_wrinkles(store, head, frames)
+        with ThreadPoolExecutor(thread_name_prefix="pictures") as workers, Behind(1) as behind:
+            fusion = _Fusion(run, take, head, config, workers)
+            if config.textures in ("static", "full"):
+                _whole_pictures(fusion, behind)
+            else:
+                _changing_textures(fusion, behind)
     run.finish("texture")
 
 
-def _of_the_take(
-    run: RunFolder, take: Take, head: Head, config: CaptureConfig
-) -> tuple[Texture, float]:
-    """One texture from a few frames, and the seconds that it took."""
-    started = time.perf_counter()
-    chosen = progress(spread(take.capture.frames, STATIC_FRAMES), "texture")
-    pairs = ((take.views(f, None), frame_vertices(run, f)) for f in chosen)
-    fused = fuse_frames(pairs, head.mesh.topology, config.texture_size)
-    return fused, time.perf_counter() - started
+@dataclass(frozen=True)
+class _Fusion:
+    """Makes a run's textures, and writes those that are whole pictures."""
 
+    run: RunFolder
+    take: Take
+    head: Head
+    config: CaptureConfig
+    workers: ThreadPoolExecutor
 
-def _of_frames(
-    run: RunFolder, take: Take, head: Head, config: CaptureConfig, missing: Sequence[str]
-) -> Iterator[tuple[str, Texture, float]]:
-    """The missing frames' textures as they are made, and the seconds that each took."""
-    count = len(take.capture.frames)
-    colors = None
-    for frame in progress(missing, "textures", count, count - len(missing)):
+    def of_the_take(self) -> tuple[Texture, float]:
+        """One texture from a few frames, and the seconds that it took."""
         started = time.perf_counter()
-        if colors is None:
-            colors = _camera_colors(run, take, head)
-        fused = fuse_texture(
-            take.views(frame, None),
-            head.mesh.topology,
-            frame_vertices(run, frame),
-            config.texture_size,
-            colors=colors,
+        chosen = spread(self.take.capture.frames, STATIC_FRAMES)
+        with closing(self._pictures(chosen)) as pictures:
+            pairs = (
+                (views, frame_vertices(self.run, views.frame))
+                for views in progress(pictures, "texture", len(chosen), 0)
+            )
+            fused = fuse_frames(pairs, self.head.mesh.topology, self.config.texture_size)
+        return fused, time.perf_counter() - started
+
+    def of_frames(self, missing: Sequence[str]) -> Iterator[tuple[str, Texture, float]]:
+        """The missing frames' textures as they are made, and when each was begun."""
+        frames, topology = self.take.capture.frames, self.head.mesh.topology
+        if not missing:
+            return
+        # the cameras' colour corrections are the first frame's for all frames
+        wanted = missing if missing[0] == frames[0] else [frames[0], *missing]
+        colors: CameraColors | None = None
+        with closing(self._pictures(wanted)) as pictures:
+            for frame in progress(missing, "textures", len(frames), len(frames) - len(missing)):
+                started = time.perf_counter()
+                views = next(pictures)
+                if colors is None:
+                    colors = solve_colors(views, topology, frame_vertices(self.run, views.frame))
+                    if views.frame != frame:
+                        views = next(pictures)
+                vertices, size = frame_vertices(self.run, frame), self.config.texture_size
+                yield frame, fuse_texture(views, topology, vertices, size, colors=colors), started
+
+    def _pictures(self, frames: Sequence[str]) -> Generator[Views] | Generator[Photographs]:
+        """Undistorted for the CPU, as stored for a CUDA device; read ahead."""
+        take, device = self.take, self.config.device
+        if device == "cpu":
+            return ahead(lambda frame: take.views(frame, None), frames, 1)
+        return ahead(
+            lambda frame: photographs(take.capture, frame, self.workers, take.names).to(device),
+            frames,
+            1,
         )
-        yield frame, fused, time.perf_counter() - started
+
+    def write(
+        self,
+        frame: str,
+        codes: UInt8[np.ndarray, "S S 3"],
+        coverage: UInt8[np.ndarray, "S S 1"],
+        seconds: float,
+    ) -> None:
+        """A frame's texture comes last and whole: it says that the frame is done."""
+        folder = self.run.path / "frames" / frame
+        write_png(folder / "coverage.png", coverage, self.workers)
+        self.run.append_metrics("texture", frame, seconds=seconds)
+        write_png(self.run.path / picture_file(frame), codes, self.workers)
 
 
-def _camera_colors(run: RunFolder, take: Take, head: Head):
-    """The cameras' colour corrections, from the first frame: the same for all frames."""
-    from topohead.solvers.colors import solve_colors
+def _whole_pictures(fusion: _Fusion, behind: Behind) -> None:
+    run, frames = fusion.run, fusion.take.capture.frames
+    if fusion.config.textures == "static":
+        if not run.has(picture_file(frames[0])):
+            fused, seconds = fusion.of_the_take()
+            fusion.write(frames[0], _codes(fused.srgb), _shown(fused), seconds)
+        return
+    missing = [f for f in frames if not run.has(picture_file(f))]
+    for frame, fused, started in fusion.of_frames(missing):
+        codes, coverage = _codes(fused.srgb), _shown(fused)
+        behind.do(fusion.write, frame, codes, coverage, time.perf_counter() - started)
 
-    frame = take.capture.frames[0]
-    return solve_colors(take.views(frame, None), head.mesh.topology, frame_vertices(run, frame))
+
+def _changing_textures(fusion: _Fusion, behind: Behind) -> None:
+    run, frames = fusion.run, fusion.take.capture.frames
+    wrinkle = fusion.config.textures == "wrinkle"
+    topology, size = fusion.head.mesh.topology, fusion.config.texture_size
+    store = DynamicStore(run, topology, size, wrinkle)
+    if not run.has(BASE):
+        fused, seconds = fusion.of_the_take()
+        run.append_metrics("texture", seconds=seconds)
+        store.write_base(_codes(fused.srgb), _shown(fused), fusion.workers)
+    missing = [f for f in frames if not store.has(f)]
+    for frame, fused, started in fusion.of_frames(missing):
+        whole = fused.srgb.cpu().numpy(), fused.coverage.cpu().numpy()
+        behind.do(store.write_frame, frame, *whole, time.perf_counter() - started)
+    if wrinkle:
+        behind.wait()
+        make_wrinkles(store, fusion.head, frames)
 
 
-def _shown(fused: Texture) -> Float[Tensor, "S S"]:
+def _shown(fused: Texture) -> UInt8[np.ndarray, "S S 1"]:
     """Coverage as a picture."""
-    return (fused.coverage / WELL_SEEN).clamp(max=1)
+    return _codes(fused.coverage[..., None] / WELL_SEEN)
 
 
-def _write_texture(run: RunFolder, frame: str, fused: Texture, seconds: float) -> None:
-    write_image(run.path / "frames" / frame / "coverage.png", _shown(fused))
-    run.append_metrics("texture", frame, seconds=seconds)
-    write_image(run.path / picture_file(frame), fused.srgb)
+def _codes(values: Float[Tensor, "S S K"]) -> UInt8[np.ndarray, "S S K"]:
+    """8-bit codes of values in [0, 1], on the host."""
+    return values.clamp(0, 1).mul_(255).round_().to(torch.uint8).cpu().numpy()
