@@ -144,8 +144,9 @@ def _changing_textures(fusion: _Fusion, behind: Behind) -> None:
         store.write_base(_codes(fused.srgb), _shown(fused), fusion.workers)
     missing = [f for f in frames if not store.has(f)]
     for frame, fused, started in fusion.of_frames(missing):
-        whole = fused.srgb.cpu().numpy(), fused.coverage.cpu().numpy()
-        behind.do(store.write_frame, frame, *whole, time.perf_counter() - started)
+        codes, seen = _codes(fused.srgb), (fused.coverage > 0).cpu().numpy()
+        seconds = time.perf_counter() - started
+        behind.do(store.write_frame, frame, codes, seen, fusion.workers, seconds)
     if wrinkle:
         behind.wait()
         make_wrinkles(store, fusion.head, frames)
