@@ -1,6 +1,6 @@
 """What pictures say of points on a surface, on the CPU or a CUDA device, for relief."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ Limits = tuple[float, float]
 """The least cosine of a view, and how far behind the visible surface (m) is still visible."""
 
 
+@runtime_checkable
 class Looks(Protocol):
     """The picture work of one device; see `kernels.photometric` for the arrays."""
 
