@@ -262,16 +262,17 @@ def area_resized(image: Float[Tensor, "H W K"], size: tuple[int, int]) -> Float[
     down = _area_shares(image.shape[0], size[1], image.device)
     across = _area_shares(image.shape[1], size[0], image.device)
     rows = (down @ image.flatten(1)).unflatten(1, image.shape[1:])
-    return torch.einsum("wx,hxk->hwk", across, rows)
+    columns = across @ rows.transpose(0, 1).flatten(1)
+    return columns.unflatten(1, (size[1], image.shape[2])).transpose(0, 1).contiguous()
 
 
-def _area_shares(count: int, target: int, device: torch.device) -> Float[Tensor, "n m"]:
-    """How much of each target pixel every source pixel covers, [target count]."""
+def _area_shares(count: int, target: int, device: torch.device) -> Tensor:
+    """How much of each target pixel every source pixel covers, sparse [target count]."""
     step = count / target
     begin = torch.arange(target, dtype=torch.float64, device=device)[:, None] * step
     source = torch.arange(count, dtype=torch.float64, device=device)
     overlap = torch.minimum(source + 1, begin + step) - torch.maximum(source, begin)
-    return (overlap.clamp(min=0) / step).float()
+    return (overlap.clamp(min=0) / step).float().to_sparse_csr()
 
 
 def _focus(
