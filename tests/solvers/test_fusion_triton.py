@@ -143,6 +143,31 @@ def test_the_texel_map_and_its_fringe_are_the_cpu_s(scene: Scene) -> None:
 
 
 @pytest.mark.gpu
+def test_stored_pictures_are_read_as_they_are(scene: Scene) -> None:
+    """Texels smaller than pixels: the views' codes are read without any rounding between."""
+    topology, vertices, _, views = scene
+    stored = as_taken(views, Distortion())
+    stored = replace(
+        stored, images=tuple((i * 255).round().to(DEVICE, torch.uint8) for i in views.images)
+    )
+    expected = fuse_texture(views, topology, vertices, 1024, PLAIN)
+    assert_same(fuse_texture(stored, topology, vertices, 1024, PLAIN).srgb, expected.srgb)
+
+
+@pytest.mark.gpu
+def test_exclusions_and_a_given_skin_are_heeded_as_on_the_cpu(scene: Scene) -> None:
+    topology, vertices, _, views = scene
+    exclude = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    exclude[:, SIZE // 3 : SIZE // 2] = True
+    skin = skin_texture(SIZE, seed=4)
+    expected = fuse_texture(views, topology, vertices, SIZE, PLAIN, exclude=exclude, skin=skin)
+    found = fuse_texture(there(views), topology, vertices, SIZE, PLAIN, exclude=exclude, skin=skin)
+    assert_same(found.srgb, expected.srgb)
+    plain = fuse_texture(there(views), topology, vertices, SIZE, PLAIN, exclude=exclude)
+    assert (plain.srgb - found.srgb).abs().max() > 0.1
+
+
+@pytest.mark.gpu
 def test_tiles_do_not_show(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     topology, vertices, _, views = scene
     whole = fuse_texture(there(views), topology, vertices, SIZE, PLAIN)

@@ -118,6 +118,7 @@ class _Stack:
 
     @classmethod
     def empty(cls, views: int, side: int, device: torch.device) -> "_Stack":
+        assert views < blending_triton.NONE.value, "kernels name views by one byte"
         return cls(
             torch.empty(views, 3, side, side, dtype=torch.float16, device=device),
             torch.zeros(views, side, side, device=device),
