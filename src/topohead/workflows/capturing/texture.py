@@ -1,6 +1,7 @@
 """Textures of every frame, or one of the take.
 
-While one frame's texture is made, the next one's pictures are read and the last one's are written.
+While one frame's texture is made the last one's is written and, on CUDA, the next one's pictures
+are read.
 """
 
 import time
@@ -91,9 +92,12 @@ def _every_frame(
 def _pictures(
     take: Take, frames: Sequence[str], device: str, workers: ThreadPoolExecutor
 ) -> Generator[Views] | Generator[Photographs]:
-    """The frames' pictures, undistorted for the CPU, as stored for a CUDA device; read ahead."""
+    """The frames' pictures: undistorted for the CPU; as stored for a CUDA device, and read ahead.
+
+    Undistorted ones are four times as large, too large to have several frames' at a time.
+    """
     if device == "cpu":
-        return ahead(lambda frame: take.views(frame, None), frames, 1)
+        return (take.views(frame, None) for frame in frames)
 
     def stored(frame: str) -> Photographs:
         taken = photographs(take.capture, frame, workers, take.names)
