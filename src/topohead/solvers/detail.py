@@ -24,21 +24,21 @@ _FREE_COLOR = 1e-3
 """Views' worth of the reference colour: next to nothing, it only keeps divisions defined."""
 
 MOST_HALVINGS = 4
-"""A reference head then has 4 million vertices, a quarter of a texel's row at 4096 each."""
+"""A reference head then has four million vertices, an eighth of a millimetre apart."""
 
 
 @dataclass(frozen=True)
 class DetailConfig:
     """Numbers of the relief solve; lengths in metres."""
 
-    features: FeatureConfig = field(default_factory=lambda: FeatureConfig(levels=2))
+    features: FeatureConfig = field(default_factory=lambda: FeatureConfig(radius=1.5, levels=2))
     """How pictures become features."""
     iterations: tuple[int, ...] = (6, 3)
     """Gauss–Newton steps on each picture level, finest first."""
     limit: float = 2e-3
     """Heights are cut at this."""
     curvature: float = 50.0
-    """Standard deviation of the relief's mean curvature, 1/m: 0.1 mm deep wrinkles 6 mm apart."""
+    """Standard deviation of the relief's mean curvature, 1/m."""
     spread: float = 3e-4
     """Standard deviation of a patch's height about the tracked surface."""
     patch: float = 3e-3
@@ -49,7 +49,7 @@ class DetailConfig:
     """Feature noise assumed at first; learnt from residuals."""
     cut: float = 2.5
     """A view this many times the noise off the others' colour counts a quarter."""
-    min_cosine: float = 0.25
+    min_cosine: float = 0.4
     """Steeper views of a point are ignored."""
     depth_tolerance: float = 0.002
     """A point this far behind the visible surface is hidden."""

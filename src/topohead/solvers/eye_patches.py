@@ -30,8 +30,8 @@ class Patches:
 
 def patches_around(
     views: Views,
-    vertices: Float[Tensor, "V 3"],
-    curtain: Int[Tensor, "K 3"],
+    hiding: Float[Tensor, "N 3"],
+    triangles: Int[Tensor, "K 3"],
     center: Float[Tensor, "3"],
     radius: float,
     motion: Float[Tensor, "4 4"],
@@ -39,8 +39,7 @@ def patches_around(
 ) -> Patches:
     """Every view around a globe that `motion` carries from `center` in the first frame.
 
-    `curtain` are the triangles of the posed `vertices` that may hide it; `blur` smooths the
-    pictures, pixels.
+    `triangles` of the posed vertices `hiding` may hide it; `blur` smooths the pictures, pixels.
     """
     cameras = views.cameras
     place = motion[:3, :3] @ center + motion[:3, 3]
@@ -56,7 +55,7 @@ def patches_around(
     moved = lens.clone()
     moved[:, :2, 2] -= corner
     window = Cameras(cameras.names, pose, moved, torch.full((len(lens), 2), size))
-    depth = depth_maps(vertices, curtain, window, cull=False)
+    depth = depth_maps(hiding, triangles, window, cull=False)
     pictures = np.zeros((len(lens), size, size, 3), np.float32)
     front = np.zeros((len(lens), size, size), np.float32)
     for index in range(len(lens)):
@@ -65,9 +64,9 @@ def patches_around(
         inside = _cut(views.images[index], mask, x, y, pictures[index])
         picture = cv2.GaussianBlur(pictures[index], (0, 0), blur)
         pictures[index] = picture
-        hiding = np.minimum(depth[index].numpy(), np.float32(1e6))
+        nearest = np.minimum(depth[index].numpy(), np.float32(1e6))
         # a pixel beside a lid mixes both
-        front[index] = np.where(inside, cv2.erode(hiding, np.ones((3, 3), np.uint8)), 0)
+        front[index] = np.where(inside, cv2.erode(nearest, np.ones((3, 3), np.uint8)), 0)
     turned = (pose[:, :3, :3] @ motion[:3, :3]).float().numpy()
     lenses = torch.cat([focal, moved[:, :2, 2]], 1).float().numpy()
     return Patches(seen.float().numpy(), turned, lenses, pictures, front)

@@ -46,7 +46,7 @@ class EyeConfig:
     """Yaw and pitch up to which gazes are searched,"""
     step: float = 0.14
     """in steps of this,"""
-    few: int = 400
+    few: int = 250
     """with so many samples."""
     iterations: int = 8
     """Gauss–Newton steps at most."""
@@ -80,11 +80,19 @@ class Globe:
 
 
 @dataclass(frozen=True)
+class Curtain:
+    """Surface that may hide a globe: vertex numbers, and triangles as rows of those."""
+
+    vertices: Int[Tensor, " N"]
+    triangles: Int[Tensor, "K 3"]
+
+
+@dataclass(frozen=True)
 class Eyes:
     """Both eyeballs, left (+x) first, and what may hide them; `upright` turns world to head."""
 
     globes: tuple[Globe, Globe]
-    curtains: tuple[Int[Tensor, "K 3"], Int[Tensor, "J 3"]]
+    curtains: tuple[Curtain, Curtain]
     upright: Float[Tensor, "3 3"]
 
     def turns(self, gaze: Float[Tensor, "*B 2"]) -> Float[Tensor, "*B 3 3"]:
@@ -100,9 +108,10 @@ class Eyes:
         config: EyeConfig,
     ) -> Patches:
         """Every view around one globe in a frame with these vertices and this motion."""
-        globe = self.globes[side]
+        globe, curtain = self.globes[side], self.curtains[side]
+        hiding = vertices[curtain.vertices]
         return patches_around(
-            views, vertices, self.curtains[side], globe.center, globe.radius, motion, config.blur
+            views, hiding, curtain.triangles, globe.center, globe.radius, motion, config.blur
         )
 
 
@@ -144,7 +153,8 @@ def find_eyes(first: Mesh, upright: Float[Tensor, "4 4"], config: EyeConfig) -> 
         center, radius = fit_sphere(vertices[chosen])
         center = center.double()
         near = solid & ((vertices - center).norm(dim=1) < radius + config.around)
-        curtains.append(topology.triangles[near[topology.triangles].all(1)])
+        triangles = topology.triangles[near[topology.triangles].all(1)]
+        curtains.append(Curtain(*torch.unique(triangles, return_inverse=True)))
         globes.append(_globe(topology, vertices, chosen, center, radius, config))
     return Eyes((globes[0], globes[1]), (curtains[0], curtains[1]), upright[:3, :3].double())
 

@@ -1,6 +1,7 @@
 """Textures of every frame, or one of the take.
 
-While one frame's texture is made, the next one's pictures are read and the last one's are written.
+While one frame's texture is made the last one's is written and, on CUDA, the next one's pictures
+are read.
 """
 
 import time
@@ -96,10 +97,13 @@ class _Fusion:
                 yield frame, fuse_texture(views, topology, vertices, size, colors=colors), started
 
     def _pictures(self, frames: Sequence[str]) -> Generator[Views] | Generator[Photographs]:
-        """Undistorted for the CPU, as stored for a CUDA device; read ahead."""
+        """Undistorted for the CPU; as stored for a CUDA device, and read ahead.
+
+        Undistorted ones are four times as large, too large to have several frames' at a time.
+        """
         take, device = self.take, self.config.device
         if device == "cpu":
-            return ahead(lambda frame: take.views(frame, None), frames, 1)
+            return (take.views(frame, None) for frame in frames)
         return ahead(
             lambda frame: photographs(take.capture, frame, self.workers, take.names).to(device),
             frames,
