@@ -1,6 +1,6 @@
 """Triton's kernels against numba's: interpreted without a CUDA device, on it where there is one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,10 +14,11 @@ from planted_sphere import sphere
 from topohead.core import Cameras, Mesh, Views
 from topohead.geometry.meshes import vertex_normals
 from topohead.solvers import first_look, tracking
-from topohead.solvers.device_features import device_pyramid
+from topohead.solvers.device_features import DevicePyramid
 from topohead.solvers.elasticity import ElasticConfig, Elasticity, block_slots, vertex_graph
 from topohead.solvers.features import FeatureConfig, feature_pyramid, pack_cameras
 from topohead.solvers.kernels import (
+    dense_triton,
     elastic_triton,
     photometric,
     photometric_triton,
@@ -179,6 +180,16 @@ def test_conjugate_gradients_find_the_same_solution_again_and_again(scene: Scene
     assert np.abs(same - expected).max() < 1e-3 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("count", [6, 58])
+def test_small_systems_are_solved(count: int):
+    random = np.random.default_rng(count)
+    roots = random.normal(0, 1, (count, 2 * count)) * np.geomspace(1, 1e3, count)[:, None]
+    system = np.concatenate([roots @ roots.T, random.normal(0, 1, (count, 1))], 1)
+    expected = np.linalg.solve(system[:, :-1], system[:, -1])
+    found = dense_triton.solve_symmetric(there(system)).cpu().numpy()
+    assert np.abs(found - expected).max() < 1e-10 * np.abs(expected).max()
+
+
 def rotated(scene: Scene, vertices: np.ndarray) -> tuple[Tensor, np.ndarray]:
     starts, columns, weights = scene.elasticity.rings
     weights = weights / weights.mean()
@@ -234,9 +245,14 @@ def test_device_pyramid_filters_as_opencv_does(masked: bool):
     views = Views("1", cameras, images, masks if masked else None)
     origin, config = torch.zeros(3, dtype=torch.float64), FeatureConfig(levels=3)
     expected = feature_pyramid(views, origin, config)
-    found = device_pyramid(views, origin, config, DEVICE)
-    for own, other in zip(found, expected, strict=True):
-        assert own.sizes == other.sizes
+    pyramid = DevicePyramid(views, config, DEVICE)
+    before = replace(views, images=tuple(0 * image for image in images))
+    for pictures in (before, views):  # nothing of the pictures before may stay
+        pyramid.load(pictures, origin)
+        pyramid.make()
+    for own, other in zip(pyramid.levels, expected, strict=True):
+        assert torch.equal(own.extents.cpu(), other.extents)
+        assert torch.equal(own.projections.cpu(), other.projections)
         assert torch.equal(own.cameras.cpu(), other.cameras)
         assert (own.features.cpu() - other.features).abs().max() < 1e-4
 

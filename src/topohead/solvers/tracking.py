@@ -80,22 +80,23 @@ def advance(
     """One frame: predict, solve pose and expression, free the vertices."""
     started = time.perf_counter()
     surface = reference.surface
+    where = surface.vertices.device
     solve = FrameSolve(views, reference, config)
-    motion = state.pose @ torch.linalg.inv(state.last_pose)
+    moved = state.pose @ torch.linalg.inv(state.last_pose) @ state.pose
     onward = (2 * state.expression - state.last_expression).clamp(-1, 1.5)
-    deviation = state.deviation.to(surface.vertices.device)
-    last = Guess(state.pose, state.expression, deviation, state.expression)
-    near = solve.better(last, replace(last, pose=motion @ state.pose, expression=onward))
+    known = state.expression.to(where)
+    last = Guess(state.pose.to(where), known, state.deviation.to(where), known)
+    near = solve.better(last, replace(last, pose=moved.to(where), expression=onward.to(where)))
     found = solve.pose_and_expression(near)
     pose, expression = found.pose, found.expression
     rest = surface.shaped(pose, expression, config.memory * found.deviation)
     vertices = solve.free(rest, surface.shaped(pose, expression, found.deviation))
     deviation = surface.deviation(vertices, pose, expression).cpu()
-    fresh = TrackState(pose, state.pose, expression, state.expression, deviation)
+    fresh = TrackState(pose.cpu(), state.pose, expression.cpu(), state.expression, deviation)
     return fresh, TrackedFrame(
         views.frame,
         vertices.float().cpu(),
-        _world_motion(pose, surface.origin.cpu()),
+        _world_motion(pose, surface.origin).cpu(),
         torch.ones(len(views.cameras), 3),
         solve.residual,
         solve.is_doubtful(vertices),

@@ -224,7 +224,7 @@ class ConjugateGradient:
     """`sparse.conjugate_gradient` for one mesh and one stiffness, with the buffers that it needs.
 
     The number of steps is fixed and nothing is asked of the host: once converged, steps move
-    nothing. On CUDA all steps are one graph, captured when first solved.
+    nothing. So solving may be part of a CUDA graph.
     """
 
     def __init__(
@@ -255,7 +255,6 @@ class ConjugateGradient:
         def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        self._rhs, self._blocks = room(count, 3), room(len(columns), 6)
         self._x, self._r, self._z, self._q = (room(count, 3) for _ in range(4))
         self._directions = room(count, 3), room(count, 3)
         self._inverse = room(count, 6)
@@ -264,38 +263,22 @@ class ConjugateGradient:
         self._norms = room(iterations + 1, self._padded, dtype=torch.float64)
         self._curves = room(iterations, self._padded, dtype=torch.float64)
         self._alive = room(iterations + 1, 4, dtype=torch.int32)
-        self._recorded: torch.cuda.CUDAGraph | None = None
 
     def solve(
         self, rhs: Float[Tensor, "V 3"], blocks: Float[Tensor, "P 6"]
     ) -> Float[Tensor, "V 3"]:
         """x of (B + K ⊗ I₃) x = rhs, float32; the next call overwrites it."""
-        self._rhs.copy_(rhs)
-        self._blocks.copy_(blocks)
-        if rhs.device.type != "cuda":
-            self._launch()
-            return self._x
-        if self._recorded is None:
-            self._launch()  # compiles what the capture must find compiled
-            torch.cuda.synchronize()
-            self._recorded = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._recorded):
-                self._launch()
-        self._recorded.replay()
-        return self._x
-
-    def _launch(self) -> None:
         grid, block, parts = (self._parts,), self._block, self._parts
         last, fresh = self._directions
         _begin_kernel[grid](
-            self._rhs, self._blocks, self._diagonal, self._stiff_diagonal, self._inverse, self._x,
-            self._r, self._z, last, self._norms, self._alive, self.count, BLOCK=block,
+            rhs, blocks, self._diagonal, self._stiff_diagonal, self._inverse, self._x, self._r,
+            self._z, last, self._norms, self._alive, self.count, BLOCK=block,
         )  # fmt: skip
         for k in range(self.iterations):
             norms, curves, alive = self._norms[k], self._curves[k], self._alive[k]
             _direction_kernel[grid](
-                self._z, last, fresh, self._q, *self._graph, self._blocks, *self._stiff, norms,
-                curves, parts, self.count, FIRST=k == 0, PARTS=self._padded, NEAR=_NEAR, FAR=_FAR,
+                self._z, last, fresh, self._q, *self._graph, blocks, *self._stiff, norms, curves,
+                parts, self.count, FIRST=k == 0, PARTS=self._padded, NEAR=_NEAR, FAR=_FAR,
                 BLOCK=block,
             )  # fmt: skip
             _advance_kernel[grid](
@@ -303,6 +286,7 @@ class ConjugateGradient:
                 curves, alive, self.tolerance, parts, self.count, PARTS=self._padded, BLOCK=block,
             )  # fmt: skip
             last, fresh = fresh, last
+        return self._x
 
 
 def _diagonal_slots(starts: np.ndarray, columns: np.ndarray) -> np.ndarray:
