@@ -1,7 +1,8 @@
 """What a solver sees of an instant, and what it says of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,6 +21,32 @@ class Views:
     cameras: Cameras
     images: tuple[Float[Tensor, "_ _ 3"], ...]
     masks: tuple[Float[Tensor, "_ _"], ...] | None = None
+
+    def on(self, device: torch.device | str) -> "Views":
+        """The same with pictures and masks on a device, ready when this returns.
+
+        To a CUDA device they go through pinned memory, on a stream of their own: a thread may bring
+        the next pictures over while others compute on the default stream.
+        """
+        device = torch.device(device)
+        if device.type != "cuda":
+            return replace(
+                self,
+                images=tuple(image.to(device) for image in self.images),
+                masks=self.masks and tuple(mask.to(device) for mask in self.masks),
+            )
+        stream = torch.cuda.Stream(device)
+
+        def bring(pictures: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            brought = tuple(p.pin_memory().to(device, non_blocking=True) for p in pictures)
+            for picture in brought:
+                picture.record_stream(torch.cuda.default_stream(device))
+            return brought
+
+        with torch.cuda.stream(stream):
+            images, masks = bring(self.images), self.masks and bring(self.masks)
+        stream.synchronize()
+        return replace(self, images=images, masks=masks)
 
 
 @dataclass(frozen=True)

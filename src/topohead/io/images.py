@@ -118,7 +118,8 @@ def read_pixels(path: Path) -> np.ndarray:
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"image {path} holds {pixels.dtype}; expected 8 or 16 bits a channel")
     if pixels.ndim == 3 and pixels.shape[2] >= 3:
-        pixels = np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], -1)
+        alpha = pixels.shape[2] == 4
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if alpha else cv2.COLOR_BGR2RGB)
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 
 

@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Lock
 
@@ -23,7 +24,11 @@ _FAR = -1e6  # a map coordinate that is outside every picture
 
 
 def undistorted_views(
-    capture: Capture, frame: str, names: Sequence[str] | None = None, height: int | None = None
+    capture: Capture,
+    frame: str,
+    names: Sequence[str] | None = None,
+    height: int | None = None,
+    readers: int = 1,
 ) -> Views:
     """Pinhole pictures of one instant, antialiased and undistorted; skew is gone.
 
@@ -31,25 +36,30 @@ def undistorted_views(
     the one that gives the rig's median image this `height`; pictures are never enlarged. Where the
     lens saw nothing the nearest border colour fills the image and the mask is zero. A picture that
     is missing under `allow_missing` leaves its camera out of the views. Filters work on srgb.
+    Cameras are shared out among `readers` threads.
     """
     rig = capture.rig if names is None else capture.rig.select(names)
     target = pinhole_cameras(capture, rig.cameras.names, height)
-    kept: list[str] = []
-    images: list[Tensor] = []
-    masks: list[Tensor] = []
-    for index, name in enumerate(rig.cameras.names):
+
+    def read(index: int) -> tuple[Tensor, Tensor | None] | None:
+        name = rig.cameras.names[index]
         try:
             image = capture.read_image(frame, name)
             mask = None if capture.read_mask is None else capture.read_mask(frame, name)
         except MissingFrame:
-            continue
+            return None
         warp = _Warp(rig, target, index)
-        kept.append(name)
-        images.append(torch.from_numpy(warp.picture(image.numpy())))
-        if mask is not None:
-            masks.append(torch.from_numpy(warp.mask(mask.numpy())))
-    cameras = target.select(kept)
-    return Views(frame, cameras, tuple(images), tuple(masks) if capture.read_mask else None)
+        straight = torch.from_numpy(warp.picture(image.numpy()))
+        return straight, None if mask is None else torch.from_numpy(warp.mask(mask.numpy()))
+
+    with ThreadPoolExecutor(readers, thread_name_prefix="reader") as threads:
+        found = list(threads.map(read, range(len(rig.cameras))))
+    cameras = target.select(
+        [name for name, one in zip(rig.cameras.names, found, strict=True) if one]
+    )
+    images = tuple(one[0] for one in found if one)
+    masks = tuple(one[1] for one in found if one and one[1] is not None)
+    return Views(frame, cameras, images, masks if capture.read_mask else None)
 
 
 def pinhole_cameras(

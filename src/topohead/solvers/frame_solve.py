@@ -162,11 +162,11 @@ class FrameSolve:
     ) -> dict[str, float]:
         """Mean robust weight of each watched region that has a share in it."""
         work = partial(self.steps[index].alike, noise=noise, hidden=hidden)
-        (sums,) = self.reference.engine.whole((name, index), work, vertices)
+        (sums,) = self.reference.engine.whole((name, index, self.config), work, vertices)
         pairs = zip(self.reference.watched, sums.tolist(), strict=True)
         return {region: value / share for region, (value, share) in pairs if share > 0}
 
     def _whole(self, name: str, index: int, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One chain of a level's steps, as one piece."""
         work = getattr(self.steps[index], name)
-        return self.reference.engine.whole((name, index), work, *inputs)
+        return self.reference.engine.whole((name, index, self.config), work, *inputs)

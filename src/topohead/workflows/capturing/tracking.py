@@ -1,6 +1,8 @@
 """Every frame's mesh."""
 
 import logging
+import os
+from contextlib import closing
 
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
@@ -10,10 +12,12 @@ from topohead.core import (
     Mesh,
     Topology,
     TrackedFrame,
+    Views,
 )
 from topohead.io.meshes import write_obj
 from topohead.io.runs import RunFolder
 from topohead.workflows import tracking_state
+from topohead.workflows.background import Behind, ahead
 from topohead.workflows.capture import CaptureConfig
 from topohead.workflows.capturing.first import Head, packed
 from topohead.workflows.capturing.take import Take
@@ -35,12 +39,17 @@ def track_frames(run: RunFolder, take: Take, head: Head, config: CaptureConfig) 
     last = None
     if done:
         last = load_file(run.path / "frames" / frames[done - 1] / "state.safetensors")
-    pictures = (take.views(frame, config.height) for frame in frames[done:])
-    first_views = take.views(frames[0], config.height)
-    start = tracking_state.Start(head.mesh, head.basis, -head.expression, first_views)
-    answers = follow(start, pictures, last, config.seed, config.device)
-    for state, answer in progress(answers, "tracking", len(frames), done):
-        _write_frame(run, head.mesh.topology, state, answer)
+    # a device leaves the cores to the decoders; a solver on the cores needs them itself
+    readers = max(1, (os.cpu_count() or 1) - 1) if config.device == "cuda" else 1
+
+    def read(frame: str) -> Views:
+        return take.views(frame, config.height, readers).on(config.device)
+
+    start = tracking_state.Start(head.mesh, head.basis, -head.expression, read(frames[0]))
+    with Behind() as writer, closing(ahead(read, frames[done:])) as pictures:
+        answers = follow(start, pictures, last, config.seed, config.device)
+        for state, answer in progress(answers, "tracking", len(frames), done):
+            writer.do(_write_frame, run, head.mesh.topology, state, answer)
     run.finish("track")
 
 
