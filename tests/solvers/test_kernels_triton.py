@@ -20,6 +20,7 @@ from topohead.solvers.features import FeatureConfig, feature_pyramid, pack_camer
 from topohead.solvers.kernels import (
     dense_triton,
     elastic_triton,
+    noise_triton,
     photometric,
     photometric_triton,
     sparse,
@@ -188,6 +189,22 @@ def test_small_systems_are_solved(count: int):
     expected = np.linalg.solve(system[:, :-1], system[:, -1])
     found = dense_triton.solve_symmetric(there(system)).cpu().numpy()
     assert np.abs(found - expected).max() < 1e-10 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 501, 1000])
+def test_noise_is_learnt_from_the_median(count: int):
+    random = np.random.default_rng(count)
+    stats = random.gamma(2.0, 1.0, (1500, 4)).astype(np.float32)
+    stats[:, 1] *= 10.0 ** random.integers(-4, 2, 1500)
+    stats[:, 2] = np.where(random.permutation(1500) < count, random.integers(2, 9, 1500), 1)
+    seen = stats[stats[:, 2] >= 2].astype(np.float64)
+    spread = seen[:, 1] / (3 * seen[:, 0] * seen[:, 3])
+    expected = 0.4 * np.sqrt(np.median(spread)) if count else 0.4
+    noise = torch.tensor(0.4, device=DEVICE)
+    found = noise_triton.learnt_noise(noise, there(stats), 1e-9, 1e9)
+    assert abs(float(found) / expected - 1) < 1e-6
+    bounded = noise_triton.learnt_noise(noise, there(stats), 2 * expected, 3 * expected)
+    assert abs(float(bounded) / (2 * expected if count else expected) - 1) < 1e-6
 
 
 def rotated(scene: Scene, vertices: np.ndarray) -> tuple[Tensor, np.ndarray]:
