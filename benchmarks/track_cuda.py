@@ -78,7 +78,11 @@ def main() -> None:
     result |= {
         "brought_ms": statistics.median(repeated),
         "same_bytes": all(torch.equal(a, b) for a, b in zip(answers, resident, strict=False)),
-        "read_ms": {n: reading(args.take, args.frames, args.height, n) for n in (1, args.readers)},
+        "read_ms": {
+            f"{readers} readers, {device}": reading(args, readers, device)
+            for readers in (1, args.readers)
+            for device in dict.fromkeys(("cpu", args.device))
+        },
         "files_ms": from_files(args, reference),
         "steps_ms": steps(brought, reference),
     }
@@ -139,13 +143,13 @@ def tracked(pictures: list[Views], reference: Reference) -> tuple[list[Tensor], 
     return answers, milliseconds
 
 
-def reading(take: Path, count: int, height: int, readers: int) -> float:
-    """Milliseconds a frame of decoding and undistorting pictures."""
-    capture = open_capture(take)
+def reading(args: argparse.Namespace, readers: int, device: str) -> float:
+    """Milliseconds a frame of decoding pictures and undistorting them on a device."""
+    capture = open_capture(args.take)
     seconds = []
-    for frame in capture.frames[:count]:
+    for frame in capture.frames[: args.frames]:
         started = time.perf_counter()
-        undistorted_views(capture, frame, None, height, readers)
+        undistorted_views(capture, frame, None, args.height, readers, device)
         seconds.append(time.perf_counter() - started)
     return 1e3 * statistics.median(seconds)
 
@@ -156,7 +160,7 @@ def from_files(args: argparse.Namespace, reference: Reference) -> float:
     frames = list(capture.frames[1 : args.frames]) * args.repeat
 
     def read(frame: str) -> Views:
-        return undistorted_views(capture, frame, None, args.height, args.readers).on(args.device)
+        return undistorted_views(capture, frame, None, args.height, args.readers, args.device)
 
     surface = reference.surface
     state = TrackState.first(len(surface.vertices), len(surface.basis))

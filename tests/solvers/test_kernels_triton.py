@@ -312,11 +312,12 @@ def test_device_tracks_as_the_cpu_does(
         if DEVICE.type == "cuda":
             # a resumed run must give the same bytes: nothing of another frame may stay in what was
             # recorded, nor of one that lacks a camera, nor may it count who brought the pictures
+            surface = reference.surface.vertices
             tracking.advance(first, reference, state, config)
             names = later.cameras.names[1:]
             fewer = Views("2", later.cameras.select(names), later.images[1:], later.masks[1:])
             tracking.advance(fewer, reference, start, config)
-            again = tracking.advance(later.on(DEVICE), reference, start, config)[1]
+            again = tracking.advance(later.on(surface.device), reference, start, config)[1]
             assert torch.equal(answer.vertices, again.vertices)
         return state, answer.vertices, answer.residual
 

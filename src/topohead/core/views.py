@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core.cameras import Cameras
+from topohead.core.transfer import brought
 
 
 @dataclass(frozen=True)
@@ -23,30 +24,9 @@ class Views:
     masks: tuple[Float[Tensor, "_ _"], ...] | None = None
 
     def on(self, device: torch.device | str) -> "Views":
-        """The same with pictures and masks on a device, ready when this returns.
-
-        To a CUDA device they go through pinned memory, on a stream of their own: a thread may bring
-        the next pictures over while others compute on the default stream.
-        """
-        device = torch.device(device)
-        if device.type != "cuda":
-            return replace(
-                self,
-                images=tuple(image.to(device) for image in self.images),
-                masks=self.masks and tuple(mask.to(device) for mask in self.masks),
-            )
-        stream = torch.cuda.Stream(device)
-
-        def bring(pictures: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            brought = tuple(p.pin_memory().to(device, non_blocking=True) for p in pictures)
-            for picture in brought:
-                picture.record_stream(torch.cuda.default_stream(device))
-            return brought
-
-        with torch.cuda.stream(stream):
-            images, masks = bring(self.images), self.masks and bring(self.masks)
-        stream.synchronize()
-        return replace(self, images=images, masks=masks)
+        """The same with pictures and masks on a device; see `transfer.brought`."""
+        masks = None if self.masks is None else brought(self.masks, device)
+        return replace(self, images=brought(self.images, device), masks=masks)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class DevicePyramid:
 
     def __init__(self, views: Views, config: FeatureConfig, device: torch.device) -> None:
         self._config = config
-        shapes = [tuple(image.shape[:2]) for image in views.images]
+        shapes = [(image.shape[0], image.shape[1]) for image in views.images]
         self._groups = [
             _Group.empty([i for i, own in enumerate(shapes) if own == shape], shape, device)
             for shape in dict.fromkeys(shapes)

@@ -61,8 +61,11 @@ class FrameSolve:
         ]
         return guesses[int(torch.cat(explained).argmax())]
 
-    def pose_and_expression(self, near: Guess) -> Guess:
-        """The nearest solution, or where a part of the face looks wrong there, after a jump."""
+    def pose_and_expression(self, near: Guess, fine: bool = True) -> Guess:
+        """The nearest solution, or where a part of the face looks wrong there, after a jump.
+
+        Jumps are judged on coarse levels; without `fine` the others are not looked at.
+        """
         config, reference = self.config, self.reference
         levels = [i for i in reversed(range(len(self.steps))) if config.coarse_iterations[i]]
         coarse = [index for index in levels if index >= self._judged] or levels[:1]
@@ -78,7 +81,7 @@ class FrameSolve:
             for expression in (0 * near.expression, reference.neutral):
                 best = self._leap(best, expression, coarse)
         found = best[0]
-        for index in levels[len(coarse) :]:
+        for index in levels[len(coarse) :] if fine else []:
             found = self._placed(found, index)
         return found
 

@@ -80,14 +80,8 @@ def advance(
     """One frame: predict, solve pose and expression, free the vertices."""
     started = time.perf_counter()
     surface = reference.surface
-    where = surface.vertices.device
     solve = FrameSolve(views, reference, config)
-    moved = state.pose @ torch.linalg.inv(state.last_pose) @ state.pose
-    onward = (2 * state.expression - state.last_expression).clamp(-1, 1.5)
-    known = state.expression.to(where)
-    last = Guess(state.pose.to(where), known, state.deviation.to(where), known)
-    near = solve.better(last, replace(last, pose=moved.to(where), expression=onward.to(where)))
-    found = solve.pose_and_expression(near)
+    found = solve.pose_and_expression(_predicted(solve, state))
     pose, expression = found.pose, found.expression
     rest = surface.shaped(pose, expression, config.memory * found.deviation)
     vertices = solve.free(rest, surface.shaped(pose, expression, found.deviation))
@@ -102,6 +96,29 @@ def advance(
         solve.is_doubtful(vertices),
         time.perf_counter() - started,
     )
+
+
+def outline(
+    views: Views, reference: Reference, state: TrackState, config: TrackConfig
+) -> TrackState:
+    """The state after a frame of which only coarse levels are looked at, for pose and expression.
+
+    It is what a frame may be tracked from when those before it have not been; `deviation` is zero.
+    """
+    solve = FrameSolve(views, reference, config)
+    found = solve.pose_and_expression(_predicted(solve, state), fine=False)
+    pose, expression = found.pose.cpu(), found.expression.cpu()
+    return TrackState(pose, state.pose, expression, state.expression, 0 * state.deviation)
+
+
+def _predicted(solve: FrameSolve, state: TrackState) -> Guess:
+    """Where the frame after a state may be: moved on as in the frame before, or not moved."""
+    where = solve.reference.surface.vertices.device
+    moved = state.pose @ torch.linalg.inv(state.last_pose) @ state.pose
+    onward = (2 * state.expression - state.last_expression).clamp(-1, 1.5)
+    known = state.expression.to(where)
+    last = Guess(state.pose.to(where), known, state.deviation.to(where), known)
+    return solve.better(last, replace(last, pose=moved.to(where), expression=onward.to(where)))
 
 
 def _world_motion(pose: Tensor, origin: Tensor) -> Tensor:

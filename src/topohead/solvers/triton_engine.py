@@ -19,6 +19,7 @@ from topohead.solvers.engine import FEW, SOLVED, Looks, Noise, SampleTerms, Work
 from topohead.solvers.features import FeatureLevel
 from topohead.solvers.kernels import elastic_triton, photometric_triton
 from topohead.solvers.kernels.dense_triton import solve_symmetric
+from topohead.solvers.kernels.noise_triton import learnt_noise
 from topohead.solvers.kernels.sparse_triton import ConjugateGradient, Feeds
 from topohead.solvers.recording import Recording
 from topohead.solvers.samples import Samples
@@ -162,17 +163,8 @@ class TritonEngine:
         )
 
     def learnt(self, noise: Noise, evidence: SampleTerms) -> Noise:
-        """The noise that the residuals under `noise` speak of; it stays on the device."""
-        total, energy, views, robust = evidence.stats.unbind(1)
-        seen = views >= 2
-        spread = energy / (3 * total * robust).clamp(min=1e-12)
-        # the median of those seen: the others are sorted behind them
-        ordered = torch.where(seen, spread, torch.inf).sort().values
-        count = seen.sum()
-        middle = torch.stack([count - 1, count]).clamp(min=0) // 2
-        median = ordered.gather(0, middle).mean()
-        fresh = (noise * median.sqrt()).clamp(0.05, 1.0)
-        return torch.where(count > 0, fresh, noise)
+        """The noise that the residuals under `noise` speak of; unchanged when nothing is seen."""
+        return learnt_noise(noise, evidence.stats, 0.05, 1.0)
 
     def reduced(
         self, evidence: SampleTerms, index: int, vertices: Tensor, pose: Float[Tensor, "4 4"]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,11 +28,15 @@ class Start:
     views: Views
 
 
-Follow = Callable[
-    [Start, Iterable[Views], Mapping[str, Tensor] | None, int, str],
-    Iterator[tuple[State, TrackedFrame]],
-]
-"""Start, frames, the state before the first of them (None: none), seed, device."""
+@runtime_checkable
+class Solver(Protocol):
+    """Follows a head from its first frame on; states and answers are on the host."""
+
+    def follow(
+        self, frames: Iterable[Views], last: Mapping[str, Tensor] | None
+    ) -> Iterator[tuple[State, TrackedFrame]]:
+        """Every frame's state and answer; `last` is the state before them (None: none)."""
+        ...
 
 
 def strides() -> dict[str, Float[Tensor, "J 52"]]:
@@ -47,50 +52,72 @@ def strides() -> dict[str, Float[Tensor, "J 52"]]:
     return found
 
 
-def follow_newton(
-    start: Start,
-    frames: Iterable[Views],
-    last: Mapping[str, Tensor] | None,
-    seed: int,
-    device: str = "cpu",
-) -> Iterator[tuple[State, TrackedFrame]]:
-    """Gauss–Newton on `device`; states and answers are on the host, so devices may be mixed."""
-    config = tracking.TrackConfig()
-    reference = tracking.make_reference(
-        start.views, start.mesh, start.basis, config, start.neutral, strides(), device
-    )
-    names = [field.name for field in fields(tracking.TrackState)]
-    if last is None:
-        state = tracking.TrackState.first(start.mesh.topology.vertex_count, len(start.basis))
-    else:
-        state = tracking.TrackState(**{name: last[f"newton.{name}"] for name in names})
-    for views in frames:
-        if views.frame == start.views.frame:
-            answer = _given(views, start.mesh)
-        else:
-            state, answer = tracking.advance(views, reference, state, config)
-        yield {f"newton.{name}": getattr(state, name) for name in names}, answer
+class Newton:
+    """Gauss–Newton on a device; states are the same whatever the device, so they may be mixed."""
+
+    def __init__(self, start: Start, seed: int, device: str = "cpu") -> None:
+        self._start, self._config = start, tracking.TrackConfig()
+        self._reference = tracking.make_reference(
+            start.views, start.mesh, start.basis, self._config, start.neutral, strides(), device
+        )
+
+    def follow(
+        self, frames: Iterable[Views], last: Mapping[str, Tensor] | None
+    ) -> Iterator[tuple[State, TrackedFrame]]:
+        """Every frame's state and answer."""
+        state = self._state(last)
+        for views in frames:
+            if views.frame == self._start.views.frame:
+                answer = _given(views, self._start.mesh)
+            else:
+                state, answer = tracking.advance(views, self._reference, state, self._config)
+            yield _newton_tensors(state), answer
+
+    def outline(
+        self, frames: Iterable[Views], last: Mapping[str, Tensor] | None
+    ) -> Iterator[tuple[State, str]]:
+        """A state and the name of every frame, from coarse pictures: fast, and near enough."""
+        state = self._state(last)
+        for views in frames:
+            if views.frame != self._start.views.frame:
+                state = tracking.outline(views, self._reference, state, self._config)
+            yield _newton_tensors(state), views.frame
+
+    def _state(self, last: Mapping[str, Tensor] | None) -> tracking.TrackState:
+        if last is None:
+            count = self._start.mesh.topology.vertex_count
+            return tracking.TrackState.first(count, len(self._start.basis))
+        names = [field.name for field in fields(tracking.TrackState)]
+        return tracking.TrackState(**{name: last[f"newton.{name}"] for name in names})
 
 
-def follow_published(
-    start: Start,
-    frames: Iterable[Views],
-    last: Mapping[str, Tensor] | None,
-    seed: int,
-    device: str = "cpu",
-) -> Iterator[tuple[State, TrackedFrame]]:
+def _newton_tensors(state: tracking.TrackState) -> State:
+    return {f"newton.{f.name}": getattr(state, f.name) for f in fields(state)}
+
+
+class Published:
     """The published method; it knows no head model, so `basis` is not used. On the CPU only."""
-    assert device == "cpu", "capture refuses other devices before it starts"
-    scene = published.make_scene(start.mesh, replace(published.PublishedConfig(), seed=seed))
-    state = None if last is None else _published_state(last)
-    for views in frames:
-        if state is None:
-            started = time.perf_counter()
-            state = published.learn_first_frame(views, scene)
-            answer = _given(views, start.mesh, state.first_residual, time.perf_counter() - started)
-        else:
-            state, answer = published.advance(views, scene, state)
-        yield _published_tensors(state), answer
+
+    def __init__(self, start: Start, seed: int, device: str = "cpu") -> None:
+        assert device == "cpu", "capture refuses other devices before it starts"
+        self._start = start
+        config = replace(published.PublishedConfig(), seed=seed)
+        self._scene = published.make_scene(start.mesh, config)
+
+    def follow(
+        self, frames: Iterable[Views], last: Mapping[str, Tensor] | None
+    ) -> Iterator[tuple[State, TrackedFrame]]:
+        """Every frame's state and answer."""
+        state = None if last is None else _published_state(last)
+        for views in frames:
+            if state is None:
+                started = time.perf_counter()
+                state = published.learn_first_frame(views, self._scene)
+                seconds = time.perf_counter() - started
+                answer = _given(views, self._start.mesh, state.first_residual, seconds)
+            else:
+                state, answer = published.advance(views, self._scene, state)
+            yield _published_tensors(state), answer
 
 
 def _published_tensors(state: published.PublishedState) -> State:
@@ -111,4 +138,5 @@ def _given(views: Views, first: Mesh, residual: float = 0.0, seconds: float = 0.
     return TrackedFrame(views.frame, first.vertices.float(), eye, gains, residual, False, seconds)
 
 
-SOLVERS: dict[str, Follow] = {"newton": follow_newton, "published": follow_published}
+SOLVERS: dict[str, Callable[[Start, int, str], Solver]] = {"newton": Newton, "published": Published}
+"""Made of a start, a seed and a device."""

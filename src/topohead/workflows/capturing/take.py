@@ -34,9 +34,9 @@ class Take:
     names: tuple[str, ...]
     start_path: Path | None
 
-    def views(self, frame: str, height: int | None, readers: int = 1) -> Views:
-        """Undistorted pictures of a frame, at most `height` pixels high, by several readers."""
-        return undistorted_views(self.capture, frame, self.names, height, readers)
+    def views(self, frame: str, height: int | None, readers: int = 1, device: str = "cpu") -> Views:
+        """Undistorted pictures of a frame on a device, at most `height` pixels high."""
+        return undistorted_views(self.capture, frame, self.names, height, readers, device)
 
 
 def open_take(config: CaptureConfig) -> Take:

@@ -35,7 +35,6 @@ def track_frames(run: RunFolder, take: Take, head: Head, config: CaptureConfig) 
     if done == len(frames):
         run.finish("track")
         return
-    follow = tracking_state.SOLVERS[config.solver]
     last = None
     if done:
         last = load_file(run.path / "frames" / frames[done - 1] / "state.safetensors")
@@ -43,11 +42,12 @@ def track_frames(run: RunFolder, take: Take, head: Head, config: CaptureConfig) 
     readers = max(1, (os.cpu_count() or 1) - 1) if config.device == "cuda" else 1
 
     def read(frame: str) -> Views:
-        return take.views(frame, config.height, readers).on(config.device)
+        return take.views(frame, config.height, readers, config.device)
 
     start = tracking_state.Start(head.mesh, head.basis, -head.expression, read(frames[0]))
+    solver = tracking_state.SOLVERS[config.solver](start, config.seed, config.device)
     with Behind() as writer, closing(ahead(read, frames[done:])) as pictures:
-        answers = follow(start, pictures, last, config.seed, config.device)
+        answers = solver.follow(pictures, last)
         for state, answer in progress(answers, "tracking", len(frames), done):
             writer.do(_write_frame, run, head.mesh.topology, state, answer)
     run.finish("track")
