@@ -16,9 +16,9 @@ from topohead.geometry.meshes import vertex_normals
 from topohead.solvers import first_look, tracking
 from topohead.solvers.device_features import DevicePyramid
 from topohead.solvers.elasticity import ElasticConfig, Elasticity, block_slots, vertex_graph
+from topohead.solvers.engine import SampleTerms
 from topohead.solvers.features import FeatureConfig, feature_pyramid, pack_cameras
 from topohead.solvers.kernels import (
-    dense_triton,
     elastic_triton,
     noise_triton,
     photometric,
@@ -26,10 +26,17 @@ from topohead.solvers.kernels import (
     sparse,
     sparse_triton,
 )
+from topohead.solvers.numba_engine import NumbaEngine
 from topohead.solvers.samples import Samples, surface_samples
+from topohead.solvers.surface import take_surface
 from topohead.solvers.triton_engine import TritonEngine
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+TURN = torch.linalg.matrix_exp(
+    torch.tensor([[0, -0.03, 0.06], [0.03, 0, -0.02], [-0.06, 0.02, 0]], dtype=torch.float64)
+)
 
 
 def there(array: np.ndarray) -> Tensor:
@@ -181,14 +188,39 @@ def test_conjugate_gradients_find_the_same_solution_again_and_again(scene: Scene
     assert np.abs(same - expected).max() < 1e-3 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("count", [6, 58])
-def test_small_systems_are_solved(count: int):
-    random = np.random.default_rng(count)
-    roots = random.normal(0, 1, (count, 2 * count)) * np.geomspace(1, 1e3, count)[:, None]
-    system = np.concatenate([roots @ roots.T, random.normal(0, 1, (count, 1))], 1)
-    expected = np.linalg.solve(system[:, :-1], system[:, -1])
-    found = dense_triton.solve_symmetric(there(system)).cpu().numpy()
-    assert np.abs(found - expected).max() < 1e-10 * np.abs(expected).max()
+@pytest.mark.parametrize("expressions", [0, 52])
+def test_steps_of_pose_and_expression_are_the_cpus(scene: Scene, expressions: int):
+    random = np.random.default_rng(expressions)
+    rest = torch.from_numpy(scene.rest)
+    basis = torch.from_numpy(random.normal(0, 0.004, (expressions, *rest.shape)))
+    mesh = Mesh(sphere(9, 16, 1.0)[0], rest.float())
+    config = tracking.TrackConfig(features=FeatureConfig(levels=1), spacing=0.02)
+    surface = take_surface(mesh, basis, config)
+    engines = NumbaEngine(surface, config), TritonEngine(surface, config, DEVICE)
+    count = len(surface.samples[0])
+    roots = random.normal(0, 1e3, (count, 3, 3))
+    rows, columns = np.triu_indices(3)
+    terms = SampleTerms(
+        torch.from_numpy((roots @ roots.transpose(0, 2, 1))[:, rows, columns]).float().contiguous(),
+        torch.from_numpy(random.normal(0, 3e5, (count, 3))).float(),
+        torch.zeros(count, 4),
+    )
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3, :3], pose[:3, 3] = TURN, torch.tensor([0.1, -0.2, 0.3])
+    expression, tie = torch.from_numpy(random.uniform(-1, 1.5, (2, expressions)))
+    answers = []
+    for engine in engines:
+        where = engine.surface.vertices.device
+        held = SampleTerms(*(getattr(terms, n).to(where) for n in ("blocks", "gradients", "stats")))
+        vertices = torch.from_numpy(scene.vertices).to(where)
+        system = engine.reduced(held, 0, vertices, pose.to(where))
+        pace = torch.tensor(9.0, dtype=torch.float64, device=where)
+        own = (t.to(where) for t in (pose, expression, tie))
+        answers.append((system.cpu(), *(t.cpu() for t in engine.stepped(system, *own, pace))))
+    for found, wanted in zip(*reversed(answers), strict=True):
+        far, largest = (found - wanted).numpy(), wanted.numpy()
+        assert np.abs(far).max(initial=0) <= 1e-9 * np.abs(largest).max(initial=0)
+    assert not torch.allclose(answers[0][1], pose, atol=0.05)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 501, 1000])
@@ -272,11 +304,6 @@ def test_device_pyramid_filters_as_opencv_does(masked: bool):
         assert torch.equal(own.projections.cpu(), other.projections)
         assert torch.equal(own.cameras.cpu(), other.cameras)
         assert (own.features.cpu() - other.features).abs().max() < 1e-4
-
-
-TURN = torch.linalg.matrix_exp(
-    torch.tensor([[0, -0.03, 0.06], [0.03, 0, -0.02], [-0.06, 0.02, 0]], dtype=torch.float64)
-)
 
 
 SMALL = tracking.TrackConfig(

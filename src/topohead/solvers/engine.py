@@ -98,8 +98,18 @@ class Engine(Protocol):
         """Normal equations (float64) of pose and expression: matrix and gradient of few samples."""
         ...
 
-    def solved(self, system: Float[Tensor, "P P+1"]) -> Float[Tensor, " P"]:
-        """The solution of a symmetric positive definite system, its right side last."""
+    def stepped(
+        self,
+        system: Float[Tensor, "P P+1"],
+        pose: Tensor,
+        expression: Tensor,
+        tie: Tensor,
+        pace: Float[Tensor, ""],
+    ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " K"]]:
+        """Pose and expression after the step that reduced evidence and the priors ask for.
+
+        `pace` is the stiffness (float64, no dimensions) that holds the expression to `tie`.
+        """
         ...
 
     def rotations(self, rest: Tensor, vertices: Tensor) -> Float[Tensor, "V 3 3"]:

@@ -47,10 +47,9 @@ class LevelSteps:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Pose, expression and noise after Gauss–Newton on six pose parameters and the expression.
 
-        `pace` is the stiffness (float64, no dimensions) that holds the expression to `tie`.
+        `pace` holds the expression to `tie`; see `Engine.stepped`.
         """
         config, engine = self.config, self._engine
-        spread = config.expression_spread**-2
         depth = deviation  # made in the first step
         for step in range(config.coarse_iterations[self.index]):
             vertices = self.reference.surface.shaped(pose, expression, deviation)
@@ -58,14 +57,8 @@ class LevelSteps:
                 depth = self._depth(vertices)
             evidence = self._evidence(vertices, depth, noise, few=True)
             noise = engine.learnt(noise, evidence)
-            system = config.evidence * engine.reduced(evidence, self.index, vertices, pose)
-            diagonal = system.diagonal()
-            diagonal[:6] *= 1 + 1e-6
-            diagonal[6:] += spread + pace
-            system[6:, -1] += spread * expression + pace * (expression - tie)
-            delta = -engine.solved(system)
-            pose = _turned(pose, delta[:6])
-            expression = (expression + delta[6:]).clamp(-1.0, 1.5)
+            system = engine.reduced(evidence, self.index, vertices, pose)
+            pose, expression = engine.stepped(system, pose, expression, tie, pace)
         return pose, expression, noise
 
     def freed(
@@ -128,17 +121,3 @@ def _capped(move: Tensor, limit: float) -> Tensor:
     # the sum as it stands, on every device: a norm's may come in another order
     length = (x * x + y * y + z * z).sqrt().clamp(min=1e-12)
     return move * (torch.full_like(length, limit) / length).clamp(max=1)[:, None]
-
-
-def _turned(pose: Float[Tensor, "4 4"], delta: Float[Tensor, "6"]) -> Float[Tensor, "4 4"]:
-    """The pose followed by a small rotation about the head's origin and a shift."""
-    x, y, z = delta[:3].unbind()
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
-    # Rodrigues: I + sin θ/θ K + (1 − cos θ)/θ² K², without a branch at zero
-    turns = (x * x + y * y + z * z).sqrt() / torch.pi
-    rotation = torch.sinc(turns) * cross + 0.5 * torch.sinc(turns / 2).square() * (cross @ cross)
-    step = torch.eye(4, dtype=pose.dtype, device=pose.device)
-    step[:3, :3] += rotation
-    step[:3, 3] = delta[3:]
-    return step @ pose

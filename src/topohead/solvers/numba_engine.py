@@ -112,9 +112,24 @@ class NumbaEngine:
         system = _reduce(evidence.blocks.numpy(), evidence.gradients.numpy(), jacobian)
         return torch.from_numpy(system)
 
-    def solved(self, system: Float[Tensor, "P P+1"]) -> Float[Tensor, " P"]:
-        """The solution of a symmetric positive definite system, its right side last."""
-        return torch.from_numpy(np.linalg.solve(system[:, :-1].numpy(), system[:, -1].numpy()))
+    def stepped(
+        self,
+        system: Float[Tensor, "P P+1"],
+        pose: Tensor,
+        expression: Tensor,
+        tie: Tensor,
+        pace: Float[Tensor, ""],
+    ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " K"]]:
+        """Pose and expression after the step that reduced evidence and the priors ask for."""
+        spread = self.config.expression_spread**-2
+        system = self.config.evidence * system
+        diagonal = system.diagonal()
+        diagonal[:6] *= 1 + 1e-6
+        diagonal[6:] += spread + pace
+        system[6:, -1] += spread * expression + pace * (expression - tie)
+        found = np.linalg.solve(system[:, :-1].numpy(), system[:, -1].numpy())
+        delta = -torch.from_numpy(found)
+        return _turned(pose, delta[:6]), (expression + delta[6:]).clamp(-1.0, 1.5)
 
     def rotations(self, rest: Tensor, vertices: Tensor) -> Float[Tensor, "V 3 3"]:
         """Local rotations from the rest shape."""
@@ -182,3 +197,17 @@ def _reduce(blocks: np.ndarray, gradients: np.ndarray, jacobian: np.ndarray) -> 
     flat = jacobian.reshape(-1, count)
     vector = flat.T @ gradients.astype(np.float64).ravel()
     return np.concatenate([flat.T @ weighted, vector[:, None]], 1)
+
+
+def _turned(pose: Float[Tensor, "4 4"], delta: Float[Tensor, "6"]) -> Float[Tensor, "4 4"]:
+    """The pose followed by a small rotation about the head's origin and a shift."""
+    x, y, z = delta[:3].unbind()
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
+    # Rodrigues: I + sin θ/θ K + (1 − cos θ)/θ² K², without a branch at zero
+    turns = (x * x + y * y + z * z).sqrt() / torch.pi
+    rotation = torch.sinc(turns) * cross + 0.5 * torch.sinc(turns / 2).square() * (cross @ cross)
+    step = torch.eye(4, dtype=pose.dtype, device=pose.device)
+    step[:3, :3] += rotation
+    step[:3, 3] = delta[3:]
+    return step @ pose

@@ -17,8 +17,7 @@ from topohead.rendering.mesh import projected_depths
 from topohead.solvers.device_features import DevicePyramid
 from topohead.solvers.engine import FEW, SOLVED, Looks, Noise, SampleTerms, Work
 from topohead.solvers.features import FeatureLevel
-from topohead.solvers.kernels import elastic_triton, photometric_triton
-from topohead.solvers.kernels.dense_triton import solve_symmetric
+from topohead.solvers.kernels import elastic_triton, photometric_triton, pose_triton
 from topohead.solvers.kernels.noise_triton import learnt_noise
 from topohead.solvers.kernels.sparse_triton import ConjugateGradient, Feeds
 from topohead.solvers.recording import Recording
@@ -62,7 +61,6 @@ class TritonEngine:
         self._origin = surface.origin
         self._rigs: dict[Hashable, _Rig] = {}
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        self._full = torch.tensor([0, 1, 2, 1, 3, 4, 2, 4, 5], device=device)
         triangles = surface.topology.triangles.numpy()
         self._triangles = torch.from_numpy(triangles.astype(np.int32)).to(device)
         self._around = Feeds(triangles, np.ones(triangles.shape), len(surface.vertices), device)
@@ -171,23 +169,30 @@ class TritonEngine:
     ) -> Float[Tensor, "P P+1"]:
         """Normal equations (float64) of pose and expression: matrix and gradient of few samples."""
         samples = self._samples[index]
-        few = samples.few
-        corners, weights = samples.corners[:few], samples.weights[:few].double()
-        offsets = (vertices - self.surface.origin)[corners.long()]
-        x, y, z = (offsets * weights[:, :, None]).sum(1).unbind(1)
-        zero = torch.zeros_like(x)
-        turn = torch.stack([zero, z, -y, -z, zero, x, y, -x, zero], 1).view(-1, 3, 3)
-        shift = torch.eye(3, dtype=torch.float64, device=self.device).expand(few, 3, 3)
-        motion = pose[:3, :3] @ samples.few_basis
-        jacobian = torch.cat([turn, shift, motion], 2)
-        full = evidence.blocks[:, self._full].double().view(-1, 3, 3)
-        flat = jacobian.reshape(3 * few, -1)
-        wanted = torch.cat([full @ jacobian, evidence.gradients.double()[:, :, None]], 2)
-        return flat.T @ wanted.reshape(3 * few, -1)
+        return pose_triton.normal_equations(
+            vertices,
+            self.surface.origin,
+            pose,
+            samples.corners[: samples.few],
+            samples.weights[: samples.few],
+            samples.few_basis,
+            evidence.blocks,
+            evidence.gradients,
+        )
 
-    def solved(self, system: Float[Tensor, "P P+1"]) -> Float[Tensor, " P"]:
-        """The solution of a symmetric positive definite system, its right side last."""
-        return solve_symmetric(system)
+    def stepped(
+        self,
+        system: Float[Tensor, "P P+1"],
+        pose: Tensor,
+        expression: Tensor,
+        tie: Tensor,
+        pace: Float[Tensor, ""],
+    ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " K"]]:
+        """Pose and expression after the step that reduced evidence and the priors ask for."""
+        config = self.config
+        return pose_triton.step(
+            system, pose, expression, tie, pace, config.evidence, config.expression_spread**-2
+        )
 
     def rotations(self, rest: Tensor, vertices: Tensor) -> Float[Tensor, "V 3 3"]:
         """Local rotations from the rest shape."""

@@ -18,6 +18,8 @@ from topohead.solvers.kernels.rows_triton import block_size, load_row, store_row
 
 _SAMPLES = 64
 """Samples that one program works on; each has four lanes, for three channels."""
+_UNROLL = 2
+"""Views whose reads are under way at once: a program mostly waits for memory."""
 
 
 @triton.jit
@@ -91,7 +93,7 @@ def _robust(color, now, inverse_noise, inverse_cut):
     return 1 / ((1 + q) * (1 + q))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "views", "height", "width"])
 def _sample_kernel(
     positions,
     normals,
@@ -127,7 +129,7 @@ def _sample_kernel(
         camera, front, picture = camera + 16, front + height * width, picture + height * width * 9
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "views", "height", "width"])
 def _accumulate_kernel(
     positions,
     normals,
@@ -150,6 +152,7 @@ def _accumulate_kernel(
     views,
     height,
     width,
+    UNROLL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     s = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -167,7 +170,7 @@ def _accumulate_kernel(
     # how many pixels all views have: the prior's pull is counted in views
     total, number = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     camera, front = cameras, depth
-    for _view in range(views):
+    for _view in tl.range(0, views, loop_unroll_factor=UNROLL):
         seen, cosine, u, v, x, y, z = _see(
             camera, front, height, width, live, px, py, pz, nx, ny, nz, min_cosine, tolerance
         )
@@ -179,7 +182,7 @@ def _accumulate_kernel(
     # the present colour: a reweighted mean that starts at the reference
     whole, mean = prior, prior[:, None] * target
     camera, front, picture = cameras, depth, features
-    for _view in range(views):
+    for _view in tl.range(0, views, loop_unroll_factor=UNROLL):
         seen, cosine, u, v, x, y, z = _see(
             camera, front, height, width, live, px, py, pz, nx, ny, nz, min_cosine, tolerance
         )
@@ -201,7 +204,7 @@ def _accumulate_kernel(
     gx, gy, gz, energy = zero, zero, zero, zero
     mx, my, mz, mr = zero, zero, zero, zero
     camera, front, picture = cameras, depth, features
-    for _view in range(views):
+    for _view in tl.range(0, views, loop_unroll_factor=UNROLL):
         seen, cosine, u, v, x, y, z = _see(
             camera, front, height, width, live, px, py, pz, nx, ny, nz, min_cosine, tolerance
         )
@@ -260,7 +263,7 @@ def _accumulate_kernel(
     tl.store(row + 3, inlying / tl.maximum(number, 1.0), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _normals_kernel(
     vertices, triangles, starts, around, origin, positions, normals, count, BLOCK: tl.constexpr
 ):
@@ -342,7 +345,7 @@ def accumulate(
     _accumulate_kernel[(triton.cdiv(count, block),)](
         positions, normals, corners, weights, areas, cameras, depth, features, reference, trust,
         noise, cut, min_cosine, tolerance, blocks, gradients, stats, count, views, height, width,
-        BLOCK=block,
+        UNROLL=_UNROLL, BLOCK=block,
     )  # fmt: skip
     return blocks, gradients, stats
 
