@@ -51,6 +51,8 @@ class CaptureConfig:
     """Texture edge in texels."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where frames are tracked; textures are made on the CPU."""
+    jobs: int = 1
+    """Chunks of a long take tracked at the same time, each by a process; answers stay the same."""
     seed: int = 0
     """Decides the random choices of `--solver published`."""
     json: bool = False
@@ -104,6 +106,10 @@ def capture(config: CaptureConfig) -> CaptureResult:
         _require_cuda(config)
     if config.texture_size < 64 or config.texture_size > 16384:
         raise InputError(f"--texture-size expects 64 to 16384, got {config.texture_size}")
+    if config.jobs < 1:
+        raise InputError(f"--jobs expects at least 1, got {config.jobs}")
+    if config.jobs > 1 and config.solver != "newton":
+        raise InputError(f"--jobs: --solver {config.solver} goes frame by frame; leave --jobs out")
     if config.height < 64:
         raise InputError(f"--height expects at least 64 pixels, got {config.height}")
     take = capturing.open_take(config)
@@ -118,7 +124,7 @@ def capture(config: CaptureConfig) -> CaptureResult:
         Stage(
             "track",
             ("solver", "seed", "device"),
-            ("frames/*/mesh.obj", "frames/*/state.safetensors"),
+            ("track/*", "frames/*/mesh.obj", "frames/*/state.safetensors"),
         ),
         Stage(
             "texture",

@@ -73,15 +73,13 @@ class Newton:
                 state, answer = tracking.advance(views, self._reference, state, self._config)
             yield _newton_tensors(state), answer
 
-    def outline(
-        self, frames: Iterable[Views], last: Mapping[str, Tensor] | None
-    ) -> Iterator[tuple[State, str]]:
-        """A state and the name of every frame, from coarse pictures: fast, and near enough."""
-        state = self._state(last)
+    def outline(self, frames: Iterable[Views]) -> Iterator[State]:
+        """A state after every frame from the first on, from coarse pictures: fast and rough."""
+        state = self._state(None)
         for views in frames:
             if views.frame != self._start.views.frame:
                 state = tracking.outline(views, self._reference, state, self._config)
-            yield _newton_tensors(state), views.frame
+            yield _newton_tensors(state)
 
     def _state(self, last: Mapping[str, Tensor] | None) -> tracking.TrackState:
         if last is None:

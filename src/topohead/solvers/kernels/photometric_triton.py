@@ -6,7 +6,7 @@ than memory for sixty views. Sums run over the views in order, so results repeat
 
 # inside kernels, Triton's own types stand for values that pyright takes for Python's
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
 
 import torch
 import triton

@@ -2,7 +2,7 @@
 
 # inside kernels, Triton's own types stand for values that pyright takes for Python's
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
