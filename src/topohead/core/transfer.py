@@ -9,15 +9,19 @@ from torch import Tensor
 def brought(pictures: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, ...]:
     """Pictures on a device, ready when this returns.
 
-    To a CUDA device they go through pinned memory, on a stream of their own: a thread may bring the
-    next pictures over while others compute on the default stream.
+    Those that are there already stay. To a CUDA device the others go through pinned memory, on a
+    stream of their own: a thread may bring the next pictures over while others compute on the
+    default stream.
     """
     device = torch.device(device)
     if device.type != "cuda":
         return tuple(picture.to(device) for picture in pictures)
     stream = torch.cuda.Stream(device)
     with torch.cuda.stream(stream):
-        there = [p.pin_memory().to(device, non_blocking=True) for p in pictures]
+        there = [
+            p.to(device) if p.is_cuda else p.pin_memory().to(device, non_blocking=True)
+            for p in pictures
+        ]
     for picture in there:
         picture.record_stream(torch.cuda.default_stream(device))
     stream.synchronize()

@@ -6,7 +6,7 @@ than memory for sixty views. Sums run over the views in order, so results repeat
 
 # inside kernels, Triton's own types stand for values that pyright takes for Python's
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
-# pyright: reportMissingImports=false, reportGeneralTypeIssues=false
+# pyright: reportMissingImports=false
 
 import torch
 import triton
@@ -16,10 +16,8 @@ from torch import Tensor
 
 from topohead.solvers.kernels.rows_triton import block_size, load_row, store_row
 
-_SAMPLES = 64
+_SAMPLES = 32
 """Samples that one program works on; each has four lanes, for three channels."""
-_UNROLL = 2
-"""Views whose reads are under way at once: a program mostly waits for memory."""
 
 
 @triton.jit
@@ -152,7 +150,6 @@ def _accumulate_kernel(
     views,
     height,
     width,
-    UNROLL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     s = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -170,7 +167,7 @@ def _accumulate_kernel(
     # how many pixels all views have: the prior's pull is counted in views
     total, number = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     camera, front = cameras, depth
-    for _view in tl.range(0, views, loop_unroll_factor=UNROLL):
+    for _view in range(views):
         seen, cosine, u, v, x, y, z = _see(
             camera, front, height, width, live, px, py, pz, nx, ny, nz, min_cosine, tolerance
         )
@@ -182,7 +179,7 @@ def _accumulate_kernel(
     # the present colour: a reweighted mean that starts at the reference
     whole, mean = prior, prior[:, None] * target
     camera, front, picture = cameras, depth, features
-    for _view in tl.range(0, views, loop_unroll_factor=UNROLL):
+    for _view in range(views):
         seen, cosine, u, v, x, y, z = _see(
             camera, front, height, width, live, px, py, pz, nx, ny, nz, min_cosine, tolerance
         )
@@ -204,7 +201,7 @@ def _accumulate_kernel(
     gx, gy, gz, energy = zero, zero, zero, zero
     mx, my, mz, mr = zero, zero, zero, zero
     camera, front, picture = cameras, depth, features
-    for _view in tl.range(0, views, loop_unroll_factor=UNROLL):
+    for _view in range(views):
         seen, cosine, u, v, x, y, z = _see(
             camera, front, height, width, live, px, py, pz, nx, ny, nz, min_cosine, tolerance
         )
@@ -345,7 +342,7 @@ def accumulate(
     _accumulate_kernel[(triton.cdiv(count, block),)](
         positions, normals, corners, weights, areas, cameras, depth, features, reference, trust,
         noise, cut, min_cosine, tolerance, blocks, gradients, stats, count, views, height, width,
-        UNROLL=_UNROLL, BLOCK=block,
+        BLOCK=block, num_warps=2,
     )  # fmt: skip
     return blocks, gradients, stats
 
