@@ -89,7 +89,7 @@ class TritonEngine:
         self._rigs[key] = rig  # the last is the present one
         while len(self._rigs) > _RIGS:
             del self._rigs[next(iter(self._rigs))]
-        rig.pyramid.load(views, self._origin)
+        rig.pyramid.load(views.on(self.device), self._origin)
         self.whole("levels", rig.pyramid.make)
         return rig.pyramid.levels
 
