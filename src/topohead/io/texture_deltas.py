@@ -56,7 +56,7 @@ def write_delta(
 
     def packed(row: int) -> bytes:
         strip = strip_rows(row, len(base))
-        checks[row] = zlib.crc32(np.ascontiguousarray(base[strip]))
+        checks[row] = zlib.crc32(np.ascontiguousarray(base[strip]).data)
         tiles = _as_tiles(_quantised(codes[strip], base[strip], tolerance))
         kept[row] = tiles.any((1, 2, 3))
         return zlib.compress(tiles[kept[row] > 0].tobytes(), _LEVEL) if kept[row].any() else b""

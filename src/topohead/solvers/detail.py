@@ -118,7 +118,7 @@ class ReliefSolver:
         agreement = torch.zeros_like(smooth)
         noise = torch.full((), config.noise, device=self.device)
         for index in reversed(range(len(levels))):
-            depth = self._looks.depth(views, levels[index], index, placed)
+            depth = self._looks.depth(levels[index], index, placed)
             for _ in range(config.iterations[index]):
                 points = base + (smooth + rise)[:, None] * normals
                 places = points, normals, self._grid.corners, self._grid.weights

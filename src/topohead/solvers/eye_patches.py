@@ -35,14 +35,20 @@ def patches_around(
     center: Float[Tensor, "3"],
     radius: float,
     motion: Float[Tensor, "4 4"],
+    ahead: Float[Tensor, "3"],
+    most: int,
     blur: float,
 ) -> Patches:
-    """Every view around a globe that `motion` carries from `center` in the first frame.
+    """Views around a globe that `motion` carries from `center` in the first frame.
 
-    `triangles` of the posed vertices `hiding` may hide it; `blur` smooths the pictures, pixels.
+    The `most` views that look it straightest in the face, which looks `ahead`; more only cost
+    time. `triangles` of the posed vertices `hiding` may hide it; `blur` smooths the pictures,
+    pixels.
     """
-    cameras = views.cameras
     place = motion[:3, :3] @ center + motion[:3, 3]
+    towards = torch.nn.functional.normalize(views.cameras.centers.double() - place, dim=1)
+    chosen = (towards @ ahead).argsort(descending=True, stable=True)[:most].sort().values.tolist()
+    cameras = views.cameras.select([views.cameras.names[index] for index in chosen])
     pose = cameras.world_to_camera.double()
     seen = pose[:, :3, :3] @ place + pose[:, :3, 3]
     lens = cameras.intrinsics.double()
@@ -58,10 +64,10 @@ def patches_around(
     depth = depth_maps(hiding, triangles, window, cull=False)
     pictures = np.zeros((len(lens), size, size, 3), np.float32)
     front = np.zeros((len(lens), size, size), np.float32)
-    for index in range(len(lens)):
-        mask = None if views.masks is None else views.masks[index]
+    for index, view in enumerate(chosen):
+        mask = None if views.masks is None else views.masks[view]
         x, y = corner[index].tolist()
-        inside = _cut(views.images[index], mask, x, y, pictures[index])
+        inside = _cut(views.images[view], mask, x, y, pictures[index])
         picture = cv2.GaussianBlur(pictures[index], (0, 0), blur)
         pictures[index] = picture
         nearest = np.minimum(depth[index].numpy(), np.float32(1e6))

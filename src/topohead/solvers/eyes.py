@@ -30,6 +30,8 @@ class EyeConfig:
 
     spacing: float = 0.0007
     """Distance between samples of a globe."""
+    views: int = 8
+    """Pictures that are looked at, those that see an eye straightest."""
     blur: float = 0.7
     """Smoothing of the pictures, pixels."""
     noise: float = 0.05
@@ -109,11 +111,18 @@ class Eyes:
         motion: Float[Tensor, "4 4"],
         config: EyeConfig,
     ) -> Patches:
-        """Every view around one globe in a frame with these vertices and this motion."""
+        """The best views around one globe in a frame with these vertices and this motion."""
         globe, curtain = self.globes[side], self.curtains[side]
-        hiding = vertices[curtain.vertices]
         return patches_around(
-            views, hiding, curtain.triangles, globe.center, globe.radius, motion, config.blur
+            views,
+            vertices[curtain.vertices],
+            curtain.triangles,
+            globe.center,
+            globe.radius,
+            motion,
+            motion[:3, :3] @ self.upright[2],
+            config.views,
+            config.blur,
         )
 
 
