@@ -11,16 +11,16 @@ export function quarterTurns(entry, worldUp) {
 
 /**
  * From the camera's pixels to the view's (CSS pixels, y down): [a, b, c, d, e, f] as in CSS matrix().
- * The turned picture fits the view; `zoom` and `shift` (CSS pixels) come on top.
+ * The turned picture fits the box [left, top, width, height]; `zoom` and `shift` come on top.
  */
-export function pictureToView(size, turns, view, zoom, shift) {
+export function pictureToView(size, turns, box, zoom, shift) {
   const [w, h] = size;
   const upright = turns % 2 ? [h, w] : [w, h];
-  const scale = Math.min(view[0] / upright[0], view[1] / upright[1]) * zoom;
+  const scale = Math.min(box[2] / upright[0], box[3] / upright[1]) * zoom;
   const [cos, sin] = [[1, 0], [0, -1], [-1, 0], [0, 1]][turns];
   const [a, b, c, d] = [scale * cos, scale * sin, -scale * sin, scale * cos];
-  const e = view[0] / 2 + shift[0] - (a * w + c * h) / 2;
-  const f = view[1] / 2 + shift[1] - (b * w + d * h) / 2;
+  const e = box[0] + box[2] / 2 + shift[0] - (a * w + c * h) / 2;
+  const f = box[1] + box[3] / 2 + shift[1] - (b * w + d * h) / 2;
   return [a, b, c, d, e, f];
 }
 

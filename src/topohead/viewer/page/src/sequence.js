@@ -81,7 +81,7 @@ export class Sequence {
     const edges = new THREE.BufferGeometry();
     edges.setAttribute("position", this.position);
     edges.setIndex(new THREE.BufferAttribute(arrays.edges, 1));
-    const color = new THREE.LineBasicMaterial({ color: WIRE_COLOR, transparent: true, opacity: 0.55 });
+    const color = new THREE.LineBasicMaterial({ color: WIRE_COLOR, transparent: true, opacity: 0.38 });
     this.wire = new THREE.LineSegments(edges, color);
     this.wire.frustumCulled = false;
     this.object.add(this.mesh, this.wire);

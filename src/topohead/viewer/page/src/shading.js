@@ -22,7 +22,7 @@ export function materials() {
     error: new THREE.MeshLambertMaterial({ vertexColors: true, side }),
     checker: new THREE.MeshStandardMaterial({ map: checkerTexture(), roughness: 0.75, side }),
     wire: new THREE.MeshStandardMaterial({
-      color: 0x4b4a49, roughness: 0.9, side, polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 1,
+      color: 0x3d3d3d, roughness: 0.9, side, polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 1,
     }),
   };
 }

@@ -37,7 +37,7 @@ export class Splats {
     return true;
   }
 
-  /** The box of nine in ten centres: a few strays must not make the head small. */
+  /** The box of nearly all centres: a few strays must not make the head small. */
   box() {
     const axes = [[], [], []];
     const centers = [];
@@ -45,7 +45,7 @@ export class Splats {
     for (let k = 0; k < centers.length; k++) axes[k % 3].push(centers[k]);
     const ends = axes.map((values) => {
       const sorted = Float32Array.from(values).sort();
-      return [sorted[Math.floor(0.05 * sorted.length)], sorted[Math.floor(0.95 * (sorted.length - 1))]];
+      return [sorted[Math.floor(0.005 * sorted.length)], sorted[Math.floor(0.995 * (sorted.length - 1))]];
     });
     const box = new THREE.Box3(
       new THREE.Vector3(...ends.map(([low]) => low)),

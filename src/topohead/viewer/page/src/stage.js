@@ -3,6 +3,7 @@ import * as THREE from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 
 const FIELD_OF_VIEW = 26; // degrees: about a portrait lens, faces look wrong from nearer
+const NARROW = 720; // CSS pixels, as in style.css
 
 export class Stage {
   constructor(canvas, { antialias = true } = {}) {
@@ -21,8 +22,8 @@ export class Stage {
     this.scene.add(this.world, this._lamps());
     this.dirty = true;
     this.onResize = () => {};
-    new ResizeObserver(() => this._resize()).observe(canvas.parentElement);
-    this._resize();
+    new ResizeObserver(() => this.resize()).observe(canvas.parentElement);
+    this.resize();
   }
 
   /** Asks for a new image. */
@@ -44,23 +45,51 @@ export class Stage {
     return true;
   }
 
-  /** Frames a box of the world from the front; `share` of the view's shorter side is filled. */
-  frame(box, share = 0.86) {
-    const sphere = box.getBoundingSphere(new THREE.Sphere());
-    const half = THREE.MathUtils.degToRad(FIELD_OF_VIEW / 2);
+  /** What panels leave free, in CSS pixels: [left, top, width, height]. */
+  get free() {
+    return this._free(document.getElementById("panel").classList.contains("open"));
+  }
+
+  _free(open) {
     const [width, height] = this.size;
-    const tightest = Math.atan(Math.tan(half) * Math.min(1, width / height));
-    const radius = Math.max(sphere.radius, 1e-6) * 0.92; // heads fill their sphere badly
-    const distance = radius / share / Math.sin(tightest);
-    this.orbit.target.copy(sphere.center);
-    this.orbitCamera.position.copy(sphere.center).add(new THREE.Vector3(0, 0, distance));
+    const narrow = width <= NARROW;
+    const panel = document.getElementById("panel");
+    const right = narrow || panel.hidden ? 0 : panel.offsetWidth + 14;
+    const controls = document.getElementById("timeline").hidden ? 14 : 74;
+    const bottom = narrow && open && !panel.hidden ? height - panel.offsetTop : controls;
+    const top = narrow ? 84 : 14;
+    return [0, top, Math.max(width - right, 1), Math.max(height - top - bottom, 1)];
+  }
+
+  /** Frames a box of the world from the front, within what is free. */
+  frame(box, share = 0.9) {
+    const size = box.getSize(new THREE.Vector3());
+    const [, , freeWidth, freeHeight] = this._free(false);
+    const [, height] = this.size;
+    // the size of the view, at the box's front, that makes the box fill its share of what is free
+    const tall = Math.max(size.y * (height / freeHeight), size.x * (height / freeWidth), size.length() / 50, 1e-6) / share;
+    const distance = tall / 2 / Math.tan(THREE.MathUtils.degToRad(FIELD_OF_VIEW / 2)) + size.z / 2;
+    const center = box.getCenter(new THREE.Vector3());
+    this.orbit.target.copy(center);
+    this.orbitCamera.position.copy(center).add(new THREE.Vector3(0, 0, distance));
     this.orbitCamera.near = distance / 100;
     this.orbitCamera.far = distance * 20;
-    this.orbitCamera.updateProjectionMatrix();
-    this.orbit.minDistance = radius * 0.15;
+    this._center();
+    this.orbit.minDistance = size.length() * 0.08;
     this.orbit.maxDistance = distance * 12;
     this.orbit.update();
     this.invalidate();
+  }
+
+  /** Moves the view's centre to the middle of what is free, smaller while a sheet covers half. */
+  _center() {
+    const [width, height] = this.size;
+    const [x, y, freeWidth, freeHeight] = this.free;
+    const scale = freeHeight / this._free(false)[3];
+    const across = width / 2 - (x + freeWidth / 2) / scale;
+    const down = height / 2 - (y + freeHeight / 2) / scale;
+    this.orbitCamera.aspect = width / height;
+    this.orbitCamera.setViewOffset(width, height, across, down, width / scale, height / scale);
   }
 
   /** Looks with these matrices (see `look.js`); `null` goes back to looking around. */
@@ -91,13 +120,13 @@ export class Stage {
     return this.lamps;
   }
 
-  _resize() {
+  /** After the view's size changed, or what covers it. */
+  resize() {
     const [width, height] = this.size;
     if (!width || !height) return;
     this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
     this.renderer.setSize(width, height, false);
-    this.orbitCamera.aspect = width / height;
-    this.orbitCamera.updateProjectionMatrix();
+    this._center();
     this.onResize();
     this.invalidate();
   }

@@ -57,8 +57,6 @@ export class Through {
     this.image.hidden = true;
     this.ready(this.sequence.shown);
     this.showPicture();
-    this.setOpacity(this.opacity);
-    this.place();
     tell(entry.pictures ? `camera ${entry.name}` : `camera ${entry.name}: no pictures here`);
     this.onChange();
   }
@@ -77,7 +75,7 @@ export class Through {
   /** How much of the mesh covers the picture, 0 to 1. */
   setOpacity(opacity) {
     this.opacity = opacity;
-    const pictured = this.index !== null && this.cameras[this.index].pictures;
+    const pictured = this.index !== null && !this.image.hidden;
     this.stage.canvas.style.opacity = pictured ? (this.blinking ? 0 : opacity) : "";
   }
 
@@ -138,6 +136,7 @@ export class Through {
       this.image.src = picture.url;
       this.natural = [picture.decoded.naturalWidth, picture.decoded.naturalHeight];
     }
+    this.setOpacity(this.opacity);
     this.place();
   }
 
@@ -146,7 +145,7 @@ export class Through {
     if (this.index === null) return;
     const entry = this.cameras[this.index];
     const view = this.stage.size;
-    const placed = pictureToView(entry.size, this.turns, view, this.zoom, this.shift);
+    const placed = pictureToView(entry.size, this.turns, this.stage.free, this.zoom, this.shift);
     const world = cameraToScene(entry, this.sequence.upright);
     const distance = new THREE.Vector3().setFromMatrixPosition(world).length() || 1;
     this.stage.through({ world, projection: projection(entry, placed, view, distance / 50, distance * 50) });
@@ -158,8 +157,8 @@ export class Through {
 
   _zoomAt(factor, x, y) {
     const zoom = Math.min(40, Math.max(1, this.zoom * factor));
-    const view = this.stage.size;
-    const at = [x - view[0] / 2, y - view[1] / 2];
+    const [left, top, width, height] = this.stage.free;
+    const at = [x - left - width / 2, y - top - height / 2];
     this.shift = zoom === 1 ? [0, 0] : this.shift.map((s, k) => at[k] - ((at[k] - s) * zoom) / this.zoom);
     this.zoom = zoom;
     this.place();

@@ -45,6 +45,7 @@ export class Timeline {
     const last = times.length - 1;
     this.end = last > 0 ? times[last] + (times[last] - times[0]) / last : 0;
     this.root.hidden = times.length < 2;
+    document.body.classList.toggle("still", this.root.hidden);
     this.input.max = Math.max(last, 1);
     this.track.querySelectorAll(".mark").forEach((mark) => mark.remove());
     for (const index of marks) {

@@ -40,7 +40,6 @@ export class Viewer {
     });
     this.through = new Through(this.stage, document.getElementById("picture"), () => this.update());
     document.getElementById("open-panel").onclick = () => this.togglePanel();
-    this.stage.canvas.addEventListener("pointerdown", () => document.getElementById("panel").classList.remove("open"));
     listenForKeys(this);
     this._listenForFiles();
     this._subjectButtons();
@@ -114,6 +113,7 @@ export class Viewer {
 
   togglePanel() {
     document.getElementById("panel").classList.toggle("open");
+    this.stage.resize();
   }
 
   /** Brings the settings up to date. */
