@@ -57,10 +57,11 @@ class Scene:
 
 
 def number(text: str, below: int) -> int | None:
-    """The whole number that a name's part is, when there are that many things."""
+    """The whole number that a name's part is, written the one way, when there are that many."""
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         return None
-    return int(text) if int(text) < below else None
+    value = int(text)
+    return value if value < below and str(value) == text else None
 
 
 def file_body(path: Path, mime: str = BINARY) -> Body:

@@ -44,7 +44,8 @@ class MeshSequence:
 
     `vertices(t)` reads float32 [V 3], world metres. `upright` moves the world to y up, face along
     +z. `texture_of[t]` indexes `textures`. `rows[t]` is where frame t stands in the run, whose
-    rate is `frames_per_second`. `doubtful` are frames to be marked. `compact` asks for small textures and pictures.
+    rate is `frames_per_second`. `doubtful` are frames to be marked. `compact` asks for small
+    textures and pictures.
     """
 
     title: str

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import socket
+import sys
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,6 +58,11 @@ class SceneServer:
 class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     owner: SceneServer
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that hangs up is no fault; anything else is, and goes to the log."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            log.exception("a request failed")
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -17,6 +17,7 @@ GIB = 1 << 30
 EXTRAS = {
     "gsplat": ("cuda", "Gaussian splats on a CUDA device, from Python"),
     "mitsuba": ("pathtrace", "path-traced staged takes: `topohead stage --renderer pathtrace`"),
+    "viser": ("viewer", "meshes in the browser where `topohead view` has no built page"),
     "pycolmap": ("colmap", "calibrating a rig from its own images; not used by this version"),
 }
 """Optional modules: the package's extra that holds each, and what it is for."""

@@ -140,7 +140,10 @@ export function sliderSection(viewer) {
 /** Where weights come from besides the sliders. */
 export function driveSection(viewer) {
   const { subject } = viewer;
-  const input = element("input", { type: "file", accept: ".csv,text/csv", hidden: true, onchange: () => input.files[0] && viewer.openRecording(input.files[0]) });
+  const input = element("input", { type: "file", accept: ".csv,text/csv", hidden: true, onchange: () => {
+    if (input.files[0]) viewer.openRecording(input.files[0]);
+    input.value = ""; // so that the same file can be chosen again
+  } });
   const open = element("button", { type: "button", onclick: () => input.click() }, "Live Link CSV…");
   const own = element("button", { type: "button", onclick: () => viewer.useRecording(null, "") }, "Its own animation");
   const state = element("p", { class: "quiet" });
