@@ -97,8 +97,10 @@ def measure(run: Path, images: int) -> dict[str, Any]:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
-        while '"url"' not in (line := server.stdout.readline()):
-            assert server.poll() is None, "the server did not start"
+        line = ""
+        while '"url"' not in line:
+            line = server.stdout.readline()
+            assert line, "the server did not start"
         url = line.split('"')[3]
         urllib.request.urlopen(f"{url}api/scene").read()
         ready = time.perf_counter() - began

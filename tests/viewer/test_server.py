@@ -1,6 +1,7 @@
 """The page's server: what it gives, what it refuses, and to whom."""
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -352,6 +353,25 @@ def test_a_taken_port(run: Path, server: SceneServer, monkeypatch: pytest.Monkey
     viewing.close()
     with pytest.raises(InputError, match="--port"):
         views.view(views.ViewConfig(run, browser=False, port=server.port))
+
+
+def test_the_address_is_told_before_it_waits(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("topohead.viewer.pages.built_page", lambda: PAGE_PARTS)
+    told = []
+
+    def interrupted(server: SceneServer) -> None:
+        told.append((server.url, capsys.readouterr().out))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SceneServer, "wait", interrupted)
+    assert cli.run(["view", str(run), "--no-browser", "--port", "0"]) == 0
+    assert cli.run(["view", str(run), "--no-browser", "--port", "0", "--json"]) == 0
+    (first, line), (second, document) = told
+    assert line.startswith(f"{first} ") and json.loads(document)["url"] == second
+    with pytest.raises(OSError):  # an interrupt closes the server
+        urllib.request.urlopen(second, timeout=5)
 
 
 def test_kept_bodies_have_a_limit() -> None:

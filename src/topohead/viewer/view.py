@@ -2,7 +2,7 @@
 
 import logging
 import webbrowser
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -56,11 +56,14 @@ class Server(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass
 class Viewing:
     """A page that is being served; `wait` keeps serving until an interrupt."""
 
-    def __init__(self, server: Server) -> None:
-        self.url = server.url
+    url: str
+    server: InitVar[Server]
+
+    def __post_init__(self, server: Server) -> None:
         self._server = server
 
     def summary(self) -> str:
@@ -101,7 +104,7 @@ def view(config: ViewConfig) -> Viewing | OfflinePage:
         server = _serve(scene, page, config.port)
     if config.browser:
         webbrowser.open(server.url)
-    return Viewing(server)
+    return Viewing(server.url, server)
 
 
 NOT_BUILT = (
