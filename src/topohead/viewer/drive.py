@@ -7,8 +7,8 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BufferedIOBase
 from threading import Lock
-from typing import BinaryIO
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Relay:
     _members: dict[socket.socket, Lock] = field(default_factory=dict, repr=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
 
-    def join(self, connection: socket.socket, stream: BinaryIO) -> None:
+    def join(self, connection: socket.socket, stream: BufferedIOBase) -> None:
         """Serves one member until it leaves."""
         with self._lock:
             self._members[connection] = Lock()
@@ -52,7 +52,7 @@ class Relay:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def _serve(self, connection: socket.socket, stream: BinaryIO) -> None:
+    def _serve(self, connection: socket.socket, stream: BufferedIOBase) -> None:
         while True:
             code, message = _read_frame(stream)
             if code == _CLOSE:
@@ -90,7 +90,7 @@ class Relay:
             member.sendall(bytes([0x80 | code]) + length + message)
 
 
-def _read_frame(stream: BinaryIO) -> tuple[int, bytes]:
+def _read_frame(stream: BufferedIOBase) -> tuple[int, bytes]:
     """Opcode and unmasked payload of the next frame of a client."""
     first, second = _exactly(stream, 2)
     size = second & 0x7F
@@ -103,7 +103,7 @@ def _read_frame(stream: BinaryIO) -> tuple[int, bytes]:
     return first & 0x0F, bytes(byte ^ mask[k % 4] for k, byte in enumerate(payload))
 
 
-def _exactly(stream: BinaryIO, count: int) -> bytes:
+def _exactly(stream: BufferedIOBase, count: int) -> bytes:
     data = stream.read(count)
     if len(data) < count:
         raise EOFError("the connection ended")

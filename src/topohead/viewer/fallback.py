@@ -1,5 +1,6 @@
 """Where the page was not built: viser shows the meshes, and nothing else."""
 
+import importlib
 import importlib.util
 import time
 from typing import Any
@@ -15,10 +16,9 @@ class MeshServer:
     """A viser page with one mesh and a slider over its frames."""
 
     def __init__(self, sequence: MeshSequence, port: int) -> None:
-        import viser
-
+        viser: Any = importlib.import_module("viser")
         self._sequence = sequence
-        self._server: Any = viser.ViserServer(host="127.0.0.1", port=port)
+        self._server = viser.ViserServer(host="127.0.0.1", port=port)
         self._server.scene.set_up_direction("+y")
         self._open = True
         last = len(sequence.frames) - 1

@@ -185,13 +185,13 @@ def _textures(folders: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[int, ...
 
 def _upright(run: RunResult) -> Float[Tensor, "4 4"]:
     """World → the head's y-up frame, as the run found it, or as its cameras and regions tell."""
-    from safetensors.torch import load_file
-
-    from topohead.workflows.report.pictures import Studio
-
     stored = run.path / "first" / "head.safetensors"
     if stored.exists():
+        from safetensors.torch import load_file
+
         return load_file(stored)["upright"].double()
+    from topohead.workflows.report.pictures import Studio  # slow to import: it renders
+
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:3, :3] = Studio(run, None).axes.T
     matrix[:3, 3] = -matrix[:3, :3] @ run.vertices[0].double().mean(0)

@@ -6,6 +6,11 @@ from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from topohead.core.errors import InputError
+from topohead.viewer import pages
+from topohead.viewer.bodies import Scene
+from topohead.viewer.pages import Page
+
 DEFAULT_PORT = 8765
 LARGE = 50_000_000
 log = logging.getLogger(__name__)
@@ -83,14 +88,12 @@ class Viewing:
 
 def view(config: ViewConfig) -> Viewing | OfflinePage:
     """Serves the page in a thread and returns at once, or writes the offline file."""
-    from topohead.core import InputError
-    from topohead.viewer.pages import built_page
     from topohead.viewer.scenes import open_scene
 
     if config.frames < 1:
         raise InputError(f"--frames {config.frames}: expected at least 1")
     scene = open_scene(Path(config.path), config.up)
-    page = built_page()
+    page = pages.built_page()
     if config.html is not None:
         if page is None:
             raise InputError(f"--html {config.html}: {NOT_BUILT}")
@@ -113,8 +116,7 @@ NOT_BUILT = (
 )
 
 
-def _serve(scene, page, port: int | None) -> Server:
-    from topohead.core import InputError
+def _serve(scene: Scene, page: Page, port: int | None) -> Server:
     from topohead.viewer.server import SceneServer
 
     try:
@@ -125,11 +127,10 @@ def _serve(scene, page, port: int | None) -> Server:
         raise InputError(f"--port {port} cannot be used ({error}); choose another") from error
 
 
-def _write_offline(path: Path, page, scene, frames: int) -> OfflinePage:
+def _write_offline(path: Path, page: Page, scene: Scene, frames: int) -> OfflinePage:
     from topohead.io.atomic import write_text
-    from topohead.viewer.pages import offline_html
 
-    write_text(path, offline_html(page, scene, frames))
+    write_text(path, pages.offline_html(page, scene, frames))
     size = path.stat().st_size
     if size > LARGE:
         log.warning("%s has %.0f MB; fewer --frames make it smaller", path, size / 1e6)
