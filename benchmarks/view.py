@@ -1,6 +1,7 @@
 """Speed of the page: a run of 600 frames and 18.7 k vertices in headless Chromium.
 
     python benchmarks/view.py --out view.json
+    python benchmarks/view.py --run demo/run --picture docs/images/view.jpg
 
 `open_s` is from the request of the page to its first image, `server_s` from the start of the
 Python process to an answering server. `script_ms` is the time of script for each image while the
@@ -33,6 +34,7 @@ from safetensors.torch import save_file
 from topohead.core import Mesh
 from topohead.io.assets import reference_head
 from topohead.io.meshes import write_obj
+from topohead.viewer.view import ViewConfig, view
 
 CHROMIUM = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
@@ -43,7 +45,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("view.json"))
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--images", type=int, default=60, help="images a shading plays")
+    parser.add_argument("--picture", type=Path, help="only a screenshot of --run, as JPEG")
+    parser.add_argument("--run", type=Path, help="a run folder with its take")
     args = parser.parse_args()
+    if args.picture:
+        write_picture(args.run, args.picture)
+        return
     with tempfile.TemporaryDirectory(prefix="topohead-view-") as folder:
         run = write_run(Path(folder) / "run", args.frames)
         measured = measure(run, args.images)
@@ -126,6 +133,24 @@ def measure(run: Path, images: int) -> dict[str, Any]:
     finally:
         server.terminate()
         server.wait()
+
+
+def write_picture(run: Path, path: Path) -> None:
+    """The page on a desktop: a frame's wireframe on its own picture."""
+    viewing = view(ViewConfig(run, browser=False, port=0))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=[*CHROMIUM, "--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": 1120, "height": 680})
+        page.goto(viewing.url)
+        page.wait_for_selector("body[data-shown]")
+        for key in ("5", "c", "ArrowRight"):
+            page.keyboard.press(key)
+            page.wait_for_timeout(3000)
+        page.screenshot(path=path, type="jpeg", quality=82)
+        browser.close()
+    viewing.close()
 
 
 def played(page: Any, shading: str, images: int) -> dict[str, float]:

@@ -6,10 +6,13 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topohead.core import InputError
 from topohead.viewer.bodies import Scene
 from topohead.viewer.sequences import MeshSequence
+
+CLAY = (181, 172, 162)
 
 
 class MeshServer:
@@ -25,6 +28,7 @@ class MeshServer:
         if last > 0:
             slider = self._server.gui.add_slider("frame", 0, last, 1, 0)
             slider.on_update(lambda _: self._show(int(slider.value)))
+        self._server.on_client_connect(self._place)
         self._show(0)
 
     @property
@@ -39,11 +43,25 @@ class MeshServer:
         self._open = False
         self._server.stop()
 
-    def _show(self, index: int) -> None:
+    def _place(self, client: Any) -> None:
+        """In front of the head, which fills the view."""
+        vertices = self._upright(0)
+        low, high = vertices.min(0), vertices.max(0)
+        middle = (low + high) / 2
+        away = 1.6 * float((high - low).max())
+        client.camera.position = middle + np.array([0.0, 0.0, away])
+        client.camera.look_at = middle
+
+    def _upright(self, index: int) -> NDArray[np.float64]:
         turn = self._sequence.upright.double().numpy()
-        vertices = self._sequence.vertices(index) @ turn[:3, :3].T + turn[:3, 3]
+        return self._sequence.vertices(index) @ turn[:3, :3].T + turn[:3, 3]
+
+    def _show(self, index: int) -> None:
+        vertices = self._upright(index)
         triangles = self._sequence.topology.triangles.numpy().astype(np.uint32)
-        self._server.scene.add_mesh_simple("/head", vertices.astype(np.float32), triangles)
+        self._server.scene.add_mesh_simple(
+            "/head", vertices.astype(np.float32), triangles, color=CLAY
+        )
 
 
 def serve_meshes(scene: Scene, port: int) -> MeshServer:

@@ -80,10 +80,8 @@ export function cameraSection(viewer) {
   const percent = (value) => `${Math.round(100 * value)} %`;
   const opacity = slider("Mesh over the picture", { value: through.opacity, text: percent }, (value) => through.setOpacity(value));
   const full = check("Full-size pictures", through.full, (on) => through.setFull(on));
-  const frusta = check("Show cameras in space", false, (on) => {
-    subject.frusta().visible = on;
-    viewer.stage.invalidate();
-  });
+  const frusta = check("Show cameras in space", false, (on) => viewer.showFrusta(on));
+  frusta.box.id = "frusta";
   const missing = element("p", { class: "quiet" }, "The take's pictures are not here.");
   const update = () => {
     list.value = through.index ?? "";

@@ -215,6 +215,26 @@ export class Sequence {
     return box.applyMatrix4(this.object.matrix);
   }
 
+  get frustaVisible() {
+    return Boolean(this._frusta?.visible);
+  }
+
+  /** The middle of each frustum, under the world. */
+  frustaPoints() {
+    const { position } = this.frusta().geometry.attributes;
+    const each = position.count / this.document.cameras.length;
+    return this.document.cameras.map((_, c) => {
+      const box = new THREE.Box3();
+      for (let k = 0; k < each; k++) box.expandByPoint(new THREE.Vector3().fromBufferAttribute(position, c * each + k));
+      return box.getCenter(new THREE.Vector3()).applyMatrix4(this.object.matrix);
+    });
+  }
+
+  /** The box of the frusta in the scene. */
+  frustaBox() {
+    return new THREE.Box3().setFromBufferAttribute(this.frusta().geometry.attributes.position).applyMatrix4(this.object.matrix);
+  }
+
   /** Lines of the rig's cameras, made when they are first wanted. */
   frusta() {
     if (!this._frusta) {

@@ -61,8 +61,8 @@ export class Stage {
     return [0, top, Math.max(width - right, 1), Math.max(height - top - bottom, 1)];
   }
 
-  /** Frames a box of the world from the front, within what is free. */
-  frame(box, share = 0.9) {
+  /** Frames a box of the world within what is free, from the front or another direction. */
+  frame(box, share = 0.9, direction = [0, 0, 1]) {
     const size = box.getSize(new THREE.Vector3());
     const [, , freeWidth, freeHeight] = this._free(false);
     const [, height] = this.size;
@@ -71,7 +71,7 @@ export class Stage {
     const distance = tall / 2 / Math.tan(THREE.MathUtils.degToRad(FIELD_OF_VIEW / 2)) + size.z / 2;
     const center = box.getCenter(new THREE.Vector3());
     this.orbit.target.copy(center);
-    this.orbitCamera.position.copy(center).add(new THREE.Vector3(0, 0, distance));
+    this.orbitCamera.position.set(...direction).setLength(distance).add(center);
     this.orbitCamera.near = distance / 100;
     this.orbitCamera.far = distance * 20;
     this._center();
@@ -103,6 +103,18 @@ export class Stage {
       this.eye.projectionMatrixInverse.copy(matrices.projection).invert();
     }
     this.invalidate();
+  }
+
+  /** Which of these points of the scene is seen nearest to a place in the view (CSS pixels). */
+  nearest(points, [x, y]) {
+    const [width, height] = this.size;
+    const distances = points.map((point) => {
+      const seen = point.clone().applyMatrix4(this.world.matrixWorld).project(this.camera);
+      if (Math.abs(seen.z) > 1) return Infinity;
+      return Math.hypot(((seen.x + 1) / 2) * width - x, ((1 - seen.y) / 2) * height - y);
+    });
+    const distance = Math.min(...distances);
+    return { index: distances.indexOf(distance), distance };
   }
 
   /** Soft light from above and a key from the upper left, both moving with the view. */

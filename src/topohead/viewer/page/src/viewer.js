@@ -10,6 +10,7 @@ import { Stage } from "./stage.js";
 import { Through } from "./through.js";
 import { Timeline } from "./timeline.js";
 
+const CLICK_REACH = 22; // CSS pixels
 const SLIDERS_EVERY_MS = 120;
 const SCRIPT_TIMES_KEPT = 2000;
 // y, z, -y, -z up: quarter turns about x
@@ -42,6 +43,7 @@ export class Viewer {
     document.getElementById("open-panel").onclick = () => this.togglePanel();
     listenForKeys(this);
     this._listenForFiles();
+    this._listenForCameras();
     this._subjectButtons();
     await this.choose(0);
     if (!offline && this.scene.subjects.some(({ kind }) => kind === "model")) {
@@ -100,8 +102,16 @@ export class Viewer {
   }
 
   toggleFrusta() {
-    const box = [...document.querySelectorAll("#panel input[type=checkbox]")].at(-1);
-    if (this.through.cameras.length) box.click();
+    document.getElementById("frusta")?.click();
+  }
+
+  /** Shows the rig's cameras, from far enough to see them all, or hides them. */
+  showFrusta(on) {
+    this.subject.frusta().visible = on;
+    if (this.through.index !== null) return this.stage.invalidate();
+    if (!on) return this.frame();
+    const box = this.subject.box().union(this.subject.frustaBox()).applyMatrix4(this.stage.world.matrix);
+    this.stage.frame(box, 0.8, [0.9, 0.45, 1]);
   }
 
   turnUp() {
@@ -206,6 +216,19 @@ export class Viewer {
     const nav = document.getElementById("subjects");
     nav.replaceChildren(...this.subjectButtons.root.children);
     nav.hidden = false;
+  }
+
+  /** A click on a camera in space looks through it. */
+  _listenForCameras() {
+    const { canvas } = this.stage;
+    let pressed = [0, 0];
+    canvas.addEventListener("pointerdown", (event) => (pressed = [event.clientX, event.clientY]));
+    canvas.addEventListener("click", ({ clientX, clientY }) => {
+      const still = Math.hypot(clientX - pressed[0], clientY - pressed[1]) < 4;
+      if (!still || this.through.index !== null || !this.subject.frustaVisible) return;
+      const near = this.stage.nearest(this.subject.frustaPoints(), [clientX, clientY]);
+      if (near.distance < CLICK_REACH) this.through.enter(near.index);
+    });
   }
 
   _listenForFiles() {
