@@ -1,21 +1,23 @@
 """Small things to look at: a run with errors and pictures, a rig, splats."""
 
 import http.client
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from planted_run import (
     ellipsoid_topology,
     performance,
+    planted_rig,
     write_planted_run,
     write_planted_take,
 )
 from topohead.geometry.skinning import RigPerformance, rigged
 from topohead.io.assets import reference_head
+from topohead.io.calibration import write_rig
 from topohead.io.gltf_rig import write_rig_glb
 from topohead.viewer.pages import Page
 from topohead.viewer.server import SceneServer
@@ -30,15 +32,24 @@ PAGE_PARTS = Page(
 
 FRAMES = 11  # a chunk and a bit
 RATE = 12.5
+SHIFT = (9, -6)  # pixels
 
 
 def write_shown_run(folder: Path) -> Path:
-    """A run of eleven frames with its take, per-vertex errors, one doubtful frame and a rig."""
+    """A run of eleven frames with its take, per-vertex errors and one doubtful frame.
+
+    Principal points are far off the pictures' centres: the planted pictures are shifted.
+    """
     truth, topology = performance(FRAMES), ellipsoid_topology()
     take = write_planted_take(folder / "take", truth, topology)
-    calibration = json.loads((take / "cameras.json").read_text())
-    (take / "cameras.json").write_text(json.dumps({**calibration, "frames_per_second": RATE}))
+    for path in take.glob("frames/*/*.png"):
+        shifted = np.roll(np.asarray(Image.open(path)), (SHIFT[1], SHIFT[0]), (0, 1))
+        Image.fromarray(shifted).save(path)
     run = write_planted_run(folder, truth, topology, source=str(take))
+    rig = planted_rig()
+    rig.cameras.intrinsics[:, :2, 2] += torch.tensor(SHIFT)
+    write_rig(rig, take / "cameras.json", frames_per_second=RATE)
+    write_rig(rig, run / "cameras.json")
     save_file(planted_errors(), run / "evaluation.safetensors")
     return run
 
