@@ -4,7 +4,8 @@
     python benchmarks/view.py --run demo/run --picture docs/images/view.jpg
 
 `open_s` is from the request of the page to its first image, `server_s` from the start of the
-Python process to an answering server. `script_ms` is the time of script for each image while the
+Python process to an answering server (importing torch is most of it; `server_cpu_s` is its time on
+a processor, `load` how many others wanted one). `script_ms` is the time of script for each image while the
 sequence plays (clock, decoding a frame, normals, upload calls, draw calls): what the processor
 has to do before the graphics card begins. Chromium draws by software here, so the rate at which
 images appear says nothing of a graphics card and is not reported. `memory` is after the whole
@@ -14,6 +15,7 @@ folder; nothing is random.
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -60,7 +62,12 @@ def main() -> None:
     document = {
         "benchmark": "view",
         "commit": commit,
-        "hardware": {"processor": processor(), "python": platform.python_version()},
+        "hardware": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 1),
+            "python": platform.python_version(),
+        },
         "run": {"frames": args.frames, "vertices": reference_head(1).topology.vertex_count},
         **measured,
     }
@@ -111,6 +118,7 @@ def measure(run: Path, images: int) -> dict[str, Any]:
         url = line.split('"')[3]
         urllib.request.urlopen(f"{url}api/scene").read()
         ready = time.perf_counter() - began
+        busy = sum(psutil.Process(server.pid).cpu_times()[:2])
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=[*CHROMIUM, "--no-sandbox"]
@@ -126,6 +134,7 @@ def measure(run: Path, images: int) -> dict[str, Any]:
             browser.close()
         return {
             "server_s": round(ready, 2),
+            "server_cpu_s": round(busy, 2),
             "open_s": round(seconds, 2),
             "script_ms": script,
             "memory": memory,

@@ -121,13 +121,13 @@ def test_pictures_are_the_undistorted_views(server: SceneServer, run: Path) -> N
 def test_textures_in_the_size_asked_for(tmp_path: Path) -> None:
     mesh = tmp_path / "head.obj"
     write_obj(Mesh(ellipsoid_topology(), performance(1)[0].float()), mesh, texture="skin.png")
-    cv2.imwrite(str(tmp_path / "skin.png"), np.full((5000, 5000, 3), (200, 100, 50), np.uint8))
+    cv2.imwrite(str(tmp_path / "skin.png"), np.full((60, 5000, 3), (200, 100, 50), np.uint8))
     subject = open_scene(mesh).subjects[0]
     assert subject.document["textures"]["sizes"] == [2048, 4096, 5000]
     preview = subject.body(["texture", "0", "2048"])
     assert preview is not None and preview.mime == "image/jpeg"
     pixels = cv2.imdecode(np.frombuffer(preview.read(), np.uint8), 1)
-    assert pixels.shape == (2048, 2048, 3)
+    assert pixels.shape == (25, 2048, 3)
     assert np.abs(pixels.mean((0, 1)) - [200, 100, 50]).max() < 2
     full = subject.body(["texture", "0", "5000"])
     assert full is not None and full.mime == "image/png"
