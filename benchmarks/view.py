@@ -5,10 +5,10 @@
 
 `open_s` is from the request of the page to its first image, `server_s` from the start of the
 Python process to an answering server (importing torch is most of it; `server_cpu_s` is its time on
-a processor, `load` how many others wanted one). `script_ms` is the time of script for each image while the
-sequence plays (clock, decoding a frame, normals, upload calls, draw calls): what the processor
-has to do before the graphics card begins. Chromium draws by software here, so the rate at which
-images appear says nothing of a graphics card and is not reported. `memory` is after the whole
+a processor, `load` how many others wanted one). `script_ms` is the time of script for each image
+while the sequence plays (clock, decoding a frame, normals, upload calls, draw calls): what the
+processor has to do before the graphics card begins. Chromium draws by software here, so the rate at
+which images appear says nothing of a graphics card and is not reported. `memory` is after the whole
 sequence was fetched. The run is the reference head in a made-up motion, written to a temporary
 folder; nothing is random.
 """

@@ -161,8 +161,8 @@ def test_every_answer_forbids_other_hosts(server: SceneServer) -> None:
         assert rules["default-src"] == "'none'"
         for rule in ("script-src", "style-src", "connect-src", "img-src", "worker-src"):
             for source in rules[rule].split():
-                own = f"ws://127.0.0.1:{server.port}"
-                assert source in ("'self'", "'wasm-unsafe-eval'", "blob:", "data:", own)
+                own = [f"ws://{name}:{server.port}" for name in ("127.0.0.1", "localhost")]
+                assert source in ("'self'", "'wasm-unsafe-eval'", "blob:", "data:", *own)
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "Access-Control-Allow-Origin" not in headers
 

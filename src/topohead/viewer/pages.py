@@ -92,11 +92,13 @@ def _has_splats(scene: Scene) -> bool:
 _COMMON = "img-src 'self' blob: data:; worker-src blob:; base-uri 'none'; form-action 'none'"
 
 
-def served_policy(host: str) -> str:
+def served_policy(port: int) -> str:
     """Content-Security-Policy of the served page: nothing but its own server."""
+    # not every browser counts a socket of the same host as 'self'
+    sockets = f"ws://127.0.0.1:{port} ws://localhost:{port}"
     return (
         f"default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
-        f"connect-src 'self' ws://{host} blob: data:; frame-ancestors 'none'; {_COMMON}"
+        f"connect-src 'self' {sockets} blob: data:; frame-ancestors 'none'; {_COMMON}"
     )
 
 

@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._finish(HTTPStatus(code).phrase.encode(), "text/plain; charset=utf-8")
 
     def _finish(self, data: bytes, mime: str) -> None:
-        policy = served_policy(f"{ADDRESS}:{self.server.owner.port}")
+        policy = served_policy(self.server.owner.port)
         for name, value in {
             "Content-Type": mime,
             "Content-Length": str(len(data)),

@@ -23,7 +23,9 @@ export class Model {
     this.meshes = [];
     gltf.scene.traverse((node) => node.isMesh && this.meshes.push(node));
     this.meshes.forEach((mesh) => this._prepare(mesh));
-    this.names = [...new Set(this.meshes.flatMap((mesh) => Object.keys(mesh.morphTargetDictionary ?? {})))];
+    // targets of a sequence are its frames: the timeline moves those, not sliders
+    const expressive = this.meshes.filter((mesh) => !mesh.userData.topohead?.frames);
+    this.names = [...new Set(expressive.flatMap((mesh) => Object.keys(mesh.morphTargetDictionary ?? {})))];
     this._findHead(gltf.scene);
     this._prepareClip(gltf);
     this.recording = null;
@@ -43,7 +45,8 @@ export class Model {
     const count = this.meshes.reduce((sum, mesh) => {
       return sum + (mesh.userData.topohead?.vertex_count ?? mesh.geometry.attributes.position.count);
     }, 0);
-    const targets = this.names.length ? `, ${this.names.length} morph targets` : "";
+    const frames = this.clipTimes.length ? `, ${this.clipTimes.length} frames` : "";
+    const targets = this.names.length ? `, ${this.names.length} morph targets` : frames;
     return `${count.toLocaleString("en")} vertices${targets}`;
   }
 

@@ -10,7 +10,7 @@ export function shadingSection(viewer) {
   const { subject } = viewer;
   const options = SHADINGS.flatMap(([name, text], k) =>
     subject.shadings.includes(name) || name === "error" ? [[name, text, `key ${k + 1}`]] : [],
-  ).filter(([name]) => name !== "error" || subject.kind === "sequence");
+  ).filter(([name]) => name !== "error" || subject.document.errors?.length || subject.document.cameras?.length);
   const group = segments(options, subject.shading, (name) => viewer.setShading(name), "segments grid");
   const error = group.buttons.get("error");
   if (error && !subject.shadings.includes("error")) {
