@@ -6,6 +6,7 @@ its front is the face. Vertices are where the truth says, plus what the test pla
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -150,11 +151,21 @@ def planted_rig(size: tuple[int, int] = (160, 200)) -> Rig:
     return turned(Rig(cameras, (Distortion(),) * len(cameras)), [0, 0, 1, 0])
 
 
-def write_planted_take(folder: Path, truth: torch.Tensor, topology: Topology) -> Path:
-    """A take in our layout: pictures of the textured truth through `planted_rig`."""
-    rig, texture = planted_rig(), torch.from_numpy(striped_texture() / np.float32(255))
+def write_planted_take(
+    folder: Path,
+    truth: torch.Tensor,
+    topology: Topology,
+    textures: Sequence[np.ndarray] | None = None,
+) -> Path:
+    """A take in our layout: pictures of the textured truth through `planted_rig`.
+
+    `textures` are uint8, one a frame; without them all frames have the stripes.
+    """
+    rig = planted_rig()
     write_rig(rig, folder / "cameras.json")
     for t, vertices in enumerate(truth):
+        codes = striped_texture() if textures is None else textures[t]
+        texture = torch.from_numpy(codes / np.float32(255))
         for index, name in enumerate(rig.cameras.names):
             picture = render_mesh(
                 vertices, topology, texture, rig.cameras.world_to_camera[index],

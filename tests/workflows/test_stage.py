@@ -52,6 +52,11 @@ def _bytes(folder: Path) -> dict[str, str]:
 
 def test_same_seed_same_bytes_and_resumed_the_same(take: Path, tmp_path: Path) -> None:
     first = _bytes(take)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="finds no CUDA device"):
+            stage(replace(SMALL, out=take, device="cuda"))
+    with pytest.raises(InputError, match="pathtrace runs on the CPU"):
+        stage(replace(SMALL, out=take, device="cuda", renderer="pathtrace"))
     again = tmp_path / "again"
     stage(replace(SMALL, out=again, frames=1))
     # a kill in the middle of frame 2: pictures without the file that says the frame is done
@@ -63,6 +68,21 @@ def test_same_seed_same_bytes_and_resumed_the_same(take: Path, tmp_path: Path) -
     other = tmp_path / "other"
     stage(replace(SMALL, out=other, frames=1, seed=12))
     assert _bytes(other)["frames/000001/cam00.png"] != first["frames/000001/cam00.png"]
+
+
+@pytest.mark.gpu
+def test_a_take_goes_on_on_a_gpu_with_the_same_truth(take: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mixed"
+    stage(replace(SMALL, out=out, frames=1))
+    stage(replace(SMALL, out=out, device="cuda"))
+    expected, found = _bytes(take), _bytes(out)
+    assert found.keys() == expected.keys()
+    lit = {"start.png", "truth/lit_srgb.png"}  # of another lighting's sums: codes apart
+    differ = {name for name in found if found[name] != expected[name]} - lit
+    assert all(name.startswith(("frames/000002", "masks/000002")) for name in differ)
+    for name in lit | differ:
+        codes = ((read_image(out / name) - read_image(take / name)) * 255).round().abs()
+        assert (codes > 0).float().mean() < 0.02 and (codes > 2).float().mean() < 2e-3
 
 
 def test_the_take_opens_as_a_capture(take: Path) -> None:

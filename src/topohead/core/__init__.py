@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from topohead.core.errors import InputError
     from topohead.core.head import ARKIT_52, HeadModel
     from topohead.core.topology import Mesh, SurfacePoints, Topology
-    from topohead.core.views import TrackedFrame, Views
+    from topohead.core.views import Photographs, TrackedFrame, Views
 
 __all__ = [
-    "ARKIT_52", "Cameras", "Capture", "Distortion", "HeadModel", "InputError", "Mesh", "Rig",
-    "SurfacePoints", "Topology", "TrackedFrame", "Views",
+    "ARKIT_52", "Cameras", "Capture", "Distortion", "HeadModel", "InputError", "Mesh",
+    "Photographs", "Rig", "SurfacePoints", "Topology", "TrackedFrame", "Views",
 ]  # fmt: skip
 
 _HOMES = {
@@ -26,7 +26,7 @@ _HOMES = {
     "errors": ("InputError",),
     "head": ("ARKIT_52", "HeadModel"),
     "topology": ("Mesh", "SurfacePoints", "Topology"),
-    "views": ("TrackedFrame", "Views"),
+    "views": ("Photographs", "TrackedFrame", "Views"),
 }
 
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from topohead.core.cameras import Cameras
+from topohead.core.cameras import Cameras, Rig
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,31 @@ class Views:
 
     def to(self, device: torch.device | str) -> "Views":
         """The same with its pictures and masks there; cameras stay on the host."""
+        masks = None if self.masks is None else tuple(mask.to(device) for mask in self.masks)
+        return replace(self, images=tuple(image.to(device) for image in self.images), masks=masks)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Stored pictures of one instant, lenses not undone: they can be read without resampling.
+
+    `images` are srgb uint8 [H W 3], each of its camera's size; lenses are brown or rational.
+    `masks` are as in `Views`, of pinhole cameras without skew but of any size: the subject's
+    coverage in [0, 1], zero also where the lens saw nothing.
+    """
+
+    frame: str
+    rig: Rig
+    images: tuple[UInt8[Tensor, "_ _ 3"], ...]
+    masks: tuple[Float[Tensor, "_ _"], ...] | None = None
+
+    @property
+    def cameras(self) -> Cameras:
+        """The rig's cameras."""
+        return self.rig.cameras
+
+    def to(self, device: torch.device | str) -> "Photographs":
+        """The same with its pictures and masks there."""
         masks = None if self.masks is None else tuple(mask.to(device) for mask in self.masks)
         return replace(self, images=tuple(image.to(device) for image in self.images), masks=masks)
 

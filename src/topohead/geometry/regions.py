@@ -32,6 +32,20 @@ def open_rim(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Int[Tensor, 
     return edges[label == lowest].unique()
 
 
+def whole_parts(topology: Topology, name: str) -> Int[Tensor, " N"]:
+    """Vertices of the connected parts that a region consists of, to nine tenths at least.
+
+    What may be moved as a rigid body without tearing the mesh. Empty without such a region.
+    """
+    region = topology.regions.get(name)
+    if region is None or not len(region):
+        return torch.zeros(0, dtype=torch.long)
+    part = connected_parts(topology)
+    size = torch.bincount(part)
+    named = torch.bincount(part[region], minlength=len(size))
+    return as_index((named >= 0.9 * size)[part])
+
+
 def mirror_by_position(vertices: Float[Tensor, "V 3"], tolerance: float) -> Int[Tensor, " V"]:
     """The vertex nearest to each vertex's reflection in x = 0; partners must choose each other.
 

@@ -15,6 +15,8 @@ TIMECODE_BASE = 60
 """Live Link Face counts 60 timecode frames a second, whatever its recording rate."""
 
 SECONDS_A_DAY = 86_400.0
+FULL_LOOK = 0.55
+"""Radians that an eye turns at a full eyeLook action: about what ARKit reports."""
 _COLUMNS = tuple(name[0].upper() + name[1:] for name in ARKIT_52)
 _ROTATIONS = tuple(
     part + axis for part in ("Head", "LeftEye", "RightEye") for axis in ("Yaw", "Pitch", "Roll")
@@ -106,6 +108,42 @@ def live_link_angles(rotations: Float[Tensor, "T 3 3"]) -> Float[Tensor, "T 3"]:
     pitch = -torch.asin(rotations[:, 1, 2].clamp(-1, 1))
     roll = torch.atan2(rotations[:, 1, 0], rotations[:, 1, 1])
     return torch.stack([-yaw, -pitch, roll], 1)
+
+
+def gaze_of_looks(coefficients: Float[Tensor, "T 52"]) -> Float[Tensor, "T 2 2"]:
+    """Yaw (to the person's left) and pitch (up) of both eyes, radians, that eyeLook actions say."""
+
+    def at(name: str) -> Float[Tensor, " T"]:
+        return coefficients[:, ARKIT_52.index(name)]
+
+    left_yaw = at("eyeLookOutLeft") - at("eyeLookInLeft")
+    right_yaw = at("eyeLookInRight") - at("eyeLookOutRight")
+    left_pitch = at("eyeLookUpLeft") - at("eyeLookDownLeft")
+    right_pitch = at("eyeLookUpRight") - at("eyeLookDownRight")
+    left, right = torch.stack([left_yaw, left_pitch], -1), torch.stack([right_yaw, right_pitch], -1)
+    return FULL_LOOK * torch.stack([left, right], 1)
+
+
+def with_looks(
+    coefficients: Float[Tensor, "T 52"], gaze: Float[Tensor, "T 2 2"]
+) -> Float[Tensor, "T 52"]:
+    """The coefficients with the eyeLook actions that a gaze asks for, in [0, 1]."""
+    share = gaze / FULL_LOOK
+    found = coefficients.clone()
+    for eye, side in enumerate(("Left", "Right")):
+        # the left eye turns out to the left, the right one in
+        toward_left, toward_right = ("Out", "In") if eye == 0 else ("In", "Out")
+        yaw, pitch = share[:, eye].unbind(1)
+        pairs = {toward_left: yaw, toward_right: -yaw, "Up": pitch, "Down": -pitch}
+        for way, value in pairs.items():
+            # plus zero: a file need not tell −0 from 0
+            found[:, ARKIT_52.index(f"eyeLook{way}{side}")] = value.clamp(0, 1).to(found) + 0.0
+    return found
+
+
+def live_link_eyes(gaze: Float[Tensor, "T 2 2"]) -> Float[Tensor, "T 2 3"]:
+    """Yaw, pitch, roll of both eyes as the app has them: to the right and down are positive."""
+    return torch.cat([-gaze, torch.zeros_like(gaze[..., :1])], -1)
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:

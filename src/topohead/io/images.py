@@ -9,7 +9,7 @@ from typing import cast
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -57,9 +57,24 @@ def write_image(
     if suffix not in (".png", ".jpg", ".jpeg") or (bits == 16 and suffix != ".png"):
         raise ValueError(f"cannot write {bits}-bit {suffix or 'files without extension'}: {path}")
     peak, kind = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    values = image.detach().cpu().clamp(0, 1).mul(peak).round().numpy().astype(kind)
-    if values.ndim == 3 and values.shape[2] >= 3:
-        values = np.concatenate([values[..., 2::-1], values[..., 3:]], -1)
+    whole = torch.uint8 if bits == 8 else torch.int32
+    codes = image.detach().clamp(0, 1).mul(peak).round().to(whole)
+    if codes.ndim == 3 and codes.shape[2] >= 3:
+        codes = torch.cat([codes[..., :3].flip(-1), codes[..., 3:]], -1)
+    values = codes.cpu().numpy().astype(kind, copy=False)  # quantised where it was: fewer bytes
+    _write_values(path, values, quality, compression)
+
+
+def write_codes(
+    path: Path, codes: UInt8[np.ndarray, "H W 3"] | UInt8[np.ndarray, "H W"], compression: int = 1
+) -> None:
+    """Writes 8-bit codes, grey or RGB, as PNG, atomically."""
+    _write_values(Path(path), codes[..., ::-1] if codes.ndim == 3 else codes, 95, compression)
+
+
+def _write_values(path: Path, values: np.ndarray, quality: int, compression: int) -> None:
+    """Grey or BGR(A) numbers as they are to be encoded."""
+    suffix = path.suffix.lower()
     options = (
         [cv2.IMWRITE_PNG_COMPRESSION, compression]
         if suffix == ".png"
@@ -67,9 +82,29 @@ def write_image(
     )
     done, encoded = cv2.imencode(suffix, values, options)
     if not done:
-        raise ValueError(f"cannot encode {tuple(image.shape)} as {suffix}: {path}")
+        raise ValueError(f"cannot encode {values.shape} as {suffix}: {path}")
     with atomic_write(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
+
+
+def write_heights(path: Path, heights: Float[Tensor, "H W"]) -> None:
+    """Writes one channel Y of half floats as EXR, in the unit of the values, atomically."""
+    import OpenEXR
+
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    values = np.ascontiguousarray(heights.detach().cpu().numpy(), np.float16)
+    with atomic_write(Path(path)) as temporary, OpenEXR.File(header, {"Y": values}) as file:
+        file.write(str(temporary))
+
+
+def read_heights(path: Path) -> Float[Tensor, "H W"]:
+    """What `write_heights` wrote, float32."""
+    values = _read_exr(Path(path))
+    if values.ndim != 2:
+        raise InputError(
+            f"{path} holds {values.shape[2]} channels; expected heights, one channel Y"
+        )
+    return torch.from_numpy(values)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -14,8 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import Cameras, Capture, InputError, Mesh, Rig, Topology
+from topohead.io.images import read_heights
 from topohead.io.meshes import read_mesh
 from topohead.io.runs import read_metrics
+from topohead.io.textures import StoredTexture, find_texture
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,8 @@ class RunResult:
     """A capture's finished frames: one topology, vertices [T V 3] and head poses in world metres.
 
     `poses[t]` moves the head of the first frame to frame t. `rows` are the lines of
-    `metrics.jsonl`, `config` the settings the run was made with.
+    `metrics.jsonl`, `config` the settings the run was made with. `gaze` is yaw and pitch of both
+    eyes since the first frame, radians, left first; None where a frame has none.
     """
 
     path: Path
@@ -35,6 +38,7 @@ class RunResult:
     poses: Float[Tensor, "T 4 4"]
     rows: tuple[Mapping[str, Any], ...]
     config: Mapping[str, Any]
+    gaze: Float[Tensor, "T 2 2"] | None = None
 
     def mesh(self, index: int) -> Mesh:
         """The head at one frame."""
@@ -52,13 +56,14 @@ class RunResult:
                 merged[row["frame"]] = {**row, **merged.get(row["frame"], {})}
         return merged
 
-    def texture(self, frame: str) -> Path | None:
-        """The frame's own texture, else the first frame's, else None."""
-        for name in (frame, self.frames[0]):
-            path = self.path / "frames" / name / "texture_srgb.png"
-            if path.exists():
-                return path
-        return None
+    def texture(self, frame: str) -> StoredTexture | None:
+        """Where the frame's texture is, to be `read`; the first frame's where only that has one."""
+        return find_texture(self.path, frame, self.frames)
+
+    def displacement(self, frame: str) -> Float[Tensor, "S S"] | None:
+        """The frame's displacement map in metres; None when the run made none."""
+        path = self.path / "frames" / frame / "displacement.exr"
+        return read_heights(path) if path.exists() else None
 
     @cached_property
     def rig(self) -> Rig | None:
@@ -103,6 +108,9 @@ def open_run(path: Path, *, first_only: bool = False) -> RunResult:
         poses=torch.stack([state.get("pose", torch.eye(4)).float() for state in states]),
         rows=tuple(read_metrics(path)),
         config=(yaml.safe_load(config.read_text("utf-8")) or {}) if config.exists() else {},
+        gaze=torch.stack([state["gaze"].double() for state in states])
+        if all("gaze" in state for state in states)
+        else None,
     )
 
 
@@ -129,6 +137,7 @@ class Truth:
             mesh=Mesh(self.topology, state["vertices"]),
             surface=Mesh(self.surface, state.get("surface", state["vertices"])),
             pose=state.get("pose"),
+            gaze=state.get("gaze"),
         )
 
     def picture(self, name: str) -> Path | None:
@@ -141,11 +150,15 @@ class Truth:
 
 @dataclass(frozen=True)
 class TrueFrame:
-    """`pose` moves the head of the first frame to this one; None when the truth has none."""
+    """`pose` moves the head of the first frame to this one; None when the truth has none.
+
+    `gaze` is yaw and pitch of both eyes in the head, radians, left first; or None.
+    """
 
     mesh: Mesh
     surface: Mesh
     pose: Float[Tensor, "4 4"] | None
+    gaze: Float[Tensor, "2 2"] | None = None
 
 
 def open_truth(path: Path) -> Truth:

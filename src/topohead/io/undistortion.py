@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from threading import Lock
 
@@ -12,13 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import Cameras, Capture, Distortion, Rig, Views
+from topohead.core import Cameras, Capture, Distortion, Photographs, Rig, Views
 from topohead.geometry.cameras import distort, fold_radius, undistorted_pixels
 from topohead.io.missing import MissingFrame
 
 Size = tuple[int, int]
 
 _CACHE_BYTES = 768 * 2**20  # grids of 24 cameras at 1024×768, or of 8 at 12 megapixels
+_MASK_HEIGHT = 1200
+"""Of masks beside photographs: about that of the depth maps that they are compared with."""
 _FAR = -1e6  # a map coordinate that is outside every picture
 
 
@@ -50,6 +53,56 @@ def undistorted_views(
             masks.append(torch.from_numpy(warp.mask(mask.numpy())))
     cameras = target.select(kept)
     return Views(frame, cameras, tuple(images), tuple(masks) if capture.read_mask else None)
+
+
+def photographs(
+    capture: Capture, frame: str, workers: Executor, names: Sequence[str] | None = None
+) -> Photographs:
+    """Pictures of one instant as they are stored, 8 bits deep, read by `workers` at once.
+
+    Only a fisheye is undone here. A picture that is missing under `allow_missing` leaves its
+    camera out. Masks are those of `undistorted_views`, smaller.
+    """
+    rig = capture.rig if names is None else capture.rig.select(names)
+    jobs = [
+        workers.submit(_photograph, capture, frame, rig.select([name]))
+        for name in rig.cameras.names
+    ]
+    taken = [found for found in (job.result() for job in jobs) if found is not None]
+    cameras = [one.rig.cameras for one in taken]
+    kept = Rig(
+        Cameras(
+            tuple(camera.names[0] for camera in cameras),
+            torch.cat([camera.world_to_camera for camera in cameras]),
+            torch.cat([camera.intrinsics for camera in cameras]),
+            torch.cat([camera.sizes for camera in cameras]),
+        ),
+        tuple(one.rig.distortion[0] for one in taken),
+    )
+    masks = tuple(one.masks[0] for one in taken if one.masks is not None)
+    return Photographs(frame, kept, tuple(one.images[0] for one in taken), masks or None)
+
+
+def _photograph(capture: Capture, frame: str, rig: Rig) -> Photographs | None:
+    """One camera's picture; None where it is missing."""
+    name = rig.cameras.names[0]
+    try:
+        image = capture.read_image(frame, name)
+        mask = None if capture.read_mask is None else capture.read_mask(frame, name)
+    except MissingFrame:
+        return None
+    target = pinhole_cameras(capture, (name,))
+    if rig.distortion[0].model == "fisheye":
+        image = torch.from_numpy(_Warp(rig, target, 0).picture(image.numpy()))
+        stored = Rig(target, (Distortion(),))
+    else:
+        size = torch.tensor([[image.shape[1], image.shape[0]]])
+        stored = Rig(rig.cameras.resized(size), rig.distortion)
+    masks = None
+    if mask is not None:
+        small = pinhole_cameras(capture, (name,), _MASK_HEIGHT)
+        masks = (torch.from_numpy(_Warp(rig, small, 0).mask(mask.numpy())),)
+    return Photographs(frame, stored, (image.mul(255).round().to(torch.uint8),), masks)
 
 
 def pinhole_cameras(

@@ -31,9 +31,14 @@ from topohead.rendering.splats_cpu import LOW_PASS
 INSTALL = "python -m pip install gsplat==1.5.3"
 
 
+def has_gsplat() -> bool:
+    """Whether the package gsplat is installed."""
+    return find_spec("gsplat") is not None
+
+
 def require_gsplat() -> ModuleType:
     """The gsplat package. Its first use compiles for some minutes, once a machine."""
-    if find_spec("gsplat") is None:
+    if not has_gsplat():
         raise InputError(
             "expected the package gsplat to draw Gaussians on a CUDA device, found none; "
             f"add it with: {INSTALL}"

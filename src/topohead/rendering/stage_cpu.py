@@ -13,6 +13,13 @@ from numba import njit, prange
 F0 = 0.028
 """Reflectance of skin and tears at normal incidence."""
 
+PLACE, NORMAL, IRRADIANCE, STEER, OPEN_SKY, TINT, ROUGHNESS, LAMP_SEEN = 0, 3, 6, 9, 12, 13, 16, 17
+"""Columns of the table of vertices: in world metres, unit, linear light, its relative change with
+the normal, the share of open sky, plain colour and roughness, the visible share of each lamp."""
+
+UV, GRADIENT_U, GRADIENT_V = 0, 6, 9
+"""Columns of the table of triangles: u v of three corners, surface gradients of u and v."""
+
 
 @njit(parallel=True, cache=True)
 def bend_brown(local, coefficients):
@@ -120,21 +127,22 @@ def _lamp_gloss(normal, view, towards, alpha, angle):
 
 @njit(parallel=True, cache=True)
 def shade(
-    triangle_map, barycentric_map, factor, corners, corner_uv, level, gradient_u, gradient_v,
-    vertices, normals, irradiance, steer, open_sky, lamp_seen, tint, roughness, atlas, offsets,
-    sizes, eye, lamp_position, lamp_radiance, lamp_angle, sky, gloss,
+    triangle_map, barycentric_map, factor, corners, per_triangle, level, per_vertex,
+    atlas, offsets, sizes, lamps, view,
 ):  # fmt: skip
     """Linear colour [H W 3], premultiplied, and coverage [H W] of a supersampled picture.
 
-    The maps are `factor` times the picture. Per triangle: corner indices and UVs, texture level
-    (below 0: untextured, vertex `tint` and `roughness` count), surface gradients of u and v.
-    Per vertex: irradiance, its relative change with the normal (`steer`), the share of open sky
-    [N 1], the visible share of each lamp. Atlas: albedo, roughness, ∂height/∂u, ∂height/∂v.
+    The maps are `factor` times the picture. `per_triangle` [T 12] and `per_vertex` [S 17+L] have
+    the columns above; `level` is a triangle's texture level (below 0: untextured, tint and
+    roughness of the vertices count). Atlas: albedo, roughness, ∂height/∂u, ∂height/∂v. A lamp is
+    its place, radiance and angular radius [L 7]; `view` [10] holds the eye, the sky's radiance
+    straight below and straight above, and the strength of gloss.
     """
     height, width = triangle_map.shape[0] // factor, triangle_map.shape[1] // factor
     color = np.zeros((height, width, 3), np.float32)
     coverage = np.zeros((height, width), np.float32)
     share = 1.0 / (factor * factor)
+    gloss = view[9]
     for py in prange(height):
         texel = np.zeros(atlas.shape[1], np.float64)
         out = np.zeros(3, np.float64)
@@ -147,52 +155,53 @@ def shade(
                 b0, b1 = barycentric_map[y, x, 0], barycentric_map[y, x, 1]
                 b2 = barycentric_map[y, x, 2]
                 i, j, k = corners[t, 0], corners[t, 1], corners[t, 2]
-                nx = _mix(normals, i, j, k, 0, b0, b1, b2)
-                ny = _mix(normals, i, j, k, 1, b0, b1, b2)
-                nz = _mix(normals, i, j, k, 2, b0, b1, b2)
+                nx = _mix(per_vertex, i, j, k, NORMAL, b0, b1, b2)
+                ny = _mix(per_vertex, i, j, k, NORMAL + 1, b0, b1, b2)
+                nz = _mix(per_vertex, i, j, k, NORMAL + 2, b0, b1, b2)
                 nx, ny, nz = _unit(nx, ny, nz)
                 turn = 1.0
                 if level[t] >= 0.0:
-                    u = _mix(corner_uv[t], 0, 1, 2, 0, b0, b1, b2)
-                    v = _mix(corner_uv[t], 0, 1, 2, 1, b0, b1, b2)
+                    row = per_triangle[t]
+                    u = b0 * row[UV] + b1 * row[UV + 2] + b2 * row[UV + 4]
+                    v = b0 * row[UV + 1] + b1 * row[UV + 3] + b2 * row[UV + 5]
                     _trilinear(atlas, offsets, sizes, u, v, level[t], texel)
                     # bump: tilt the normal by the surface gradient of the height (Mikkelsen 2010)
-                    mx = nx - texel[4] * gradient_u[t, 0] - texel[5] * gradient_v[t, 0]
-                    my = ny - texel[4] * gradient_u[t, 1] - texel[5] * gradient_v[t, 1]
-                    mz = nz - texel[4] * gradient_u[t, 2] - texel[5] * gradient_v[t, 2]
+                    mx = nx - texel[4] * row[GRADIENT_U] - texel[5] * row[GRADIENT_V]
+                    my = ny - texel[4] * row[GRADIENT_U + 1] - texel[5] * row[GRADIENT_V + 1]
+                    mz = nz - texel[4] * row[GRADIENT_U + 2] - texel[5] * row[GRADIENT_V + 2]
                     mx, my, mz = _unit(mx, my, mz)
-                    turn += (mx - nx) * _mix(steer, i, j, k, 0, b0, b1, b2)
-                    turn += (my - ny) * _mix(steer, i, j, k, 1, b0, b1, b2)
-                    turn += (mz - nz) * _mix(steer, i, j, k, 2, b0, b1, b2)
+                    turn += (mx - nx) * _mix(per_vertex, i, j, k, STEER, b0, b1, b2)
+                    turn += (my - ny) * _mix(per_vertex, i, j, k, STEER + 1, b0, b1, b2)
+                    turn += (mz - nz) * _mix(per_vertex, i, j, k, STEER + 2, b0, b1, b2)
                     turn = min(max(turn, 0.0), 3.0)
                     nx, ny, nz = mx, my, mz
                 else:
-                    for c in range(3):
-                        texel[c] = _mix(tint, i, j, k, c, b0, b1, b2)
-                    texel[3] = _mix(roughness, i, j, k, 0, b0, b1, b2)
+                    for c in range(4):  # tint, then roughness
+                        texel[c] = _mix(per_vertex, i, j, k, TINT + c, b0, b1, b2)
                 for c in range(3):
-                    light = _mix(irradiance, i, j, k, c, b0, b1, b2)
+                    light = _mix(per_vertex, i, j, k, IRRADIANCE + c, b0, b1, b2)
                     out[c] = texel[c] * light * turn / math.pi
                 if gloss > 0.0:
-                    wx = _mix(vertices, i, j, k, 0, b0, b1, b2)
-                    wy = _mix(vertices, i, j, k, 1, b0, b1, b2)
-                    wz = _mix(vertices, i, j, k, 2, b0, b1, b2)
-                    view = _unit(eye[0] - wx, eye[1] - wy, eye[2] - wz)
+                    wx = _mix(per_vertex, i, j, k, PLACE, b0, b1, b2)
+                    wy = _mix(per_vertex, i, j, k, PLACE + 1, b0, b1, b2)
+                    wz = _mix(per_vertex, i, j, k, PLACE + 2, b0, b1, b2)
+                    towards_eye = _unit(view[0] - wx, view[1] - wy, view[2] - wz)
                     normal = (nx, ny, nz)
-                    nv = max(nx * view[0] + ny * view[1] + nz * view[2], 0.03)
-                    up = 0.5 + 0.5 * (2.0 * nv * ny - view[1])
-                    seen = _mix(open_sky, i, j, k, 0, b0, b1, b2)
+                    nv = nx * towards_eye[0] + ny * towards_eye[1] + nz * towards_eye[2]
+                    nv = max(nv, 0.03)
+                    up = 0.5 + 0.5 * (2.0 * nv * ny - towards_eye[1])
+                    seen = _mix(per_vertex, i, j, k, OPEN_SKY, b0, b1, b2)
                     strength = gloss * seen * seen * _sky_gloss(texel[3], nv)
                     for c in range(3):
-                        out[c] += strength * (sky[0, c] + up * (sky[1, c] - sky[0, c]))
+                        out[c] += strength * (view[3 + c] + up * (view[6 + c] - view[3 + c]))
                     alpha = max(texel[3] * texel[3], 0.004)
-                    for lamp in range(lamp_position.shape[0]):
-                        visible = _mix(lamp_seen, i, j, k, lamp, b0, b1, b2)
-                        place = lamp_position[lamp]
+                    for lamp in range(lamps.shape[0]):
+                        visible = _mix(per_vertex, i, j, k, LAMP_SEEN + lamp, b0, b1, b2)
+                        place = lamps[lamp]
                         towards = _unit(place[0] - wx, place[1] - wy, place[2] - wz)
-                        strength = _lamp_gloss(normal, view, towards, alpha, lamp_angle[lamp])
+                        strength = _lamp_gloss(normal, towards_eye, towards, alpha, place[6])
                         for c in range(3):
-                            out[c] += gloss * visible * strength * lamp_radiance[lamp, c]
+                            out[c] += gloss * visible * strength * place[3 + c]
                 for c in range(3):
                     color[py, px, c] += share * out[c]
                 coverage[py, px] += share

@@ -11,7 +11,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32, Shaped
 from torch import Tensor
 
 from topohead.core import Topology
@@ -65,7 +65,7 @@ class TexelMap:
         flipped = np.stack([places[..., 0], 1 - places[..., 1]], -1) * self.size
         return np.ascontiguousarray(flipped, np.float32)
 
-    def dilate(self, picture: Float32[np.ndarray, "S S K"]) -> None:
+    def dilate(self, picture: Shaped[np.ndarray, "S S K"]) -> None:
         """Carry the islands' border colours outwards by `DILATION` texels, in place."""
         targets, sources = self.fringe
         flat = picture.reshape(-1, picture.shape[-1])

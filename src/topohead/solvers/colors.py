@@ -6,6 +6,7 @@ gain in linear light is a power of the code value, so the transform follows it c
 tones of skin (to about 0.3 % for a gain of 5 %).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,15 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from topohead.core import Topology, Views
+from topohead.core import Photographs, Topology, Views
 from topohead.rendering.uv import texel_map
 from topohead.solvers.kernels.fusion import gather_colors, reject_outliers
 from topohead.solvers.sightlines import (
     SKIN,
+    Patch,
+    Sight,
     SightConfig,
+    Surface,
     make_sights,
     make_surface,
     texel_size,
@@ -83,7 +87,7 @@ class Shared:
 
 
 def solve_colors(
-    views: Views,
+    views: Views | Photographs,
     topology: Topology,
     vertices: Float[Tensor, "V 3"],
     size: int = 256,
@@ -107,7 +111,7 @@ def solve_colors(
 
 
 def gather_shared(
-    views: Views,
+    views: Views | Photographs,
     topology: Topology,
     vertices: Float[Tensor, "V 3"],
     size: int,
@@ -115,33 +119,55 @@ def gather_shared(
 ) -> Shared:
     """Colours of the skin texels (of a size² map) that two views or more see, at most 20,000."""
     texels = texel_map(topology, size)
-    surface = make_surface(topology, vertices)
-    sights = make_sights(views, surface, texel_size(topology, vertices, size), config)
-    skin = np.where(surface.parts[texels.triangle] == SKIN, texels.triangle, np.int32(-1))
-    patch = surface.patch(texels, skin, 0, 0)
-    weights = np.stack([sight.weights(patch, surface, config) for sight in sights])
-    colors = np.zeros((*weights.shape, 3), np.float32)
-    radius = np.zeros(weights.shape, np.float32)
-    same = CameraColors.identity(views.cameras.names)
-    for index, sight in enumerate(sights):
-        height, width = sight.image.shape[:2]
-        packed = same.packed(views.cameras.names[index], (width, height))
-        gather_colors(
-            sight.image, patch.points, sight.camera, packed, weights[index], colors[index]
-        )
-        local = patch.points @ sight.camera[:9].reshape(3, 3).T + sight.camera[9:12]
-        pixel = local[..., :2] / np.maximum(local[..., 2:], 1e-6)
-        pixel = pixel * sight.camera[12:14] + sight.camera[14:16] - packed[14:16]
-        radius[index] = (pixel**2).sum(-1) * packed[16]
+    surface = make_surface(topology, vertices.cpu())
+    skin = surface.parts == SKIN
+    patch = surface.patch(texels, np.where(skin[texels.triangle], texels.triangle, -1), 0, 0)
+    if views.images[0].is_cuda:
+        from topohead.solvers.fusion_cuda import view_looks  # noqa: PLC0415 -- only where CUDA is
+
+        looks = view_looks(views, topology, vertices, size, torch.from_numpy(skin), config)
+        colors, weights, cameras, shapes = looks
+    else:
+        assert isinstance(views, Views), "lenses are undone for the CPU"
+        sights = make_sights(views, surface, texel_size(topology, vertices, size), config)
+        colors, weights = _looks(sights, patch, surface, config)
+        cameras = np.stack([sight.camera for sight in sights])
+        shapes = [sight.image.shape[1::-1] for sight in sights]
+    radius = np.stack(
+        [_radius(patch, camera, shape) for camera, shape in zip(cameras, shapes, strict=True)]
+    )
     reject_outliers(colors, weights, np.float32(0.25), np.float32(4.0))
     chosen = np.flatnonzero((weights > 0).sum(0) >= 2)
     chosen = chosen[:: max(1, len(chosen) // 20_000)]
-    count = len(sights)
+    count = len(cameras)
     return Shared(
         torch.from_numpy(colors.reshape(count, -1, 3)[:, chosen]).double(),
         torch.from_numpy(weights.reshape(count, -1)[:, chosen]).double(),
         torch.from_numpy(radius.reshape(count, -1)[:, chosen]).double(),
     )
+
+
+def _looks(
+    sights: Sequence[Sight], patch: Patch, surface: Surface, config: SightConfig
+) -> tuple[Float32[np.ndarray, "C h w 3"], Float32[np.ndarray, "C h w"]]:
+    """Uncorrected colours and weights of a patch in every view."""
+    weights = np.stack([sight.weights(patch, surface, config) for sight in sights])
+    colors = np.zeros((*weights.shape, 3), np.float32)
+    same = np.zeros(18, np.float32)
+    same[[0, 5, 10]] = 1
+    for sight, weight, color in zip(sights, weights, colors, strict=True):
+        gather_colors(sight.image, patch.points, sight.camera, same, weight, color)
+    return colors, weights
+
+
+def _radius(
+    patch: Patch, camera: Float32[np.ndarray, " K"], shape: tuple[int, int]
+) -> Float32[np.ndarray, "h w"]:
+    """r² of `CameraColors` where a patch's texels lie in an image of (width, height)."""
+    local = patch.points @ camera[:9].reshape(3, 3).T + camera[9:12]
+    pixel = local[..., :2] / np.maximum(local[..., 2:], 1e-6)
+    pixel = pixel * camera[12:14] + camera[14:16] - np.array(shape, np.float32) / 2
+    return (pixel**2).sum(-1) * np.float32(4 / (shape[0] ** 2 + shape[1] ** 2))
 
 
 def _corrected(

@@ -12,13 +12,15 @@ would in linear light. Between agreeing views the two differ by less than a code
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+from types import ModuleType
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float16, Float32, UInt8
 from torch import Tensor
 
-from topohead.core import InputError, Topology, Views
+from topohead.core import InputError, Photographs, Topology, Views
 from topohead.rendering.uv import TexelMap, texel_map
 from topohead.solvers.blending import APRON, blend
 from topohead.solvers.colors import CameraColors, solve_colors
@@ -52,7 +54,7 @@ class FusionConfig:
     """Frequency bands of the blend, at most 5; 1 is a plain weighted mean."""
     back_projections: int = 0
     """Rounds of rendering the texture into the views and returning what differs: sharper, but
-    only as good as the geometry (+2.2 dB when true, +0.1 to 0.5 when tracked)."""
+    only as good as the geometry (+2.2 dB when true, +0.1 to 0.5 when tracked). On the CPU only."""
     smoothness: float = 0.1
     """Smoothing between these rounds."""
     confidence: float = 0.02
@@ -62,12 +64,12 @@ class FusionConfig:
     fill: bool = True
     """Complete texels that no view sees."""
     stack_megabytes: int = 256
-    """Memory for the colours of all views in one tile."""
+    """Memory for the colours of all views in one tile, on the CPU."""
 
 
 @dataclass(frozen=True)
 class Texture:
-    """A fused texture; row 0 is the top (v = 1).
+    """A fused texture on the images' device; row 0 is the top (v = 1).
 
     `srgb` is float32 in [0, 1], complete over the islands and 32 texels beyond. `coverage` is the
     effective number of views behind each texel, (Σw)²/Σw²; 0 where the colour is made up.
@@ -96,7 +98,7 @@ class _Canvas:
 
 
 def fuse_texture(
-    views: Views,
+    views: Views | Photographs,
     topology: Topology,
     vertices: Float[Tensor, "V 3"],
     size: int = 2048,
@@ -110,7 +112,8 @@ def fuse_texture(
 
     `colors` are the cameras' corrections (see `solve_colors`); without them they are solved here.
     `exclude` marks texels that must not be taken from the views; `skin` is an srgb texture for
-    texels that neither side of the head shows. Both are S×S.
+    texels that neither side of the head shows. Both are S×S. Images on a CUDA device are fused
+    there, `Photographs` only there.
     """
     config = config or FusionConfig()
     _check(topology, size, config)
@@ -121,13 +124,17 @@ def fuse_texture(
             if same
             else solve_colors(views, topology, vertices, config=config.sight)
         )
+    if views.images[0].is_cuda:
+        return _on_device().fuse_texture(
+            views, topology, vertices, size, config, colors, exclude, skin
+        )
     texels = texel_map(topology, size)
     canvas = _gather(views, texels, vertices, colors, exclude, config)
     return _finished(canvas, texels, colors, skin, config)
 
 
 def fuse_frames(
-    frames: Iterable[tuple[Views, Float[Tensor, "V 3"]]],
+    frames: Iterable[tuple[Views | Photographs, Float[Tensor, "V 3"]]],
     topology: Topology,
     size: int = 2048,
     config: FusionConfig | None = None,
@@ -144,6 +151,13 @@ def fuse_frames(
     """
     config = config or FusionConfig()
     _check(topology, size, config)
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise InputError("expected at least one frame to fuse a texture from, got none")
+    frames = chain([first], frames)
+    if first[0].images[0].is_cuda:
+        return _on_device().fuse_frames(frames, topology, size, config, colors, exclude, skin)
     texels = texel_map(topology, size)
     layers: list[_Layer] = []
     for views, vertices in frames:
@@ -151,10 +165,21 @@ def fuse_frames(
             colors = solve_colors(views, topology, vertices, config=config.sight)
         colors = colors or CameraColors.identity(views.cameras.names)
         layers.append(_Layer.of(_gather(views, texels, vertices, colors, exclude, config)))
-    if not layers or colors is None:
-        raise InputError("expected at least one frame to fuse a texture from, got none")
+    assert colors is not None, "there was a frame"
     canvas = _merge(layers, texels, config)
     return _finished(canvas, texels, colors, skin, config)
+
+
+def _on_device() -> ModuleType:
+    """The same on CUDA."""
+    try:
+        from topohead.solvers import fusion_cuda  # noqa: PLC0415 -- only where CUDA is
+    except ImportError as error:
+        raise InputError(
+            "expected Triton for images on a CUDA device, found none: pip install triton, or run "
+            "with --device cpu"
+        ) from error
+    return fusion_cuda
 
 
 def _check(topology: Topology, size: int, config: FusionConfig) -> None:
@@ -192,7 +217,7 @@ def _complete(
 
 
 def _gather(
-    views: Views,
+    views: Views | Photographs,
     texels: TexelMap,
     vertices: Float[Tensor, "V 3"],
     colors: CameraColors,
@@ -203,6 +228,7 @@ def _gather(
 
     Complete only after back-projection, which renders the texture and so needs all of it.
     """
+    assert isinstance(views, Views), "lenses are undone for the CPU"
     topology = texels.topology
     surface = make_surface(topology, vertices)
     side = texel_size(topology, vertices, texels.size)

@@ -154,33 +154,36 @@ def make_sights(
         _make_sight(views, index, surface, texel, config) for index in range(len(views.cameras))
     ]
     focus = np.array([_sharpness(sight) for sight in posed])
+    say = relative_weights(views.frame, focus, np.stack([sight.camera for sight in posed]))
+    return [
+        replace(sight, camera=_with_weight(sight.camera, factor)) if np.isfinite(factor) else sight
+        for sight, factor in zip(posed, say, strict=True)
+    ]
+
+
+def relative_weights(
+    frame: str, focus: Float[np.ndarray, " C"], cameras: Float32[np.ndarray, "C K"]
+) -> Float[np.ndarray, " C"]:
+    """What a view's pixel at unit distance weighs, over fx fy; NaN where it sees nothing.
+
+    Grows with focus (NaN: nothing seen); 1 is a typical view's pixel at the middle of the head.
+    """
     seen = np.isfinite(focus)
     if not seen.any():
         raise InputError(
-            f"frame {views.frame}: expected the mesh in at least one view, got it in none; check "
+            f"frame {frame}: expected the mesh in at least one view, got it in none; check "
             "the units and the pose of the mesh"
         )
     relative = np.clip(focus / np.median(focus[seen]), 0.25, 1.5) ** 2
-    reach = np.array([_pixel_weight(sight) for sight in posed])
-    typical = np.median(reach[seen])
-    return [
-        replace(sight, camera=_with_weight(sight.camera, relative[i] / typical))
-        if seen[i]
-        else sight
-        for i, sight in enumerate(posed)
-    ]
+    distance = np.linalg.norm(cameras[:, 18:21], axis=1)
+    reach = cameras[:, 12].astype(float) * cameras[:, 13] / distance**2
+    return relative / np.median(reach[seen])
 
 
 def _with_weight(camera: np.ndarray, factor: float) -> np.ndarray:
     weighted = camera.copy()
     weighted[21] = camera[12] * camera[13] * factor
     return weighted
-
-
-def _pixel_weight(sight: Sight) -> float:
-    """Pixels per square metre of a facing surface at the middle of the head."""
-    distance = np.linalg.norm(sight.camera[18:21])
-    return float(sight.camera[12] * sight.camera[13] / distance**2)
 
 
 def _make_sight(
@@ -190,29 +193,15 @@ def _make_sight(
     texel: float,
     config: SightConfig,
 ) -> Sight:
-    pose = views.cameras.world_to_camera[index].double()
     intrinsics = views.cameras.intrinsics[index].double()
-    local_pose = pose.clone()
-    local_pose[:3, 3] += pose[:3, :3] @ surface.origin
-    translation = local_pose[:3, 3]
     image = np.ascontiguousarray(views.images[index].numpy(), np.float32)
     height, width = image.shape[:2]
-    pixel = float(translation[2].abs() / intrinsics[0, 0])
-    if texel > 1.25 * pixel:
-        shrunk = (max(4, round(width * pixel / texel)), max(4, round(height * pixel / texel)))
+    local_pose = pose_around(views.cameras.world_to_camera[index], surface.origin)
+    pixel = float(local_pose[2, 3].abs() / intrinsics[0, 0])
+    shrunk, small = working_sizes((width, height), pixel, texel, config)
+    if shrunk != (width, height):
         image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
-    scale = np.array([image.shape[1] / width, image.shape[0] / height])
-    shrink = min(1.0, config.depth_size / max(width, height))
-    small = (max(2, round(width * shrink)), max(2, round(height * shrink)))
-
-    camera = np.zeros(22, np.float32)
-    camera[:9] = pose[:3, :3].flatten().numpy()
-    camera[9:12] = translation.numpy()
-    camera[12:14] = torch.diagonal(intrinsics)[:2].numpy() * scale
-    camera[14:16] = intrinsics[:2, 2].numpy() * scale
-    camera[16:18] = np.array(small) / np.array([image.shape[1], image.shape[0]])
-    camera[18:21] = (-pose[:3, :3].T @ translation).numpy()
-    camera[21] = camera[12] * camera[13]
+    camera = camera_numbers(local_pose, intrinsics, (width, height), shrunk, small)
 
     fine = intrinsics.clone()
     fine[:2] *= (torch.tensor(small) / torch.tensor([width, height]))[:, None]
@@ -227,6 +216,51 @@ def _make_sight(
     return Sight(image, camera, depth, part, trust)
 
 
+def pose_around(
+    world_to_camera: Float[Tensor, "4 4"], origin: Float[Tensor, " 3"]
+) -> Float[Tensor, "4 4"]:
+    """The pose, float64, for points given relative to `origin`."""
+    pose = world_to_camera.double().clone()
+    pose[:3, 3] += pose[:3, :3] @ origin
+    return pose
+
+
+def working_sizes(
+    size: tuple[int, int], pixel: float, texel: float, config: SightConfig
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(width, height) at which an image is read, and of its depth map.
+
+    `pixel` and `texel` are metres on the surface.
+    """
+    width, height = size
+    shrunk = size
+    if texel > 1.25 * pixel:
+        shrunk = (max(4, round(width * pixel / texel)), max(4, round(height * pixel / texel)))
+    factor = min(1.0, config.depth_size / max(width, height))
+    return shrunk, (max(2, round(width * factor)), max(2, round(height * factor)))
+
+
+def camera_numbers(
+    local_pose: Float[Tensor, "4 4"],
+    intrinsics: Float[Tensor, "3 3"],
+    size: tuple[int, int],
+    shrunk: tuple[int, int],
+    small: tuple[int, int],
+) -> Float32[np.ndarray, " 22"]:
+    """The form of a camera that the texel loops read; see `kernels.fusion`."""
+    scale = np.array(shrunk) / np.array(size)
+    rotation, translation = local_pose[:3, :3], local_pose[:3, 3]
+    camera = np.zeros(22, np.float32)
+    camera[:9] = rotation.flatten().numpy()
+    camera[9:12] = translation.numpy()
+    camera[12:14] = torch.diagonal(intrinsics)[:2].numpy() * scale
+    camera[14:16] = intrinsics[:2, 2].numpy() * scale
+    camera[16:18] = np.array(small) / np.array(shrunk)
+    camera[18:21] = (-rotation.T @ translation).numpy()
+    camera[21] = camera[12] * camera[13]
+    return camera
+
+
 def _trust(
     depth: Float32[np.ndarray, "h w"],
     part: UInt8[np.ndarray, "h w"],
@@ -236,20 +270,29 @@ def _trust(
 ) -> Float32[np.ndarray, "h w"]:
     """Feather to occlusion edges (silhouettes, steps in depth, borders of parts) × mask.
 
-    The step that makes an edge grows with the slope that the steepest usable view allows, so that
-    a grazing cheek is no edge. `pixel` is a pixel of the depth map on the surface, metres.
+    `pixel` is a pixel of the depth map on the surface, metres.
     """
-    steepest = np.sqrt(1 / config.minimum_cosine**2 - 1)
-    edge = _edges(depth, part, max(config.edge_jump, steepest * pixel))
-    distance = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    margin = max(config.edge_margin / pixel, config.edge_margin_pixels)
-    ramp = np.clip((distance - margin) / max(config.feather / pixel, 1.0), 0, 1)
+    jump, margin, feather = edge_numbers(pixel, config)
+    edge = _edges(depth, part, jump)
+    distance = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    ramp = np.clip((distance - margin) / feather, 0, 1)
     trust = np.where(np.isfinite(depth), ramp * ramp * (3 - 2 * ramp), 0).astype(np.float32)
     if mask is None:
         return trust
     mask = cv2.resize(mask, depth.shape[::-1], interpolation=cv2.INTER_AREA)
     solid = cv2.erode((mask > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8))
     return trust * solid * mask
+
+
+def edge_numbers(pixel: float, config: SightConfig) -> tuple[float, float, float]:
+    """The step in depth that makes an edge (metres), margin and feather in pixels of depth maps.
+
+    The step grows with the slope that the steepest usable view allows, so that a grazing cheek is
+    no edge. `pixel` is a pixel of the depth map on the surface, metres.
+    """
+    steepest = np.sqrt(1 / config.minimum_cosine**2 - 1)
+    margin = max(config.edge_margin / pixel, config.edge_margin_pixels)
+    return max(config.edge_jump, steepest * pixel), margin, max(config.feather / pixel, 1.0)
 
 
 def _edges(
@@ -281,9 +324,12 @@ def _sharpness(sight: Sight) -> float:
     gray = sight.image.mean(2)
     fine = gray - cv2.GaussianBlur(gray, (0, 0), 1.0)
     coarse = cv2.GaussianBlur(gray, (0, 0), 1.5) - cv2.GaussianBlur(gray, (0, 0), 4.0)
-    return float(
-        np.sqrt((fine[seen] ** 2).mean() + 1e-8) / np.sqrt((coarse[seen] ** 2).mean() + 1e-6)
-    )
+    return sharpness(float((fine[seen] ** 2).mean()), float((coarse[seen] ** 2).mean()))
+
+
+def sharpness(fine: float, coarse: float) -> float:
+    """Share of fine detail from the mean squares of both contrasts."""
+    return float(np.sqrt(fine + 1e-8) / np.sqrt(coarse + 1e-6))
 
 
 def view_count(

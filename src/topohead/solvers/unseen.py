@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from scipy.sparse import coo_array, diags_array
-from scipy.sparse.linalg import spsolve
+from scipy.sparse.linalg import splu
 
 from topohead.core import Topology
 from topohead.rendering.uv import TexelMap, texel_map
@@ -45,7 +45,7 @@ Lender = Callable[
 
 
 @dataclass(frozen=True)
-class _Copy:
+class Copy:
     """A smaller copy of the texture: colour where known, how far known, part of each texel."""
 
     texels: TexelMap
@@ -71,7 +71,7 @@ def fill_unseen(
     if skin is not None:
         _lend(_reference(skin, triangle_parts(topology)), color, seen, texels)
     copy = _shrunk(color, seen, texels)
-    _lend(_around(_spread(_vertex_colors(copy), topology)), color, seen, texels)
+    _lend(_around(surrounding_colors(copy)), color, seen, texels)
 
 
 def _lend(
@@ -96,11 +96,16 @@ def _lend(
     everywhere = np.flatnonzero(copy.texels.inside)
     source = np.zeros((*copy.seen.shape, 4), np.float32)
     source.reshape(-1, 4)[everywhere] = lender(everywhere, copy.texels, copy.color, copy.seen)
+    place_beneath(wanted, lent, part, _membranes(copy, source), color, seen)
+
+
+def _membranes(copy: Copy, source: Float32[np.ndarray, "S S 4"]) -> Float32[np.ndarray, "3 S S 3"]:
+    """What a source (colour, how far known) lacks to join what is known, for each part."""
     offsets = np.zeros((3, *copy.seen.shape, 3), np.float32)
-    for index in np.unique(part):
+    for index in np.unique(copy.part[copy.texels.inside]):
         both = np.where(copy.part == index, copy.seen * source[..., 3], np.float32(0))
         offsets[index] = _membrane((copy.color - source[..., :3]) * both[..., None], both)
-    place_beneath(wanted, lent, part, offsets, color, seen)
+    return offsets
 
 
 def _mirrored(
@@ -151,18 +156,31 @@ def _around(vertex_colors: Float32[np.ndarray, "V 3"]) -> Lender:
 
 def _shrunk(
     color: Float32[np.ndarray, "S S 3"], seen: Float32[np.ndarray, "S S"], texels: TexelMap
-) -> _Copy:
-    """The smaller copy. Cells that an island only touches are as known as its texels there."""
-    factor = 1
-    while texels.size // factor >= 2 * SMALL and texels.size % (2 * factor) == 0:
-        factor *= 2
-    small = texel_map(texels.topology, texels.size // factor)
+) -> Copy:
+    factor = shrink_factor(texels.size)
     packed = shrink_known(color, seen, texels.triangle, factor)
+    return smaller_copy(packed, texels.topology)
+
+
+def shrink_factor(size: int) -> int:
+    """How many times smaller the copy of a texture is."""
+    factor = 1
+    while size // factor >= 2 * SMALL and size % (2 * factor) == 0:
+        factor *= 2
+    return factor
+
+
+def smaller_copy(packed: Float32[np.ndarray, "S S 5"], topology: Topology) -> Copy:
+    """The copy from its cells' means of (colour × known, known, on an island).
+
+    Cells that an island only touches are as known as its texels there.
+    """
+    small = texel_map(topology, len(packed))
     mean = packed[..., :3] / np.maximum(packed[..., 3:4], 1e-9)
     known = packed[..., 3] / np.maximum(packed[..., 4], 1e-9)
-    part = triangle_parts(texels.topology)[small.triangle]
+    part = triangle_parts(topology)[small.triangle]
     part[~small.inside] = 255
-    return _Copy(small, mean, known * small.inside, part)
+    return Copy(small, mean, known * small.inside, part)
 
 
 def _membrane(
@@ -183,7 +201,12 @@ def _membrane(
     return spread
 
 
-def _vertex_colors(copy: _Copy) -> Float32[np.ndarray, "V 4"]:
+def surrounding_colors(copy: Copy) -> Float32[np.ndarray, "V 3"]:
+    """Colours of all vertices: known around some of them, spread over the surface to the rest."""
+    return _spread(_vertex_colors(copy), copy.texels.topology)
+
+
+def _vertex_colors(copy: Copy) -> Float32[np.ndarray, "V 4"]:
     """Colour of the known texels around each vertex, and how far they are known, in [0, 1].
 
     Averaged over cells of about 1/256 of the texture; a vertex on a seam hears all its places.
@@ -201,8 +224,10 @@ def _vertex_colors(copy: _Copy) -> Float32[np.ndarray, "V 4"]:
     corner_uv = topology.uv[topology.triangle_uv].numpy().reshape(-1, 2)
     column = np.clip((corner_uv[:, 0] * cells).astype(int), 0, cells - 1)
     row = np.clip(((1 - corner_uv[:, 1]) * cells).astype(int), 0, cells - 1)
-    sums = np.zeros((topology.vertex_count, 5))
-    np.add.at(sums, topology.triangles.numpy().ravel(), np.dstack([packed, whole])[row, column])
+    corners = topology.triangles.numpy().ravel()
+    shape = (topology.vertex_count, len(corners))
+    around = coo_array((np.ones(len(corners)), (corners, np.arange(len(corners)))), shape).tocsr()
+    sums = around @ np.dstack([packed, whole])[row, column].astype(np.float64)
     share = sums[:, 3] / np.maximum(sums[:, 4], 1e-6)
     mean = sums[:, :3] / np.maximum(sums[:, 3:4], 1e-9)
     return np.concatenate([mean, share[:, None]], 1).astype(np.float32)
@@ -239,4 +264,8 @@ def _spread(known: Float32[np.ndarray, "V 4"], topology: Topology) -> Float32[np
     faint = 1e-5
     system = (diags_array(degree + hold + faint) - adjacency).tocsc()
     right = hold[:, None] * known[:, :3] + faint * default[part]
-    return np.asarray(spsolve(system, right)).astype(np.float32)
+    # symmetric and diagonally dominant: no pivoting, and an ordering for symmetric patterns
+    factored = splu(
+        system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+    return factored.solve(right).astype(np.float32)

@@ -84,46 +84,72 @@ def gather(
 ) -> GatheredLight:
     """What arrives at each vertex through the shadow maps of many points of the dome and lamps.
 
-    `blockers` is a mesh (vertices, triangles) close to the surface; it may be coarser.
+    `blockers` is a mesh (vertices, triangles) close to the surface; it may be coarser. All tensors
+    are on one device.
     """
-    center = ((blockers[0].amin(0) + blockers[0].amax(0)).double() / 2).numpy()
-    solid = np.ascontiguousarray(blockers[0].double().numpy()) - center
-    corners = np.ascontiguousarray(blockers[1].numpy(), np.int32)
-    points = np.ascontiguousarray(vertices.double().numpy()) - center
-    facing = np.ascontiguousarray(normals.double().numpy())
-    radius = float(np.linalg.norm(solid, axis=1).max()) * 1.02
-    sums = np.zeros((len(points), 11))
-    seen = np.zeros((len(lighting.lamps), len(points)))
+    center = (blockers[0].amin(0) + blockers[0].amax(0)).double() / 2
+    solid, points = blockers[0].double() - center, vertices.double() - center
+    radius = float(solid.norm(dim=1).max()) * 1.02
+    sources = _sources(lighting, center.cpu().numpy(), dome_samples, lamp_samples)
+    projections = np.stack([_shadow_projection(x[:3], radius, shadow_size) for x in sources])
+    lamps, texel = len(lighting.lamps), 2 * radius / shadow_size
+    scene = (points, normals.double(), (solid, blockers[1].int()))
+    if vertices.is_cuda:
+        from topohead.rendering import light_triton  # noqa: PLC0415 -- only where CUDA is
 
-    def add(place: np.ndarray, weight: float, axis: np.ndarray, radiance: np.ndarray, lamp: int):
-        projection = _shadow_projection(place, radius, shadow_size)
-        depth = shadow_map(solid, corners, projection, shadow_size)
-        light = np.array([*place, weight])
-        texel = 2 * radius / shadow_size
-        target = seen[lamp] if lamp >= 0 else np.empty(0)
-        receive(points, facing, projection, depth, BIAS, texel, light, axis, radiance, sums, target)
+        tables = [torch.from_numpy(x).to(vertices.device) for x in (projections, sources)]
+        sums, seen = light_triton.receive_all(
+            *scene, tables[0], tables[1], lamps, shadow_size, BIAS, texel
+        )
+    else:
+        sums, seen = _received(scene, projections, sources, lamps, shadow_size, texel)
+    return _summed(sums, seen.T / max(lamp_samples, 1))
 
+
+def _sources(
+    lighting: Lighting, center: Float[np.ndarray, "3"], dome_samples: int, lamp_samples: int
+) -> Float[np.ndarray, "L 11"]:
+    """Points of light about `center` as `rendering.light_triton.receive_all` takes them."""
+    rows = []
     for direction in _sphere(dome_samples):
         blend = 0.5 + 0.5 * direction[1]
         radiance = (1 - blend) * np.array(lighting.below) + blend * np.array(lighting.above)
-        add(FAR * direction, 4 * math.pi / dome_samples, np.zeros(3), radiance, -1)
+        rows.append([*FAR * direction, 4 * math.pi / dome_samples, 0, 0, 0, *radiance, -1])
     for index, lamp in enumerate(lighting.lamps):
         axis = center - np.array(lamp.position)
         axis /= np.linalg.norm(axis)
         area = math.pi * lamp.radius**2 / lamp_samples
         for spot in _disk(lamp, axis, lamp_samples):
-            add(spot - center, area, axis, np.array(lamp.radiance), index)
-    return _summed(sums, seen.T / max(lamp_samples, 1))
+            rows.append([*(spot - center), area, *axis, *lamp.radiance, index])
+    return np.array(rows)
 
 
-def _summed(sums: Float[np.ndarray, "V 11"], lamp_seen: Float[np.ndarray, "V L"]) -> GatheredLight:
+def _received(
+    scene: tuple[Tensor, Tensor, tuple[Tensor, Tensor]],
+    projections: Float[np.ndarray, "L 3 4"],
+    sources: Float[np.ndarray, "L 11"],
+    lamps: int,
+    shadow_size: int,
+    texel: float,
+) -> tuple[Float[Tensor, "V 11"], Float[Tensor, "N V"]]:
+    """Sums over all sources, and how many points of each lamp a vertex sees, on CPU cores."""
+    points, facing, solid, corners = (x.contiguous().numpy() for x in (*scene[:2], *scene[2]))
+    sums, seen = np.zeros((len(points), 11)), np.zeros((lamps, len(points)))
+    for projection, source in zip(projections, sources, strict=True):
+        depth = shadow_map(solid, corners, projection, shadow_size)
+        light, axis, radiance, lamp = source[:4], source[4:7], source[7:10], int(source[10])
+        target = seen[lamp] if lamp >= 0 else np.empty(0)
+        receive(points, facing, projection, depth, BIAS, texel, light, axis, radiance, sums, target)
+    return torch.from_numpy(sums), torch.from_numpy(seen)
+
+
+def _summed(sums: Float[Tensor, "V 11"], lamp_seen: Float[Tensor, "V L"]) -> GatheredLight:
     """What blocked directions send back is added to what open ones send."""
-    sky = sums[:, 9] / np.maximum(sums[:, 10], 1e-6)
+    sky = sums[:, 9] / sums[:, 10].clamp(min=1e-6)
     # what hides a vertex is lit about as well as the vertex itself: dark deep inside a mouth
-    total = sums[:, :3] + np.sqrt(sky)[:, None] * sums[:, 3:6] * np.array(BOUNCE)
-    steer = sums[:, 6:9] / np.maximum(total.mean(1, keepdims=True), 1e-4)
-    parts = (total, steer, sky, lamp_seen)
-    return GatheredLight(*(torch.tensor(part, dtype=torch.float32) for part in parts))
+    total = sums[:, :3] + sky.sqrt()[:, None] * sums[:, 3:6] * sums.new_tensor(BOUNCE)
+    steer = sums[:, 6:9] / total.mean(1, keepdim=True).clamp(min=1e-4)
+    return GatheredLight(*(part.float() for part in (total, steer, sky, lamp_seen)))
 
 
 def _shadow_projection(place: np.ndarray, radius: float, size: int) -> Float[np.ndarray, "3 4"]:

@@ -9,7 +9,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from topohead.core import ARKIT_52, InputError
-from topohead.io.expressions import Performance
+from topohead.io.expressions import Performance, gaze_of_looks
 
 # The range of motion: what happens, one pose after another. Every pose is held for a moment.
 _SCRIPT: tuple[dict[str, float], ...] = (
@@ -92,7 +92,9 @@ def scripted(count: int, frames_per_second: float, seed: int = 0) -> Motion:
     times = np.arange(count) / frames_per_second
     curve = PchipInterpolator(seconds, np.stack(keys))  # no overshoot: stays within [0, 1]
     rows = torch.tensor(curve(times % seconds[-1])).clamp(0, 1)
-    return Motion(rows, _gaze(rows), _still(count), frames_per_second, "scripted range of motion")
+    return Motion(
+        rows, gaze_of_looks(rows), _still(count), frames_per_second, "scripted range of motion"
+    )
 
 
 def recorded(
@@ -127,7 +129,7 @@ def recorded(
     eyes = _resample(performance.times, performance.eye_rotation[..., :2].flatten(1), times)
     eyes = -eyes.reshape(count, 2, 2)  # Live Link: to the right and down are positive
     measured = bool(performance.eye_rotation.abs().amax() > 0)
-    gaze = eyes if measured else _gaze(rows)
+    gaze = eyes if measured else gaze_of_looks(rows)
     # a smooth step that is 0 in the first frame and 1 from BLEND_SECONDS on (always by frame 3)
     span = max(BLEND_SECONDS, 2 / frames_per_second)
     ramp = torch.tensor(np.arange(count) / frames_per_second / span).clamp(0, 1)
@@ -212,20 +214,6 @@ def _most_neutral_start(performance: Performance, duration: float) -> float:
     total = torch.cat([torch.zeros(1, dtype=torch.float64), change.cumsum(0)])
     score = activity[candidates] - (total[after] - total[candidates]).clamp(max=8.0)
     return float(times[candidates[score.argmin()]])
-
-
-def _gaze(rows: Float[Tensor, "T 52"]) -> Float[Tensor, "T 2 2"]:
-    """Yaw and pitch of both eyes from the eyeLook actions; full action is 0.55 rad."""
-
-    def at(name: str) -> Float[Tensor, " T"]:
-        return rows[:, ARKIT_52.index(name)]
-
-    left_yaw = at("eyeLookOutLeft") - at("eyeLookInLeft")
-    right_yaw = at("eyeLookInRight") - at("eyeLookOutRight")
-    left_pitch = at("eyeLookUpLeft") - at("eyeLookDownLeft")
-    right_pitch = at("eyeLookUpRight") - at("eyeLookDownRight")
-    left, right = torch.stack([left_yaw, left_pitch], -1), torch.stack([right_yaw, right_pitch], -1)
-    return 0.55 * torch.stack([left, right], 1)
 
 
 def _still(count: int) -> Float[Tensor, "T 4 4"]:

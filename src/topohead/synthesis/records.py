@@ -1,6 +1,7 @@
 """The folder of a staged take: what a real rig would deliver, and the truth beside it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ from torch import Tensor
 from topohead.core import Mesh
 from topohead.io.atomic import atomic_write, write_text
 from topohead.io.calibration import write_rig
-from topohead.io.expressions import Performance, live_link_angles, write_live_link
+from topohead.io.expressions import (
+    Performance,
+    live_link_angles,
+    live_link_eyes,
+    write_live_link,
+)
 from topohead.io.images import write_image
 from topohead.io.meshes import write_obj
+from topohead.rendering.shading import linear_to_srgb
+from topohead.synthesis.charts import uv_frame
 from topohead.synthesis.render import LitHead
-from topohead.synthesis.sensors import linear_to_srgb
 from topohead.synthesis.skin import SkinMaps
 from topohead.synthesis.subjects import Surfaces
 from topohead.synthesis.takes import Picture, Take, landmarks, lit_texture, start_noise
@@ -61,20 +68,20 @@ def write_statics(
     topology = take.subject.head.topology
     exact = Mesh(topology, surfaces.vertices)
     noisy = Mesh(topology, start_noise(take, surfaces.vertices, start_noise_mm))
-    texture = torch.from_numpy(linear_to_srgb(lit_texture(take, lit).numpy())).float()
-    for path in (out / "start.png", out / "truth" / "lit_srgb.png"):
-        write_image(path, texture)
+    _write_maps(out, take, lit)
     _write_mesh(exact, out / "start.obj", "start.png")
     _write_mesh(exact, out / "start" / "exact.obj", "../start.png")
     _write_mesh(noisy, out / "start" / "noisy.obj", "../start.png")
     _write_mesh(exact, out / "truth" / "mesh.obj", "lit_srgb.png")
     regions = {name: members.tolist() for name, members in topology.regions.items()}
     write_text(out / "truth" / "regions.json", json.dumps(regions))
+    if take.charts:  # charts are places on the template
+        with atomic_write(out / "truth" / "template.safetensors") as temporary:
+            save_file({"vertices": take.subject.head.template.float().contiguous()}, temporary)
     _write_mesh(Mesh(take.subject.finer, surfaces.surface), out / "truth" / "surface.obj", None)
     rate = take.motion.frames_per_second
     write_rig(take.rig.handed_over, out / "cameras.json", frames_per_second=rate)
     write_rig(take.rig.exact, out / "truth" / "cameras.json")
-    _write_maps(out / "truth", take)
     found = {frame_name(0): landmarks(take, 0)}
     text = {f: {c: {str(i): xy for i, xy in marks.items()} for c, marks in views.items()}
             for f, views in found.items()}  # fmt: skip
@@ -109,6 +116,7 @@ def describe(take: Take, settings: dict[str, Any]) -> dict[str, Any]:
             }
             for i, name in enumerate(names)
         },
+        "charts": [asdict(chart) | uv_frame(chart, take.subject.head) for chart in take.charts],
         "notes": {
             "vertices": "the tracked topology; the first rows of surface, so exactly on it",
             "surface": "one Catmull-Clark step finer, displaced by wrinkles; this was filmed",
@@ -124,12 +132,18 @@ def _write_mesh(mesh: Mesh, path: Path, texture: str | None) -> None:
     write_obj(mesh, path, texture)
 
 
-def _write_maps(folder: Path, take: Take) -> None:
-    maps = take.maps
-    albedo = torch.from_numpy(linear_to_srgb(maps.albedo.numpy())).float()
-    write_image(folder / "albedo_srgb.png", albedo)
-    write_image(folder / "roughness.png", maps.roughness)
-    write_image(folder / "normal.png", tangent_normals(take, maps))
+def _write_maps(out: Path, take: Take, lit: LitHead) -> None:
+    """All pictures in UV space, at once: a large one takes seconds to encode."""
+    texture = linear_to_srgb(lit_texture(take, lit))
+    pictures = {
+        "start.png": texture,
+        "truth/lit_srgb.png": texture,
+        "truth/albedo_srgb.png": linear_to_srgb(take.maps.albedo),
+        "truth/roughness.png": take.maps.roughness,
+        "truth/normal.png": tangent_normals(take, take.maps),
+    }
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write_image, (out / name for name in pictures), pictures.values()))
 
 
 def tangent_normals(take: Take, maps: SkinMaps) -> Float[Tensor, "S S 3"]:
@@ -143,7 +157,7 @@ def tangent_normals(take: Take, maps: SkinMaps) -> Float[Tensor, "S S 3"]:
     # metres along the surface for a unit of u and of v: columns of E·D⁻¹, one value for the map
     per_uv = (e @ torch.linalg.pinv(d)).norm(dim=1)
     scale = per_uv.median(0).values.float()
-    slope = torch.from_numpy(atlas[: size * size, 4:6].reshape(size, size, 2)) / scale
+    slope = atlas[: size * size, 4:6].cpu().reshape(size, size, 2) / scale
     normal = torch.cat([-slope, torch.ones(size, size, 1)], -1)
     return torch.nn.functional.normalize(normal, dim=-1) / 2 + 0.5
 
@@ -151,12 +165,11 @@ def tangent_normals(take: Take, maps: SkinMaps) -> Float[Tensor, "S S 3"]:
 def _write_performance(path: Path, take: Take) -> None:
     """The played coefficients as a Live Link CSV; head angles come from the poses."""
     motion = take.motion
-    eyes = torch.cat([-motion.gaze, torch.zeros(len(motion), 2, 1)], -1)
     track = Performance(
         torch.arange(len(motion)).double() / motion.frames_per_second,
         motion.coefficients.double(),
         live_link_angles(motion.poses[:, :3, :3].double()),
-        eyes.double(),
+        live_link_eyes(motion.gaze.double()),
     )
     with atomic_write(path) as temporary:
         write_live_link(track, temporary)

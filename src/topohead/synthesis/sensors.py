@@ -5,15 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
+
+from topohead.rendering import sensor_cpu
 
 
 @dataclass(frozen=True)
 class Sensor:
     """One camera's faults. Blur in pixels; noise as standard deviations of full scale.
 
-    `read_noise` is constant, `shot_noise` grows with the root of the light.
+    `read_noise` is constant, `shot_noise` grows with the root of the light. `vignetting` is the
+    share of light lost in a corner of a picture whose principal point is its centre.
     """
 
     gain: Float[Tensor, "3"]
@@ -28,31 +30,41 @@ def expose(
     light: Float[Tensor, "H W 3"],
     sensor: Sensor,
     principal_point: tuple[float, float],
-    random: np.random.Generator,
+    key: int,
 ) -> Float[Tensor, "H W 3"]:
-    """The stored picture, srgb in [0, 1], of linear light that reached the lens."""
-    picture = light.numpy().astype(np.float64)
-    if sensor.blur > 0:
-        picture = gaussian_filter(picture, (sensor.blur, sensor.blur, 0))
-    picture = picture * _falloff(*picture.shape[:2], principal_point, sensor.vignetting)[..., None]
-    picture = picture * sensor.gain.numpy() + sensor.offset.numpy()
-    deviation = np.sqrt(sensor.read_noise**2 + sensor.shot_noise**2 * np.clip(picture, 0, None))
-    picture = picture + deviation * random.standard_normal(picture.shape)
-    return torch.from_numpy(linear_to_srgb(picture).astype(np.float32))
+    """The stored picture, srgb in [0, 1], of linear light that reached the lens, on its device.
+
+    `key`, from `noise_key`, decides the noise, which is the same on every device.
+    """
+    height, width = light.shape[:2]
+    weights = _gaussian(sensor.blur)
+    falloff = sensor.vignetting / (width**2 / 4 + height**2 / 4)
+    gain, offset = sensor.gain.double().numpy(), sensor.offset.double().numpy()
+    if light.is_cuda:
+        from topohead.rendering import sensor_triton  # noqa: PLC0415 -- only where CUDA is
+
+        noise = (sensor.read_noise, sensor.shot_noise)
+        numbers = torch.tensor([*principal_point, falloff, *gain, *offset, *noise])
+        device = light.device
+        taps = torch.from_numpy(weights).float().to(device)
+        return sensor_triton.expose(light, taps, numbers.float().to(device), key)
+    picture = sensor_cpu.expose(
+        np.ascontiguousarray(light.numpy()), weights, np.array(principal_point), falloff, gain,
+        offset, sensor.read_noise, sensor.shot_noise, np.uint64(key),
+    )  # fmt: skip
+    return torch.from_numpy(picture)
 
 
-def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
-    """The sRGB curve (IEC 61966-2-1), clipped to [0, 1]."""
-    linear = np.clip(linear, 0, 1)
-    bright = 1.055 * np.maximum(linear, 1e-12) ** (1 / 2.4) - 0.055
-    return np.where(linear <= 0.0031308, 12.92 * linear, bright)
+def noise_key(*parts: int) -> int:
+    """A key of `expose`, 2⁶² to 2⁶³ − 1, that numbers such as seed, frame and camera decide."""
+    low, high = np.random.SeedSequence(parts).generate_state(2).tolist()
+    return 1 << 62 | (high & 0x3FFFFFFF) << 32 | low
 
 
-def _falloff(
-    height: int, width: int, principal_point: tuple[float, float], strength: float
-) -> np.ndarray:
-    """Light lost towards the corners: 1 at the principal point, 1 − strength in the far corner."""
-    x = np.arange(width) + 0.5 - principal_point[0]
-    y = np.arange(height) + 0.5 - principal_point[1]
-    square = x[None, :] ** 2 + y[:, None] ** 2
-    return 1 - strength * square / (width**2 / 4 + height**2 / 4)
+def _gaussian(sigma: float) -> Float[np.ndarray, " K"]:
+    """Taps of a Gaussian out to four deviations, sum 1."""
+    reach = int(4 * sigma + 0.5)
+    if reach == 0:
+        return np.ones(1)
+    weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return weight / weight.sum()

@@ -16,7 +16,7 @@ from torch import Tensor
 from topohead.core import HeadModel, Topology
 from topohead.geometry.meshes import triangle_areas
 from topohead.rendering.mesh import interpolate, rasterize_uv
-from topohead.synthesis import strokes
+from topohead.synthesis import charts, strokes
 from topohead.synthesis.irises import IrisColors, paint_globe
 from topohead.synthesis.noise import Noise
 
@@ -81,8 +81,14 @@ def random_skin(seed: int) -> SkinParameters:
     )
 
 
-def paint(head: HeadModel, parameters: SkinParameters, seed: int, size: int) -> SkinMaps:
-    """The maps of one person, `size` texels square."""
+def paint(
+    head: HeadModel,
+    parameters: SkinParameters,
+    seed: int,
+    size: int,
+    stars: tuple[charts.Chart, ...] = (),
+) -> SkinMaps:
+    """The maps of one person, `size` texels square, with resolution charts on top."""
     canvas = _Canvas(head, size)
     noise = Noise(seed)
     areas = _Areas(canvas)
@@ -100,6 +106,7 @@ def paint(head: HeadModel, parameters: SkinParameters, seed: int, size: int) -> 
             albedo, roughness = paint_part(inside, albedo, roughness, canvas, noise)
             height = height * (1 - inside)
     albedo, roughness, height = _paint_eyes(canvas, noise, parameters, albedo, roughness, height)
+    albedo, height = charts.draw(stars, canvas.points, canvas.texel, albedo, height)
     return canvas.maps(albedo.clamp(0.003, 0.95), roughness.clamp(0.03, 1.0), height)
 
 

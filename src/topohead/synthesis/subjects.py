@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import ARKIT_52, HeadModel, Topology
+from topohead.geometry.globes import fit_sphere
 from topohead.geometry.meshes import boundary_edges, triangle_areas, vertex_normals
 from topohead.geometry.subdivision import catmull_clark
 from topohead.synthesis.noise import Noise
@@ -35,12 +36,14 @@ class Surfaces:
     """A subject in one instant, world metres.
 
     `vertices` are those of the tracked topology; they are the first rows of `surface`, the finer
-    filmed surface, so they lie on it exactly.
+    filmed surface, so they lie on it exactly. `press` is by how much of its present size the skin
+    was larger at rest.
     """
 
     vertices: Float[Tensor, "V 3"]
     surface: Float[Tensor, "S 3"]
     normals: Float[Tensor, "S 3"]
+    press: Float[Tensor, " S"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ class Subject:
         pose = (motion.poses[frame] @ self.place).float()
         world = surface @ pose[:3, :3].T + pose[:3, 3]
         count = self.head.topology.vertex_count
-        return Surfaces(world[:count], world, vertex_normals(world, self.finer.triangles))
+        normals = vertex_normals(world, self.finer.triangles)
+        return Surfaces(world[:count], world, normals, press)
 
 
 def make_subject(
@@ -172,19 +176,6 @@ def _reseat(
         arm = (head.template[globe.vertices] - center) / radius
         rest[globe.vertices] = globe.center + arm * globe.radius
     return rest
-
-
-def fit_sphere(points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "3"], float]:
-    """Centre and radius of the least-squares sphere (linear form: |p|² = 2 c·p + k)."""
-    middle = points.double().mean(0)
-    p = points.double() - middle
-    system = torch.cat([2 * p, torch.ones(len(p), 1, dtype=torch.float64)], 1)
-    square = p.square().sum(1, keepdim=True)
-    # normal equations by plain sums: LAPACK's last digits depend on where arrays lie in memory
-    normal = (system[:, :, None] * system[:, None, :]).sum(0)
-    solution = torch.linalg.solve(normal, (system * square).sum(0))
-    radius = float((solution[3] + solution[:3].square().sum()).sqrt())
-    return (middle + solution[:3]).float(), radius
 
 
 def _blended(weights: Float[Tensor, " K"], basis: Float[Tensor, "K V 3"]) -> Float[Tensor, "V 3"]:

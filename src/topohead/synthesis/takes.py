@@ -1,7 +1,7 @@
 """A staged take: a person, a performance, a rig and light, filmed frame by frame."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,15 @@ from topohead.geometry.cameras import project_through_lens
 from topohead.io.expressions import read_live_link
 from topohead.rendering.mesh import interpolate, rasterize, rasterize_uv
 from topohead.synthesis import performances, render, rigs, skin, subjects
+from topohead.synthesis.blood import blood_change, flushed
+from topohead.synthesis.charts import Chart, place_charts
 from topohead.synthesis.lights import Lighting
 from topohead.synthesis.noise import Noise
 from topohead.synthesis.performances import Motion
 from topohead.synthesis.props import neck_plug
 from topohead.synthesis.render import LitHead, Materials
 from topohead.synthesis.rigs import RigSettings, StageRig
-from topohead.synthesis.sensors import Sensor, expose
+from topohead.synthesis.sensors import Sensor, expose, noise_key
 from topohead.synthesis.skin import SkinMaps, SkinParameters
 from topohead.synthesis.subjects import Subject, Surfaces
 
@@ -49,7 +51,10 @@ class Optics:
 
 @dataclass(frozen=True)
 class Take:
-    """Everything that is fixed before the first frame."""
+    """Everything that is fixed before the first frame.
+
+    Pictures are made where the materials are; the subject, and so all truth, stays on the host.
+    """
 
     seed: int
     subject: Subject
@@ -60,14 +65,25 @@ class Take:
     rig: StageRig
     lighting: Lighting
     optics: Optics
+    charts: tuple[Chart, ...] = ()
+    blood_flow: float = 0.0
 
     def light(self, motion: Motion, frame: int) -> tuple[Surfaces, LitHead]:
         """The head in one frame of a motion, and the light on it."""
         surfaces = self.subject.at(motion, frame)
         plug = neck_plug(self.subject, surfaces)
         blockers = (surfaces.vertices, self.subject.blockers)
-        lit = render.light_head(self.subject.finer, surfaces.surface, blockers, plug, self.lighting)
+        device = self.materials.atlas.device
+        finer, surface = self.subject.finer, surfaces.surface
+        lit = render.light_head(finer, surface, blockers, plug, self.lighting, device=device)
+        if self.blood_flow:
+            change = blood_change(self.subject, surfaces, self.blood_flow)
+            lit = replace(lit, light=flushed(lit.light, change))
         return surfaces, lit
+
+    def on(self, device: torch.device | str) -> "Take":
+        """The same take, its pictures made on `device`."""
+        return replace(self, materials=self.materials.to(device))
 
 
 @dataclass(frozen=True)
@@ -105,8 +121,13 @@ def make_take(
     relief_mm: float = 0.12,
     head_motion_mm: float = 3.0,
     asymmetry: Float[Tensor, "A V 3"] | None = None,
+    charts: bool = False,
+    blood_flow: float = 0.0,
 ) -> Take:
-    """A take of a random person; the head sways by `head_motion_mm` a frame (0: still)."""
+    """A take of a random person; the head sways by `head_motion_mm` a frame (0: still).
+
+    `charts` paints resolution charts on the skin.
+    """
     if not 1 <= optics.supersampling <= 8:
         raise InputError(f"--supersampling is 1 to 8, got {optics.supersampling}")
     if not 128 <= texture_size <= 8192:
@@ -116,7 +137,8 @@ def make_take(
     pivot = torch.tensor([0.0, -0.3 * float(extent[1]), -0.02])
     motion = performances.with_head_motion(motion, pivot, seed, head_motion_mm)
     parameters = skin.random_skin(seed)
-    maps = skin.paint(head, parameters, seed, texture_size)
+    stars = place_charts(head) if charts else ()
+    maps = skin.paint(head, parameters, seed, texture_size, stars)
     target, height = _framing(subject)
     stage_rig = rigs.build_rig(rig, target, height, seed)
     return Take(
@@ -129,6 +151,8 @@ def make_take(
         stage_rig,
         lighting,
         optics,
+        stars,
+        blood_flow,
     )
 
 
@@ -178,7 +202,7 @@ def develop(
     coverage: Float[Tensor, "H W"],
 ) -> Picture:
     """The stored picture of linear, premultiplied light from any renderer."""
-    light = color + torch.tensor(take.optics.background) * (1 - coverage[..., None])
+    light = color + color.new_tensor(take.optics.background) * (1 - coverage[..., None])
     response = take.rig.response
     sensor = Sensor(
         response.gain[index],
@@ -189,8 +213,7 @@ def develop(
         0.006 * take.optics.noise,
     )
     center = take.rig.exact.cameras.intrinsics[index, :2, 2].tolist()
-    random = np.random.default_rng([take.seed, 51, frame, index])
-    image = expose(light, sensor, (center[0], center[1]), random)
+    image = expose(light, sensor, (center[0], center[1]), noise_key(take.seed, 51, frame, index))
     return Picture(name, image, coverage)
 
 
@@ -278,7 +301,7 @@ def start_noise(
 def lit_texture(take: Take, lit: LitHead) -> Float[Tensor, "S S 3"]:
     """Linear diffuse light that each texel sends out, without gloss, in the topology's UVs."""
     finer, size = take.subject.finer, len(take.maps.height)
-    raster = rasterize_uv(finer.uv, finer.triangle_uv, (size, size))
-    count = finer.vertex_count
-    light = interpolate(lit.light.irradiance[:count], finer.triangles, raster)
-    return take.maps.albedo * light / np.pi
+    irradiance = lit.light.irradiance[: finer.vertex_count]
+    raster = rasterize_uv(finer.uv.to(irradiance.device), finer.triangle_uv, (size, size))
+    light = interpolate(irradiance, finer.triangles, raster)
+    return take.maps.albedo.to(light.device) * light / np.pi

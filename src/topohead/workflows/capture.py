@@ -1,8 +1,11 @@
 """`topohead capture`: a calibrated multi-view take becomes a mesh per frame and textures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+LARGEST_FULL = 4096
+"""Texels up to which every frame has a picture of its own by default."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +48,23 @@ class CaptureConfig:
     """Solve poses and principal points again even when the calibration seems to fit."""
     keep_cameras: bool = False
     """Never change the calibration; by default a camera that has drifted is put right."""
-    textures: Literal["full", "static", "none"] = "full"
-    """full: a texture a frame; static: one for the take; none."""
+    textures: Literal["full", "delta", "wrinkle", "static", "none"] | None = None
+    """full: a picture a frame; delta: one for the take and what differs; wrinkle: one and maps that
+    expression drives; static: one; none. By default full up to 4096 texels, delta above."""
     texture_size: int = 2048
     """Texture edge in texels."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where frames are tracked; textures are made on the CPU."""
+    detail: Literal["none", "maps"] = "none"
+    """maps: a displacement and a normal map a frame, from the photographs; none."""
+    detail_size: int = 1024
+    """Edge of displacement and normal maps in texels; larger ones want --device cuda."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where frames are tracked, textures and detail made; auto: cuda where there is one."""
     seed: int = 0
     """Decides the random choices of `--solver published`."""
     json: bool = False
     """Print the result as one JSON object."""
     restart: str | None = None
-    """Stage to start over: ingest, first, track, texture or package."""
+    """Stage to start over: ingest, first, track, texture, detail or package."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +85,34 @@ class CaptureResult:
         return f"{self.frames} frames in {self.run} ({pace}{doubt})\nreport {self.report}"
 
 
-def _require_cuda(config: CaptureConfig) -> None:
-    """Fail at once rather than when the first frame is tracked."""
+def _resolved(config: CaptureConfig) -> CaptureConfig:
+    """The settings with what depends on others or on the machine filled in."""
+    if config.textures is None:
+        textures = "full" if config.texture_size <= LARGEST_FULL else "delta"
+        config = replace(config, textures=textures)
+    return replace(config, device=_device(config))
+
+
+def _device(config: CaptureConfig) -> Literal["cpu", "cuda"]:
+    """Where to work; fails at once rather than when the first frame is tracked."""
     import torch
 
     from topohead.core.errors import InputError
+    from topohead.rendering.splats_cuda import has_gsplat, require_gsplat
 
+    if config.device == "cpu":
+        return "cpu"
+    if config.device == "auto":
+        drawn = config.solver == "newton" or has_gsplat()
+        return "cuda" if torch.cuda.is_available() and drawn else "cpu"
     if not torch.cuda.is_available():
         raise InputError(
             "--device cuda: torch finds no CUDA device; leave --device out, "
             "or see what `topohead doctor` says is missing"
         )
     if config.solver == "published":
-        from topohead.rendering.splats_cuda import require_gsplat
-
         require_gsplat()
+    return "cuda"
 
 
 def capture(config: CaptureConfig) -> CaptureResult:
@@ -100,12 +121,13 @@ def capture(config: CaptureConfig) -> CaptureResult:
     from topohead.io.runs import RunFolder, Stage, digest
     from topohead.workflows import capturing
 
-    if config.device == "cuda":
-        _require_cuda(config)
     if config.texture_size < 64 or config.texture_size > 16384:
         raise InputError(f"--texture-size expects 64 to 16384, got {config.texture_size}")
+    if config.detail_size < 64 or config.detail_size > 16384:
+        raise InputError(f"--detail-size expects 64 to 16384, got {config.detail_size}")
     if config.height < 64:
         raise InputError(f"--height expects at least 64 pixels, got {config.height}")
+    config = _resolved(config)
     take = capturing.open_take(config)
     files = {
         "calibration": config.calibration,
@@ -127,7 +149,15 @@ def capture(config: CaptureConfig) -> CaptureResult:
                 "frames/*/texture_srgb.png",
                 "frames/*/coverage.png",
                 "frames/*/published_colors.safetensors",
+                "frames/*/texture_delta.safetensors",
+                "textures/*",
+                "textures/working/*",
             ),
+        ),
+        Stage(
+            "detail",
+            ("detail", "detail_size"),
+            ("frames/*/displacement.exr", "frames/*/normal.png"),
         ),
         Stage("package", outputs=("sequence.glb", "expression.csv")),
     )
@@ -140,6 +170,7 @@ def capture(config: CaptureConfig) -> CaptureResult:
         head = capturing.first(run, take, config)
         capturing.track_frames(run, take, head, config)
         capturing.texture(run, take, head, config)
+        capturing.detail(run, take, head, config)
         result = capturing.package(run, take, head, config)
         capturing.report(run)
         return result

@@ -34,6 +34,7 @@ class Evaluation:
     truth: Path | None
     metrics: Mapping[str, Any]
     texture: Mapping[str, Any] | None
+    sharpness: Mapping[str, Any] | None
     left_out_views: Mapping[str, Mapping[str, Any]]
     cost: Mapping[str, Mapping[str, Any]]
     doubtful: list[str]
@@ -60,23 +61,27 @@ def measure(run_path: Path, truth_path: Path | None = None) -> Evaluation:
     """The evaluation of a run folder; also writes evaluation.json and evaluation.safetensors."""
     from topohead.io.atomic import atomic_write, write_text
     from topohead.io.results import find_truth, open_run, open_source, open_truth
-    from topohead.workflows import likeness, measuring
+    from topohead.workflows import likeness, looking, measuring, sharpness
 
     run = open_run(run_path)
     truth = open_truth(truth_path) if truth_path is not None else find_truth(run)
-    errors, table, texture = None, {}, None
+    errors, table, texture, sharp = None, {}, None, None
     if truth is not None:
         truth = measuring.with_known_regions(truth, run)
         run = measuring.run_with_regions(run, truth)
         errors = measuring.errors_against_truth(run, truth)
-        table = measuring.summarised(errors, run)
+        table = measuring.summarised(errors, run) | {
+            "interiors": looking.interior_errors(run, truth)
+        }
         texture = likeness.texture_likeness(run, truth)
+        sharp = sharpness.texture_sharpness(run, truth)
     capture = open_source(run) if likeness.left_out(run) else None
     evaluation = Evaluation(
         run=run_path,
         truth=None if truth is None else truth.path,
         metrics=table,
         texture=texture,
+        sharpness=sharp,
         left_out_views={} if capture is None else likeness.left_out_likeness(run, capture),
         cost=measuring.cost(run),
         doubtful=measuring.doubtful_frames(run),
@@ -93,7 +98,7 @@ def measure(run_path: Path, truth_path: Path | None = None) -> Evaluation:
 
 def _document(evaluation: Evaluation) -> dict[str, Any]:
     """evaluation.json: paths are left out, so that a moved run folder keeps true."""
-    names = ("metrics", "texture", "left_out_views", "cost", "doubtful", "frames")
+    names = ("metrics", "texture", "sharpness", "left_out_views", "cost", "doubtful", "frames")
     return {name: getattr(evaluation, name) for name in names}
 
 
@@ -108,6 +113,8 @@ def _table(evaluation: Evaluation) -> list[str]:
     if evaluation.texture:
         texture = evaluation.texture
         lines += [f"texture: PSNR {texture['psnr_db']:.1f} dB, SSIM {texture['ssim']:.3f}"]
+    if evaluation.sharpness:
+        lines += [_sharpness_line(evaluation.sharpness)]
     for name, row in evaluation.left_out_views.items():
         lines += [f"left-out {name}: PSNR {row['psnr_db']:.1f} dB, SSIM {row['ssim']:.3f}"]
     residuals = [r["residual"] for r in evaluation.frames if r.get("residual") is not None]
@@ -119,6 +126,17 @@ def _table(evaluation: Evaluation) -> list[str]:
     if evaluation.report:
         lines += ["", f"report: {evaluation.report}"]
     return lines
+
+
+def _sharpness_line(found: Mapping[str, Any]) -> str:
+    rows = found["charts"].items()
+    sizes = ", ".join(
+        f"{name.replace('_', ' ')} {row['effective_size']}"
+        + ("" if row["is"] == "at" else f" {row['is']}")
+        for name, row in rows
+    )
+    cameras = f", cameras {found['camera_size']}" if found["camera_size"] else ""
+    return f"texture of {found['size']}: as sharp as {found['effective_size']}{cameras} ({sizes})"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -134,6 +152,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 NAMES = {
     "surface": "to true surface",
     "scan_to_mesh": "true surface to mesh",
+    "detail_surface": "detail to true surface",
+    "detail_scan": "true surface to detail",
     "correspondence": "correspondence",
     "slide": "slide along the skin",
     "vertex_number": "same vertex",
@@ -179,6 +199,25 @@ def _motion_lines(table: Mapping[str, Any]) -> list[str]:
             f"head pose: {pose['rotation_median_degrees']:.3f}° and "
             f"{pose['translation_median_mm']:.3f} mm median, "
             f"{pose['rotation_max_degrees']:.3f}° and {pose['translation_max_mm']:.3f} mm worst"
+        )
+    return lines + _interior_lines(table.get("interiors") or {})
+
+
+def _interior_lines(row: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if "gaze_median_degrees" in row:
+        lines.append(
+            f"gaze: {row['gaze_median_degrees']:.2f}° median, {row['gaze_p95_degrees']:.2f}° p95, "
+            f"{row['gaze_max_degrees']:.2f}° worst"
+        )
+    if "globe_median_mm" in row:
+        lines.append(
+            f"eyeballs: {row['globe_median_mm']:.3f} mm median, {row['globe_p95_mm']:.3f} mm p95"
+        )
+    if "lid_depth_max_mm" in row:
+        lines.append(
+            f"contact: lids {row['lid_depth_max_mm']:.3f} mm inside the eyeballs at worst, "
+            f"lips {row['lip_overlap_max_mm']:.3f} mm inside each other"
         )
     return lines
 

@@ -38,10 +38,10 @@ def texture_likeness(run: RunResult, truth: Truth) -> dict[str, Any] | None:
     On texels of the face that two cameras see at cos > 0.3. Another topology's layout is compared
     through the surface: each texel asks the true skin nearest to it. None without a true picture.
     """
-    path, lit = run.texture(run.frames[0]), truth.picture("lit_srgb.png")
-    if path is None or lit is None or run.rig is None:
+    stored, lit = run.texture(run.frames[0]), truth.picture("lit_srgb.png")
+    if stored is None or lit is None or run.rig is None:
         return None
-    texture = read_image(path)
+    texture = stored.read()
     side = min(TEXTURE_SIDE, texture.shape[0])
     raster = rasterize_uv(run.topology.uv, run.topology.triangle_uv, (side, side))
     wanted = face_triangles(run.topology, seen_mask(run, 0, _tracking_views(run)))
@@ -83,16 +83,20 @@ def _true_uv(run: RunResult, truth: Truth, raster: Any, mask: Tensor) -> Float[T
     """Where in the true picture the masked texels' skin is."""
     triangle, weights = raster.triangle[mask].long(), raster.barycentrics[mask].double()
     own = (weights[..., None] * run.topology.uv[run.topology.triangle_uv[triangle]]).sum(1)
-    same_layout = metrics.same_topology(run.topology, truth.topology) and torch.allclose(
-        run.topology.uv[run.topology.face_uv], truth.topology.uv[truth.topology.face_uv], atol=1e-5
-    )
-    if same_layout:
+    if same_layout(run, truth):
         return own
     corners = run.vertices[0].double()[run.topology.triangles[triangle]]
     points, _ = closest_points(
         (weights[..., None] * corners).sum(1), truth.frame(run.frames[0]).mesh
     )
     return interpolate(points, truth.topology.triangle_uv, truth.topology.uv.double())
+
+
+def same_layout(run: RunResult, truth: Truth) -> bool:
+    """Whether textures of run and truth show the same skin at the same UV."""
+    return metrics.same_topology(run.topology, truth.topology) and torch.allclose(
+        run.topology.uv[run.topology.face_uv], truth.topology.uv[truth.topology.face_uv], atol=1e-5
+    )
 
 
 def _eroded(mask: Bool[Tensor, "H W"], radius: int) -> Bool[Tensor, "H W"]:
@@ -138,9 +142,9 @@ def left_out_likeness(run: RunResult, capture: Capture) -> dict[str, dict[str, A
         rows = []
         for index in track(chosen, f"looking through {name}"):
             frame = run.frames[index]
-            path = run.texture(frame)
-            if path is not None and frame in capture.frames:
-                row = _one_view(run, capture, index, name, read_image(path), face)
+            stored = run.texture(frame)
+            if stored is not None and frame in capture.frames:
+                row = _one_view(run, capture, index, name, stored.read(), face)
                 rows += [{"frame": frame} | row] if row else []
         if rows:
             middle = {k: float(torch.tensor([r[k] for r in rows]).median())

@@ -18,6 +18,9 @@ from topohead.core import InputError, Mesh, SurfacePoints, Topology
 from topohead.geometry import metrics
 from topohead.geometry.correspondence import closest_points, interpolate
 from topohead.io.results import RunResult, TrueFrame, Truth
+from topohead.rendering.displacement import displaced_mesh
+from topohead.solvers.detail import halvings_to
+from topohead.solvers.sightlines import texel_size
 from topohead.workflows.progress import track
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ class Errors:
 
     `vertices` are the face's vertex numbers N. `slide` is the part of `correspondence` along the
     skin. `by_number` compares vertices of equal number; it is empty when topologies differ.
+    `detail_surface` and `detail_scan` are `surface` and `scan` of the mesh with its displacement
+    map applied; empty for frames without one.
     """
 
     frames: list[str]
@@ -48,6 +53,8 @@ class Errors:
     correspondence: list[Tensor] = field(default_factory=list)
     slide: list[Tensor] = field(default_factory=list)
     by_number: list[Tensor] = field(default_factory=list)
+    detail_surface: list[Tensor] = field(default_factory=list)
+    detail_scan: list[Tensor] = field(default_factory=list)
     bound_points: list[Tensor] = field(default_factory=list)
     poses: list[metrics.PoseError] = field(default_factory=list)
 
@@ -123,7 +130,11 @@ def errors_against_truth(run: RunResult, truth: Truth) -> Errors:
     errors = Errors(frames, vertices, {k: v for k, v in regions.items() if len(v)})
     for name in track(frames, "comparing with the truth"):
         index = run.frames.index(name)
-        _measure_frame(errors, ruler, truth.frame(name), run.mesh(index), run.poses[index])
+        true, tracked = truth.frame(name), run.mesh(index)
+        _measure_frame(errors, ruler, true, tracked, run.poses[index])
+        displacement = run.displacement(name)
+        if displacement is not None:
+            _measure_detail(errors, ruler, true, with_detail(tracked, displacement))
     return errors
 
 
@@ -183,17 +194,38 @@ def _measure_frame(
         errors.poses.append(metrics.pose_error(pose, moved, ruler.center))
 
 
+def _measure_detail(errors: Errors, ruler: _Ruler, true: TrueFrame, fine: Mesh) -> None:
+    surface = true.surface.vertices
+    face = fine.topology.regions["face"]
+    points = fine.vertices[face[:: max(1, -(-len(face) // SCAN_POINTS))]].double()
+    errors.detail_surface.append(metrics.surface_distance(points, Mesh(ruler.skin, surface)))
+    errors.detail_scan.append(metrics.surface_distance(surface[ruler.scan_points].double(), fine))
+
+
+def with_detail(tracked: Mesh, displacement: Float[Tensor, "S S"]) -> Mesh:
+    """The skin in triangles about as fine as the map's texels, displaced by the map."""
+    topology = tracked.topology
+    texel = texel_size(topology, tracked.vertices, len(displacement))
+    halvings = min(halvings_to(topology, tracked.vertices, texel), 3)
+    hidden = tuple(name for name in HIDDEN if name in topology.regions)
+    return displaced_mesh(tracked, displacement, halvings, hidden)
+
+
 def summarised(errors: Errors, run: RunResult) -> dict[str, Any]:
     """Tables of the errors: frame 1, frames 2…T, regions, motion; a row a frame."""
     first = {"surface": metrics.summary(errors.surface[0]),
              "scan_to_mesh": metrics.summary(errors.scan[0])}  # fmt: skip
+    if errors.detail_surface:
+        first["detail_surface"] = metrics.summary(errors.detail_surface[0])
+        first["detail_scan"] = metrics.summary(errors.detail_scan[0])
     if errors.by_number:
         first["vertex_number"] = metrics.summary(errors.by_number[0])
     result: dict[str, Any] = {"face_vertices": len(errors.vertices), "first_frame": first}
     later = slice(1, None)
     kinds = {"surface": errors.surface, "scan_to_mesh": errors.scan,
              "correspondence": errors.correspondence, "slide": errors.slide,
-             "vertex_number": errors.by_number}  # fmt: skip
+             "vertex_number": errors.by_number, "detail_surface": errors.detail_surface,
+             "detail_scan": errors.detail_scan}  # fmt: skip
     for name, rows in kinds.items():
         if rows[later]:
             result[name] = metrics.summary(torch.cat(rows[later]))

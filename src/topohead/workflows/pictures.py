@@ -21,7 +21,7 @@ def write_performance_sheet(
     """
     import torch
 
-    from topohead.io.images import read_image, write_image
+    from topohead.io.images import write_image
     from topohead.io.undistortion import undistorted_views
     from topohead.rendering.shading import render_mesh
 
@@ -36,7 +36,7 @@ def write_performance_sheet(
         texture = run.texture(frame)
         pictures = [view.images[0]]
         for shading in ("clay", "texture") if texture else ("clay",):
-            appearance = read_image(texture) if texture and shading == "texture" else None
+            appearance = texture.read() if texture and shading == "texture" else None
             picture = render_mesh(
                 mesh.vertices, mesh.topology, appearance, pose, intrinsics, view.cameras.size(0),
                 shading=shading,

@@ -25,7 +25,9 @@ from topohead.io.atomic import atomic_write, write_text
 from topohead.io.expressions import (
     Performance,
     live_link_angles,
+    live_link_eyes,
     read_live_link,
+    with_looks,
     write_live_link,
 )
 from topohead.io.gltf import open_glb
@@ -89,20 +91,31 @@ def expression_track(head: Head, vertices: Float[Tensor, "T V 3"]) -> Expression
     return solve_expressions(vertices, rest, head.basis, importance)
 
 
+def head_angles(track: ExpressionTrack, upright: Float[Tensor, "4 4"]) -> Float[Tensor, "T 3"]:
+    """Yaw, pitch, roll of a track's poses in the head's own y-up frame, as Live Link has them."""
+    turn = upright[:3, :3].double()
+    return live_link_angles(turn @ track.poses[:, :3, :3] @ turn.T)
+
+
 def write_expression(
-    path: Path, track: ExpressionTrack, upright: Float[Tensor, "4 4"], frames_per_second: float
+    path: Path,
+    track: ExpressionTrack,
+    upright: Float[Tensor, "4 4"],
+    frames_per_second: float,
+    gaze: Float[Tensor, "T 2 2"] | None = None,
 ) -> None:
     """Write a track as a Live Link Face CSV, head angles in the head's own y-up frame.
 
-    Gaze is left to the eyeLook actions: the columns of the eyes are zero.
+    A measured gaze fills the eyes' columns and the eyeLook actions; without one the actions are
+    what the lids say and the columns zero.
     """
-    turn = upright[:3, :3].double()
     count = len(track.weights)
+    eyes = torch.zeros(count, 2, 2) if gaze is None else gaze
     performance = Performance(
         torch.arange(count, dtype=torch.float64) / frames_per_second,
-        track.weights,
-        live_link_angles(turn @ track.poses[:, :3, :3] @ turn.T),
-        torch.zeros(count, 2, 3, dtype=torch.float64),
+        track.weights if gaze is None else with_looks(track.weights, gaze),
+        head_angles(track, upright),
+        live_link_eyes(eyes.double()),
     )
     with atomic_write(path) as partial:
         write_live_link(performance, partial)
@@ -143,9 +156,10 @@ def write(take: Tracked, solved: Solved, folder: Path) -> None:
     performance, rig = solved.performance, solved.performance.rig
     track = ExpressionTrack(performance.weights, performance.poses)
     folder.mkdir(exist_ok=True)
-    write_expression(folder / "expression.csv", track, rig.upright, performance.frames_per_second)
-    picture = take.run.texture(take.run.frames[0]) if len(rig.topology.uv) else None
-    write_rig_glb(folder / "rig.glb", performance, picture)
+    rate, gaze = performance.frames_per_second, take.run.gaze
+    write_expression(folder / "expression.csv", track, rig.upright, rate, gaze)
+    stored = take.run.texture(take.run.frames[0]) if len(rig.topology.uv) else None
+    write_rig_glb(folder / "rig.glb", performance, None if stored is None else stored.picture)
     tensors = topology_tensors(rig.topology) | {
         "neutral": rig.neutral,
         "blendshapes": rig.blendshapes,

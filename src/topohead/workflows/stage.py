@@ -2,7 +2,10 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -88,8 +91,12 @@ class StageConfig:
     """Spread of the person's shape within the head model's population."""
     field: float = 1.2
     """Shape beyond the head model, millimetres rms."""
+    charts: bool = False
+    """Paint resolution charts on the skin, by which `evaluate` tells how sharp textures are."""
     relief: float = 0.12
     """Depth of wrinkles on the filmed surface, millimetres."""
+    blood_flow: float = 0.0
+    """How much skin reddens where expression presses it and pales where stretched; 1 natural."""
     start_noise: float = 1.0
     """Error of start/noisy.obj, millimetres rms."""
     images: Literal["png", "jpg"] = "png"
@@ -100,6 +107,8 @@ class StageConfig:
     """stage: built in; pathtrace: Mitsuba 3 (extra `pathtrace`), slower, light as it is."""
     samples: int = 64
     """Samples a pixel of the path tracer."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where --renderer stage makes pictures; a take begun on one may go on on the other."""
     json: bool = False
     """Print the result as one JSON object."""
 
@@ -126,7 +135,7 @@ def stage(config: StageConfig) -> StagedTake:
     _check(settings)
     out = Path(config.out)
     before = _begun(out, settings)
-    take = make_take(settings)
+    take = make_take(settings).on(settings["device"])
     if before and before["motion"] != take.motion.source:
         raise InputError(
             f"{out} plays '{before['motion']}', {settings['frames']} frames would play "
@@ -140,10 +149,7 @@ def stage(config: StageConfig) -> StagedTake:
         records.write_text(out / "truth" / "truth.json", json.dumps(described, indent=1) + "\n")
     count = settings["frames"]
     missing = [f for f in range(count) if not records.truth_file(out, f).exists()]
-    for frame in track(missing, "stage", total=count, done=count - len(missing)):
-        for picture in _pictures(take, frame, settings):
-            records.write_picture(out, frame, picture, settings["images"], settings["quality"])
-        records.write_truth(out, take, frame, take.subject.at(take.motion, frame))
+    _film(out, take, track(missing, "stage", total=count, done=count - len(missing)), settings)
     return StagedTake(out, len(take.rig.exact.cameras), count, take.motion.source)
 
 
@@ -202,7 +208,39 @@ def make_take(settings: Mapping[str, Any]):
         settings["relief"],
         0.0 if settings["still_head"] else settings["head_motion"],
         asymmetry,
+        settings["charts"],
+        settings["blood_flow"],
     )
+
+
+def _film(out: Path, take, frames: Iterable[int], settings: Mapping[str, Any]) -> None:
+    """Films frames while earlier pictures are encoded and written by a thread for each core."""
+    from topohead.synthesis import records
+
+    def finish(frame: int, written: list[Future]) -> None:
+        """The truth file says that a frame is done, so it waits for the frame's pictures."""
+        for picture in written:
+            picture.result()
+        records.write_truth(out, take, frame, take.subject.at(take.motion, frame))
+
+    threads = os.cpu_count() or 1
+    # a pool starts jobs in the order they come: who waits in `finish` waits for running ones only
+    with ThreadPoolExecutor(threads) as pool:
+        unfinished: deque[Future] = deque()
+        for frame in frames:
+            written = []
+            for picture in _pictures(take, frame, settings):
+                job = pool.submit(
+                    records.write_picture, out, frame, picture, settings["images"],
+                    settings["quality"],
+                )  # fmt: skip
+                written.append(job)
+                unfinished.append(job)
+                while len(unfinished) > threads:  # each holds a picture in memory
+                    unfinished.popleft().result()
+            unfinished.append(pool.submit(finish, frame, written))
+        for job in unfinished:
+            job.result()
 
 
 def _pictures(take, frame: int, settings: Mapping[str, Any]):
@@ -229,16 +267,32 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise InputError(f"a take has at least 1 frame, got --frames {settings['frames']}")
     if not settings["fps"] > 0:
         raise InputError(f"--fps must be positive, got {settings['fps']}")
+    if settings["blood_flow"] and settings["renderer"] != "stage":
+        raise InputError("--blood-flow needs --renderer stage; leave one of them out")
     if settings["samples"] < 1:
         raise InputError(f"--samples must be at least 1, got {settings['samples']}")
+    if settings["device"] == "cuda":
+        _check_cuda(settings["renderer"])
+
+
+def _check_cuda(renderer: str) -> None:
+    import torch
+
+    if renderer != "stage":
+        raise InputError(f"--device cuda: --renderer {renderer} runs on the CPU; leave one out")
+    if not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no CUDA device; leave --device out")
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON holds them; where the take lies and how to talk is no property of it."""
+    """Settings as JSON holds them, without what does not belong to the take.
+
+    That is where it lies, how to talk, and the device: pictures differ by a code in some pixels.
+    """
     return {
         key: value.name if isinstance(value, Path) else value
         for key, value in settings.items()
-        if key not in ("out", "json")
+        if key not in ("out", "json", "device")
     }
 
 

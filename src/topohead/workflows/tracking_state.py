@@ -10,6 +10,8 @@ from torch import Tensor
 
 from topohead.core import ARKIT_52, Mesh, TrackedFrame, Views
 from topohead.solvers import published, tracking
+from topohead.solvers.eyes import Gaze
+from topohead.solvers.interiors import find_interiors, finish_frame
 
 State = dict[str, Tensor]
 
@@ -18,12 +20,14 @@ State = dict[str, Tensor]
 class Start:
     """What a solver begins with: the first frame's mesh and pictures, and how the face may move.
 
-    `neutral` are the coefficients of `basis` that bring the first frame's face to rest.
+    `neutral` are the coefficients of `basis` that bring the first frame's face to rest; `upright`
+    moves the world to the head's y-up frame.
     """
 
     mesh: Mesh
     basis: Float[Tensor, "K V 3"]
     neutral: Float[Tensor, " K"]
+    upright: Float[Tensor, "4 4"]
     views: Views
 
 
@@ -59,17 +63,25 @@ def follow_newton(
     reference = tracking.make_reference(
         start.views, start.mesh, start.basis, config, start.neutral, strides(), device
     )
+    interiors = find_interiors(start.views, start.mesh, start.upright)
     names = [field.name for field in fields(tracking.TrackState)]
+    gaze = Gaze.first()
     if last is None:
         state = tracking.TrackState.first(start.mesh.topology.vertex_count, len(start.basis))
     else:
         state = tracking.TrackState(**{name: last[f"newton.{name}"] for name in names})
+        if interiors.eyes is not None:
+            gaze = Gaze(last["gaze"], last["gaze_confidence"])
     for views in frames:
         if views.frame == start.views.frame:
             answer = _given(views, start.mesh)
         else:
             state, answer = tracking.advance(views, reference, state, config)
-        yield {f"newton.{name}": getattr(state, name) for name in names}, answer
+            answer, gaze = finish_frame(views, interiors, answer, gaze)
+        tensors = {f"newton.{name}": getattr(state, name) for name in names}
+        if interiors.eyes is not None:
+            tensors |= {"gaze": gaze.angles, "gaze_confidence": gaze.confidence}
+        yield tensors, answer
 
 
 def follow_published(

@@ -10,6 +10,11 @@ import triton
 import triton.language as tl
 
 
+def cdiv(count: int, size: int) -> int:
+    """How many blocks of a size hold so many items."""
+    return triton.cdiv(count, size)
+
+
 def block_size(on_device: int, items: int) -> int:
     """Items of one program: `on_device`, or up to 16384 under Triton's interpreter, where programs
     run one after another and a large one costs little more than a small one."""

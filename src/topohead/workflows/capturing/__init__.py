@@ -1,5 +1,9 @@
-"""The stages of `topohead capture`, each resumable: ingest, first, track, texture, package."""
+"""The stages of `topohead capture`, each resumable.
 
+ingest, first, track, texture, detail, package.
+"""
+
+from topohead.workflows.capturing.detail import detail
 from topohead.workflows.capturing.first import Head, first, read_head, recognised
 from topohead.workflows.capturing.package import package, report
 from topohead.workflows.capturing.take import Take, bytes_needed, ingest, open_take
@@ -10,6 +14,7 @@ __all__ = [
     "Head",
     "Take",
     "bytes_needed",
+    "detail",
     "first",
     "ingest",
     "open_take",

@@ -11,10 +11,11 @@ from topohead.core import (
 )
 from topohead.io.gltf import write_glb
 from topohead.io.runs import RunFolder
+from topohead.io.textures import find_texture
 from topohead.workflows.capture import CaptureConfig, CaptureResult
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.take import Take
-from topohead.workflows.capturing.tracking import frame_vertices
+from topohead.workflows.capturing.tracking import frame_gaze, frame_vertices
 from topohead.workflows.progress import track as progress
 
 log = logging.getLogger(__name__)
@@ -26,13 +27,13 @@ def package(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> Ca
     sequence = run.path / "sequence.glb"
     if not (run.is_done("package") and sequence.exists()):
         vertices = torch.stack([frame_vertices(run, frame) for frame in frames])
-        picture = run.path / "frames" / frames[0] / "texture_srgb.png"
+        stored = find_texture(run.path, frames[0], frames)
         for _ in progress(range(1), "package"):
             write_glb(
                 sequence,
                 head.mesh.topology,
                 vertices,
-                picture if picture.exists() else None,
+                None if stored is None else stored.picture,
                 take.capture.frames_per_second,
                 names=frames,
                 upright=head.upright.float(),
@@ -60,7 +61,9 @@ def _write_expression(
     try:
         track = expression_track(head, vertices)
         rate = take.capture.frames_per_second
-        write_expression(run.path / "expression.csv", track, head.upright, rate)
+        looks = [g for f in take.capture.frames if (g := frame_gaze(run, f)) is not None]
+        gaze = torch.stack(looks) if len(looks) == len(take.capture.frames) else None
+        write_expression(run.path / "expression.csv", track, head.upright, rate, gaze)
     except (RuntimeError, ValueError) as error:  # torch and LAPACK raise these on broken numbers
         log.warning("no expression.csv: %s", error)
 

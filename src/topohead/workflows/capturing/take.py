@@ -70,8 +70,13 @@ def open_take(config: CaptureConfig) -> Take:
 def bytes_needed(take: Take, config: CaptureConfig) -> int:
     """A generous estimate of what the run still writes."""
     frames = len(take.capture.frames)
-    textures = {"full": frames, "static": 1, "none": 0}[config.textures]
-    return int(frames * 12e6 + textures * config.texture_size**2 * 3.5 + 20e6)
+    assert config.textures is not None
+    # in pictures; working files of wrinkle maps, and the maps unpacked and packed
+    textures = {"full": frames, "delta": 1 + frames, "wrinkle": frames + 24, "static": 1,
+                "none": 0}[config.textures]  # fmt: skip
+    maps = frames if config.detail == "maps" else 0
+    relief = maps * config.detail_size**2 * 5.0  # half floats and three bytes a texel
+    return int(frames * 12e6 + relief + textures * config.texture_size**2 * 3.5 + 20e6)
 
 
 def ingest(run: RunFolder, take: Take, config: CaptureConfig) -> Take:

@@ -37,7 +37,7 @@ def track_frames(run: RunFolder, take: Take, head: Head, config: CaptureConfig) 
         last = load_file(run.path / "frames" / frames[done - 1] / "state.safetensors")
     pictures = (take.views(frame, config.height) for frame in frames[done:])
     first_views = take.views(frames[0], config.height)
-    start = tracking_state.Start(head.mesh, head.basis, -head.expression, first_views)
+    start = tracking_state.Start(head.mesh, head.basis, -head.expression, head.upright, first_views)
     answers = follow(start, pictures, last, config.seed, config.device)
     for state, answer in progress(answers, "tracking", len(frames), done):
         _write_frame(run, head.mesh.topology, state, answer)
@@ -70,3 +70,8 @@ def _write_frame(
 
 def frame_vertices(run: RunFolder, frame: str) -> Float[Tensor, "V 3"]:
     return load_file(run.path / "frames" / frame / "state.safetensors")["vertices"]
+
+
+def frame_gaze(run: RunFolder, frame: str) -> Float[Tensor, "2 2"] | None:
+    """Yaw and pitch of both eyes, None where the mesh has no eyes."""
+    return load_file(run.path / "frames" / frame / "state.safetensors").get("gaze")

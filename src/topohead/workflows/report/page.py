@@ -77,6 +77,7 @@ def _content(run: RunResult, evaluation: "Evaluation", studio: Studio) -> dict[s
         "motion": evaluation.metrics.get("temporal"),
         "pose": evaluation.metrics.get("pose"),
         "texture": evaluation.texture,
+        "sharpness": evaluation.sharpness,
         "left_out": evaluation.left_out_views,
         "cost": _cost_rows(evaluation),
         "cameras": _camera_rows(run, studio),

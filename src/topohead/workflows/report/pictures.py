@@ -4,7 +4,6 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,8 +14,8 @@ from torch import Tensor
 from topohead.core import Cameras, Capture
 from topohead.geometry.cameras import project
 from topohead.geometry.meshes import vertex_normals
-from topohead.io.images import read_image
 from topohead.io.results import RunResult
+from topohead.io.textures import StoredTexture
 from topohead.io.undistortion import undistorted_views
 from topohead.rendering.mesh import Raster, interpolate, rasterize
 from topohead.rendering.shading import portrait_camera, render_mesh
@@ -65,7 +64,7 @@ class Studio:
 
     run: RunResult
     capture: Capture | None
-    _kept: dict[Path, Tensor] = field(default_factory=dict, repr=False)
+    _kept: dict[StoredTexture, Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def face(self) -> Tensor:
@@ -115,12 +114,12 @@ class Studio:
         angle = torch.atan2(up[0], -up[1])
         return round(float(angle) / (torch.pi / 2)) % 4
 
-    def _texture(self, path: Path) -> Float[Tensor, "S S 3"]:
+    def _texture(self, stored: StoredTexture) -> Float[Tensor, "S S 3"]:
         """The picture, kept while it is asked for again: many frames may share one."""
-        if path not in self._kept:
+        if stored not in self._kept:
             self._kept.clear()
-            self._kept[path] = read_image(path)
-        return self._kept[path]
+            self._kept[stored] = stored.read()
+        return self._kept[stored]
 
     def tiles(self, index: int) -> Tiles:
         """The pictures of one frame."""

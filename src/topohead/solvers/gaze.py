@@ -1,0 +1,101 @@
+"""Where the eyes look: two angles an eye that make a frame show what the first frame showed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from topohead.core import Views
+from topohead.solvers.eye_patches import Patches
+from topohead.solvers.eyes import EyeConfig, Eyes, Gaze, Globe
+from topohead.solvers.kernels import eyes as kernels
+
+
+def solve_gaze(
+    views: Views,
+    eyes: Eyes,
+    vertices: Float[Tensor, "V 3"],
+    motion: Float[Tensor, "4 4"],
+    last: Gaze,
+    config: EyeConfig,
+) -> Gaze:
+    """Where the eyes look now.
+
+    `vertices` is the tracked surface, whose lids hide the globes; `motion` carries the first
+    frame's skull to its place. Gazes over the whole range are compared, both eyes alike, then
+    Gauss–Newton turns each, with priors about the last frame and about looking the same way.
+    """
+    both = [eyes.patches(side, views, vertices, motion, config) for side in (0, 1)]
+    angles = _searched(eyes, both, last.angles, config)
+    agreed = torch.zeros(2, dtype=torch.float64)
+    for _ in range(config.iterations):
+        matrix, vector = _priors(angles, last.angles, config)
+        for side, globe in enumerate(eyes.globes):
+            turn, slopes = _turn_and_slopes(eyes, angles[side])
+            own, pull, agreed[side] = _equations(globe, both[side], turn, slopes, config)
+            rows = slice(2 * side, 2 * side + 2)
+            matrix[rows, rows] += config.evidence * torch.from_numpy(own)
+            vector[rows] += config.evidence * torch.from_numpy(pull)
+        move = -torch.linalg.solve(matrix, vector).reshape(2, 2)
+        angles = angles + move.clamp(-config.step, config.step)
+        if float(move.abs().max()) < 1e-4:
+            break
+    seen = torch.tensor([max(globe.seen, 1e-6) for globe in eyes.globes], dtype=torch.float64)
+    return Gaze(angles, (agreed / seen).clamp(0, 1))
+
+
+def _searched(
+    eyes: Eyes, both: Sequence[Patches], last: Tensor, config: EyeConfig
+) -> Float[Tensor, "2 2"]:
+    """The likeliest of many gazes on a grid, common to both eyes, or the last frame's."""
+    ways = [np.arange(-r, r + 1e-9, config.step) for r in config.reach]
+    yaw, pitch = (torch.from_numpy(a) for a in np.meshgrid(*ways))
+    grid = torch.stack([yaw, pitch], -1).reshape(-1, 1, 2).expand(-1, 2, -1)
+    grid = torch.cat([last[None], grid])
+    score = np.zeros(len(grid), np.float32)
+    for side, globe in enumerate(eyes.globes):
+        if not len(globe.samples):
+            continue
+        few = slice(None, None, max(1, len(globe.samples) // config.few))
+        turns = eyes.turns(grid[:, side]).float().numpy()
+        score += kernels.likeness(
+            globe.samples[few], globe.areas[few], globe.colors[few], globe.trust[few], turns,
+            *both[side].arrays, np.float32(config.noise), np.float32(config.cut),
+        ) * np.float32(len(globe.samples) / len(globe.samples[few]))  # fmt: skip
+    return grid[int(score.argmax())].clone()
+
+
+def _priors(angles: Tensor, last: Tensor, config: EyeConfig) -> tuple[Tensor, Tensor]:
+    """Normal equations [4 4], [4] of staying near the last frame and of looking the same way."""
+    matrix = torch.eye(4, dtype=torch.float64) * config.wander**-2
+    vector = config.wander**-2 * (angles - last).reshape(4)
+    for axis, spread in enumerate(config.vergence):
+        weight = spread**-2
+        apart = weight * (angles[0, axis] - angles[1, axis])
+        for row, sign in ((axis, 1), (2 + axis, -1)):
+            vector[row] += sign * apart
+            matrix[row, row] += weight
+            matrix[row, (row + 2) % 4] -= weight
+    return matrix, vector
+
+
+def _turn_and_slopes(eyes: Eyes, gaze: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """A globe's rotation [3 3] and its derivatives [2 3 3] in both angles."""
+    nudge = 1e-5
+    steps = nudge * torch.tensor([[0.0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)
+    turns = eyes.turns(gaze + steps)
+    slopes = (turns[[1, 3]] - turns[[2, 4]]) / (2 * nudge)
+    return turns[0].float().numpy(), slopes.float().numpy()
+
+
+def _equations(
+    globe: Globe, patches: Patches, turn: np.ndarray, slopes: np.ndarray, config: EyeConfig
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Matrix [2 2] and gradient [2] of an eye's angles, and the pixels that agree."""
+    terms = kernels.equations(
+        globe.samples, globe.areas, globe.colors, globe.trust, turn, slopes, *patches.arrays,
+        np.float32(config.noise), np.float32(config.cut),
+    ).sum(0)  # fmt: skip
+    return terms[[0, 1, 1, 2]].reshape(2, 2), terms[3:5], float(terms[5])
