@@ -163,6 +163,34 @@ def test_every_shading_looks_different(shown: Shown) -> None:
             assert np.abs(picture - other)[covered[k], :3].mean() > 8
 
 
+def test_the_relief_is_lit(browser: Any, tmp_path: Path) -> None:
+    """A normal map that leans to one side changes the clay's light, where the frame has it."""
+    assert PAGE is not None
+    run = write_shown_run(tmp_path)
+    leaning = np.full((16, 16, 3), (128 + 75, 128, 128 + 75), np.uint8)
+    Image.fromarray(leaning).save(run / "frames" / "000003" / "normal.png")
+    server = SceneServer(open_scene(run), PAGE)
+    shown = Shown(browser, server.url)
+    try:
+        shown.press("2")
+        shown.run("viewer.timeline.seek(2)")
+        shown.until("viewer.subject.materials.clay.normalMap !== null")
+        lit = shown.drawn()
+        shown.page.get_by_label("Fine relief").dispatch_event("click")
+        shown.until("viewer.subject.materials.clay.normalMap === null")
+        smooth = shown.drawn()
+        assert np.abs(lit - smooth)[smooth[..., 3] > 128].mean() > 8
+        shown.page.get_by_label("Fine relief").dispatch_event("click")
+        shown.run("viewer.timeline.seek(1)")
+        shown.until(
+            "viewer.subject.shown === 1 && viewer.subject.materials.clay.normalMap === null"
+        )
+        assert not shown.errors
+    finally:
+        shown.page.close()
+        server.close()
+
+
 def test_errors_have_their_colour(shown: Shown) -> None:
     """Frame t is t/10 mm off: dark blue at first, the scale's red end in frame 10."""
     shown.press("3")

@@ -1,6 +1,7 @@
 """The page's server: what it gives, what it refuses, and to whom."""
 
 import json
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,7 +124,7 @@ def test_textures_in_the_size_asked_for(tmp_path: Path) -> None:
     write_obj(Mesh(ellipsoid_topology(), performance(1)[0].float()), mesh, texture="skin.png")
     cv2.imwrite(str(tmp_path / "skin.png"), np.full((60, 5000, 3), (200, 100, 50), np.uint8))
     subject = open_scene(mesh).subjects[0]
-    assert subject.document["textures"]["sizes"] == [2048, 4096, 5000]
+    assert subject.document["maps"]["texture"]["sizes"] == [2048, 4096, 5000]
     preview = subject.body(["texture", "0", "2048"])
     assert preview is not None and preview.mime == "image/jpeg"
     pixels = cv2.imdecode(np.frombuffer(preview.read(), np.uint8), 1)
@@ -133,6 +134,18 @@ def test_textures_in_the_size_asked_for(tmp_path: Path) -> None:
     assert full is not None and full.mime == "image/png"
     assert full.read() == (tmp_path / "skin.png").read_bytes()
     assert subject.body(["texture", "0", "1024"]) is None
+
+
+def test_a_frame_wears_its_own_maps(tmp_path: Path) -> None:
+    run = write_shown_run(tmp_path)
+    for frame in ("000003", "000005"):
+        cv2.imwrite(str(run / "frames" / frame / "normal.png"), np.full((8, 8, 3), 128, np.uint8))
+        shutil.copy(run / "frames/000001/texture_srgb.png", run / "frames" / frame)
+    maps = open_scene(run).subjects[0].document["maps"]
+    assert maps["texture"]["of"] == [0, 0, 1, 0, 2, *[0] * 6]  # else the first frame's
+    assert maps["relief"]["of"] == [-1, -1, 0, -1, 1, *[-1] * 6]  # else none
+    few = open_scene(run).subjects[0].reduced(5)  # frames 1, 3 or 4, 6, 8 or 9, 11
+    assert [name for name in few.names() if name.startswith("relief/")] == ["relief/0/8"]
 
 
 HOSTILE = [

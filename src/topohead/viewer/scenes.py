@@ -19,7 +19,7 @@ from topohead.io.meshes import read_mesh
 from topohead.io.results import RunResult, finished_frames, open_run
 from topohead.viewer.bodies import Body, Scene, Subject, file_body, require_inside
 from topohead.viewer.pictures import SourcePictures
-from topohead.viewer.sequences import MeshSequence, VertexErrors, turned_up
+from topohead.viewer.sequences import Maps, MeshSequence, VertexErrors, turned_up
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,7 @@ def _file_subject(path: Path, up: str | None) -> Subject:
         frames=(path.stem,),
         vertices=lambda _: mesh.vertices.numpy(),
         upright=turned_up(up or "y"),
-        textures=() if texture is None else (texture,),
-        texture_of=() if texture is None else (0,),
+        textures=Maps() if texture is None else Maps((texture,), (0,)),
     )
 
 
@@ -135,7 +134,6 @@ def _captured(path: Path) -> MeshSequence:
     folders = [require_inside(folder, path) for folder in finished_frames(path)]
     run = open_run(path, first_only=True)
     first = run.vertices[0].numpy()
-    textures, texture_of = _textures(folders)
     return MeshSequence(
         title="Capture",
         topology=run.topology,
@@ -143,8 +141,8 @@ def _captured(path: Path) -> MeshSequence:
         vertices=lambda t: first if t == 0 else _stored_vertices(folders[t], len(first)),
         upright=_upright(run),
         frames_per_second=_rate(run),
-        textures=textures,
-        texture_of=texture_of,
+        textures=_maps(folders, "texture_srgb.png", otherwise=0),
+        reliefs=_maps(folders, "normal.png", otherwise=-1),
         errors=_errors(path, len(folders)),
         cameras=None if run.rig is None else run.rig.cameras,
         pictures=SourcePictures(run),
@@ -172,15 +170,14 @@ def _stored_vertices(folder: Path, count: int) -> NDArray[np.float32]:
     return vertices.astype(np.float32)
 
 
-def _textures(folders: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[int, ...]]:
-    """The run's textures, and which one each frame wears: its own, else the first frame's."""
-    own = {t: folder / "texture_srgb.png" for t, folder in enumerate(folders)}
-    own = {t: path for t, path in own.items() if path.is_file()}
+def _maps(folders: Sequence[Path], name: str, otherwise: int) -> Maps:
+    """A run's maps of one name; a frame without its own wears map `otherwise` (−1: none)."""
+    own = [t for t, folder in enumerate(folders) if (folder / name).is_file()]
     if not own:
-        return (), ()
-    paths = [require_inside(path, folders[t]) for t, path in own.items()]
+        return Maps()
     index = {t: k for k, t in enumerate(own)}
-    return tuple(paths), tuple(index.get(t, 0) for t in range(len(folders)))
+    paths = tuple(require_inside(folders[t] / name, folders[t]) for t in own)
+    return Maps(paths, tuple(index.get(t, otherwise) for t in range(len(folders))))
 
 
 def _upright(run: RunResult) -> Float[Tensor, "4 4"]:

@@ -39,13 +39,24 @@ class VertexErrors:
 
 
 @dataclass(frozen=True)
+class Maps:
+    """Pictures in UV of one kind, and which one each frame wears (−1: none)."""
+
+    paths: tuple[Path, ...] = ()
+    of: tuple[int, ...] = ()
+
+    def of_frames(self, kept: Sequence[int]) -> "Maps":
+        return Maps(self.paths, tuple(self.of[t] for t in kept) if self.of else ())
+
+
+@dataclass(frozen=True)
 class MeshSequence:
     """T frames of one topology; a single mesh is a sequence of one frame.
 
     `vertices(t)` reads float32 [V 3], world metres. `upright` moves the world to y up, face along
-    +z. `texture_of[t]` indexes `textures`. `rows[t]` is where frame t stands in the run, whose
-    rate is `frames_per_second`. `doubtful` are frames to be marked. `compact` asks for small
-    textures and pictures.
+    +z. `textures` are colours, `reliefs` normals in tangent space. `rows[t]` is where frame
+    t stands in the run, whose rate is `frames_per_second`. `doubtful` are frames to be marked.
+    `compact` asks for small textures and pictures.
     """
 
     title: str
@@ -54,8 +65,8 @@ class MeshSequence:
     vertices: Callable[[int], NDArray[np.float32]]
     upright: Float[Tensor, "4 4"]
     frames_per_second: float = 30.0
-    textures: tuple[Path, ...] = ()
-    texture_of: tuple[int, ...] = ()
+    textures: Maps = Maps()
+    reliefs: Maps = Maps()
     errors: VertexErrors | None = None
     cameras: Cameras | None = None
     pictures: SourcePictures | None = None
@@ -81,14 +92,17 @@ class MeshSequence:
             "doubtful": list(self.doubtful),
             "chunk": CHUNK,
             "upright": self.upright.double().reshape(-1).tolist(),
-            "textures": {"of": list(self.texture_of), "sizes": self._texture_sizes},
+            "maps": {
+                kind: {"of": list(maps.of), "sizes": self._sizes[kind]}
+                for kind, maps in self._maps.items()
+            },
             "errors": [] if self.errors is None else list(self.errors.measures),
             "cameras": [] if self.cameras is None else self._camera_entries(self.cameras),
         }
 
     def body(self, name: Sequence[str]) -> Body | None:
         """Any of `topology`, `frames/CHUNK`, `errors/MEASURE/CHUNK`, `texture/K/SIZE`,
-        `picture/CAMERA/FRAME`, `picture/CAMERA/FRAME/full`.
+        `relief/K/SIZE`, `picture/CAMERA/FRAME`, `picture/CAMERA/FRAME/full`.
         """
         chunks = -(-len(self.frames) // CHUNK)
         match list(name):
@@ -101,9 +115,10 @@ class MeshSequence:
                     return Body(
                         "application/octet-stream", lambda: self._error_bytes(measure, chunk)
                     )
-            case ["texture", text, size] if (k := number(text, len(self.textures))) is not None:
-                if size in map(str, self._texture_sizes):
-                    return self._texture(k, int(size))
+            case [("texture" | "relief") as kind, text, size]:
+                k = number(text, len(self._maps[kind].paths))
+                if k is not None and size in map(str, self._sizes[kind]):
+                    return self._map(kind, k, int(size))
             case ["picture", camera, frame]:
                 return self._picture(camera, frame, OFFLINE_HEIGHT if self.compact else HEIGHT)
             case ["picture", camera, frame, "full"] if not self.compact:
@@ -115,9 +130,9 @@ class MeshSequence:
         names = ["topology", *(f"frames/{c}" for c in chunks)]
         if self.errors is not None:
             names += [f"errors/{m}/{c}" for m in self.errors.measures for c in chunks]
-        if self._texture_sizes:
-            size = self._texture_sizes[0]
-            names += [f"texture/{k}/{size}" for k in sorted(set(self.texture_of))]
+        for kind, maps in self._maps.items():
+            for size in self._sizes[kind][:1]:
+                names += [f"{kind}/{k}/{size}" for k in sorted(set(maps.of) - {-1})]
         names += [f"picture/{c}/{t}" for c in self._pictured for t in range(len(self.frames))]
         return names
 
@@ -128,7 +143,8 @@ class MeshSequence:
             self,
             frames=tuple(self.frames[t] for t in kept),
             vertices=lambda t: self.vertices(kept[t]),
-            texture_of=tuple(self.texture_of[t] for t in kept) if self.texture_of else (),
+            textures=self.textures.of_frames(kept),
+            reliefs=self.reliefs.of_frames(kept),
             doubtful=tuple(k for k, t in enumerate(kept) if t in self.doubtful),
             rows=tuple(self.rows[t] for t in kept),
             compact=True,
@@ -180,21 +196,28 @@ class MeshSequence:
 
     # -- pictures
 
+    @property
+    def _maps(self) -> Mapping[str, Maps]:
+        return {"texture": self.textures, "relief": self.reliefs}
+
     @cached_property
-    def _texture_sizes(self) -> list[int]:
-        """Widths to choose from, the file's own last."""
-        if not self.textures or not len(self.topology.uv):
+    def _sizes(self) -> Mapping[str, list[int]]:
+        """Widths to choose from by kind of map, the file's own last."""
+        return {kind: self._sizes_of(maps) for kind, maps in self._maps.items()}
+
+    def _sizes_of(self, maps: Maps) -> list[int]:
+        if not maps.paths or not len(self.topology.uv):
             return []
-        full = image_size(self.textures[0])[0]
+        full = image_size(maps.paths[0])[0]
         if self.compact:
-            many = len(set(self.texture_of)) > OFFLINE_TEXTURES
+            many = len(set(maps.of)) > OFFLINE_TEXTURES
             return [min(full, 1024 if many else PREVIEW_SIZES[0])]
         return [*(size for size in PREVIEW_SIZES if size < full), full]
 
-    def _texture(self, index: int, size: int) -> Body:
-        path = self.textures[index]
+    def _map(self, kind: str, index: int, size: int) -> Body:
+        path = self._maps[kind].paths[index]
         own = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
-        if not self.compact and size == self._texture_sizes[-1] and path.suffix.lower() in own:
+        if not self.compact and size == self._sizes[kind][-1] and path.suffix.lower() in own:
             return file_body(path, own[path.suffix.lower()])
         return Body("image/jpeg", lambda: texture_preview(path, size))
 

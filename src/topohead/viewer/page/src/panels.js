@@ -18,13 +18,27 @@ export function shadingSection(viewer) {
     error.title = "no errors here: topohead evaluate RUN measures them against a staged take's truth";
   }
   const children = [group.root];
-  const sizes = subject.document.textures?.sizes ?? [];
-  if (sizes.length > 1) {
-    const named = sizes.map((size, k) => [size, `${size >= 1024 ? `${size / 1024}K` : size} texels wide${k === sizes.length - 1 ? ", full size" : ""}`]);
-    const list = choice("Texture size", named, subject.textureSize, (size) => subject.setTextureSize(Number(size)));
-    children.push(element("div", { class: "row" }, list));
-  }
-  return { root: section("Shading", ...children), update: () => group.set(subject.shading) };
+  const sizes = sizeChoice(subject.textures, "Texture size");
+  const reliefSizes = sizeChoice(subject.reliefs, "Relief size");
+  const relief = check("Fine relief", true, (on) => subject.setRelief(on));
+  children.push(sizes, relief.root, reliefSizes);
+  const update = () => {
+    group.set(subject.shading);
+    sizes.hidden = subject.shading !== "texture" || !sizes.firstChild;
+    relief.root.hidden = subject.shading !== "clay" || !subject.reliefs?.exist;
+    reliefSizes.hidden = relief.root.hidden || !reliefSizes.firstChild;
+  };
+  return { root: section("Shading", ...children), update };
+}
+
+/** Preview or full size of a kind of map; empty when there is nothing to choose. */
+function sizeChoice(maps, name) {
+  const row = element("div", { class: "row" });
+  if ((maps?.sizes.length ?? 0) < 2) return row;
+  const full = maps.sizes.at(-1);
+  const named = maps.sizes.map((size) => [size, `${name}: ${size % 1024 ? size : `${size / 1024}K`}${size === full ? ", full" : ""}`]);
+  row.append(choice(name, named, maps.size, (size) => maps.setSize(Number(size))));
+  return row;
 }
 
 /** Which error, how far its colours reach, and the shown frame's numbers. */

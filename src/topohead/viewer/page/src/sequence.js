@@ -2,13 +2,13 @@
 import * as THREE from "three";
 import { Frames, unpack } from "./frames.js";
 import { frustumLines } from "./look.js";
+import { Maps } from "./maps.js";
 import { areaVectors, writeNormals } from "./normals.js";
-import { ERROR_COLORS_LINEAR, materials, pictureTexture, WIRE_COLOR } from "./shading.js";
-import { loadBlob, loadBytes } from "./source.js";
+import { ERROR_COLORS_LINEAR, materials, WIRE_COLOR } from "./shading.js";
+import { loadBytes } from "./source.js";
 
 const UNKNOWN = 65535;
 const UNKNOWN_COLOR = 88; // linear grey of vertices without an error
-const TEXTURES_KEPT = 12;
 
 export class Sequence {
   static async open(prefix, document_, stage, onArrival) {
@@ -26,8 +26,16 @@ export class Sequence {
     this.object.matrixAutoUpdate = false;
     this.object.matrix.copy(this.upright);
     this.materials = materials();
-    this.textures = new Map();
-    this.textureSize = document_.textures.sizes[0];
+    this.textures = this._maps("texture", true, (map) => {
+      this.materials.texture.map = map;
+      this.materials.texture.color.set(map ? 0xffffff : 0x888888);
+      this.materials.texture.needsUpdate = true;
+    });
+    this.reliefs = this._maps("relief", false, (map) => {
+      this.materials.clay.normalMap = map;
+      this.materials.clay.needsUpdate = true;
+    });
+    this.relief = true; // whether clay shows the fine relief
     this.measure = document_.errors[0];
     this.errorScale = 1; // mm at the end of the colours
     this.shown = -1;
@@ -38,10 +46,10 @@ export class Sequence {
 
   /** What can be shown; the first is how it opens. */
   get shadings() {
-    const { textures, errors } = this.document;
+    const { errors } = this.document;
     const uv = this.arrays.uv !== undefined;
     return [
-      ...(textures.sizes.length ? ["texture"] : []),
+      ...(this.textures.exist ? ["texture"] : []),
       "clay",
       ...(errors.length ? ["error"] : []),
       ...(uv ? ["checker"] : []),
@@ -92,7 +100,6 @@ export class Sequence {
     this.mesh.material = this.materials[name];
     this.wire.visible = name === "wire";
     if (this.shown >= 0) this.show(this.shown);
-    if (name === "texture") this._wear(Math.max(this.shown, 0));
     this.stage.invalidate();
   }
 
@@ -126,7 +133,8 @@ export class Sequence {
     }
     this.shown = index;
     if (this.shading === "error") this._paintErrors(index);
-    if (this.shading === "texture") this._wear(index);
+    if (this.shading === "texture") this.textures.show(index);
+    if (this.shading === "clay" && this.relief) this.reliefs.show(index);
     this.stage.invalidate();
     return true;
   }
@@ -160,53 +168,27 @@ export class Sequence {
     return known.length ? [at(0.5), at(0.95)] : null;
   }
 
-  /** Puts the frame's texture on when it is here, and asks for it when it is not. */
-  async _wear(index) {
-    const { of, sizes } = this.document.textures;
-    if (!sizes.length) return;
-    const name = `${this.prefix}/texture/${of[index]}/${this.textureSize}`;
-    this.worn = name;
-    if (!this.textures.has(name)) {
-      if (this.loadingTexture) return; // one at a time; the newest is asked for afterwards
-      this.loadingTexture = true;
-      try {
-        const limit = this.stage.renderer.capabilities.maxTextureSize;
-        this.textures.set(name, await pictureTexture(await loadBlob(name), limit));
-      } catch (error) {
-        this.textures.set(name, null);
-        this.onArrival(error);
-      }
-      this.loadingTexture = false;
-      this._forget(name);
-      if (this.worn !== name && this.shading === "texture") return this._wear(this.shown);
-    }
-    const texture = this.textures.get(name);
-    if (this.materials.texture.map !== texture) {
-      this.materials.texture.map = texture;
-      this.materials.texture.color.set(texture ? 0xffffff : 0x888888);
-      this.materials.texture.needsUpdate = true;
-      this.stage.invalidate();
-      this.onArrival();
-    }
+  _maps(kind, colour, wear) {
+    return new Maps(`${this.prefix}/${kind}`, this.document.maps[kind], {
+      limit: this.stage.renderer.capabilities.maxTextureSize,
+      colour,
+      wear: (map) => {
+        wear(map);
+        this.stage.invalidate();
+      },
+      onArrival: this.onArrival,
+    });
   }
 
-  _forget(newest) {
-    for (const [name, texture] of this.textures) {
-      if (this.textures.size <= TEXTURES_KEPT) break;
-      if (name === newest || texture === this.materials.texture.map) continue;
-      texture?.source.data.close();
-      texture?.dispose();
-      this.textures.delete(name);
-    }
+  /** Whether clay shows the run's fine relief. */
+  setRelief(on) {
+    this.relief = on;
+    if (on) this.reliefs.show(this.shown);
+    else this.reliefs.remove();
   }
 
   get textured() {
     return this.materials.texture.map !== null;
-  }
-
-  setTextureSize(size) {
-    this.textureSize = size;
-    this._wear(this.shown);
   }
 
   /** The shown frame's box in the scene. */

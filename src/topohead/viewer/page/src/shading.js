@@ -58,8 +58,8 @@ export function checkerTexture() {
   return checker;
 }
 
-/** A texture from a picture's Blob, UV origin bottom-left, no larger than `limit`. */
-export async function pictureTexture(blob, limit) {
+/** A texture from a picture's Blob, UV origin bottom-left, no larger than `limit`; sRGB if `colour`. */
+export async function pictureTexture(blob, limit, colour = true) {
   const options = { imageOrientation: "flipY", premultiplyAlpha: "none", colorSpaceConversion: "none" };
   let bitmap = await createImageBitmap(blob, options);
   if (Math.max(bitmap.width, bitmap.height) > limit) {
@@ -70,7 +70,7 @@ export async function pictureTexture(blob, limit) {
   }
   const texture = new THREE.Texture(bitmap);
   texture.flipY = false;
-  texture.colorSpace = THREE.SRGBColorSpace;
+  texture.colorSpace = colour ? THREE.SRGBColorSpace : THREE.NoColorSpace;
   texture.anisotropy = 8;
   texture.needsUpdate = true;
   return texture;
