@@ -1,6 +1,7 @@
 """Small things to look at: a run with errors and pictures, a rig, splats."""
 
 import http.client
+import json
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,16 @@ def write_shown_run(folder: Path) -> Path:
     write_rig(rig, run / "cameras.json")
     save_file(planted_errors(), run / "evaluation.safetensors")
     return run
+
+
+def hide_frames(run: Path, kept: int) -> dict[Path, Path]:
+    """Makes a run look as when it had `kept` frames; renaming the keys to the values undoes it."""
+    (run / "run.json").write_text(json.dumps({"verb": "capture", "stages": ["track"]}))
+    states = sorted(run.glob("frames/*/state.safetensors"))[kept:]
+    hidden = {state.with_name("hidden"): state for state in states}
+    for path, state in hidden.items():
+        state.rename(path)
+    return hidden
 
 
 def planted_errors() -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from shown_things import FRAMES, write_shown_rig, write_shown_run, write_shown_splats
+from shown_things import FRAMES, hide_frames, write_shown_rig, write_shown_run, write_shown_splats
 from test_drive import knock, masked
 
 from topohead.core import ARKIT_52
@@ -68,7 +68,7 @@ class Shown:
     """An open page, what it asked for and what went wrong on it."""
 
     def __init__(self, browser: Any, url: str, view: dict[str, int] | None = None) -> None:
-        self.page = browser.new_page(viewport=view or VIEW)
+        self.page = browser.new_page(viewport=view or VIEW, reduced_motion="reduce")
         self.page.set_default_timeout(20_000)
         self.requests: list[str] = []
         self.errors: list[str] = []
@@ -328,6 +328,31 @@ def test_weights_come_in_over_the_socket(shown: Shown, server: SceneServer) -> N
             break
     driver.close()
     assert shown.run("return viewer.subject.weight('jawOpen')") == 0.625
+
+
+def test_a_running_capture_is_followed(browser: Any, tmp_path: Path) -> None:
+    """New frames join the timeline; the camera looked through and the shading stay."""
+    assert PAGE is not None
+    run = write_shown_run(tmp_path)
+    later = hide_frames(run, 5)
+    server = SceneServer(open_scene(run), PAGE)
+    shown = Shown(browser, server.url)
+    try:
+        shown.press("5")
+        shown.run("viewer.timeline.seek(4); viewer.through.enter(1)")
+        shown.until("viewer.subject.shown === 4")
+        for hidden, state in later.items():
+            hidden.rename(state)
+        shown.until(f"viewer.timeline.times.length === {FRAMES}")
+        shown.until(f"viewer.subject.shown === {FRAMES - 1}")  # it was at the end, and still is
+        assert shown.run("return [viewer.through.index, viewer.subject.shading]") == [1, "wire"]
+        (run / "stages" / "track").mkdir(parents=True)
+        (run / "stages" / "track" / "done.json").write_text("{}")
+        shown.until("viewer.scene.growing === false")
+        assert not shown.errors
+    finally:
+        shown.page.close()
+        server.close()
 
 
 def test_splats_are_drawn(browser: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from shown_things import (
     PAGE_PARTS,
     RATE,
     ask,
+    hide_frames,
     planted_errors,
     write_shown_rig,
     write_shown_run,
@@ -274,6 +275,29 @@ def test_a_broken_frame_is_told_and_others_play(tmp_path: Path) -> None:
         assert ask(server, "/data/0/frames/0")[0] == 200
         status, _, said = ask(server, "/data/0/frames/1")
         assert status == 404 and b"000010" in said
+    finally:
+        server.close()
+
+
+def test_a_running_capture_grows(tmp_path: Path) -> None:
+    run = write_shown_run(tmp_path)
+    later = hide_frames(run, 5)
+    server = SceneServer(open_scene(run), PAGE_PARTS)
+    try:
+        assert len(body(server, "0/frames/0")) == 4 + 5 * 6 * ellipsoid_topology().vertex_count
+        assert json.loads(ask(server, "/api/scene")[2])["growing"]
+        for hidden, state in later.items():
+            hidden.rename(state)
+        capture = json.loads(ask(server, "/api/scene")[2])["subjects"][0]
+        assert len(capture["frames"]) == FRAMES
+        # the same name means more frames now: nothing old may be kept
+        assert len(body(server, "0/frames/0")) == 4 + 8 * 6 * ellipsoid_topology().vertex_count
+        scene = server.scene
+        ask(server, "/api/scene")
+        assert server.scene is scene  # nothing changed, nothing was read again
+        (run / "stages" / "track").mkdir(parents=True)
+        (run / "stages" / "track" / "done.json").write_text("{}")
+        assert not json.loads(ask(server, "/api/scene")[2])["growing"]
     finally:
         server.close()
 

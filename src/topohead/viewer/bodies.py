@@ -40,15 +40,21 @@ class Subject(Protocol):
 class Scene:
     """A title and subjects. Body `2/topology` is body `topology` of the third subject.
 
-    Names are looked up, never joined to a path: what no subject offers does not exist.
+    Names are looked up, never joined to a path: what no subject offers does not exist. `grown` is
+    there while what is shown is still being made: the scene anew, or None when it is as it was.
     """
 
     title: str
     subjects: tuple[Subject, ...]
+    grown: Callable[[], "Scene | None"] | None = None
 
     @property
     def document(self) -> dict[str, Any]:
-        return {"title": self.title, "subjects": [dict(s.document) for s in self.subjects]}
+        return {
+            "title": self.title,
+            "subjects": [dict(subject.document) for subject in self.subjects],
+            "growing": self.grown is not None,
+        }
 
     def body(self, name: str) -> Body | None:
         first, *rest = name.split("/")
@@ -83,6 +89,11 @@ class Kept:
     limit: int = 256 * 2**20
     _bodies: OrderedDict[str, bytes] = field(default_factory=OrderedDict, repr=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def forget(self) -> None:
+        """Drops all: the same names mean other bodies now."""
+        with self._lock:
+            self._bodies.clear()
 
     def get(self, name: str, make: Callable[[], bytes]) -> bytes:
         with self._lock:

@@ -26,20 +26,42 @@ log = logging.getLogger(__name__)
 SPLAT_SUFFIXES = (".spz", ".splat", ".ksplat")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DEFAULT_RATE = 30.0
+MAP_NAMES = COLOUR, RELIEF = ("texture_srgb.png", "normal.png")
 MEASURES = ("surface", "correspondence", "slide")
 
 
 def open_scene(path: Path, up: str | None = None) -> Scene:
     """The scene at a path. `up` is the axis that points up in a file (default: y, splats -y)."""
     if path.is_dir():
-        run = path / "run" if (path / "run" / "run.json").exists() else path
-        return Scene(_title(run), _run_subjects(run))
+        return _run_scene(path / "run" if (path / "run" / "run.json").exists() else path)
     if not path.is_file():
         raise InputError(
             f"nothing at {path}; expected a run folder, a mesh (.obj, .ply, .stl, .off), a .glb, "
             "or splats (.ply, .spz, .splat, .ksplat)"
         )
     return Scene(path.name, (_file_subject(path, up),))
+
+
+def _run_scene(run: Path) -> Scene:
+    """A run's scene; one that is not finished is looked at again when the page asks."""
+    seen = _progress(run)
+
+    def grown() -> Scene | None:
+        return None if _progress(run) == seen else _run_scene(run)
+
+    return Scene(_title(run), _run_subjects(run), None if _finished(run) else grown)
+
+
+def _progress(run: Path) -> tuple[int, ...]:
+    """Finished frames, maps and stages: what changes while a capture runs."""
+    maps = [len(list(run.glob(f"frames/*/{name}"))) for name in MAP_NAMES]
+    return len(finished_frames(run)), *maps, len(list(run.glob("stages/*/done.json")))
+
+
+def _finished(run: Path) -> bool:
+    """Whether the run's last stage is done; a run that names no stages is not waited for."""
+    stages = json.loads((run / "run.json").read_text("utf-8")).get("stages") or []
+    return not stages or (run / "stages" / str(stages[-1]) / "done.json").exists()
 
 
 def _title(run: Path) -> str:
@@ -141,8 +163,8 @@ def _captured(path: Path) -> MeshSequence:
         vertices=lambda t: first if t == 0 else _stored_vertices(folders[t], len(first)),
         upright=_upright(run),
         frames_per_second=_rate(run),
-        textures=_maps(folders, "texture_srgb.png", otherwise=0),
-        reliefs=_maps(folders, "normal.png", otherwise=-1),
+        textures=_maps(folders, COLOUR, otherwise=0),
+        reliefs=_maps(folders, RELIEF, otherwise=-1),
         errors=_errors(path, len(folders)),
         cameras=None if run.rig is None else run.rig.cameras,
         pictures=SourcePictures(run),

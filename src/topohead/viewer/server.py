@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 from urllib.parse import unquote, urlsplit
 
 from topohead.core.errors import InputError
@@ -34,6 +34,7 @@ class SceneServer:
     relay: Relay = field(default_factory=Relay)
 
     def __post_init__(self) -> None:
+        self._looking = Lock()
         self._http = _Listener((ADDRESS, self.port), _Handler)
         self._http.owner = self
         self.port = self._http.server_address[1]
@@ -43,6 +44,14 @@ class SceneServer:
     @property
     def url(self) -> str:
         return f"http://{ADDRESS}:{self.port}/"
+
+    def look_again(self) -> None:
+        """Takes the scene anew when it has grown."""
+        with self._looking:
+            scene = self.scene.grown() if self.scene.grown else None
+            if scene is not None:
+                self.scene = scene
+                self.kept.forget()
 
     def wait(self) -> None:
         """Returns when the server was closed."""
@@ -93,6 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
                 script = owner.page.script(owner.scene)
                 self._send(script.encode(), "text/javascript; charset=utf-8")
             case "api/scene":
+                owner.look_again()
                 self._send(json.dumps(owner.scene.document).encode(), "application/json")
             case "drive":
                 self._drive()

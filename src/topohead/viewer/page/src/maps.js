@@ -59,13 +59,22 @@ export class Maps {
     this.onArrival();
   }
 
+  dispose() {
+    this.index = null;
+    for (const name of this.kept.keys()) this._drop(name);
+  }
+
   _forget(newest) {
     for (const [name, texture] of this.kept) {
       if (this.kept.size <= KEPT) break;
-      if (name === newest || texture === this.worn) continue;
-      texture?.source.data.close();
-      texture?.dispose();
-      this.kept.delete(name);
+      if (name !== newest && texture !== this.worn) this._drop(name);
     }
+  }
+
+  _drop(name) {
+    const texture = this.kept.get(name);
+    texture?.source.data.close();
+    texture?.dispose();
+    this.kept.delete(name);
   }
 }

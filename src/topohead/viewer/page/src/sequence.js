@@ -191,6 +191,12 @@ export class Sequence {
     return this.materials.texture.map !== null;
   }
 
+  /** Gives the graphics card's memory back. */
+  dispose() {
+    for (const maps of [this.textures, this.reliefs]) maps.dispose();
+    for (const node of [this.mesh, this.wire, this._frusta]) node?.geometry.dispose();
+  }
+
   /** The shown frame's box in the scene. */
   box() {
     const box = new THREE.Box3().setFromArray(this.frames.points);

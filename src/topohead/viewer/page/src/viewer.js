@@ -11,6 +11,7 @@ import { Through } from "./through.js";
 import { Timeline } from "./timeline.js";
 
 const CLICK_REACH = 22; // CSS pixels
+const FOLLOW_EVERY_MS = 4000;
 const SLIDERS_EVERY_MS = 120;
 const SCRIPT_TIMES_KEPT = 2000;
 // y, z, -y, -z up: quarter turns about x
@@ -49,13 +50,21 @@ export class Viewer {
     if (!offline && this.scene.subjects.some(({ kind }) => kind === "model")) {
       listen((pose) => this._live(pose));
     }
+    if (this.scene.growing && !offline) this._follow();
     this._last = performance.now();
     requestAnimationFrame((now) => this._tick(now));
   }
 
   /** Shows the subject with this number. */
   async choose(index) {
+    await this._open(index);
+    this.frame();
+    document.body.dataset.shown = this.subject.kind;
+  }
+
+  async _open(index) {
     const description = this.scene.subjects[index];
+    this.chosen = index;
     this.subjectButtons?.set(index);
     if (!this.opened.has(index)) {
       const open = this.openers[description.kind];
@@ -63,6 +72,7 @@ export class Viewer {
       this.opened.set(index, opening);
     }
     const subject = await this.opened.get(index);
+    if (this.chosen !== index) return; // another was chosen meanwhile
     this.through.setSequence(null);
     if (this.subject) this.stage.world.remove(this.subject.object);
     this.subject = subject;
@@ -71,8 +81,37 @@ export class Viewer {
     this._setTimeline();
     document.getElementById("facts").textContent = subject.facts;
     this._fillPanel();
-    this.frame();
-    document.body.dataset.shown = subject.kind;
+  }
+
+  /** While a capture runs, takes up what it has finished, until it is done. */
+  async _follow() {
+    await new Promise((done) => setTimeout(done, FOLLOW_EVERY_MS));
+    try {
+      const scene = await loadDocument();
+      if (JSON.stringify(scene) !== JSON.stringify(this.scene)) await this._grow(scene);
+    } catch (error) {
+      tell(`the run cannot be followed: ${error.message}`, true);
+    }
+    if (this.scene.growing) this._follow();
+    else tell("the capture is finished");
+  }
+
+  /** Shows a scene that has grown as the old one was shown; at its end, goes on to the new end. */
+  async _grow(scene) {
+    const { subject, through, timeline } = this;
+    const [camera, index, playing] = [through.index, timeline.index, timeline.playing];
+    const atEnd = index >= timeline.times.length - 1;
+    this.scene = scene;
+    this.opened.clear();
+    this._subjectButtons();
+    await this._open(this.chosen);
+    subject.dispose?.();
+    if (this.subject.shadings.includes(subject.shading)) this.subject.setShading(subject.shading);
+    timeline.seek(atEnd && !playing ? timeline.times.length - 1 : index);
+    if (playing) timeline.toggle();
+    if (camera !== null) through.enter(camera);
+    this.stage.invalidate();
+    this.update();
   }
 
   frame() {
