@@ -1,129 +1,26 @@
-"""The page in a headless browser, drawn by software: what it shows and what it asks for."""
+"""The page in a headless browser: what it shows of a run and of splats, and what it asks for."""
 
-import asyncio
-import base64
-import io
 import os
-import shutil
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from shown_things import FRAMES, hide_frames, write_shown_rig, write_shown_run, write_shown_splats
-from test_drive import knock, masked
+from shown_page import LOCAL, PAGE, Shown
+from shown_things import FRAMES, hide_frames, write_shown_run, write_shown_splats
 
-from topohead.core import ARKIT_52
 from topohead.geometry.cameras import project
-from topohead.io.expressions import Performance, write_live_link
 from topohead.io.results import open_run
-from topohead.viewer.pages import built_page, offline_html
+from topohead.viewer.pages import offline_html
 from topohead.viewer.scenes import open_scene
 from topohead.viewer.server import SceneServer
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PAGE = built_page()
 GOLDEN = Path(__file__).parent / "golden"
-VIEW = {"width": 360, "height": 440}
-LOCAL = ("data:", "blob:")
-
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium"),
-    pytest.mark.skipif(PAGE is None, reason="needs the built page"),
-]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    options = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    with playwright.sync_playwright() as started:
-        # containers run as root, where Chromium has no sandbox
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        found = started.chromium.launch(executable_path=CHROMIUM, args=options + sandbox)
-        yield found
-        found.close()
-    asyncio.set_event_loop(None)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = write_shown_run(tmp_path_factory.mktemp("page"))
-    write_shown_rig(run / "rig" / "rig.glb")
-    return run
-
-
-@pytest.fixture(scope="module")
-def server(run: Path) -> Iterator[SceneServer]:
-    assert PAGE is not None
-    server = SceneServer(open_scene(run), PAGE)
-    yield server
-    server.close()
-
-
-class Shown:
-    """An open page, what it asked for and what went wrong on it."""
-
-    def __init__(self, browser: Any, url: str, view: dict[str, int] | None = None) -> None:
-        self.page = browser.new_page(viewport=view or VIEW, reduced_motion="reduce")
-        self.page.set_default_timeout(20_000)
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda line: line.type == "error" and self.errors.append(line.text))
-        self.page.goto(url)
-        self.page.wait_for_selector("body[data-shown], body[data-failed]")
-
-    def run(self, script: str) -> Any:
-        return self.page.evaluate(f"() => {{ const viewer = window.topohead; {script} }}")
-
-    def until(self, condition: str) -> None:
-        """Waits for a condition; by hand, because the page's own rules forbid strings as code."""
-        for _ in range(200):
-            if self.run(f"return {condition};"):
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f"never came true: {condition}; errors: {self.errors}")
-
-    def press(self, key: str) -> None:
-        self.page.keyboard.press(key)
-
-    def drawn(self) -> np.ndarray:
-        """What WebGL draws, [H W 4] in [0, 255]: no letters of this machine's fonts in it."""
-        script = (
-            "viewer.stage.invalidate(); viewer.stage.draw(); return viewer.stage.canvas.toDataURL()"
-        )
-        data = base64.b64decode(self.run(script).split(",")[1])
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(float)
-
-    def drawn_at_last(self) -> np.ndarray:
-        """What is drawn when something is: splats are sorted in a worker first."""
-        for _ in range(60):
-            picture = self.drawn()
-            if (picture[..., 3] > 128).mean() > 0.03:
-                return picture
-            self.page.wait_for_timeout(100)
-        raise AssertionError(f"nothing is drawn; errors: {self.errors}")
-
-    def screenshot(self) -> np.ndarray:
-        picture = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
-        return np.asarray(picture).astype(float)
-
-
-@pytest.fixture
-def shown(browser: Any, server: SceneServer) -> Iterator[Shown]:
-    shown = Shown(browser, server.url)
-    yield shown
-    shown.page.close()
-    assert not shown.errors
-
-
-def test_scrubbing_moves_the_vertices(shown: Shown, run: Path) -> None:
-    truth = open_run(run).vertices.numpy()
+def test_scrubbing_moves_the_vertices(shown: Shown, shown_run: Path) -> None:
+    truth = open_run(shown_run).vertices.numpy()
     for index in (0, 5, 10):
         shown.page.locator("#timeline input").fill(str(index))
         shown.until(f"viewer.subject.shown === {index}")
@@ -206,7 +103,7 @@ def test_errors_have_their_colour(shown: Shown) -> None:
     assert "median 1.00 mm" in facts
 
 
-def test_the_mesh_lies_on_the_picture(shown: Shown, run: Path) -> None:
+def test_the_mesh_lies_on_the_picture(shown: Shown, shown_run: Path) -> None:
     """Camera `right` is mounted on its side and its principal point is off the centre."""
     shown.run("viewer.setShading('texture'); viewer.through.enter(2); viewer.through.setOpacity(0)")
     shown.until("viewer.subject.textured && !viewer.through.image.hidden")
@@ -223,7 +120,7 @@ def test_the_mesh_lies_on_the_picture(shown: Shown, run: Path) -> None:
         return [points, [m.a, m.b, m.c, m.d, m.e, m.f], viewer.through.natural]"""
     )
     points, placed, natural = (np.array(part) for part in found)
-    tracked = open_run(run)
+    tracked = open_run(shown_run)
     assert tracked.rig is not None
     camera = tracked.rig.cameras.select(["right"])
     pixels = project(camera, tracked.vertices[0, ::100].double())[0][0].numpy()
@@ -262,72 +159,6 @@ def test_a_click_on_a_camera_looks_through_it(shown: Shown) -> None:
     )
     shown.page.mouse.click(x, y)
     shown.until("viewer.through.index === 1")
-
-
-def test_a_slider_opens_the_mouth(shown: Shown) -> None:
-    """Pixels change in the lower half of the face and nowhere in the upper."""
-    shown.run("return viewer.choose(1)")
-    shown.run("viewer.setShading('clay')")
-    before = shown.drawn()
-    slider = shown.page.locator("#sliders label", has_text="jawOpen").locator("input")
-    slider.evaluate("e => { e.value = 0.9; e.dispatchEvent(new Event('input')) }")
-    after = shown.drawn()
-    assert shown.run("return viewer.subject.weight('jawOpen')") == pytest.approx(0.9)
-    rows = np.flatnonzero((before[..., 3] > 128).any(1))
-    top, bottom = rows[0], rows[-1]
-    changed = np.abs(after - before).max(-1) > 30
-    height = bottom - top
-    assert changed[: top + int(0.45 * height)].sum() == 0
-    assert changed[top + int(0.5 * height) :].sum() > 200
-    shown.page.get_by_text("Neutral face").dispatch_event("click")
-    assert np.abs(shown.drawn() - before).max() < 3
-
-
-def test_its_own_animation_closes_the_eyes(shown: Shown) -> None:
-    shown.run("return viewer.choose(1)")
-    shown.run("viewer.timeline.seek(3)")
-    shown.until("viewer.subject.shown === 3")
-    assert shown.run("return viewer.subject.weight('eyeBlinkLeft')") == pytest.approx(1, abs=1e-3)
-
-
-def test_a_recording_plays(shown: Shown, tmp_path: Path) -> None:
-    import torch
-
-    weights = torch.zeros(5, 52)
-    weights[:, 17] = torch.linspace(0, 1, 5)  # jawOpen
-    turns = torch.zeros(5, 3)
-    turns[4, 0] = 0.5
-    times = torch.arange(5) / 30.0
-    recorded = Performance(times, weights, turns, torch.zeros(5, 2, 3))
-    csv = tmp_path / "take.csv"
-    write_live_link(recorded, csv)
-    shown.run("return viewer.choose(1)")
-    shown.page.locator("#panel input[type=file]").set_input_files(csv)
-    shown.until("viewer.subject.recording?.times.length === 5")
-    shown.run("viewer.timeline.pause(); viewer.timeline.seek(4)")
-    shown.until("viewer.subject.shown === 4")
-    assert shown.run("return viewer.subject.weight('jawOpen')") == pytest.approx(1, abs=1e-3)
-    # Live Link counts yaw backwards: the head turns about its own up axis
-    assert shown.run("return 2 * Math.asin(viewer.subject.head.quaternion.y)") == pytest.approx(
-        -0.5, abs=1e-3
-    )
-    csv.write_text("a,b\n1,2\n")
-    shown.page.locator("#panel input[type=file]").set_input_files(csv)
-    shown.until("document.getElementById('note').textContent.includes('no Live Link')")
-
-
-def test_weights_come_in_over_the_socket(shown: Shown, server: SceneServer) -> None:
-    shown.run("return viewer.choose(1)")
-    weights = np.zeros(52, "<f4")
-    weights[ARKIT_52.index("jawOpen")] = 0.625
-    driver: socket.socket = knock(server)[0]
-    for _ in range(100):
-        driver.sendall(masked(2, weights.tobytes()))
-        shown.page.wait_for_timeout(50)
-        if shown.run("return viewer.subject.weight('jawOpen')") == 0.625:
-            break
-    driver.close()
-    assert shown.run("return viewer.subject.weight('jawOpen')") == 0.625
 
 
 def test_a_running_capture_is_followed(browser: Any, tmp_path: Path) -> None:
@@ -371,16 +202,18 @@ def test_splats_are_drawn(browser: Any, tmp_path: Path) -> None:
         server.close()
 
 
-def test_the_served_page_asks_its_own_server_alone(shown: Shown, server: SceneServer) -> None:
+def test_the_served_page_asks_its_own_server_alone(shown: Shown, page_server: SceneServer) -> None:
     shown.until("viewer.subject.textured")
     assert shown.requests
-    assert all(url.startswith((server.url, *LOCAL)) for url in shown.requests)
+    assert all(url.startswith((page_server.url, *LOCAL)) for url in shown.requests)
 
 
 @pytest.mark.parametrize("kind", ["run", "splats"])
-def test_the_offline_file_asks_nobody(browser: Any, run: Path, tmp_path: Path, kind: str) -> None:
+def test_the_offline_file_asks_nobody(
+    browser: Any, shown_run: Path, tmp_path: Path, kind: str
+) -> None:
     assert PAGE is not None
-    path = run if kind == "run" else write_shown_splats(tmp_path / "ball.ply")
+    path = shown_run if kind == "run" else write_shown_splats(tmp_path / "ball.ply")
     file = tmp_path / "offline.html"
     file.write_text(offline_html(PAGE, open_scene(path), 3), encoding="utf-8")
     shown = Shown(browser, file.as_uri())
@@ -411,8 +244,8 @@ def test_names_from_the_disk_are_text(browser: Any, tmp_path: Path) -> None:
     server.close()
 
 
-def test_nothing_sticks_out_on_a_phone(browser: Any, server: SceneServer) -> None:
-    shown = Shown(browser, server.url, {"width": 360, "height": 640})
+def test_nothing_sticks_out_on_a_phone(browser: Any, page_server: SceneServer) -> None:
+    shown = Shown(browser, page_server.url, {"width": 360, "height": 640})
     assert shown.run("return document.documentElement.scrollWidth") <= 360
     shown.page.locator("#open-panel").click()
     shown.page.wait_for_timeout(400)

@@ -54,7 +54,7 @@ class MeshServer:
 
     def _upright(self, index: int) -> NDArray[np.float64]:
         turn = self._sequence.upright.double().numpy()
-        return self._sequence.vertices(index) @ turn[:3, :3].T + turn[:3, 3]
+        return self._sequence.vertices(index).astype(np.float64) @ turn[:3, :3].T + turn[:3, 3]
 
     def _show(self, index: int) -> None:
         vertices = self._upright(index)

@@ -34,7 +34,11 @@ export function segments(options, value, onPick, className = "segments") {
 }
 
 /** A named slider. Gives element and `set`, which moves it without calling `onMove`. */
-export function slider(name, { min = 0, max = 1, step = 0.01, value = 0, text = (x) => x.toFixed(2) }, onMove) {
+export function slider(
+  name,
+  { min = 0, max = 1, step = 0.01, value = 0, text = (x) => x.toFixed(2) },
+  onMove,
+) {
   const output = element("output");
   const input = element("input", { type: "range", min, max, step, value, "aria-label": name });
   const root = element("label", { class: "slide" }, element("span", {}, name), output, input);

@@ -25,7 +25,12 @@ export function listenForKeys(viewer) {
     const help = document.getElementById("help");
     if (help.open) return help.close();
     const rows = HELP.map(([keys, text]) =>
-      element("tr", {}, element("td", {}, ...keys.map((key) => (key === "…" ? "… " : element("kbd", {}, key)))), element("td", {}, text)),
+      element(
+        "tr",
+        {},
+        element("td", {}, ...keys.map((key) => (key === "…" ? "… " : element("kbd", {}, key)))),
+        element("td", {}, text),
+      ),
     );
     help.replaceChildren(element("table", {}, ...rows));
     help.onclick = () => help.close();

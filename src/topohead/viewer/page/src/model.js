@@ -64,7 +64,10 @@ export class Model {
     }
     const lines = mesh.clone();
     lines.material = new THREE.MeshBasicMaterial({
-      color: WIRE_COLOR, wireframe: true, transparent: true, opacity: 0.28,
+      color: WIRE_COLOR,
+      wireframe: true,
+      transparent: true,
+      opacity: 0.28,
     });
     lines.morphTargetInfluences = mesh.morphTargetInfluences; // the same array: they move as one
     lines.visible = false;

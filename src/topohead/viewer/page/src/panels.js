@@ -2,15 +2,27 @@
 import { check, choice, element, section, segments, slider } from "./interface.js";
 import { ERROR_GRADIENT, SHADINGS } from "./shading.js";
 
-const GROUPS = [["Jaw", /^jaw/], ["Mouth", /^mouth/], ["Eyes", /^eye/], ["Brows", /^brow/], ["Cheeks, nose, tongue", /^(cheek|nose|tongue)/]];
-const MEASURES = { surface: "Distance to the true surface", correspondence: "Correspondence", slide: "Slide along the skin" };
+const GROUPS = [
+  ["Jaw", /^jaw/],
+  ["Mouth", /^mouth/],
+  ["Eyes", /^eye/],
+  ["Brows", /^brow/],
+  ["Cheeks, nose, tongue", /^(cheek|nose|tongue)/],
+];
+const MEASURES = {
+  surface: "Distance to the true surface",
+  correspondence: "Correspondence",
+  slide: "Slide along the skin",
+};
 
 /** Texture, clay, … of what the subject has. */
 export function shadingSection(viewer) {
   const { subject } = viewer;
   const options = SHADINGS.flatMap(([name, text], k) =>
     subject.shadings.includes(name) || name === "error" ? [[name, text, `key ${k + 1}`]] : [],
-  ).filter(([name]) => name !== "error" || subject.document.errors?.length || subject.document.cameras?.length);
+  ).filter(
+    ([name]) => name !== "error" || subject.document.errors?.length || subject.document.cameras?.length,
+  );
   const group = segments(options, subject.shading, (name) => viewer.setShading(name), "segments grid");
   const error = group.buttons.get("error");
   if (error && !subject.shadings.includes("error")) {
@@ -36,7 +48,10 @@ function sizeChoice(maps, name) {
   const row = element("div", { class: "row" });
   if ((maps?.sizes.length ?? 0) < 2) return row;
   const full = maps.sizes.at(-1);
-  const named = maps.sizes.map((size) => [size, `${name}: ${size % 1024 ? size : `${size / 1024}K`}${size === full ? ", full" : ""}`]);
+  const named = maps.sizes.map((size) => [
+    size,
+    `${name}: ${size % 1024 ? size : `${size / 1024}K`}${size === full ? ", full" : ""}`,
+  ]);
   row.append(choice(name, named, maps.size, (size) => maps.setSize(Number(size))));
   return row;
 }
@@ -51,12 +66,23 @@ export function errorSection(viewer) {
     subject.setErrors(subject.measure, subject.errorScale);
     viewer.update();
   };
-  const measures = choice("Error", names.map((name) => [name, MEASURES[name] ?? name]), subject.measure, (name) => {
-    subject.measure = name;
-    viewer.timeline.seek(viewer.timeline.index); // its errors may still be on their way
-    viewer.update();
-  });
-  const scales = [[0.2, "0.2 mm"], [0.5, "0.5 mm"], [1, "1 mm"], [2, "2 mm"], [5, "5 mm"]];
+  const measures = choice(
+    "Error",
+    names.map((name) => [name, MEASURES[name] ?? name]),
+    subject.measure,
+    (name) => {
+      subject.measure = name;
+      viewer.timeline.seek(viewer.timeline.index); // its errors may still be on their way
+      viewer.update();
+    },
+  );
+  const scales = [
+    [0.2, "0.2 mm"],
+    [0.5, "0.5 mm"],
+    [1, "1 mm"],
+    [2, "2 mm"],
+    [5, "5 mm"],
+  ];
   const scale = choice("Colours reach", scales, subject.errorScale, (value) => {
     subject.errorScale = Number(value);
     change();
@@ -77,7 +103,9 @@ export function errorSection(viewer) {
     if (root.hidden) return;
     end.textContent = `${subject.errorScale} mm and more`;
     const found = subject.ready(subject.shown) ? subject.errorFacts() : null;
-    numbers.textContent = found ? `this frame: median ${found[0].toFixed(2)} mm, 95 % below ${found[1].toFixed(2)} mm` : "";
+    numbers.textContent = found
+      ? `this frame: median ${found[0].toFixed(2)} mm, 95 % below ${found[1].toFixed(2)} mm`
+      : "";
   };
   return { root, update };
 }
@@ -87,12 +115,34 @@ export function cameraSection(viewer) {
   const { subject, through } = viewer;
   const entries = subject.document.cameras;
   const options = [["", "Look around freely"], ...entries.map(({ name }, k) => [k, `Through ${name}`])];
-  const list = choice("Camera", options, "", (value) => (value === "" ? through.leave() : through.enter(Number(value))));
+  const list = choice("Camera", options, "", (value) =>
+    value === "" ? through.leave() : through.enter(Number(value)),
+  );
   list.classList.add("grow");
-  const previous = element("button", { type: "button", title: "previous camera (,)", "aria-label": "Previous camera", onclick: () => viewer.stepCamera(-1) }, "‹");
-  const next = element("button", { type: "button", title: "next camera (.)", "aria-label": "Next camera", onclick: () => viewer.stepCamera(1) }, "›");
+  const previous = element(
+    "button",
+    {
+      type: "button",
+      title: "previous camera (,)",
+      "aria-label": "Previous camera",
+      onclick: () => viewer.stepCamera(-1),
+    },
+    "‹",
+  );
+  const next = element(
+    "button",
+    {
+      type: "button",
+      title: "next camera (.)",
+      "aria-label": "Next camera",
+      onclick: () => viewer.stepCamera(1),
+    },
+    "›",
+  );
   const percent = (value) => `${Math.round(100 * value)} %`;
-  const opacity = slider("Mesh over the picture", { value: through.opacity, text: percent }, (value) => through.setOpacity(value));
+  const opacity = slider("Mesh over the picture", { value: through.opacity, text: percent }, (value) =>
+    through.setOpacity(value),
+  );
   const full = check("Full-size pictures", through.full, (on) => through.setFull(on));
   const frusta = check("Show cameras in space", false, (on) => viewer.showFrusta(on));
   frusta.box.id = "frusta";
@@ -105,7 +155,14 @@ export function cameraSection(viewer) {
     missing.hidden = through.index === null || pictured;
     opacity.set(through.opacity);
   };
-  const root = section("Cameras", element("div", { class: "row" }, previous, list, next), opacity.root, missing, full.root, frusta.root);
+  const root = section(
+    "Cameras",
+    element("div", { class: "row" }, previous, list, next),
+    opacity.root,
+    missing,
+    full.root,
+    frusta.root,
+  );
   return { root, update };
 }
 
@@ -114,26 +171,38 @@ export function sliderSection(viewer) {
   const { subject } = viewer;
   const sliders = new Map();
   const rest = subject.names.filter((name) => !GROUPS.some(([, pattern]) => pattern.test(name)));
-  const groups = [...GROUPS.map(([title, pattern]) => [title, subject.names.filter((name) => pattern.test(name))]), ["Other", rest]];
-  const children = groups.filter(([, names]) => names.length).map(([title, names], k) => {
-    const made = names.map((name) => {
-      const value = subject.weight(name);
-      const one = slider(name, { value }, (now) => {
-        viewer.timeline.pause();
-        subject.setWeight(name, now);
-        one.root.classList.toggle("moved", now > 0.005);
+  const groups = [
+    ...GROUPS.map(([title, pattern]) => [title, subject.names.filter((name) => pattern.test(name))]),
+    ["Other", rest],
+  ];
+  const children = groups
+    .filter(([, names]) => names.length)
+    .map(([title, names], k) => {
+      const made = names.map((name) => {
+        const value = subject.weight(name);
+        const one = slider(name, { value }, (now) => {
+          viewer.timeline.pause();
+          subject.setWeight(name, now);
+          one.root.classList.toggle("moved", now > 0.005);
+        });
+        sliders.set(name, one);
+        return one.root;
       });
-      sliders.set(name, one);
-      return one.root;
+      const count = element("span", { class: "quiet" }, String(names.length));
+      return element("details", { open: k === 0 }, element("summary", {}, title, count), ...made);
     });
-    const count = element("span", { class: "quiet" }, String(names.length));
-    return element("details", { open: k === 0 }, element("summary", {}, title, count), ...made);
-  });
-  const reset = element("button", { type: "button", onclick: () => {
-    viewer.timeline.pause();
-    subject.names.forEach((name) => subject.setWeight(name, 0));
-    update();
-  } }, "Neutral face");
+  const reset = element(
+    "button",
+    {
+      type: "button",
+      onclick: () => {
+        viewer.timeline.pause();
+        subject.names.forEach((name) => subject.setWeight(name, 0));
+        update();
+      },
+    },
+    "Neutral face",
+  );
   const update = () => {
     for (const [name, one] of sliders) {
       if (!one.root.parentElement.open) continue;
@@ -152,12 +221,21 @@ export function sliderSection(viewer) {
 /** Where weights come from besides the sliders. */
 export function driveSection(viewer) {
   const { subject } = viewer;
-  const input = element("input", { type: "file", accept: ".csv,text/csv", hidden: true, onchange: () => {
-    if (input.files[0]) viewer.openRecording(input.files[0]);
-    input.value = ""; // so that the same file can be chosen again
-  } });
+  const input = element("input", {
+    type: "file",
+    accept: ".csv,text/csv",
+    hidden: true,
+    onchange: () => {
+      if (input.files[0]) viewer.openRecording(input.files[0]);
+      input.value = ""; // so that the same file can be chosen again
+    },
+  });
   const open = element("button", { type: "button", onclick: () => input.click() }, "Live Link CSV…");
-  const own = element("button", { type: "button", onclick: () => viewer.useRecording(null, "") }, "Its own animation");
+  const own = element(
+    "button",
+    { type: "button", onclick: () => viewer.useRecording(null, "") },
+    "Its own animation",
+  );
   const state = element("p", { class: "quiet" });
   const address = `ws://${location.host}/drive`;
   const update = () => {
@@ -165,7 +243,9 @@ export function driveSection(viewer) {
     const heard = performance.now() - viewer.heardAt < 1000;
     state.textContent = viewer.offline
       ? "Drop a Live Link Face CSV onto the view to play it."
-      : heard ? "Live: weights are coming in." : `Drop a CSV onto the view, or send 52 floats to ${address}`;
+      : heard
+        ? "Live: weights are coming in."
+        : `Drop a CSV onto the view, or send 52 floats to ${address}`;
   };
   return { root: section("Drive", element("div", { class: "row" }, open, own), state, input), update };
 }

@@ -213,14 +213,17 @@ export class Sequence {
     const each = position.count / this.document.cameras.length;
     return this.document.cameras.map((_, c) => {
       const box = new THREE.Box3();
-      for (let k = 0; k < each; k++) box.expandByPoint(new THREE.Vector3().fromBufferAttribute(position, c * each + k));
+      for (let k = 0; k < each; k++)
+        box.expandByPoint(new THREE.Vector3().fromBufferAttribute(position, c * each + k));
       return box.getCenter(new THREE.Vector3()).applyMatrix4(this.object.matrix);
     });
   }
 
   /** The box of the frusta in the scene. */
   frustaBox() {
-    return new THREE.Box3().setFromBufferAttribute(this.frusta().geometry.attributes.position).applyMatrix4(this.object.matrix);
+    return new THREE.Box3()
+      .setFromBufferAttribute(this.frusta().geometry.attributes.position)
+      .applyMatrix4(this.object.matrix);
   }
 
   /** Lines of the rig's cameras, made when they are first wanted. */

@@ -9,7 +9,12 @@ export class Stage {
   constructor(canvas, { antialias = true } = {}) {
     this.canvas = canvas;
     // what the page's own background or a source picture shows through is where nothing is drawn
-    this.renderer = new THREE.WebGLRenderer({ canvas, antialias, alpha: true, powerPreference: "high-performance" });
+    this.renderer = new THREE.WebGLRenderer({
+      canvas,
+      antialias,
+      alpha: true,
+      powerPreference: "high-performance",
+    });
     this.scene = new THREE.Scene();
     this.orbitCamera = new THREE.PerspectiveCamera(FIELD_OF_VIEW, 1, 0.01, 50);
     this.orbit = new OrbitControls(this.orbitCamera, canvas);
@@ -67,11 +72,16 @@ export class Stage {
     const [, , freeWidth, freeHeight] = this._free(false);
     const [, height] = this.size;
     // the size of the view, at the box's front, that makes the box fill its share of what is free
-    const tall = Math.max(size.y * (height / freeHeight), size.x * (height / freeWidth), size.length() / 50, 1e-6) / share;
+    const tall =
+      Math.max(size.y * (height / freeHeight), size.x * (height / freeWidth), size.length() / 50, 1e-6) /
+      share;
     const distance = tall / 2 / Math.tan(THREE.MathUtils.degToRad(FIELD_OF_VIEW / 2)) + size.z / 2;
     const center = box.getCenter(new THREE.Vector3());
     this.orbit.target.copy(center);
-    this.orbitCamera.position.set(...direction).setLength(distance).add(center);
+    this.orbitCamera.position
+      .set(...direction)
+      .setLength(distance)
+      .add(center);
     this.orbitCamera.near = distance / 100;
     this.orbitCamera.far = distance * 20;
     this._center();

@@ -50,7 +50,9 @@ export class Through {
     this.zoom = 1;
     this.shift = [0, 0];
     const entry = this.cameras[this.index];
-    const up = new THREE.Vector3(0, 1, 0).applyMatrix4(this.sequence.upright.clone().setPosition(0, 0, 0).transpose());
+    const up = new THREE.Vector3(0, 1, 0).applyMatrix4(
+      this.sequence.upright.clone().setPosition(0, 0, 0).transpose(),
+    );
     this.turns = quarterTurns(entry, up.toArray());
     document.body.classList.add("looking");
     this.sequence.setOverPicture(entry.pictures);
@@ -166,11 +168,15 @@ export class Through {
 
   _followPointers(canvas) {
     const pointers = new Map();
-    canvas.addEventListener("wheel", (event) => {
-      if (this.index === null) return;
-      event.preventDefault();
-      this._zoomAt(Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
-    }, { passive: false });
+    canvas.addEventListener(
+      "wheel",
+      (event) => {
+        if (this.index === null) return;
+        event.preventDefault();
+        this._zoomAt(Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
+      },
+      { passive: false },
+    );
     canvas.addEventListener("pointerdown", (event) => {
       pointers.set(event.pointerId, [event.clientX, event.clientY]);
     });

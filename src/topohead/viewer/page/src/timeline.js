@@ -1,8 +1,10 @@
 // Play, scrub, step: a clock over frames that may still be on their way.
 import { choice, element, sign } from "./interface.js";
 
-const PLAY = "M8 5.2v13.6L19 12z", PAUSE = "M8.5 5.5v13M15.5 5.5v13";
-const BACK = "M17 6l-8 6 8 6zM6.5 6v12", FORWARD = "M7 6l8 6-8 6zM17.5 6v12";
+const PLAY = "M8 5.2v13.6L19 12z",
+  PAUSE = "M8.5 5.5v13M15.5 5.5v13";
+const BACK = "M17 6l-8 6 8 6zM6.5 6v12",
+  FORWARD = "M7 6l8 6-8 6zM17.5 6v12";
 const LOOP = "M17 3.5l3 3-3 3M20 6.5H8a4 4 0 0 0-4 4v1M7 20.5l-3-3 3-3M4 17.5h12a4 4 0 0 0 4-4v-1";
 const LONGEST_STEP_S = 0.25;
 
@@ -14,21 +16,34 @@ export class Timeline {
     this.loop = true;
     this.speed = 1;
     const button = (label, path, onclick, className) =>
-      element("button", { type: "button", class: `round ${className}`, "aria-label": label, title: label, onclick }, sign(path, path === PLAY));
+      element(
+        "button",
+        { type: "button", class: `round ${className}`, "aria-label": label, title: label, onclick },
+        sign(path, path === PLAY),
+      );
     this.playButton = button("Play", PLAY, () => this.toggle(), "");
     this.input = element("input", { type: "range", min: 0, step: 1, value: 0, "aria-label": "Frame" });
     this.input.addEventListener("input", () => this.seek(Number(this.input.value)));
     this.track = element("div", { class: "track" }, this.input);
     this.where = element("span", { class: "where" });
     this.loopButton = button("Loop", LOOP, () => this.setLoop(!this.loop), "small wide");
-    const speeds = [["0.1", "0.1×"], ["0.25", "¼×"], ["0.5", "½×"], ["1", "1×"], ["2", "2×"]];
+    const speeds = [
+      ["0.1", "0.1×"],
+      ["0.25", "¼×"],
+      ["0.5", "½×"],
+      ["1", "1×"],
+      ["2", "2×"],
+    ];
     const speed = choice("Speed", speeds, "1", (value) => (this.speed = Number(value)));
     speed.className = "wide";
     root.append(
       this.playButton,
       button("Back a frame", BACK, () => this.step(-1), "small"),
       button("On a frame", FORWARD, () => this.step(1), "small"),
-      this.track, this.where, speed, this.loopButton,
+      this.track,
+      this.where,
+      speed,
+      this.loopButton,
     );
     this.setLoop(true);
     this.set([], [], []);
@@ -122,7 +137,8 @@ export class Timeline {
 
   /** The last frame that begins before this time. */
   _at(clock) {
-    let low = 0, high = this.times.length - 1;
+    let low = 0,
+      high = this.times.length - 1;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
       if (this.times[middle] <= clock + 1e-6) low = middle;

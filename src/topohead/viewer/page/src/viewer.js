@@ -122,7 +122,8 @@ export class Viewer {
 
   setShading(name) {
     if (!this.subject.shadings.includes(name)) {
-      if (name === "error" && this.subject.kind === "sequence") tell("no errors here: topohead evaluate RUN measures them");
+      if (name === "error" && this.subject.kind === "sequence")
+        tell("no errors here: topohead evaluate RUN measures them");
       return;
     }
     this.subject.setShading(name);
@@ -236,9 +237,12 @@ export class Viewer {
     const { subject } = this;
     this.sections = [];
     if (subject.shadings.length) this.sections.push(panels.shadingSection(this));
-    if (subject.kind === "sequence" && subject.document.errors.length) this.sections.push(panels.errorSection(this));
-    if (subject.kind === "sequence" && subject.document.cameras.length) this.sections.push(panels.cameraSection(this));
-    if (subject.kind === "model" && subject.names.length) this.sections.push(panels.sliderSection(this), panels.driveSection(this));
+    if (subject.kind === "sequence" && subject.document.errors.length)
+      this.sections.push(panels.errorSection(this));
+    if (subject.kind === "sequence" && subject.document.cameras.length)
+      this.sections.push(panels.cameraSection(this));
+    if (subject.kind === "model" && subject.names.length)
+      this.sections.push(panels.sliderSection(this), panels.driveSection(this));
     const panel = document.getElementById("panel");
     panel.replaceChildren(...this.sections.map(({ root }) => root));
     panel.hidden = !this.sections.length;
