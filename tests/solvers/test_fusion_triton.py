@@ -66,11 +66,11 @@ def as_taken(views: Views, lens: Distortion) -> Photographs:
     return Photographs(views.frame, rig, tuple(images))
 
 
-def assert_same(found: torch.Tensor, expected: torch.Tensor, share: float = 3e-3) -> None:
-    """Equal to half a code value but for a `share` of texels, where a median may fall elsewhere."""
+def assert_same(found: torch.Tensor, expected: torch.Tensor, limit: float = 2e-3) -> None:
+    """Equal to half a code value but for 0.3 % of texels, where a median may fall elsewhere."""
     difference = (found.cpu() - expected).abs().amax(-1)
-    apart = float((difference > 2e-3).float().mean())
-    assert apart < share, (apart, float(difference.max()))
+    apart = float((difference > limit).float().mean())
+    assert apart < 3e-3, (apart, float(difference.max()))
     assert difference.mean() < 3e-4
 
 
@@ -200,7 +200,8 @@ def test_frames_are_merged_as_on_the_cpu(scene: Scene) -> None:
     expected = fuse_frames(frames, topology, SIZE, PLAIN)
     moved = [(there(v), points) for v, points in frames]
     found = fuse_frames(moved, topology, SIZE, PLAIN)
-    assert_same(found.srgb, expected.srgb)
+    # frames wait as 8-bit codes, and a value between two codes may round either way
+    assert_same(found.srgb, expected.srgb, limit=1.1 / 255)
     assert_same(found.coverage[..., None] / 30, expected.coverage[..., None] / 30)
 
 

@@ -102,7 +102,8 @@ def _photograph(capture: Capture, frame: str, rig: Rig) -> Photographs | None:
     if mask is not None:
         small = pinhole_cameras(capture, (name,), _MASK_HEIGHT)
         masks = (torch.from_numpy(_Warp(rig, small, 0).mask(mask.numpy())),)
-    return Photographs(frame, stored, (image.mul(255).round().to(torch.uint8),), masks)
+    codes = torch.from_numpy(cv2.convertScaleAbs(image.numpy(), alpha=255))
+    return Photographs(frame, stored, (codes,), masks)
 
 
 def pinhole_cameras(

@@ -78,9 +78,9 @@ class HostLooks:
     ) -> tuple[Float[Tensor, "S C 3"], Float[Tensor, "S C"]]:
         """Features of every sample in every view and their weights."""
         tensors = (*places, level.cameras, depth, level.features)
-        values, seen = photometric.sample_features(
-            *(tensor.numpy() for tensor in tensors), *map(np.float32, limits)
-        )
+        arrays = [tensor.numpy() for tensor in tensors]
+        arrays += [np.float32(limit) for limit in limits]
+        values, seen = photometric.sample_features(*arrays)
         return torch.from_numpy(values), torch.from_numpy(seen)
 
     def accumulated(
@@ -97,12 +97,9 @@ class HostLooks:
     ) -> tuple[Float[Tensor, "S 6"], Float[Tensor, "S 3"], Float[Tensor, "S 4"]]:
         """Normal equations of the samples' positions, and statistics."""
         tensors = (*places, areas, level.cameras, depth, level.features, colors, trust)
-        blocks, gradients, stats = photometric.accumulate(
-            *(tensor.numpy() for tensor in tensors),
-            np.float32(noise),
-            np.float32(cut),
-            *map(np.float32, limits),
-        )
+        arrays = [tensor.numpy() for tensor in tensors]
+        arrays += [np.float32(number) for number in (noise, cut, *limits)]
+        blocks, gradients, stats = photometric.accumulate(*arrays)
         return torch.from_numpy(blocks), torch.from_numpy(gradients), torch.from_numpy(stats)
 
 

@@ -47,7 +47,9 @@ class EyeConfig:
     step: float = 0.14
     """in steps of this,"""
     few: int = 250
-    """with so many samples."""
+    """with so many samples,"""
+    reluctance: float = 0.1
+    """at a price of so much of what the first frame showed for a turn of one radian."""
     iterations: int = 8
     """Gauss–Newton steps at most."""
     wander: float = 0.5
