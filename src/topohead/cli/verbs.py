@@ -55,6 +55,11 @@ VERBS: dict[str, Verb] = {
         "a run's ARKit-52 weights, own blendshapes, an animated GLB; another head playing it",
         {"run": "RUN"},
     ),
+    "view": Verb(
+        "topohead.viewer.view", "ViewConfig", "view",
+        "any result in the browser, or as one offline file",
+        {"path": "PATH"},
+    ),
     "doctor": Verb(
         "topohead.workflows.doctor", "DoctorConfig", "doctor",
         "what this machine can do, and the command that adds what is missing",
