@@ -32,7 +32,13 @@ MAPS = ("displacement.exr", "normal.png")
 def config(tmp_path: Path) -> CaptureConfig:
     source = write_planted_take(tmp_path / "take", performance(2), ellipsoid_topology())
     return CaptureConfig(
-        source, tmp_path / "run", units="m", detail="maps", detail_size=64, textures="none"
+        source,
+        tmp_path / "run",
+        units="m",
+        detail="maps",
+        device="cpu",
+        detail_size=64,
+        textures="none",
     )
 
 
