@@ -113,7 +113,8 @@ def test_evaluate_measures_the_displaced_mesh(tmp_path: Path) -> None:
     lifted = displacement_map(fine, torch.full((fine.finer.vertex_count,), 3e-4), 256)
     write_heights(run / "frames" / "000002" / "displacement.exr", lifted)
     write_heights(run / "frames" / "000001" / "displacement.exr", 0 * lifted)
-    found = evaluate(EvaluateConfig(run, tmp_path / "truth", report=False)).metrics
+    found = evaluate(EvaluateConfig(run, tmp_path / "truth")).metrics
+    assert "true surface to the detail" in (run / "report.html").read_text(encoding="utf-8")
     assert found["scan_to_mesh"]["median_mm"] == pytest.approx(0.3, abs=0.01)
     for name in ("detail_surface", "detail_scan"):
         assert found[name]["median_mm"] < 0.01

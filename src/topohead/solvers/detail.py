@@ -31,7 +31,7 @@ MOST_HALVINGS = 4
 class DetailConfig:
     """Numbers of the relief solve; lengths in metres."""
 
-    features: FeatureConfig = field(default_factory=lambda: FeatureConfig(levels=2))
+    features: FeatureConfig = field(default_factory=lambda: FeatureConfig(radius=1.5, levels=2))
     """How pictures become features."""
     iterations: tuple[int, ...] = (6, 3)
     """Gauss–Newton steps on each picture level, finest first."""
@@ -58,7 +58,7 @@ class DetailConfig:
     """Longest move in one step."""
     solver_iterations: int = 200
     """Conjugate-gradient steps in a Gauss–Newton step."""
-    agreement: tuple[float, float] = (0.1, 0.3)
+    agreement: tuple[float, float] = (0.35, 0.65)
     """Mean robust weight of a point's views at which relief begins to count, and counts in full."""
     feather: int = 8
     """Rings of finer vertices over which relief fades out where pictures do not agree."""
