@@ -90,7 +90,9 @@ def published(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any
     """The published method on the first frames, and ours on the same frames."""
     frames = f"1:{args.published_frames}"
     theirs = captured(args, "published", textures="full", frames=frames, solver="published")
-    ours = captured(args, "newton-short", textures="full", frames=frames)
+    ours = captured(
+        args, "newton-short", textures="full", frames=frames, detail="maps", detail_size=4096
+    )
     return {"published": theirs, "newton": ours}
 
 
@@ -184,7 +186,7 @@ def captured(
     rows = read_metrics(run)
     by_stage = {
         stage_name: [r["seconds"] for r in rows if r.get("stage") == stage_name and r.get("frame")]
-        for stage_name in ("track", "texture")
+        for stage_name in ("track", "texture", "detail")
     }
     once = sum(r["seconds"] for r in rows if r.get("stage") in ("ingest", "first"))
     metrics = measure(run)
@@ -207,8 +209,10 @@ def captured(
             k: {m: v[m] for m in ("psnr_db", "ssim")} for k, v in metrics.left_out_views.items()
         },
     }
-    if by_stage["texture"]:
-        found["texture_seconds"] = median(by_stage["texture"][1:] or by_stage["texture"])
+    for name in ("texture", "detail"):
+        if by_stage[name]:
+            found[f"{name}_seconds"] = median(by_stage[name][1:] or by_stage[name])
+    found |= {k: table[k] for k in ("scan_to_mesh", "detail_surface", "detail_scan") if k in table}
     return found
 
 
