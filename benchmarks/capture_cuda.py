@@ -83,14 +83,16 @@ def stage_take(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, An
 
 def newton(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     """End to end: every frame's OBJ and texture, from an exact start."""
-    return captured(args, "newton", textures="full", detail=True)
+    return captured(args, "newton", textures="full", holdout=None)
 
 
 def published(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     """The published method on the first frames, and ours on the same frames."""
     frames = f"1:{args.published_frames}"
     theirs = captured(args, "published", textures="full", frames=frames, solver="published")
-    ours = captured(args, "newton-short", textures="full", frames=frames)
+    ours = captured(
+        args, "newton-short", textures="full", frames=frames, detail="maps", detail_size=4096
+    )
     return {"published": theirs, "newton": ours}
 
 
@@ -178,15 +180,13 @@ def captured(
         "texture_size": args.texture_size, "device": args.device,
     }  # fmt: skip
     settings |= options
-    if "detail" in options:
-        settings.pop("detail")
     started = time.perf_counter()
     result = capture(CaptureConfig(take, run, **settings))
     whole = time.perf_counter() - started
     rows = read_metrics(run)
     by_stage = {
         stage_name: [r["seconds"] for r in rows if r.get("stage") == stage_name and r.get("frame")]
-        for stage_name in ("track", "texture")
+        for stage_name in ("track", "texture", "detail")
     }
     once = sum(r["seconds"] for r in rows if r.get("stage") in ("ingest", "first"))
     metrics = measure(run)
@@ -204,12 +204,15 @@ def captured(
         "correspondence_median_mm": table["correspondence"]["median_mm"],
         "correspondence_p95_mm": table["correspondence"]["p95_mm"],
         "texture": metrics.texture,
+        "sharpness": metrics.sharpness,
         "left_out_views": {
             k: {m: v[m] for m in ("psnr_db", "ssim")} for k, v in metrics.left_out_views.items()
         },
     }
-    if by_stage["texture"]:
-        found["texture_seconds"] = median(by_stage["texture"][1:] or by_stage["texture"])
+    for name in ("texture", "detail"):
+        if by_stage[name]:
+            found[f"{name}_seconds"] = median(by_stage[name][1:] or by_stage[name])
+    found |= {k: table[k] for k in ("scan_to_mesh", "detail_surface", "detail_scan") if k in table}
     return found
 
 

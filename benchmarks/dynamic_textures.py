@@ -52,6 +52,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, help="keep takes and runs here; goes on if they are")
+    parser.add_argument("--takes", default=",".join(TAKES))
     parser.add_argument("--seed", type=int, default=730)
     parser.add_argument("--cameras", type=int, default=8)
     parser.add_argument("--frames", type=int, default=10)
@@ -59,7 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     work = args.work or Path(tempfile.mkdtemp(prefix="topohead-benchmark-"))
     try:
-        takes = {name: measured(name, work / name, args) for name in TAKES}
+        takes = {name: measured(name, work / name, args) for name in args.takes.split(",")}
     finally:
         if args.work is None:
             shutil.rmtree(work, ignore_errors=True)

@@ -85,7 +85,7 @@ def main() -> None:
         rows.append(measured(scene, count, size, args.runs))
         print(json.dumps(rows[-1]), flush=True)
     written = writing(scene)
-    print(json.dumps(written))
+    print(json.dumps(written), flush=True)
     result = {
         "benchmark": "texture_cuda",
         "commit": args.commit or commit(),
@@ -109,7 +109,7 @@ def measured(scene: Scene, count: int, size: int, runs: int) -> dict[str, Any]:
     def fuse():
         return fuse_texture(pictures, scene.topology, scene.vertices, size, config, colors=colors)
 
-    texture = fuse()
+    fused = fuse()
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated()
     walls = [timed(fuse) for _ in range(runs)]
@@ -120,7 +120,7 @@ def measured(scene: Scene, count: int, size: int, runs: int) -> dict[str, Any]:
         fuse()
     row |= {"parts_ms": spent, "colors_ms": colors_ms, "working_gib": peak / 2**30}
     if size == TRUE_SIZE:
-        row["psnr_db"] = likeness(scene, texture.srgb, texture.coverage)
+        row["psnr_db"] = likeness(scene, fused.srgb, fused.coverage)
         same = CameraColors.identity(pictures.cameras.names)
         plain = fuse_texture(pictures, scene.topology, scene.vertices, size, config, colors=same)
         row["psnr_uncorrected_db"] = likeness(scene, plain.srgb, plain.coverage)
@@ -171,7 +171,7 @@ def parts() -> Iterator[dict[str, float]]:
         return call
 
     names = ("_surfaces", "make_device_sights", "seen_cells", "_looked", "_blend", "fill_unseen")
-    replaced = {name: clocked(name.strip("_"), getattr(fusion_cuda, name)) for name in names}
+    replaced: Any = {name: clocked(name.strip("_"), getattr(fusion_cuda, name)) for name in names}
     dilate = clocked("dilate", uv_cuda.DeviceTexels.dilate)
     with (
         mock.patch.multiple(fusion_cuda, **replaced),

@@ -1,17 +1,20 @@
 """Tracking on a CUDA device: milliseconds a frame, a step and a kernel, on a staged take.
 
-    topohead stage TAKE --cameras 24 --width 512 --height 375 --frames 12
+    topohead stage TAKE --cameras 24 --width 512 --height 375 --frames 12 --images jpg
     topohead capture TAKE --out RUN --start TAKE/start/exact.obj --keep-start --keep-cameras \
         --height 375 --frames 1:1 --textures none
     python benchmarks/track_cuda.py TAKE RUN --out results.json
 
-RUN gives the first frame's mesh and how its face moves. Pictures are read beforehand, so disks and
-decoders do not count; bringing them to the device does. With `--cpu FRAMES` as many are tracked on
-the CPU as well and compared.
+RUN gives the first frame's mesh and how its face moves. A frame is timed three ways, each a median
+without the first frames, which wait for compilation: `frame_ms` with its pictures undistorted but
+on the host, `brought_ms` with them on the device as `capture` reads them ahead, `files_ms` from
+picture files on, as `capture` runs. With `--cpu FRAMES` as many are tracked on the CPU as well and
+compared.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import time
@@ -31,6 +34,7 @@ from topohead.io.assets import topology_from
 from topohead.io.captures import open_capture, undistorted_views
 from topohead.solvers.first_look import Reference
 from topohead.solvers.tracking import TrackConfig, TrackState, advance, make_reference
+from topohead.workflows.background import ahead
 from topohead.workflows.tracking_state import strides
 
 CONFIG = TrackConfig()
@@ -46,6 +50,8 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=375)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--cpu", type=int, default=0, help="frames to track on the CPU as well")
+    parser.add_argument("--repeat", type=int, default=4, help="passes over the frames")
+    parser.add_argument("--readers", type=int, default=max(1, (os.cpu_count() or 1) - 1))
     parser.add_argument("--commit", help="what to record when git is not there")
     args = parser.parse_args()
     head = Head.load(args.run)
@@ -64,13 +70,24 @@ def main() -> None:
         "vertices": head.mesh.topology.vertex_count,
         "samples": [len(samples) for samples in reference.surface.samples],
         "reference_s": first_look,
-        # the first frame waits for compilation
         "frame_ms": statistics.median(milliseconds[1:]),
         "frames_ms": milliseconds,
-        "steps_ms": steps(pictures[1:], reference),
+    }
+    brought = [views.to(args.device) for views in pictures[1:]]
+    resident, repeated = tracked(brought * args.repeat, reference)
+    result |= {
+        "brought_ms": statistics.median(repeated),
+        "same_bytes": all(torch.equal(a, b) for a, b in zip(answers, resident, strict=False)),
+        "read_ms": {
+            f"{readers} readers, {device}": reading(args, readers, device)
+            for readers in (1, args.readers)
+            for device in dict.fromkeys(("cpu", args.device))
+        },
+        "files_ms": from_files(args, reference),
+        "steps_ms": steps(brought, reference),
     }
     if args.device == "cuda":
-        result |= kernels(pictures[1:], reference)
+        result |= kernels(brought, reference)
     if args.cpu:
         host = head.reference(pictures[0], "cpu")
         expected, slow = tracked(pictures[1 : args.cpu + 1], host)
@@ -126,8 +143,38 @@ def tracked(pictures: list[Views], reference: Reference) -> tuple[list[Tensor], 
     return answers, milliseconds
 
 
+def reading(args: argparse.Namespace, readers: int, device: str) -> float:
+    """Milliseconds a frame of decoding pictures and undistorting them on a device."""
+    capture = open_capture(args.take)
+    seconds = []
+    for frame in capture.frames[: args.frames]:
+        started = time.perf_counter()
+        undistorted_views(capture, frame, None, args.height, readers, device)
+        seconds.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(seconds)
+
+
+def from_files(args: argparse.Namespace, reference: Reference) -> float:
+    """Milliseconds a frame from files to vertices, pictures read ahead as `capture` does."""
+    capture = open_capture(args.take)
+    frames = list(capture.frames[1 : args.frames]) * args.repeat
+
+    def read(frame: str) -> Views:
+        return undistorted_views(capture, frame, None, args.height, args.readers, args.device)
+
+    surface = reference.surface
+    state = TrackState.first(len(surface.vertices), len(surface.basis))
+    ends = [time.perf_counter()]
+    for views in ahead(read, frames):
+        state, _ = advance(views, reference, state, CONFIG)
+        ends.append(time.perf_counter())
+    # the first frames wait for the reader
+    warm = ends[min(3, len(ends) - 2) :]
+    return 1e3 * (warm[-1] - warm[0]) / (len(warm) - 1)
+
+
 class Timed:
-    """An engine whose every step is waited for and timed."""
+    """An engine whose every piece of work is waited for and timed."""
 
     def __init__(self, engine: Any) -> None:
         self.surface, self._engine = engine.surface, engine
@@ -137,20 +184,21 @@ class Timed:
     def __getattr__(self, name: str) -> Any:
         step = getattr(self._engine, name)
 
-        def timed(*args: Any, **options: Any) -> Any:
+        def timed(*args: Any) -> Any:
             _wait()
             started = time.perf_counter()
-            found = step(*args, **options)
+            found = step(*args)
             _wait()
-            self.seconds[name] += time.perf_counter() - started
-            self.calls[name] += 1
+            told = " ".join(map(str, args[0][:2])) if name == "whole" else name
+            self.seconds[told] += time.perf_counter() - started
+            self.calls[told] += 1
             return found
 
         return timed
 
 
 def steps(pictures: list[Views], reference: Reference) -> dict[str, dict[str, float]]:
-    """Milliseconds and calls a frame of every step of the engine, each waited for."""
+    """Milliseconds and calls a frame of every piece (kind, level), each waited for."""
     engine = Timed(reference.engine)
     tracked(pictures, replace(reference, engine=engine))
     count = len(pictures)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -258,6 +259,21 @@ def test_kill_9_and_again_gives_the_same_bytes(take: Path, undisturbed: dict[str
     assert child.wait() == -signal.SIGKILL, child.communicate()[1]
     assert cli.run(run_capture(take)) == 0
     assert meshes(run) == undisturbed
+
+
+def test_chunks_in_two_processes_give_the_same_bytes(
+    take: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two chunks; the second sets out from the first frame, whose state is exact."""
+    from topohead.workflows.capturing import chunks, tracking
+
+    short = partial(chunks.chunks_of, length=2, run_up=1)
+    monkeypatch.setattr(tracking, "chunks_of", short)
+    assert cli.run(run_capture(take, "--jobs", "2")) == 0
+    assert (take.parent / "run" / "track" / "keys.safetensors").exists()
+    assert meshes(take.parent / "run") == undisturbed
+    # another number of jobs is no other setting
+    assert cli.run(run_capture(take, "--jobs", "3")) == 0
 
 
 def test_other_settings_are_refused(take: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from topohead.core import ARKIT_52, InputError
-from topohead.io.expressions import Performance, read_live_link, write_live_link
+from topohead.io.expressions import (
+    Performance,
+    gaze_of_looks,
+    live_link_eyes,
+    read_live_link,
+    with_looks,
+    write_live_link,
+)
 
 
 def _track(times: list[float]) -> Performance:
@@ -99,3 +106,17 @@ def test_real_recording(shared_data: Path) -> None:
     assert float(track.head_rotation.abs().max()) == 0.0
     blink = track.coefficients[:, ARKIT_52.index("eyeBlinkLeft")]
     assert 0.8 < float(blink.max()) <= 1.0
+
+
+def test_eye_look_actions_say_where_the_eyes_look() -> None:
+    """To the person's left: the left eye out, the right one in; both say the gaze again."""
+    gaze = torch.tensor([[[0.22, -0.11], [0.33, 0.0]], [[-0.1, 0.2], [-0.2, 0.05]]]).double()
+    played = with_looks(torch.full((2, 52), 0.3).double(), gaze)
+    looks = {name: played[0, ARKIT_52.index(name)].item() for name in ARKIT_52}
+    assert looks["eyeLookOutLeft"] == pytest.approx(0.4)
+    assert looks["eyeLookInRight"] == pytest.approx(0.6)
+    assert looks["eyeLookDownLeft"] == pytest.approx(0.2)
+    assert looks["eyeLookInLeft"] == looks["eyeLookUpLeft"] == looks["eyeLookUpRight"] == 0
+    assert looks["jawOpen"] == pytest.approx(0.3)
+    assert torch.allclose(gaze_of_looks(played), gaze)
+    assert torch.equal(live_link_eyes(gaze)[..., :2], -gaze)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from topohead.core import InputError
-from topohead.io.images import image_size, read_image, write_image
+from topohead.io.images import image_size, read_heights, read_image, write_heights, write_image
 from topohead.io.masks import FACE_PARTS, part_colours, read_coverage, read_labels
 
 
@@ -69,6 +69,17 @@ def test_exr_is_linear(tmp_path: Path) -> None:
     (tmp_path / "b.exr").write_bytes((tmp_path / "a.exr").read_bytes()[:200])
     with pytest.raises(InputError, match=r"b\.exr cannot be read"):
         read_image(tmp_path / "b.exr")
+
+
+def test_heights_keep_eleven_bits(tmp_path: Path) -> None:
+    """Half floats: two thousandths of a millimetre at 2 mm, and the zero stays zero."""
+    heights = torch.linspace(-0.002, 0.002, 35).reshape(5, 7)
+    heights[0, 0] = 0
+    write_heights(tmp_path / "frame" / "displacement.exr", heights)
+    found = read_heights(tmp_path / "frame" / "displacement.exr")
+    assert found[0, 0] == 0
+    assert (found - heights).abs().max() <= 0.002 / 2048
+    assert [path.name for path in (tmp_path / "frame").iterdir()] == ["displacement.exr"]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

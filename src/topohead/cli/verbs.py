@@ -60,6 +60,11 @@ VERBS: dict[str, Verb] = {
         "a run, its rig or a mesh as OBJ, GLB, USD, PLY, FBX, Alembic; its cameras and curves",
         {"run": "RUN"},
     ),
+    "view": Verb(
+        "topohead.viewer.view", "ViewConfig", "view",
+        "any result in the browser, or as one offline file",
+        {"path": "PATH"},
+    ),
     "doctor": Verb(
         "topohead.workflows.doctor", "DoctorConfig", "doctor",
         "what this machine can do, and the command that adds what is missing",

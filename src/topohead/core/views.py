@@ -7,6 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from topohead.core.cameras import Cameras, Rig
+from topohead.core.transfer import brought
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Views:
     masks: tuple[Float[Tensor, "_ _"], ...] | None = None
 
     def to(self, device: torch.device | str) -> "Views":
-        """The same with its pictures and masks there; cameras stay on the host."""
-        masks = None if self.masks is None else tuple(mask.to(device) for mask in self.masks)
-        return replace(self, images=tuple(image.to(device) for image in self.images), masks=masks)
+        """The same with pictures and masks on a device; see `transfer.brought`."""
+        masks = None if self.masks is None else brought(self.masks, device)
+        return replace(self, images=brought(self.images, device), masks=masks)
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class Photographs:
         return self.rig.cameras
 
     def to(self, device: torch.device | str) -> "Photographs":
-        """The same with its pictures and masks there."""
-        masks = None if self.masks is None else tuple(mask.to(device) for mask in self.masks)
-        return replace(self, images=tuple(image.to(device) for image in self.images), masks=masks)
+        """The same with pictures and masks on a device; see `transfer.brought`."""
+        masks = None if self.masks is None else brought(self.masks, device)
+        return replace(self, images=brought(self.images, device), masks=masks)
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,10 @@ def smooth_heights(
 ) -> Float[Tensor, " N"]:
     """How far a rounded surface through the vertices lies above the flat triangles, metres.
 
-    Phong tessellation (Boubekeur & Alexa 2008, eq. 2–3) at full strength, which is exact for a
-    quadratic surface: the weighted mean of each finer vertex's distances to the tangent planes of
-    its triangle's corners, measured along the interpolated normal. At most `most` of the longest
-    way to a corner, for corners' tangents mean little across a crease.
+    Phong tessellation (Boubekeur & Alexa 2008, eq. 2–4) with α = ½, which is exact for a quadratic
+    surface: half the weighted mean of each finer vertex's distances to the tangent planes of its
+    triangle's corners, measured along the interpolated normal. At most `most` of the longest way
+    to a corner, for corners' tangents mean little across a crease.
     """
     normals = vertex_normals(vertices, fine.coarse_triangles.to(vertices.device))
     corners, weights = fine.corners.to(vertices.device), fine.weights.to(vertices)
@@ -98,7 +98,7 @@ def smooth_heights(
     plane = (arms * normals[corners]).sum(-1)
     slope = (normals[corners] * along[:, None]).sum(-1).clamp(min=0.3)
     limit = most * (arms.norm(dim=-1) * (weights > 0)).amax(1)
-    return (weights * plane / slope).sum(1).clamp(-limit, limit)
+    return (0.5 * weights * plane / slope).sum(1).clamp(-limit, limit)
 
 
 @dataclass(frozen=True)

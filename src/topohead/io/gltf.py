@@ -299,6 +299,19 @@ def open_glb(path: Path) -> tuple[Any, bytes, dict[str, Any]]:
     return gltf, gltf.binary_blob() or b"", extras
 
 
+def stored_rate(path: Path) -> float:
+    """Frames per second of a GLB of ours, from its first kilobytes: sequences can be large."""
+    with path.open("rb") as stream:
+        header = stream.read(20)
+        length = int.from_bytes(header[12:16], "little")
+        document = stream.read(length) if header[:4] == b"glTF" else b""
+    try:
+        extras = json.loads(document)["meshes"][0]["extras"]["topohead"]
+        return float(extras["frames_per_second"])
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise InputError(f"{path} is no GLB written by topohead ({error})") from None
+
+
 def stored_topology(gltf: Any, blob: bytes) -> tuple[Topology, NDArray[np.int64]]:
     """The topology before seams were split, and the first copy of each of its vertices."""
     extras = gltf.meshes[0].extras["topohead"]

@@ -153,7 +153,8 @@ def read_pixels(path: Path) -> np.ndarray:
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"image {path} holds {pixels.dtype}; expected 8 or 16 bits a channel")
     if pixels.ndim == 3 and pixels.shape[2] >= 3:
-        pixels = np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], -1)
+        swap = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        pixels = cv2.cvtColor(pixels, swap)
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 
 
@@ -161,7 +162,7 @@ def _as_float(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype == np.float32:
         return pixels
     peak = 255 if pixels.dtype == np.uint8 else 65535
-    return pixels.astype(np.float32) / np.float32(peak)
+    return np.divide(pixels, np.float32(peak), dtype=np.float32)
 
 
 def _check_whole(path: Path, file: io.BufferedReader) -> None:

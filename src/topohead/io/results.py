@@ -74,9 +74,8 @@ class RunResult:
         return read_rig(path) if path.exists() else None
 
 
-def open_run(path: Path) -> RunResult:
-    """All finished frames of a run folder, in order."""
-    path = Path(path)
+def finished_frames(path: Path) -> tuple[Path, ...]:
+    """Folders of a run's finished frames, in order; at least one."""
     if not (path / "run.json").exists():
         raise InputError(
             f"{path} is no run folder (no run.json); expected what `capture --out` wrote"
@@ -85,6 +84,13 @@ def open_run(path: Path) -> RunResult:
     folders = [state.parent for state in folders if (state.parent / "mesh.obj").exists()]
     if not folders:
         raise InputError(f"{path} has no finished frame yet; run `topohead capture` to its end")
+    return tuple(folders)
+
+
+def open_run(path: Path, *, first_only: bool = False) -> RunResult:
+    """All finished frames of a run folder, in order, or for a quick look the first one only."""
+    path = Path(path)
+    folders = finished_frames(path)[: 1 if first_only else None]
     topology = read_mesh(folders[0] / "mesh.obj").topology
     states = [_tensors(folder / "state.safetensors") for folder in folders]
     counts = {len(state["vertices"]) for state in states}

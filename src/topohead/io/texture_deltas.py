@@ -15,6 +15,7 @@ Rows of tiles stand by themselves, so strips of many frames can be read without 
 
 import json
 import zlib
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -38,30 +39,35 @@ def write_delta(
     path: Path,
     codes: UInt8[np.ndarray, "S S 3"],
     base: UInt8[np.ndarray, "S S 3"],
+    workers: Executor,
     tolerance: int = TOLERANCE,
 ) -> None:
-    """Write a frame's texture as its difference from the base, atomically."""
+    """Write a frame's texture as its difference from the base, atomically.
+
+    Rows of tiles are packed by `workers`; must not be called by one of them.
+    """
     from safetensors.numpy import save_file
 
     # one code of tolerance is the least for which all differences fit int8
     if not 1 <= tolerance <= 64:
         raise ValueError(f"tolerance must be 1 to 64 codes, got {tolerance}")
     count = tile_rows(len(base))
-    kept = np.zeros((count, count), np.uint8)
-    checks = np.zeros(count, np.int64)
-    tensors: dict[str, np.ndarray] = {"base": checks}
-    for row in range(count):
+    kept, checks = np.zeros((count, count), np.uint8), np.zeros(count, np.int64)
+
+    def packed(row: int) -> bytes:
         strip = strip_rows(row, len(base))
-        checks[row] = zlib.crc32(base[strip].tobytes())
+        checks[row] = zlib.crc32(np.ascontiguousarray(base[strip]).data)
         tiles = _as_tiles(_quantised(codes[strip], base[strip], tolerance))
         kept[row] = tiles.any((1, 2, 3))
-        if kept[row].any():
-            packed = zlib.compress(tiles[kept[row] > 0].tobytes(), _LEVEL)
-            tensors[f"row_{row:04d}"] = np.frombuffer(packed, np.uint8)
+        return zlib.compress(tiles[kept[row] > 0].tobytes(), _LEVEL) if kept[row].any() else b""
+
+    rows = enumerate(workers.map(packed, range(count)))
+    tensors = {f"row_{row:04d}": np.frombuffer(data, np.uint8) for row, data in rows if data}
     facts = {"version": _VERSION, "size": len(base), "tile": TILE, "tolerance": tolerance}
     with atomic_write(path) as temporary:
         # one entry, because the library writes several in any order: equal runs, equal bytes
-        save_file({"kept": kept, **tensors}, temporary, {_FORMAT: json.dumps(facts)})
+        everything: dict[str, np.ndarray] = {"kept": kept, "base": checks, **tensors}
+        save_file(everything, temporary, {_FORMAT: json.dumps(facts)})
 
 
 class DeltaFile:
@@ -132,8 +138,10 @@ def _quantised(
     codes: UInt8[np.ndarray, "h S 3"], base: UInt8[np.ndarray, "h S 3"], tolerance: int
 ) -> Int8[np.ndarray, "h S 3"]:
     """Differences in steps, rounded to the nearest."""
-    change = codes.astype(np.int16) - base
-    return (np.sign(change) * ((np.abs(change) + tolerance) // (2 * tolerance + 1))).astype(np.int8)
+    # a table of all differences: division is slow
+    change = np.arange(-255, 256)
+    steps = np.sign(change) * ((np.abs(change) + tolerance) // (2 * tolerance + 1))
+    return steps.astype(np.int8)[codes.astype(np.int16) - base + np.int16(255)]
 
 
 def _as_tiles(steps: Int8[np.ndarray, "h S 3"]) -> Int8[np.ndarray, "R 3 tile tile"]:

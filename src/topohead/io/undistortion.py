@@ -3,9 +3,10 @@
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Executor
-from dataclasses import replace
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -14,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import Cameras, Capture, Distortion, Photographs, Rig, Views
+from topohead.core.transfer import brought
 from topohead.geometry.cameras import distort, fold_radius, undistorted_pixels
 from topohead.io.missing import MissingFrame
 
 Size = tuple[int, int]
+Grid = TypeVar("Grid", tuple[np.ndarray, np.ndarray], tuple[Tensor, ...])
 
 _CACHE_BYTES = 768 * 2**20  # grids of 24 cameras at 1024×768, or of 8 at 12 megapixels
 _MASK_HEIGHT = 1200
@@ -26,7 +29,12 @@ _FAR = -1e6  # a map coordinate that is outside every picture
 
 
 def undistorted_views(
-    capture: Capture, frame: str, names: Sequence[str] | None = None, height: int | None = None
+    capture: Capture,
+    frame: str,
+    names: Sequence[str] | None = None,
+    height: int | None = None,
+    readers: int = 1,
+    device: torch.device | str = "cpu",
 ) -> Views:
     """Pinhole pictures of one instant, antialiased and undistorted; skew is gone.
 
@@ -34,25 +42,55 @@ def undistorted_views(
     the one that gives the rig's median image this `height`; pictures are never enlarged. Where the
     lens saw nothing the nearest border colour fills the image and the mask is zero. A picture that
     is missing under `allow_missing` leaves its camera out of the views. Filters work on srgb.
+    Cameras are shared out among `readers` threads. On a CUDA `device` the pictures are warped and
+    stay there; see `transfer.brought`.
     """
     rig = capture.rig if names is None else capture.rig.select(names)
     target = pinhole_cameras(capture, rig.cameras.names, height)
-    kept: list[str] = []
-    images: list[Tensor] = []
-    masks: list[Tensor] = []
-    for index, name in enumerate(rig.cameras.names):
+    device = torch.device(device)
+    there = device.type == "cuda"
+
+    def read(index: int) -> _Read | None:
+        name = rig.cameras.names[index]
         try:
             image = capture.read_image(frame, name)
             mask = None if capture.read_mask is None else capture.read_mask(frame, name)
         except MissingFrame:
-            continue
+            return None
         warp = _Warp(rig, target, index)
-        kept.append(name)
-        images.append(torch.from_numpy(warp.picture(image.numpy())))
-        if mask is not None:
-            masks.append(torch.from_numpy(warp.mask(mask.numpy())))
-    cameras = target.select(kept)
-    return Views(frame, cameras, tuple(images), tuple(masks) if capture.read_mask else None)
+        picture = warp.reduced(image.numpy()) if there else warp.picture(image.numpy())
+        return _Read(
+            warp,
+            (image.shape[1], image.shape[0]),
+            torch.from_numpy(picture),
+            None if mask is None else torch.from_numpy(warp.mask(mask.numpy())),
+        )
+
+    with ThreadPoolExecutor(readers, thread_name_prefix="reader") as threads:
+        found = [one for one in threads.map(read, range(len(rig.cameras))) if one is not None]
+    cameras = target.select([one.warp.name for one in found])
+    masks = tuple(one.mask for one in found if one.mask is not None)
+    images = _warped(found, device) if there else tuple(one.picture for one in found)
+    views = Views(frame, cameras, images, masks if capture.read_mask else None)
+    return views.to(device) if there else views
+
+
+def _warped(pictures: Sequence["_Read"], device: torch.device) -> tuple[Tensor, ...]:
+    """Reduced pictures, brought to a CUDA device and warped there."""
+    from topohead.rendering.warp_triton import remapped
+
+    there = brought([one.picture for one in pictures], device)
+    grids = [one.warp.grid_on(device, one.size) for one in pictures]
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        images = tuple(
+            picture if grid is None else remapped(picture, grid)
+            for picture, grid in zip(there, grids, strict=True)
+        )
+    for image in images:
+        image.record_stream(torch.cuda.default_stream(device))
+    stream.synchronize()
+    return images
 
 
 def photographs(
@@ -102,7 +140,8 @@ def _photograph(capture: Capture, frame: str, rig: Rig) -> Photographs | None:
     if mask is not None:
         small = pinhole_cameras(capture, (name,), _MASK_HEIGHT)
         masks = (torch.from_numpy(_Warp(rig, small, 0).mask(mask.numpy())),)
-    return Photographs(frame, stored, (image.mul(255).round().to(torch.uint8),), masks)
+    codes = torch.from_numpy(cv2.convertScaleAbs(image.numpy(), alpha=255))
+    return Photographs(frame, stored, (codes,), masks)
 
 
 def pinhole_cameras(
@@ -143,6 +182,16 @@ def undistorted_landmarks(
     return moved
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A picture as a reader hands it over, its stored size, and the mask, which is finished."""
+
+    warp: "_Warp"
+    size: Size
+    picture: Float[Tensor, "_ _ 3"]
+    mask: Float[Tensor, "_ _"] | None
+
+
 class _Warp:
     """From one stored picture to one pinhole picture.
 
@@ -152,7 +201,7 @@ class _Warp:
     """
 
     def __init__(self, rig: Rig, target: Cameras, index: int) -> None:
-        self.lens = rig.distortion[index]
+        self.name, self.lens = rig.cameras.names[index], rig.distortion[index]
         self.stored = rig.cameras.size(index)
         self.target = target.size(index)
         self.stored_intrinsics = rig.cameras.intrinsics[index].double()
@@ -173,19 +222,41 @@ class _Warp:
         inside = (x >= -0.5) & (x <= width / box - 0.5) & (y >= -0.5) & (y <= height / box - 0.5)
         return inside.astype(np.float32)
 
-    def _apply(self, picture: np.ndarray, filter: int) -> np.ndarray:
+    def reduced(self, picture: np.ndarray) -> np.ndarray:
+        """The picture without the warp at its end."""
         actual = (picture.shape[1], picture.shape[0])
-        if actual == self.target and self._is_straight():
+        if self._is_straight(actual):
             return picture
         box = self._box(actual)
         if box > 1:
             width, height = actual[0] // box, actual[1] // box
             whole = picture[: height * box, : width * box]
             picture = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
-        picture = _blurred(picture, self._factor(actual) / box)
-        return cv2.remap(picture, *self._grid(actual, box), filter, borderMode=cv2.BORDER_REPLICATE)
+        return _blurred(picture, self._factor(actual) / box)
 
-    def _is_straight(self) -> bool:
+    def grid_on(self, device: torch.device, actual: Size) -> Float[Tensor, "2 h w"] | None:
+        """Where each pinhole pixel lies in the reduced picture; None where it lies there itself."""
+        if self._is_straight(actual):
+            return None
+        box = self._box(actual)
+        key = (*self._key(actual, box), device)
+        found = _device_grids.get(key)
+        if found is None:
+            found = brought([torch.from_numpy(np.stack(self._grid(actual, box)))], device)
+            _device_grids.put(key, found)
+        return found[0]
+
+    def _apply(self, picture: np.ndarray, filter: int) -> np.ndarray:
+        actual = (picture.shape[1], picture.shape[0])
+        reduced = self.reduced(picture)
+        if self._is_straight(actual):
+            return reduced
+        grid = self._grid(actual, self._box(actual))
+        return cv2.remap(reduced, *grid, filter, borderMode=cv2.BORDER_REPLICATE)
+
+    def _is_straight(self, actual: Size) -> bool:
+        if actual != self.target:
+            return False
         expected = _scaled(self.stored_intrinsics, self.stored, self.target)
         same = torch.allclose(expected, self.target_intrinsics, rtol=1e-9, atol=1e-6)
         return self.lens.is_identity and same
@@ -199,19 +270,21 @@ class _Warp:
 
     def _grid(self, actual: Size, box: int) -> tuple[np.ndarray, np.ndarray]:
         """Where each pinhole pixel lies in the stored picture averaged over boxes."""
-        source = _scaled(self.stored_intrinsics, self.stored, actual).clone()
-        source[:2] /= box
-        key = (
-            tuple(source.flatten().tolist()),
-            tuple(self.target_intrinsics.flatten().tolist()),
-            self.lens,
-            self.target,
-        )
+        key = self._key(actual, box)
         grid = _grids.get(key)
         if grid is None:
             grid = _make_grid(*key)
             _grids.put(key, grid)
         return grid
+
+    def _key(
+        self, actual: Size, box: int
+    ) -> tuple[tuple[float, ...], tuple[float, ...], Distortion, Size]:
+        """All that a grid depends on."""
+        source = _scaled(self.stored_intrinsics, self.stored, actual).clone()
+        source[:2] /= box
+        target = tuple(self.target_intrinsics.flatten().tolist())
+        return tuple(source.flatten().tolist()), target, self.lens, self.target
 
 
 def _scaled(intrinsics: Float[Tensor, "3 3"], size: Size, other: Size) -> Float[Tensor, "3 3"]:
@@ -254,30 +327,31 @@ def _make_grid(
     return grid[0], grid[1]
 
 
-class _GridCache:
+class _GridCache(Generic[Grid]):
     """The grids used last, up to a number of bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
         self._lock = Lock()  # background readers share it
-        self._grids: OrderedDict[tuple, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._grids: OrderedDict[tuple, Grid] = OrderedDict()
 
-    def get(self, key: tuple) -> tuple[np.ndarray, np.ndarray] | None:
+    def get(self, key: tuple) -> Grid | None:
         with self._lock:
             if key not in self._grids:
                 return None
             self._grids.move_to_end(key)
             return self._grids[key]
 
-    def put(self, key: tuple, grid: tuple[np.ndarray, np.ndarray]) -> None:
+    def put(self, key: tuple, grid: Grid) -> None:
         with self._lock:
             if key in self._grids:
                 return
             self._grids[key] = grid
-            self._bytes += 2 * grid[0].nbytes
+            self._bytes += sum(part.nbytes for part in grid)
             while self._bytes > self._limit and len(self._grids) > 1:
                 _, old = self._grids.popitem(last=False)
-                self._bytes -= 2 * old[0].nbytes
+                self._bytes -= sum(part.nbytes for part in old)
 
 
-_grids = _GridCache(_CACHE_BYTES)
+_grids: _GridCache[tuple[np.ndarray, np.ndarray]] = _GridCache(_CACHE_BYTES)
+_device_grids: _GridCache[tuple[Tensor, ...]] = _GridCache(4 * _CACHE_BYTES)

@@ -6,6 +6,7 @@ same numbers, so that their pictures differ only where a projection rounds diffe
 is differentiable.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -103,18 +104,10 @@ def depth_maps(
     """
     seen_by = cameras if sizes is None else cameras.resized(sizes)
     if _on_cuda(vertices):
-        stack = _cuda_depth_stack(vertices, triangles, seen_by, cull, near)
+        stack = depth_stack(vertices, triangles, seen_by, cull=cull, near=near)
         return [stack[i, :h, :w] for i, (w, h) in enumerate(seen_by.sizes.tolist())]
-    corners = np.ascontiguousarray(triangles.numpy(), np.int32)
-    maps = []
-    for index in range(len(seen_by)):
-        width, height = seen_by.size(index)
-        projected = projected_pixels(
-            vertices, seen_by.world_to_camera[index], seen_by.intrinsics[index]
-        )
-        depth, _ = mesh_cpu.rasterize_projected(projected, corners, width, height, cull, near)
-        maps.append(torch.from_numpy(depth))
-    return maps
+    projections = _projections(seen_by.world_to_camera, seen_by.intrinsics)
+    return list(_cpu_depths(vertices, triangles, projections, seen_by.sizes, cull, near))
 
 
 def depth_stack(
@@ -127,15 +120,50 @@ def depth_stack(
 ) -> Float[Tensor, "C H W"]:
     """`depth_maps` as one tensor of the largest height and width, inf beyond a smaller picture."""
     seen_by = cameras if sizes is None else cameras.resized(sizes)
-    if _on_cuda(vertices):
-        return _cuda_depth_stack(vertices, triangles, seen_by, cull, near)
     width, height = seen_by.sizes.amax(0).tolist()
-    stack = torch.full((len(seen_by), height, width), float("inf"))
-    for picture, depth in zip(
-        stack, depth_maps(vertices, triangles, seen_by, cull=cull, near=near), strict=True
-    ):
-        picture[: depth.shape[0], : depth.shape[1]] = depth
+    return projected_depths(
+        vertices,
+        triangles,
+        _projections(seen_by.world_to_camera, seen_by.intrinsics).to(vertices.device),
+        seen_by.sizes.to(vertices.device, torch.int32),
+        (width, height),
+        cull,
+        near,
+    )
+
+
+def projected_depths(
+    vertices: Float[Tensor, "V 3"],
+    triangles: Int[Tensor, "T 3"],
+    projections: Float[Tensor, "C 3 4"],
+    sizes: Int[Tensor, "C 2"],
+    size: tuple[int, int],
+    cull: bool = True,
+    near: float = 1e-3,
+) -> Float[Tensor, "C H W"]:
+    """`depth_stack` of cameras that are on the vertices' device already, all tensors there.
+
+    `projections` (float64) take world points to (u z, v z, z); `sizes` holds every picture's own
+    (width, height), at most `size`. On CUDA nothing waits for the device.
+    """
+    if _on_cuda(vertices):
+        corners = _whole(triangles, vertices.device)
+        return _triton().depth_stack(vertices, corners, projections, sizes, size, cull, near)
+    stack = torch.full((len(sizes), size[1], size[0]), float("inf"))
+    for i, depth in enumerate(_cpu_depths(vertices, triangles, projections, sizes, cull, near)):
+        stack[i, : depth.shape[0], : depth.shape[1]] = depth
     return stack
+
+
+def _cpu_depths(
+    vertices: Tensor, triangles: Tensor, projections: Tensor, sizes: Tensor, cull: bool, near: float
+) -> Iterator[Tensor]:
+    corners = np.ascontiguousarray(triangles.numpy(), np.int32)
+    places = vertices.detach().to(torch.float64)
+    for projection, (width, height) in zip(projections, sizes.tolist(), strict=True):
+        projected = _divided((places @ projection[:, :3].T + projection[:, 3]).numpy())
+        depth, _ = mesh_cpu.rasterize_projected(projected, corners, width, height, cull, near)
+        yield torch.from_numpy(depth)
 
 
 def projected_pixels(
@@ -189,21 +217,6 @@ def _rasterize_homogeneous(
     barycentrics, depth = mesh_cpu.barycentrics_of(places, corners, triangle_map)
     return Raster(
         torch.from_numpy(triangle_map), torch.from_numpy(barycentrics), torch.from_numpy(depth)
-    )
-
-
-def _cuda_depth_stack(
-    vertices: Tensor, triangles: Tensor, cameras: Cameras, cull: bool, near: float
-) -> Tensor:
-    width, height = cameras.sizes.amax(0).tolist()
-    return _triton().depth_stack(
-        vertices,
-        _whole(triangles, vertices.device),
-        _projections(cameras.world_to_camera, cameras.intrinsics).to(vertices.device),
-        cameras.sizes.to(vertices.device, torch.int32),
-        (width, height),
-        cull,
-        near,
     )
 
 

@@ -4,18 +4,18 @@ Nothing is known of the subject's looks. Each surface sample's colour is elimina
 so that what remains is how much the views of it disagree, and where it should move to end that.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from topohead.core import Cameras, Topology, Views
-from topohead.rendering.mesh import depth_maps
+from topohead.core import Topology, Views
 from topohead.solvers.evidence import Evidence
-from topohead.solvers.features import FeatureConfig, FeatureLevel, feature_pyramid
+from topohead.solvers.features import FeatureConfig, feature_pyramid
 from topohead.solvers.kernels import photometric
 from topohead.solvers.samples import surface_samples
+from topohead.solvers.visibility import visible_depth
 
 _FREE_COLOR = np.float32(1e-3)
 """Views' worth of the reference colour: next to nothing, it only keeps divisions defined."""
@@ -54,7 +54,7 @@ class Agreement:
         vertices: Float[torch.Tensor, "V 3"],
         config: AgreementConfig,
     ) -> None:
-        self.topology, self.config, self.cameras = topology, config, views.cameras
+        self.topology, self.config = topology, config
         self.origin = vertices.double().mean(0)
         self.levels = feature_pyramid(views, self.origin, config.features)
         excluded = torch.zeros(topology.vertex_count, dtype=torch.bool)
@@ -122,33 +122,10 @@ class Agreement:
         """Depth maps of a level, renewed every `visibility_period` calls."""
         stale = self._age >= self.config.visibility_period
         if self._depth is None or self._depth[0] != index or stale:
-            level = self.levels[index]
-            maps = visible_depth(vertices, self.topology, self.cameras, level, index)
-            self._depth, self._age = (index, maps), 0
+            maps = visible_depth(self.topology, vertices, self.levels[index], index)
+            self._depth, self._age = (index, maps.numpy()), 0
         self._age += 1
         return self._depth[1]
-
-
-def visible_depth(
-    vertices: torch.Tensor, topology: Topology, cameras: Cameras, level: FeatureLevel, index: int
-) -> Float[np.ndarray, "C H W"]:
-    """Depth of the surface in every view of a level, −1 where it is not to be trusted."""
-    intrinsics = cameras.intrinsics.clone()
-    intrinsics[:, :2] *= 0.5**index
-    scaled = replace(cameras, intrinsics=intrinsics, sizes=torch.tensor(level.sizes))
-    out = np.full(tuple(level.features.shape[:3]), np.float32(-1))
-    for camera, depth in enumerate(depth_maps(vertices, topology.triangles, scaled)):
-        picture = depth.numpy()
-        covered = np.isfinite(picture)
-        if not covered.any():
-            continue
-        # a slanted surface's depth changes by a few pixel widths from pixel to pixel
-        focal = level.cameras.numpy()[camera, 12]
-        step = np.float32(3 * picture[covered].mean() / focal + 0.001)
-        height, width = picture.shape
-        reach = 2 if index == 0 else 1
-        out[camera, :height, :width] = photometric.usable_depth(picture, reach, step)
-    return out
 
 
 def _robust_mean(values: np.ndarray, seen: np.ndarray, knee: float) -> np.ndarray:

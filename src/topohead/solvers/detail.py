@@ -24,32 +24,33 @@ _FREE_COLOR = 1e-3
 """Views' worth of the reference colour: next to nothing, it only keeps divisions defined."""
 
 MOST_HALVINGS = 4
-"""A reference head then has 4 million vertices, a quarter of a texel's row at 4096 each."""
+"""A reference head then has four million vertices, an eighth of a millimetre apart."""
 
 
 @dataclass(frozen=True)
 class DetailConfig:
     """Numbers of the relief solve; lengths in metres."""
 
-    features: FeatureConfig = field(default_factory=lambda: FeatureConfig(levels=2))
+    features: FeatureConfig = field(default_factory=lambda: FeatureConfig(radius=1.5, levels=2))
     """How pictures become features."""
     iterations: tuple[int, ...] = (6, 3)
     """Gauss–Newton steps on each picture level, finest first."""
     limit: float = 2e-3
     """Heights are cut at this."""
     curvature: float = 50.0
-    """Standard deviation of the relief's mean curvature, 1/m: 0.1 mm deep wrinkles 6 mm apart."""
+    """Standard deviation of the relief's mean curvature, 1/m."""
     spread: float = 3e-4
     """Standard deviation of a patch's height about the tracked surface."""
     patch: float = 3e-3
     """Side of a patch of skin that rises and bends on its own."""
     evidence: float = 0.25
     """Share of the pixels that count as independent observations."""
-    noise: float = 0.35
-    """Feature noise assumed at first; learnt from residuals."""
+    noise: float = 0.1
+    """Feature noise. Not learnt: most skin is plain and agrees, and what it would teach makes
+    outliers of the few points that tell where the surface is."""
     cut: float = 2.5
     """A view this many times the noise off the others' colour counts a quarter."""
-    min_cosine: float = 0.25
+    min_cosine: float = 0.4
     """Steeper views of a point are ignored."""
     depth_tolerance: float = 0.002
     """A point this far behind the visible surface is hidden."""
@@ -57,7 +58,7 @@ class DetailConfig:
     """Longest move in one step."""
     solver_iterations: int = 200
     """Conjugate-gradient steps in a Gauss–Newton step."""
-    agreement: tuple[float, float] = (0.1, 0.3)
+    agreement: tuple[float, float] = (0.35, 0.65)
     """Mean robust weight of a point's views at which relief begins to count, and counts in full."""
     feather: int = 8
     """Rings of finer vertices over which relief fades out where pictures do not agree."""
@@ -70,14 +71,12 @@ class Relief:
     """Heights of a finer mesh above a frame's flat triangles along their interpolated normals.
 
     `heights` are metres, `confidence` in [0, 1] says how far pictures agree on them: where it is 0
-    they only round the mesh. Both lie where they were solved. `noise` is how much views disagree
-    in the end, in units of local contrast.
+    they only round the mesh. Both lie where they were solved.
     """
 
     fine: Tessellation
     heights: Float[Tensor, " N"]
     confidence: Float[Tensor, " N"]
-    noise: float
 
     def mesh(self, vertices: Float[Tensor, "V 3"]) -> Mesh:
         """The finer mesh on the frame's vertices, displaced; on the host."""
@@ -119,17 +118,16 @@ class ReliefSolver:
         agreement = torch.zeros_like(smooth)
         noise = torch.full((), config.noise, device=self.device)
         for index in reversed(range(len(levels))):
-            depth = self._looks.depth(views, levels[index], index, placed)
+            depth = self._looks.depth(levels[index], index, placed)
             for _ in range(config.iterations[index]):
                 points = base + (smooth + rise)[:, None] * normals
                 places = points, normals, self._grid.corners, self._grid.weights
                 diagonal, slope, stats = self._evidence(places, levels[index], depth, noise)
-                noise = _learnt(noise, stats)
                 agreement = torch.where(stats[:, 2] >= 2, stats[:, 3], 0.0)
                 rise = self._moved(rise, diagonal, slope)
         confidence = self._confidence(agreement)
         heights = (smooth + confidence * rise).clamp(-config.limit, config.limit)
-        return Relief(self.fine, heights, confidence, float(noise))
+        return Relief(self.fine, heights, confidence)
 
     def _evidence(
         self, places: Places, level: FeatureLevel, depth: Tensor, noise: Tensor
@@ -205,13 +203,3 @@ def _robust_mean(
         error = (values - mean[:, None]).square().sum(2)
         weight = seen / (1 + error / knee**2).square()
     return mean
-
-
-def _learnt(noise: Tensor, stats: Float[Tensor, "S 4"]) -> Tensor:
-    """The noise that the residuals under `noise` speak of; unchanged when nothing is seen."""
-    weight, energy, views, robust = stats[stats[:, 2] >= 2].unbind(1)
-    if not len(weight):
-        return noise
-    # residuals about a mean of n views are smaller than the noise by √((n − 1) / n)
-    spread = energy / (3 * weight * robust).clamp(min=1e-12) * views / (views - 1)
-    return (noise * spread.median().sqrt()).clamp(0.03, 1.0)

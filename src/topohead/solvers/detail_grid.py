@@ -75,8 +75,8 @@ def _edge_weights(points: Tensor, triangles: Tensor) -> sparse.csr_matrix:
     return sparse.csr_matrix(kept, found.shape)
 
 
-def _csr(matrix: sparse.csr_matrix) -> Tensor:
-    matrix = matrix.tocsr()
+def _csr(matrix: sparse.spmatrix) -> Tensor:
+    matrix = sparse.csr_matrix(matrix)
     matrix.sort_indices()
     return torch.sparse_csr_tensor(
         torch.from_numpy(matrix.indptr.astype(np.int32)),

@@ -1,6 +1,6 @@
 """What pictures say of points on a surface, on the CPU or a CUDA device, for relief."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -8,10 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import InputError, Topology, Views
-from topohead.rendering.mesh import depth_stack
-from topohead.solvers.agreement import visible_depth
-from topohead.solvers.features import FeatureConfig, FeatureLevel, feature_pyramid, level_cameras
+from topohead.solvers.features import FeatureConfig, FeatureLevel, feature_pyramid
 from topohead.solvers.kernels import photometric
+from topohead.solvers.visibility import device_visible_depth, visible_depth
 
 Places = tuple[Float[Tensor, "V 3"], Float[Tensor, "V 3"], Int[Tensor, "S 3"], Float[Tensor, "S 3"]]
 """Vertices about the origin, their normals, and the samples' corners and weights."""
@@ -20,6 +19,7 @@ Limits = tuple[float, float]
 """The least cosine of a view, and how far behind the visible surface (m) is still visible."""
 
 
+@runtime_checkable
 class Looks(Protocol):
     """The picture work of one device; see `kernels.photometric` for the arrays."""
 
@@ -27,9 +27,7 @@ class Looks(Protocol):
         """Pictures as features, finest first."""
         ...
 
-    def depth(
-        self, views: Views, level: FeatureLevel, index: int, vertices: Tensor
-    ) -> Float[Tensor, "C H W"]:
+    def depth(self, level: FeatureLevel, index: int, vertices: Tensor) -> Float[Tensor, "C H W"]:
         """Depth where a picture may be used, −1 elsewhere."""
         ...
 
@@ -65,21 +63,18 @@ class HostLooks:
         """Pictures as features, finest first."""
         return feature_pyramid(views, origin, config)
 
-    def depth(
-        self, views: Views, level: FeatureLevel, index: int, vertices: Tensor
-    ) -> Float[Tensor, "C H W"]:
+    def depth(self, level: FeatureLevel, index: int, vertices: Tensor) -> Float[Tensor, "C H W"]:
         """Depth where a picture may be used, −1 elsewhere."""
-        depth = visible_depth(vertices, self._topology, views.cameras, level, index)
-        return torch.from_numpy(depth)
+        return visible_depth(self._topology, vertices, level, index)
 
     def sampled(
         self, places: Places, level: FeatureLevel, depth: Tensor, limits: Limits
     ) -> tuple[Float[Tensor, "S C 3"], Float[Tensor, "S C"]]:
         """Features of every sample in every view and their weights."""
         tensors = (*places, level.cameras, depth, level.features)
-        values, seen = photometric.sample_features(
-            *(tensor.numpy() for tensor in tensors), *map(np.float32, limits)
-        )
+        arrays = [tensor.numpy() for tensor in tensors]
+        arrays += [np.float32(limit) for limit in limits]
+        values, seen = photometric.sample_features(*arrays)
         return torch.from_numpy(values), torch.from_numpy(seen)
 
     def accumulated(
@@ -96,12 +91,9 @@ class HostLooks:
     ) -> tuple[Float[Tensor, "S 6"], Float[Tensor, "S 3"], Float[Tensor, "S 4"]]:
         """Normal equations of the samples' positions, and statistics."""
         tensors = (*places, areas, level.cameras, depth, level.features, colors, trust)
-        blocks, gradients, stats = photometric.accumulate(
-            *(tensor.numpy() for tensor in tensors),
-            np.float32(noise),
-            np.float32(cut),
-            *map(np.float32, limits),
-        )
+        arrays = [tensor.numpy() for tensor in tensors]
+        arrays += [np.float32(number) for number in (noise, cut, *limits)]
+        blocks, gradients, stats = photometric.accumulate(*arrays)
         return torch.from_numpy(blocks), torch.from_numpy(gradients), torch.from_numpy(stats)
 
 
@@ -115,22 +107,16 @@ class DeviceLooks:
     def levels(self, views: Views, origin: Tensor, config: FeatureConfig) -> list[FeatureLevel]:
         """Pictures as features, finest first."""
         # blur kernels want Triton, which torch for CUDA alone brings
-        from topohead.solvers.device_features import device_pyramid  # noqa: PLC0415
+        from topohead.solvers.device_features import DevicePyramid  # noqa: PLC0415
 
-        return device_pyramid(views, origin, config, self._device)
+        pyramid = DevicePyramid(views, config, self._device)
+        pyramid.load(views.to(self._device), origin.cpu())
+        pyramid.make()
+        return pyramid.levels
 
-    def depth(
-        self, views: Views, level: FeatureLevel, index: int, vertices: Tensor
-    ) -> Float[Tensor, "C H W"]:
+    def depth(self, level: FeatureLevel, index: int, vertices: Tensor) -> Float[Tensor, "C H W"]:
         """Depth where a picture may be used, −1 elsewhere."""
-        from topohead.rendering.depth_triton import mean_depth, usable_depth  # noqa: PLC0415
-
-        cameras = level_cameras(views.cameras, level.sizes, index)
-        depth = depth_stack(vertices, self._triangles, cameras)
-        focal = cameras.intrinsics[:, 0, 0].to(depth)
-        # one pixel of a slanted surface, as in agreement.visible_depth
-        tolerance = 3 * mean_depth(depth) / focal + 0.001
-        return usable_depth(depth, 2 if index == 0 else 1, tolerance)
+        return device_visible_depth(self._triangles, vertices, level, index)
 
     def sampled(
         self, places: Places, level: FeatureLevel, depth: Tensor, limits: Limits

@@ -8,6 +8,7 @@ regressed on expression coefficients, so that an engine can drive the maps.
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import cv2
@@ -61,26 +62,31 @@ class Drivers:
 
 
 def completed_codes(
-    texture: Float32[np.ndarray, "S S 3"],
-    coverage: Float32[np.ndarray, "S S"],
+    codes: UInt8[np.ndarray, "S S 3"],
+    seen: Bool[np.ndarray, "S S"],
     texels: TexelMap,
     base: UInt8[np.ndarray, "S S 3"],
+    workers: Executor,
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """A frame's texture as srgb codes, the base's where the frame saw nothing.
+    """A frame's texture with the base's colours where the frame saw nothing, srgb codes.
 
     What a single frame makes up is worse than what others saw, and would change from frame to
-    frame. All that it saw (coverage above 0) is kept; beyond that its colours, which go on
-    smoothly, give way to the base over `FADE` texels.
+    frame. All that it saw is kept; beyond that its colours, which go on smoothly, give way to the
+    base over `FADE` texels.
     """
-    unseen = coverage <= 0
-    distance = cv2.distanceTransform(unseen.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    codes = np.empty(base.shape, np.uint8)
-    for rows in strips(len(base)):
-        share = np.clip(1 - distance[rows] / np.float32(FADE), 0, 1)[..., None]
-        colors = base[rows] + share * (texture[rows] * 255 - base[rows])
-        codes[rows] = np.rint(np.clip(colors, 0, 255))
-    texels.dilate(codes)
-    return codes
+    distance = cv2.distanceTransform((~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    completed = codes.copy()
+
+    def complete(rows: slice) -> None:
+        share = np.clip(distance[rows] / np.float32(FADE), 0, 1)
+        np.copyto(completed[rows], base[rows], where=(share >= 1)[..., None])
+        near = (share > 0) & (share < 1)
+        own, other = codes[rows][near].astype(np.float32), base[rows][near]
+        completed[rows][near] = np.rint(own + share[near][:, None] * (other - own))
+
+    list(workers.map(complete, strips(len(base))))
+    texels.dilate(completed)
+    return completed
 
 
 def log_ratios(
@@ -187,9 +193,9 @@ def fit_drivers(drivers: Float[np.ndarray, "T D"], weights: Float[np.ndarray, "T
     guesses = np.zeros((len(RIDGES), *weights.shape))
     for part in parts if len(parts) > 1 else ():
         known = np.setdiff1d(frames, part)
-        for guess, penalty in zip(guesses, RIDGES, strict=True):
+        for index, penalty in enumerate(RIDGES):
             matrix, intercept = ridge_regression(drivers[known], weights[known], penalty)
-            guess[part] = drivers[part] @ matrix + intercept
+            guesses[index, part] = drivers[part] @ matrix + intercept
     handicap = np.where(np.isinf(RIDGES), WORTHWHILE, 1.0)
     errors: np.ndarray = np.square(guesses - weights).sum(1) * handicap[:, None]
     if len(parts) < 2:

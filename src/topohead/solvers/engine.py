@@ -1,9 +1,9 @@
 """What a frame's solve asks of the device that it runs on."""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,8 +16,10 @@ FEW = 8000
 SOLVED = 1e-5
 """Share of its squared preconditioned residual at which a linear system counts as solved."""
 
-Noise = float | Tensor
-"""A level's feature noise: a number, or one that stays on the device."""
+Noise = Float[Tensor, ""]
+"""A level's feature noise, on the engine's device."""
+Work = Callable[..., tuple[Tensor, ...]]
+"""Tensors in, tensors out."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,28 @@ class Looks:
 class Engine(Protocol):
     """The arithmetic of tracking one surface, on one device.
 
-    Tensors come and go on that device, vertices float64; a pose and other small things stay on the
-    host. `index` is the picture level. Nothing here decides: `frame_solve` does.
+    All tensors live on that device: vertices, poses and expressions float64. `index` is the picture
+    level. Nothing here decides: `frame_solve` does. It puts its steps together from these parts and
+    hands each chain of them to `whole`.
     """
 
     surface: Surface
 
     def levels(self, views: Views) -> list[FeatureLevel]:
-        """Pictures as features, finest first."""
+        """Pictures as features, finest first; the next call may overwrite them."""
+        ...
+
+    def whole(self, name: Hashable, work: Work, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What `work` makes of the inputs, as one piece that waits for nothing.
+
+        An engine may record the work under its name, once, and replay that: whatever else than its
+        inputs the work reads has to be the same tensors each time (the reference's, and the levels
+        of pictures of the same sizes), and no value may decide what is done.
+        """
         ...
 
     def depth(
-        self, views: Views, level: FeatureLevel, index: int, vertices: Tensor
+        self, level: FeatureLevel, index: int, vertices: Float[Tensor, "V 3"]
     ) -> Float[Tensor, "C H W"]:
         """Depth where a picture may be used, −1 elsewhere."""
         ...
@@ -81,9 +93,23 @@ class Engine(Protocol):
         ...
 
     def reduced(
-        self, evidence: SampleTerms, index: int, vertices: Tensor, pose: Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Normal equations of pose and expression, float64: evidence of few samples, reduced."""
+        self, evidence: SampleTerms, index: int, vertices: Tensor, pose: Float[Tensor, "4 4"]
+    ) -> Float[Tensor, "P P+1"]:
+        """Normal equations (float64) of pose and expression: matrix and gradient of few samples."""
+        ...
+
+    def stepped(
+        self,
+        system: Float[Tensor, "P P+1"],
+        pose: Tensor,
+        expression: Tensor,
+        tie: Tensor,
+        pace: Float[Tensor, ""],
+    ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " K"]]:
+        """Pose and expression after the step that reduced evidence and the priors ask for.
+
+        `pace` is the stiffness (float64, no dimensions) that holds the expression to `tie`.
+        """
         ...
 
     def rotations(self, rest: Tensor, vertices: Tensor) -> Float[Tensor, "V 3 3"]:

@@ -30,20 +30,25 @@ class Patches:
 
 def patches_around(
     views: Views,
-    vertices: Float[Tensor, "V 3"],
-    curtain: Int[Tensor, "K 3"],
+    hiding: Float[Tensor, "N 3"],
+    triangles: Int[Tensor, "K 3"],
     center: Float[Tensor, "3"],
     radius: float,
     motion: Float[Tensor, "4 4"],
+    ahead: Float[Tensor, "3"],
+    most: int,
     blur: float,
 ) -> Patches:
-    """Every view around a globe that `motion` carries from `center` in the first frame.
+    """Views around a globe that `motion` carries from `center` in the first frame.
 
-    `curtain` are the triangles of the posed `vertices` that may hide it; `blur` smooths the
-    pictures, pixels.
+    The `most` views that look it straightest in the face, which looks `ahead`; more only cost
+    time. `triangles` of the posed vertices `hiding` may hide it; `blur` smooths the pictures,
+    pixels.
     """
-    cameras = views.cameras
     place = motion[:3, :3] @ center + motion[:3, 3]
+    towards = torch.nn.functional.normalize(views.cameras.centers.double() - place, dim=1)
+    chosen = (towards @ ahead).argsort(descending=True, stable=True)[:most].sort().values.tolist()
+    cameras = views.cameras.select([views.cameras.names[index] for index in chosen])
     pose = cameras.world_to_camera.double()
     seen = pose[:, :3, :3] @ place + pose[:, :3, 3]
     lens = cameras.intrinsics.double()
@@ -56,18 +61,18 @@ def patches_around(
     moved = lens.clone()
     moved[:, :2, 2] -= corner
     window = Cameras(cameras.names, pose, moved, torch.full((len(lens), 2), size))
-    depth = depth_maps(vertices, curtain, window, cull=False)
+    depth = depth_maps(hiding, triangles, window, cull=False)
     pictures = np.zeros((len(lens), size, size, 3), np.float32)
     front = np.zeros((len(lens), size, size), np.float32)
-    for index in range(len(lens)):
-        mask = None if views.masks is None else views.masks[index]
+    for index, view in enumerate(chosen):
+        mask = None if views.masks is None else views.masks[view]
         x, y = corner[index].tolist()
-        inside = _cut(views.images[index], mask, x, y, pictures[index])
+        inside = _cut(views.images[view], mask, x, y, pictures[index])
         picture = cv2.GaussianBlur(pictures[index], (0, 0), blur)
         pictures[index] = picture
-        hiding = np.minimum(depth[index].numpy(), np.float32(1e6))
+        nearest = np.minimum(depth[index].numpy(), np.float32(1e6))
         # a pixel beside a lid mixes both
-        front[index] = np.where(inside, cv2.erode(hiding, np.ones((3, 3), np.uint8)), 0)
+        front[index] = np.where(inside, cv2.erode(nearest, np.ones((3, 3), np.uint8)), 0)
     turned = (pose[:, :3, :3] @ motion[:3, :3]).float().numpy()
     lenses = torch.cat([focal, moved[:, :2, 2]], 1).float().numpy()
     return Patches(seen.float().numpy(), turned, lenses, pictures, front)

@@ -30,6 +30,8 @@ class EyeConfig:
 
     spacing: float = 0.0007
     """Distance between samples of a globe."""
+    views: int = 8
+    """Pictures that are looked at, those that see an eye straightest."""
     blur: float = 0.7
     """Smoothing of the pictures, pixels."""
     noise: float = 0.05
@@ -46,8 +48,10 @@ class EyeConfig:
     """Yaw and pitch up to which gazes are searched,"""
     step: float = 0.14
     """in steps of this,"""
-    few: int = 400
-    """with so many samples."""
+    few: int = 250
+    """with so many samples,"""
+    reluctance: float = 0.1
+    """at a price of so much of what the first frame showed for a turn of one radian."""
     iterations: int = 8
     """Gauss–Newton steps at most."""
     wander: float = 0.5
@@ -80,11 +84,19 @@ class Globe:
 
 
 @dataclass(frozen=True)
+class Curtain:
+    """Surface that may hide a globe: vertex numbers, and triangles as rows of those."""
+
+    vertices: Int[Tensor, " N"]
+    triangles: Int[Tensor, "K 3"]
+
+
+@dataclass(frozen=True)
 class Eyes:
     """Both eyeballs, left (+x) first, and what may hide them; `upright` turns world to head."""
 
     globes: tuple[Globe, Globe]
-    curtains: tuple[Int[Tensor, "K 3"], Int[Tensor, "J 3"]]
+    curtains: tuple[Curtain, Curtain]
     upright: Float[Tensor, "3 3"]
 
     def turns(self, gaze: Float[Tensor, "*B 2"]) -> Float[Tensor, "*B 3 3"]:
@@ -99,10 +111,18 @@ class Eyes:
         motion: Float[Tensor, "4 4"],
         config: EyeConfig,
     ) -> Patches:
-        """Every view around one globe in a frame with these vertices and this motion."""
-        globe = self.globes[side]
+        """The best views around one globe in a frame with these vertices and this motion."""
+        globe, curtain = self.globes[side], self.curtains[side]
         return patches_around(
-            views, vertices, self.curtains[side], globe.center, globe.radius, motion, config.blur
+            views,
+            vertices[curtain.vertices],
+            curtain.triangles,
+            globe.center,
+            globe.radius,
+            motion,
+            motion[:3, :3] @ self.upright[2],
+            config.views,
+            config.blur,
         )
 
 
@@ -144,7 +164,8 @@ def find_eyes(first: Mesh, upright: Float[Tensor, "4 4"], config: EyeConfig) -> 
         center, radius = fit_sphere(vertices[chosen])
         center = center.double()
         near = solid & ((vertices - center).norm(dim=1) < radius + config.around)
-        curtains.append(topology.triangles[near[topology.triangles].all(1)])
+        triangles = topology.triangles[near[topology.triangles].all(1)]
+        curtains.append(Curtain(*torch.unique(triangles, return_inverse=True)))
         globes.append(_globe(topology, vertices, chosen, center, radius, config))
     return Eyes((globes[0], globes[1]), (curtains[0], curtains[1]), upright[:3, :3].double())
 

@@ -1,12 +1,12 @@
 """Pictures made comparable over time: contrast against the neighbourhood, at every scale."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import Cameras, Views
@@ -29,12 +29,19 @@ class FeatureLevel:
     """All views at one scale, padded to a common size.
 
     `features` (values, x and y derivatives per pixel) and `cameras` (rotation, translation, fx fy
-    cx cy) are float32, `sizes` (width, height) per camera.
+    cx cy) are float32. `projections` (float64) take world points to (u z, v z, z) in pixels of this
+    scale, `extents` (int32) are each picture's own (width, height).
     """
 
     features: Float[Tensor, "C H W 9"]
     cameras: Float[Tensor, "C 16"]
-    sizes: tuple[tuple[int, int], ...]
+    projections: Float[Tensor, "C 3 4"]
+    extents: Int[Tensor, "C 2"]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The common (width, height)."""
+        return self.features.shape[2], self.features.shape[1]
 
 
 def pack_cameras(cameras: Cameras, scale: float, origin: np.ndarray) -> np.ndarray:
@@ -47,11 +54,11 @@ def pack_cameras(cameras: Cameras, scale: float, origin: np.ndarray) -> np.ndarr
     return packed.astype(np.float32)
 
 
-def level_cameras(cameras: Cameras, sizes: Sequence[tuple[int, int]], index: int) -> Cameras:
-    """The views' cameras at a level, whose pictures have these sizes (width, height)."""
-    intrinsics = cameras.intrinsics.clone()
+def level_projections(cameras: Cameras, index: int) -> Float[Tensor, "C 3 4"]:
+    """What takes world points to (u z, v z, z) at a level, float64."""
+    intrinsics = cameras.intrinsics.double().clone()
     intrinsics[:, :2] *= 0.5**index
-    return replace(cameras, intrinsics=intrinsics, sizes=torch.tensor(sizes))
+    return intrinsics @ cameras.world_to_camera.double()[:, :3]
 
 
 def feature_pyramid(
@@ -79,7 +86,8 @@ def feature_pyramid(
                     _stack([_normalise(i, m, config) for i, m in zip(images, masks, strict=True)])
                 ),
                 torch.from_numpy(pack_cameras(views.cameras, 0.5**level, origin.double().numpy())),
-                tuple((image.shape[1], image.shape[0]) for image in images),
+                level_projections(views.cameras, level),
+                torch.tensor([image.shape[1::-1] for image in images], dtype=torch.int32),
             )
         )
     return pyramid

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import InputError, Mesh, Views
+from topohead.core import InputError, Mesh, Topology, Views
 from topohead.solvers.engine import Engine, Looks
 from topohead.solvers.numba_engine import NumbaEngine
+from topohead.solvers.samples import Samples
 from topohead.solvers.surface import Surface, TrackConfig, take_surface
 
 
@@ -18,13 +19,16 @@ from topohead.solvers.surface import Surface, TrackConfig, take_surface
 class Reference:
     """The first frame as the tracker remembers it, and the engine that compares others with it.
 
-    `neutral` and `strides` are small and on the host; `looks` lie on the engine's device.
+    All tensors lie on the engine's device. `shares` hold, for each level, the area (m²) of every
+    sample that belongs to each `watched` region and was seen, zero for the others.
     """
 
     engine: Engine
     looks: tuple[Looks, ...]
     neutral: Float[Tensor, " K"]
     strides: dict[str, Float[Tensor, "J K"]]
+    watched: tuple[str, ...]
+    shares: tuple[Float[Tensor, "R _"], ...]
     likeness: dict[str, float]
     """How well each watched region of the first frame explains its pictures, on a coarse level,"""
     agreement: dict[str, float]
@@ -54,19 +58,28 @@ def look(
     """
     engine = make_engine(take_surface(first, basis, config), config, device or torch.device("cpu"))
     surface = engine.surface
-    looks = []
+    where = surface.vertices.device
+    watched = tuple(name for name in config.watched if name in surface.topology.regions)
+    looks, shares = [], []
     for index, level in enumerate(engine.levels(views)):
-        depth = engine.depth(views, level, index, surface.vertices)
+        depth = engine.depth(level, index, surface.vertices)
         values, seen = engine.sampled(level, index, surface.vertices, depth)
         color, agreement = _robust_mean(values.cpu().numpy(), seen.cpu().numpy())
         trust = np.where(agreement > 0, config.trust, 0).astype(np.float32)
-        where = surface.vertices.device
         looks.append(Looks(torch.from_numpy(color).to(where), torch.from_numpy(trust).to(where)))
+        known = _region_areas(surface.topology, watched, surface.samples[index]) * (trust > 0)
+        shares.append(torch.from_numpy(known).to(where))
     return Reference(
         engine,
         tuple(looks),
-        torch.zeros(len(basis), dtype=torch.float64) if neutral is None else neutral.double(),
-        {name: steps.double() for name, steps in (strides or {}).items() if len(basis)},
+        (torch.zeros(len(basis)) if neutral is None else neutral).to(where, torch.float64),
+        {
+            name: steps.to(where, torch.float64)
+            for name, steps in (strides or {}).items()
+            if len(basis)
+        },
+        watched,
+        tuple(shares),
         likeness={},
         agreement={},
     )
@@ -89,6 +102,12 @@ def make_engine(surface: Surface, config: TrackConfig, device: torch.device) -> 
             f"device {device}: expected Triton, which torch for CUDA brings: {error}"
         ) from error
     return TritonEngine(surface, config, device)
+
+
+def _region_areas(topology: Topology, names: tuple[str, ...], samples: Samples) -> np.ndarray:
+    """Area of every sample whose whole triangle is in a region, float64 [R S], else zero."""
+    inside = [topology.region_mask(name).numpy()[samples.corners].all(1) for name in names]
+    return np.array(inside).reshape(len(names), len(samples)) * samples.areas.astype(np.float64)
 
 
 def _robust_mean(values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

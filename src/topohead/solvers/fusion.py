@@ -54,7 +54,7 @@ class FusionConfig:
     """Frequency bands of the blend, at most 5; 1 is a plain weighted mean."""
     back_projections: int = 0
     """Rounds of rendering the texture into the views and returning what differs: sharper, but
-    only as good as the geometry (+2.2 dB when true, +0.1 to 0.5 when tracked)."""
+    only as good as the geometry (+2.2 dB when true, +0.1 to 0.5 when tracked). On the CPU only."""
     smoothness: float = 0.1
     """Smoothing between these rounds."""
     confidence: float = 0.02
@@ -64,7 +64,7 @@ class FusionConfig:
     fill: bool = True
     """Complete texels that no view sees."""
     stack_megabytes: int = 256
-    """Memory for the colours of all views in one tile."""
+    """Memory for the colours of all views in one tile, on the CPU."""
 
 
 @dataclass(frozen=True)

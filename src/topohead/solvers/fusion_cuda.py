@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -94,7 +94,7 @@ class _Window:
         """The window's part of the whole texture's cells."""
         return self.cut(flags, self.top // CELL, self.left // CELL, self.side // CELL)
 
-    def texels(self, picture: Float[Tensor, "S S *K"]) -> Float[Tensor, "s s *K"]:
+    def texels(self, picture: Shaped[Tensor, "S S *K"]) -> Shaped[Tensor, "s s *K"]:
         """The window's part of a picture, zero outside the texture."""
         return self.cut(picture, self.top, self.left, self.side)
 
@@ -118,6 +118,7 @@ class _Stack:
 
     @classmethod
     def empty(cls, views: int, side: int, device: torch.device) -> "_Stack":
+        assert views < blending_triton.NONE.value, "kernels name views by one byte"
         return cls(
             torch.empty(views, 3, side, side, dtype=torch.float16, device=device),
             torch.zeros(views, side, side, device=device),
@@ -200,11 +201,10 @@ def _gather(
     corrections = _corrections(colors, views.cameras.names, sights)
     flags = seen_cells(sights, on_device, triangle, config.sight)
     canvas = _Canvas.empty(texels.size, device)
-    most = int(flags.sum(-1).max())
     for window in _windows(flags, texels.size):
         cells = _Cells.of(window.cells(flags))
         stack = _looked(sights, on_device, corrections, triangle, window, cells, config.sight)
-        _blend(stack, cells, most, window, canvas, config)
+        _blend(stack, cells, window, canvas, config)
     return canvas
 
 
@@ -264,25 +264,21 @@ def _looked(
 
 
 def _blend(
-    stack: _Stack, cells: _Cells, most: int, window: _Window, canvas: _Canvas, config: FusionConfig
+    stack: _Stack, cells: _Cells, window: _Window, canvas: _Canvas, config: FusionConfig
 ) -> None:
-    """The window's inner part of the canvas, as `blending.blend` makes it; changes the weights.
-
-    `most` is how many views any cell lists, at most.
-    """
+    """The window's inner part of the canvas, as `blending.blend` makes it; changes the weights."""
     views, side = len(stack.weights), window.side
     size = len(canvas.weight)
     place = (window.top, window.left, size, APRON)
     device = canvas.color.device
     mean = torch.empty(3, side, side, device=device)
     best = torch.empty(2, side, side, dtype=torch.uint8, device=device)
-    together = max(4, 1 << (most - 1).bit_length())
-    texels = CELL * CELL if fusion_triton.INTERPRETED else min(CELL, 2048 // together)
+    texels = CELL * CELL if fusion_triton.INTERPRETED else 128
     with torch.cuda.device_of(canvas.color):
         blending_triton.settle[(CELL * CELL // texels, (side // CELL) ** 2)](
             stack.colors, stack.weights, cells.listed, cells.number, views, side,
             config.outlier_floor, config.outlier_spread, mean, best, *place,
-            canvas.weight, canvas.views, BLOCK_TEXELS=texels, MOST=together,
+            canvas.weight, canvas.views, BLOCK_TEXELS=texels,
         )  # fmt: skip
         coarser = below = mean  # unused where there is but one band
         if config.bands > 1:
@@ -347,7 +343,7 @@ def _merge(layers: list[tuple[Tensor, Tensor, Tensor]], config: FusionConfig) ->
         for index, (codes, weight, _) in enumerate(layers):
             stack.colors[index] = window.texels(codes).permute(2, 0, 1).float() / 255
             stack.weights[index] = window.texels(weight)
-        _blend(stack, _Cells.of(window.cells(flags)), len(layers), window, canvas, config)
+        _blend(stack, _Cells.of(window.cells(flags)), window, canvas, config)
     canvas.weight.div_(len(layers))
     canvas.views.copy_(torch.stack([views.float() for _, _, views in layers]).sum(0))
     return canvas

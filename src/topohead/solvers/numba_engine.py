@@ -1,18 +1,20 @@
 """The tracker's arithmetic on CPU cores, by numba's kernels."""
 
+from collections.abc import Hashable
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import Topology, Views
+from topohead.core import Views
 from topohead.geometry.meshes import vertex_normals
-from topohead.rendering.mesh import depth_maps
-from topohead.solvers.engine import FEW, SOLVED, Looks, Noise, SampleTerms
-from topohead.solvers.features import FeatureLevel, feature_pyramid, level_cameras
+from topohead.solvers.engine import FEW, SOLVED, Looks, Noise, SampleTerms, Work
+from topohead.solvers.features import FeatureLevel, feature_pyramid
 from topohead.solvers.kernels import photometric, sparse
 from topohead.solvers.samples import Samples
 from topohead.solvers.surface import Surface, TrackConfig, anchored_stiffness, vertex_anchor
+from topohead.solvers.visibility import visible_depth
 
 
 class NumbaEngine:
@@ -29,11 +31,15 @@ class NumbaEngine:
         """Pictures as features, finest first."""
         return feature_pyramid(views, self.surface.origin, self.config.features)
 
+    def whole(self, name: Hashable, work: Work, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What `work` makes of the inputs."""
+        return work(*inputs)
+
     def depth(
-        self, views: Views, level: FeatureLevel, index: int, vertices: Tensor
+        self, level: FeatureLevel, index: int, vertices: Float[Tensor, "V 3"]
     ) -> Float[Tensor, "C H W"]:
         """Depth where a picture may be used, −1 elsewhere."""
-        return visible_depth(self.surface.topology, vertices, views, level.sizes, index)
+        return visible_depth(self.surface.topology, vertices, level, index)
 
     def sampled(
         self, level: FeatureLevel, index: int, vertices: Tensor, depth: Tensor
@@ -90,12 +96,12 @@ class NumbaEngine:
             return noise
         weight = np.maximum(3 * stats[seen, 0] * stats[seen, 3], 1e-12)
         spread = float(np.sqrt(np.median(stats[seen, 1] / weight)))
-        return float(np.clip(float(noise) * spread, 0.05, 1.0))
+        return (noise * spread).clamp(0.05, 1.0)
 
     def reduced(
-        self, evidence: SampleTerms, index: int, vertices: Tensor, pose: Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Normal equations of pose and expression, float64: evidence of few samples, reduced."""
+        self, evidence: SampleTerms, index: int, vertices: Tensor, pose: Float[Tensor, "4 4"]
+    ) -> Float[Tensor, "P P+1"]:
+        """Normal equations (float64) of pose and expression: matrix and gradient of few samples."""
         samples, basis = self._few[index], self.surface.basis
         jacobian = _pose_jacobian(vertices - self.surface.origin, samples)
         if len(basis):
@@ -103,7 +109,27 @@ class NumbaEngine:
                 self._rows[index] = _sample_basis(basis, samples)
             turned = np.einsum("ab,skb->ska", pose[:3, :3].numpy(), self._rows[index])
             jacobian = np.concatenate([jacobian, turned.transpose(0, 2, 1)], 2)
-        return _reduce(evidence.blocks.numpy(), evidence.gradients.numpy(), jacobian)
+        system = _reduce(evidence.blocks.numpy(), evidence.gradients.numpy(), jacobian)
+        return torch.from_numpy(system)
+
+    def stepped(
+        self,
+        system: Float[Tensor, "P P+1"],
+        pose: Tensor,
+        expression: Tensor,
+        tie: Tensor,
+        pace: Float[Tensor, ""],
+    ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " K"]]:
+        """Pose and expression after the step that reduced evidence and the priors ask for."""
+        spread = self.config.expression_spread**-2
+        system = self.config.evidence * system
+        diagonal = system.diagonal()
+        diagonal[:6] *= 1 + 1e-6
+        diagonal[6:] += spread + pace
+        system[6:, -1] += spread * expression + pace * (expression - tie)
+        found = np.linalg.solve(system[:, :-1].numpy(), system[:, -1].numpy())
+        delta = -torch.from_numpy(found)
+        return _turned(pose, delta[:6]), (expression + delta[6:]).clamp(-1.0, 1.5)
 
     def rotations(self, rest: Tensor, vertices: Tensor) -> Float[Tensor, "V 3 3"]:
         """Local rotations from the rest shape."""
@@ -145,29 +171,6 @@ class NumbaEngine:
         return (vertices - self.surface.origin).float().numpy(), normals.float().numpy()
 
 
-def visible_depth(
-    topology: Topology,
-    vertices: Float[Tensor, "V 3"],
-    views: Views,
-    sizes: tuple[tuple[int, int], ...],
-    index: int,
-) -> Float[Tensor, "C H W"]:
-    """Usable depth of every view at a level whose pictures have these sizes, padded alike."""
-    cameras = level_cameras(views.cameras, sizes, index)
-    maps = depth_maps(vertices, topology.triangles, cameras)
-    focal = cameras.intrinsics[:, 0, 0].float().numpy()
-    shape = len(sizes), max(h for _, h in sizes), max(w for w, _ in sizes)
-    out = np.full(shape, np.float32(-1))
-    for i, depth in enumerate(maps):
-        # one pixel of a slanted surface: the neighbours may differ by a few pixels' widths
-        pixel = float(depth.numpy()[np.isfinite(depth.numpy())].mean()) if len(maps) else 1.0
-        step = np.float32(3 * pixel / focal[i] + 0.001)
-        height, width = depth.shape
-        reach = 2 if index == 0 else 1
-        out[i, :height, :width] = photometric.usable_depth(depth.numpy(), reach, step)
-    return torch.from_numpy(out)
-
-
 def _sample_basis(basis: Tensor, samples: Samples) -> np.ndarray:
     """Basis displacement at every sample, [S K 3]."""
     rows = basis.numpy()[:, samples.corners]
@@ -186,12 +189,25 @@ def _pose_jacobian(vertices: Tensor, samples: Samples) -> np.ndarray:
     return jacobian
 
 
-def _reduce(
-    blocks: np.ndarray, gradients: np.ndarray, jacobian: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Normal equations of few parameters from sample blocks and their Jacobian [S 3 P]."""
+def _reduce(blocks: np.ndarray, gradients: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
+    """Normal equations [P P+1] of few parameters from sample blocks and their Jacobian [S 3 P]."""
     full = blocks[:, [[0, 1, 2], [1, 3, 4], [2, 4, 5]]].astype(np.float64)
     count = jacobian.shape[2]
     weighted = (full @ jacobian).reshape(-1, count)
     flat = jacobian.reshape(-1, count)
-    return flat.T @ weighted, flat.T @ gradients.astype(np.float64).ravel()
+    vector = flat.T @ gradients.astype(np.float64).ravel()
+    return np.concatenate([flat.T @ weighted, vector[:, None]], 1)
+
+
+def _turned(pose: Float[Tensor, "4 4"], delta: Float[Tensor, "6"]) -> Float[Tensor, "4 4"]:
+    """The pose followed by a small rotation about the head's origin and a shift."""
+    x, y, z = delta[:3].unbind()
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
+    # Rodrigues: I + sin θ/θ K + (1 − cos θ)/θ² K², without a branch at zero
+    turns = (x * x + y * y + z * z).sqrt() / torch.pi
+    rotation = torch.sinc(turns) * cross + 0.5 * torch.sinc(turns / 2).square() * (cross @ cross)
+    step = torch.eye(4, dtype=pose.dtype, device=pose.device)
+    step[:3, :3] += rotation
+    step[:3, 3] = delta[3:]
+    return step @ pose

@@ -259,19 +259,22 @@ def area_resized(image: Float[Tensor, "H W K"], size: tuple[int, int]) -> Float[
     """The image at (width, height), each pixel the mean of the area that it covers."""
     if (image.shape[1], image.shape[0]) == size:
         return image
-    down = _area_shares(image.shape[0], size[1], image.device)
-    across = _area_shares(image.shape[1], size[0], image.device)
-    rows = (down @ image.flatten(1)).unflatten(1, image.shape[1:])
-    return torch.einsum("wx,hxk->hwk", across, rows)
+    rows = _area_means(image, size[1])
+    return _area_means(rows.transpose(0, 1), size[0]).transpose(0, 1).contiguous()
 
 
-def _area_shares(count: int, target: int, device: torch.device) -> Float[Tensor, "n m"]:
-    """How much of each target pixel every source pixel covers, [target count]."""
+def _area_means(picture: Float[Tensor, "N *K"], target: int) -> Float[Tensor, "n *K"]:
+    """Each target row the mean of the rows that it covers, in whole or in part."""
+    count = len(picture)
     step = count / target
-    begin = torch.arange(target, dtype=torch.float64, device=device)[:, None] * step
-    source = torch.arange(count, dtype=torch.float64, device=device)
-    overlap = torch.minimum(source + 1, begin + step) - torch.maximum(source, begin)
-    return (overlap.clamp(min=0) / step).float()
+    begin = torch.arange(target, dtype=torch.float64, device=picture.device) * step
+    total = picture.new_zeros(target, *picture.shape[1:])
+    for offset in range(math.ceil(step) + 1):
+        source = begin.floor() + offset
+        overlap = torch.minimum(source + 1, begin + step) - torch.maximum(source, begin)
+        share = (overlap.clamp(min=0) / step).to(picture).reshape(-1, *[1] * (picture.ndim - 1))
+        total += share * picture[source.long().clamp(max=count - 1)]
+    return total
 
 
 def _focus(

@@ -98,11 +98,10 @@ class Surface:
         expression: Float[Tensor, " K"],
         deviation: Float[Tensor, "V 3"],
     ) -> Float[Tensor, "V 3"]:
-        """World vertices of an expression (on the host, as `pose` is) and a deviation in a pose."""
+        """World vertices of an expression and a deviation in a pose."""
         shape = self.vertices + deviation
-        pose = pose.to(self.vertices.device)
         if len(expression):
-            shape = shape + torch.einsum("k,kvc->vc", expression.to(pose.device), self.basis)
+            shape = shape + torch.einsum("k,kvc->vc", expression, self.basis)
         return (shape - self.origin) @ pose[:3, :3].T + pose[:3, 3] + self.origin
 
     def deviation(
@@ -112,11 +111,8 @@ class Surface:
         expression: Float[Tensor, " K"],
     ) -> Float[Tensor, "V 3"]:
         """What `shaped` needs besides a pose and an expression to make these vertices."""
-        pose = pose.to(vertices.device)
         upright = (vertices - self.origin - pose[:3, 3]) @ pose[:3, :3] + self.origin
-        return upright - (
-            self.vertices + torch.einsum("k,kvc->vc", expression.to(pose.device), self.basis)
-        )
+        return upright - (self.vertices + torch.einsum("k,kvc->vc", expression, self.basis))
 
 
 def take_surface(first: Mesh, basis: Float[Tensor, "K V 3"], config: TrackConfig) -> Surface:

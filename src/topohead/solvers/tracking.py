@@ -81,26 +81,44 @@ def advance(
     started = time.perf_counter()
     surface = reference.surface
     solve = FrameSolve(views, reference, config)
-    motion = state.pose @ torch.linalg.inv(state.last_pose)
-    onward = (2 * state.expression - state.last_expression).clamp(-1, 1.5)
-    deviation = state.deviation.to(surface.vertices.device)
-    last = Guess(state.pose, state.expression, deviation, state.expression)
-    near = solve.better(last, replace(last, pose=motion @ state.pose, expression=onward))
-    found = solve.pose_and_expression(near)
+    found = solve.pose_and_expression(_predicted(solve, state))
     pose, expression = found.pose, found.expression
     rest = surface.shaped(pose, expression, config.memory * found.deviation)
     vertices = solve.free(rest, surface.shaped(pose, expression, found.deviation))
     deviation = surface.deviation(vertices, pose, expression).cpu()
-    fresh = TrackState(pose, state.pose, expression, state.expression, deviation)
+    fresh = TrackState(pose.cpu(), state.pose, expression.cpu(), state.expression, deviation)
     return fresh, TrackedFrame(
         views.frame,
         vertices.float().cpu(),
-        _world_motion(pose, surface.origin.cpu()),
+        _world_motion(pose, surface.origin).cpu(),
         torch.ones(len(views.cameras), 3),
         solve.residual,
         solve.is_doubtful(vertices),
         time.perf_counter() - started,
     )
+
+
+def outline(
+    views: Views, reference: Reference, state: TrackState, config: TrackConfig
+) -> TrackState:
+    """The state after a frame of which only coarse levels are looked at, for pose and expression.
+
+    It is what a frame may be tracked from when those before it have not been; `deviation` is zero.
+    """
+    solve = FrameSolve(views, reference, config)
+    found = solve.pose_and_expression(_predicted(solve, state), fine=False)
+    pose, expression = found.pose.cpu(), found.expression.cpu()
+    return TrackState(pose, state.pose, expression, state.expression, 0 * state.deviation)
+
+
+def _predicted(solve: FrameSolve, state: TrackState) -> Guess:
+    """Where the frame after a state may be: moved on as in the frame before, or not moved."""
+    where = solve.reference.surface.vertices.device
+    moved = state.pose @ torch.linalg.inv(state.last_pose) @ state.pose
+    onward = (2 * state.expression - state.last_expression).clamp(-1, 1.5)
+    known = state.expression.to(where)
+    last = Guess(state.pose.to(where), known, state.deviation.to(where), known)
+    return solve.better(last, replace(last, pose=moved.to(where), expression=onward.to(where)))
 
 
 def _world_motion(pose: Tensor, origin: Tensor) -> Tensor:

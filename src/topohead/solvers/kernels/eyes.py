@@ -82,54 +82,60 @@ def likeness(arms, areas, colors, trust, turns, centers, axes, lens, patches, fr
         spot = np.empty(4, np.float32)
         read = np.empty((len(arms), 3), np.float32)
         pixels = np.empty(len(arms), np.float32)
+        order = np.empty(len(arms), np.int32)
         total = np.float32(0)
         for view in range(len(lens)):
-            _read_view(
+            count = _read_view(
                 arms, areas, turns[g], centers[view], axes[view], lens[view], patches[view],
-                front[view], read, pixels, spot,
+                front[view], read, pixels, order, spot,
             )  # fmt: skip
-            gain = _gain(read, pixels, colors, trust, noise, cut)
-            for s in range(len(arms)):
-                if pixels[s] > 0:
-                    total += pixels[s] * _robust(read, colors, s, gain, noise, cut)
+            gain = _gain(read, pixels, order, count, colors, trust, noise, cut)
+            for i in range(count):
+                total += pixels[i] * _robust(read, i, colors, order[i], gain, noise, cut)
         found[g] = total
     return found
 
 
 @njit(cache=True, error_model="numpy")
-def _read_view(arms, areas, turn, center, axes, lens, patch, front, read, pixels, spot):
-    """Reads the samples that a view sees into `read`, and how many pixels each covers."""
+def _read_view(arms, areas, turn, center, axes, lens, patch, front, read, pixels, order, spot):
+    """Reads the samples that a view sees; returns how many.
+
+    Row i of `read` is sample `order`[i] and covers `pixels`[i].
+    """
+    count = 0
     for s in range(len(arms)):
-        pixels[s] = 0
         _place(arms[s], turn, center, axes, lens, spot)
         if spot[3] < _STEEPEST or not _seen(front, spot):
             continue
         for k in range(3):
-            read[s, k] = _bilinear(patch, spot[0], spot[1], k)
-        pixels[s] = areas[s] * spot[3] * lens[0] * lens[1] / (spot[2] * spot[2])
+            read[count, k] = _bilinear(patch, spot[0], spot[1], k)
+        pixels[count] = areas[s] * spot[3] * lens[0] * lens[1] / (spot[2] * spot[2])
+        order[count] = s
+        count += 1
+    return count
 
 
 @njit(cache=True, error_model="numpy")
-def _gain(read, pixels, colors, trust, noise, cut):
+def _gain(read, pixels, order, count, colors, trust, noise, cut):
     """The factor on known colours that a view asks for, robustly; within a third."""
     gain = np.float32(1)
     for _ in range(3):
         above, below = np.float32(1e-3), np.float32(1e-3)
-        for s in range(len(pixels)):
-            if pixels[s] > 0:
-                w = trust[s] * pixels[s] * _robust(read, colors, s, gain, noise, cut)
-                for k in range(3):
-                    above += w * read[s, k] * colors[s, k]
-                    below += w * colors[s, k] * colors[s, k]
+        for i in range(count):
+            s = order[i]
+            w = trust[s] * pixels[i] * _robust(read, i, colors, s, gain, noise, cut)
+            for k in range(3):
+                above += w * read[i, k] * colors[s, k]
+                below += w * colors[s, k] * colors[s, k]
         gain = min(max(above / below, np.float32(0.67)), np.float32(1.5))
     return gain
 
 
 @njit(cache=True, error_model="numpy")
-def _robust(read, colors, s, gain, noise, cut):
+def _robust(read, i, colors, s, gain, noise, cut):
     q = np.float32(0)
     for k in range(3):
-        d = (read[s, k] - gain * colors[s, k]) / noise
+        d = (read[i, k] - gain * colors[s, k]) / noise
         q += d * d
     q /= cut * cut
     return 1 / ((1 + q) * (1 + q))
@@ -149,29 +155,30 @@ def equations(
         spot = np.empty(4, np.float32)
         read = np.empty((len(arms), 3), np.float32)
         pixels = np.empty(len(arms), np.float32)
-        _read_view(
-            arms, areas, turn, centers[view], axes[view], lens[view], patches[view], front[view],
-            read, pixels, spot,
+        order = np.empty(len(arms), np.int32)
+        patch = patches[view]
+        count = _read_view(
+            arms, areas, turn, centers[view], axes[view], lens[view], patch, front[view],
+            read, pixels, order, spot,
         )  # fmt: skip
-        gain = _gain(read, pixels, colors, trust, noise, cut)
+        gain = _gain(read, pixels, order, count, colors, trust, noise, cut)
         jacobian = np.empty((2, 2), np.float32)
-        for s in range(len(arms)):
-            if pixels[s] <= 0:
-                continue
-            w = pixels[s] * _robust(read, colors, s, gain, noise, cut)
+        for i in range(count):
+            s = order[i]
+            w = pixels[i] * _robust(read, i, colors, s, gain, noise, cut)
             terms[view, 5] += w
             w *= trust[s] / (noise * noise)
             _place(arms[s], turn, centers[view], axes[view], lens[view], spot)
             _pixel_slopes(arms[s], slopes, axes[view], lens[view], spot, jacobian)
             for k in range(3):
                 half, u, v = np.float32(0.5), spot[0], spot[1]
-                gx = _bilinear(patches[view], u + half, v, k)
-                gx -= _bilinear(patches[view], u - half, v, k)
-                gy = _bilinear(patches[view], u, v + half, k)
-                gy -= _bilinear(patches[view], u, v - half, k)
+                gx = _bilinear(patch, u + half, v, k)
+                gx -= _bilinear(patch, u - half, v, k)
+                gy = _bilinear(patch, u, v + half, k)
+                gy -= _bilinear(patch, u, v - half, k)
                 first = gx * jacobian[0, 0] + gy * jacobian[0, 1]
                 second = gx * jacobian[1, 0] + gy * jacobian[1, 1]
-                residual = read[s, k] - gain * colors[s, k]
+                residual = read[i, k] - gain * colors[s, k]
                 terms[view, 0] += w * first * first
                 terms[view, 1] += w * first * second
                 terms[view, 2] += w * second * second

@@ -26,13 +26,11 @@ def conjugate_gradient(
     """
     if rhs.is_cuda:
         return _on_device(rhs, diagonal, stiffness, 1 / (diagonal + own), iterations, tolerance)
-    parts = (stiffness.crow_indices(), stiffness.col_indices(), stiffness.values(), own)
-    starts, columns, values, own = (part.numpy() for part in parts)
-    inverse = 1 / (diagonal.numpy() + own)
-    x = _solve(
-        rhs.numpy(), diagonal.numpy(), starts, columns, values, inverse, iterations, tolerance
-    )
-    return torch.from_numpy(x)
+    parts = (stiffness.crow_indices(), stiffness.col_indices(), stiffness.values())
+    inverse = 1 / (diagonal + own)
+    starts, columns, values = (part.numpy() for part in parts)
+    weights = diagonal.numpy(), starts, columns, values, inverse.numpy()
+    return torch.from_numpy(_solve(rhs.numpy(), *weights, iterations, tolerance))
 
 
 def _on_device(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from topohead.solvers.kernels.rows_triton import block_size, load_row, store_row
 
-_SAMPLES = 64
+_SAMPLES = 32
 """Samples that one program works on; each has four lanes, for three channels."""
 
 
@@ -91,7 +91,7 @@ def _robust(color, now, inverse_noise, inverse_cut):
     return 1 / ((1 + q) * (1 + q))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "views", "height", "width"])
 def _sample_kernel(
     positions,
     normals,
@@ -127,7 +127,7 @@ def _sample_kernel(
         camera, front, picture = camera + 16, front + height * width, picture + height * width * 9
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "views", "height", "width"])
 def _accumulate_kernel(
     positions,
     normals,
@@ -260,7 +260,7 @@ def _accumulate_kernel(
     tl.store(row + 3, inlying / tl.maximum(number, 1.0), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _normals_kernel(
     vertices, triangles, starts, around, origin, positions, normals, count, BLOCK: tl.constexpr
 ):
@@ -342,7 +342,7 @@ def accumulate(
     _accumulate_kernel[(triton.cdiv(count, block),)](
         positions, normals, corners, weights, areas, cameras, depth, features, reference, trust,
         noise, cut, min_cosine, tolerance, blocks, gradients, stats, count, views, height, width,
-        BLOCK=block,
+        BLOCK=block, num_warps=2,
     )  # fmt: skip
     return blocks, gradients, stats
 

@@ -146,51 +146,54 @@ def _onward(z, p, ratio, row, live):
 @triton.jit
 def _direction_kernel(
     z, last, fresh, q, starts, columns, blocks, stiff_starts, stiff_columns, stiffness, norms,
-    curves, parts, count, FIRST: tl.constexpr, PARTS: tl.constexpr, NEAR: tl.constexpr,
+    curves, alive, parts, count, FIRST: tl.constexpr, PARTS: tl.constexpr, NEAR: tl.constexpr,
     FAR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The next search direction p = z + ratio p', the matrix times it, and the shares of p·q."""
-    pid = tl.program_id(0)
-    row = pid * BLOCK + tl.arange(0, BLOCK)
-    live = row < count
-    if FIRST:
-        ratio = 0.0
-    else:
-        before = _total(norms - PARTS, parts, PARTS)
-        now = _total(norms, parts, PARTS)
-        ratio = tl.where(before > 0, now / tl.where(before > 0, before, 1.0), 0.0).to(tl.float32)
-    p0, p1, p2 = _onward(z, last, ratio, row, live)
-    store_row(fresh, row, live, p0, p1, p2)
-    s0 = tl.zeros([BLOCK], tl.float32)
-    s1, s2 = s0, s0
-    begin = tl.load(starts + row, mask=live, other=0)
-    end = tl.load(starts + row + 1, mask=live, other=0)
-    near = tl.arange(0, NEAR)
-    for offset in range(0, tl.max(end - begin, axis=0), NEAR):
-        at = (begin + offset)[:, None] + near[None, :]
-        own = at < end[:, None]
-        j = tl.load(columns + at, mask=own, other=0)
-        a, b, c = _onward(z, last, ratio, j, own)
-        m = blocks + 6 * at
-        xx, xy, xz = load_row(m, 0, own)
-        yy, yz, zz = load_row(m + 3, 0, own)
-        s0 += tl.sum(xx * a + xy * b + xz * c, axis=1)
-        s1 += tl.sum(xy * a + yy * b + yz * c, axis=1)
-        s2 += tl.sum(xz * a + yz * b + zz * c, axis=1)
-    begin = tl.load(stiff_starts + row, mask=live, other=0)
-    end = tl.load(stiff_starts + row + 1, mask=live, other=0)
-    far = tl.arange(0, FAR)
-    for offset in range(0, tl.max(end - begin, axis=0), FAR):
-        at = (begin + offset)[:, None] + far[None, :]
-        own = at < end[:, None]
-        j = tl.load(stiff_columns + at, mask=own, other=0)
-        w = tl.load(stiffness + at, mask=own, other=0.0)
-        a, b, c = _onward(z, last, ratio, j, own)
-        s0 += tl.sum(w * a, axis=1)
-        s1 += tl.sum(w * b, axis=1)
-        s2 += tl.sum(w * c, axis=1)
-    store_row(q, row, live, s0, s1, s2)
-    tl.store(curves + pid, _dot(p0, p1, p2, s0, s1, s2))
+    if tl.load(alive) > 0:
+        pid = tl.program_id(0)
+        row = pid * BLOCK + tl.arange(0, BLOCK)
+        live = row < count
+        if FIRST:
+            ratio = 0.0
+        else:
+            before = _total(norms - PARTS, parts, PARTS)
+            now = _total(norms, parts, PARTS)
+            ratio = tl.where(before > 0, now / tl.where(before > 0, before, 1.0), 0.0).to(
+                tl.float32
+            )
+        p0, p1, p2 = _onward(z, last, ratio, row, live)
+        store_row(fresh, row, live, p0, p1, p2)
+        s0 = tl.zeros([BLOCK], tl.float32)
+        s1, s2 = s0, s0
+        begin = tl.load(starts + row, mask=live, other=0)
+        end = tl.load(starts + row + 1, mask=live, other=0)
+        near = tl.arange(0, NEAR)
+        for offset in range(0, tl.max(end - begin, axis=0), NEAR):
+            at = (begin + offset)[:, None] + near[None, :]
+            own = at < end[:, None]
+            j = tl.load(columns + at, mask=own, other=0)
+            a, b, c = _onward(z, last, ratio, j, own)
+            m = blocks + 6 * at
+            xx, xy, xz = load_row(m, 0, own)
+            yy, yz, zz = load_row(m + 3, 0, own)
+            s0 += tl.sum(xx * a + xy * b + xz * c, axis=1)
+            s1 += tl.sum(xy * a + yy * b + yz * c, axis=1)
+            s2 += tl.sum(xz * a + yz * b + zz * c, axis=1)
+        begin = tl.load(stiff_starts + row, mask=live, other=0)
+        end = tl.load(stiff_starts + row + 1, mask=live, other=0)
+        far = tl.arange(0, FAR)
+        for offset in range(0, tl.max(end - begin, axis=0), FAR):
+            at = (begin + offset)[:, None] + far[None, :]
+            own = at < end[:, None]
+            j = tl.load(stiff_columns + at, mask=own, other=0)
+            w = tl.load(stiffness + at, mask=own, other=0.0)
+            a, b, c = _onward(z, last, ratio, j, own)
+            s0 += tl.sum(w * a, axis=1)
+            s1 += tl.sum(w * b, axis=1)
+            s2 += tl.sum(w * c, axis=1)
+        store_row(q, row, live, s0, s1, s2)
+        tl.store(curves + pid, _dot(p0, p1, p2, s0, s1, s2))
 
 
 @triton.jit
@@ -200,31 +203,32 @@ def _advance_kernel(
 ):  # fmt: skip
     """One step along p, nothing once converged; the new residuals and the shares of r·z."""
     pid = tl.program_id(0)
-    row = pid * BLOCK + tl.arange(0, BLOCK)
-    live = row < count
-    norm = _total(norms, parts, PARTS)
-    curvature = _total(curves, parts, PARTS)
-    going = (tl.load(alive) > 0) & (norm > tolerance * _total(first, parts, PARTS))
-    going = going & (curvature > 0)
-    step = tl.where(going, norm / tl.where(going, curvature, 1.0), 0.0).to(tl.float32)
-    p0, p1, p2 = load_row(p, row, live)
-    q0, q1, q2 = load_row(q, row, live)
-    x0, x1, x2 = load_row(x, row, live)
-    r0, r1, r2 = load_row(r, row, live)
-    r0, r1, r2 = r0 - step * q0, r1 - step * q1, r2 - step * q2
-    z0, z1, z2 = _precondition(inverse, row, live, r0, r1, r2)
-    store_row(x, row, live, x0 + step * p0, x1 + step * p1, x2 + step * p2)
-    store_row(r, row, live, r0, r1, r2)
-    store_row(z, row, live, z0, z1, z2)
-    tl.store(norms + PARTS + pid, _dot(r0, r1, r2, z0, z1, z2))
+    going = tl.load(alive) > 0
+    if going:
+        row = pid * BLOCK + tl.arange(0, BLOCK)
+        live = row < count
+        norm = _total(norms, parts, PARTS)
+        curvature = _total(curves, parts, PARTS)
+        going = (norm > tolerance * _total(first, parts, PARTS)) & (curvature > 0)
+        step = tl.where(going, norm / tl.where(going, curvature, 1.0), 0.0).to(tl.float32)
+        p0, p1, p2 = load_row(p, row, live)
+        q0, q1, q2 = load_row(q, row, live)
+        x0, x1, x2 = load_row(x, row, live)
+        r0, r1, r2 = load_row(r, row, live)
+        r0, r1, r2 = r0 - step * q0, r1 - step * q1, r2 - step * q2
+        z0, z1, z2 = _precondition(inverse, row, live, r0, r1, r2)
+        store_row(x, row, live, x0 + step * p0, x1 + step * p1, x2 + step * p2)
+        store_row(r, row, live, r0, r1, r2)
+        store_row(z, row, live, z0, z1, z2)
+        tl.store(norms + PARTS + pid, _dot(r0, r1, r2, z0, z1, z2))
     tl.store(alive + 4, tl.where(going, 1, 0))
 
 
 class ConjugateGradient:
     """`sparse.conjugate_gradient` for one mesh and one stiffness, with the buffers that it needs.
 
-    The number of steps is fixed and nothing is asked of the host: once converged, steps move
-    nothing. On CUDA all steps are one graph, captured when first solved.
+    The number of steps is fixed and nothing is asked of the host: once converged, steps do
+    nothing. So solving may be part of a CUDA graph.
     """
 
     def __init__(
@@ -255,7 +259,6 @@ class ConjugateGradient:
         def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        self._rhs, self._blocks = room(count, 3), room(len(columns), 6)
         self._x, self._r, self._z, self._q = (room(count, 3) for _ in range(4))
         self._directions = room(count, 3), room(count, 3)
         self._inverse = room(count, 6)
@@ -264,38 +267,22 @@ class ConjugateGradient:
         self._norms = room(iterations + 1, self._padded, dtype=torch.float64)
         self._curves = room(iterations, self._padded, dtype=torch.float64)
         self._alive = room(iterations + 1, 4, dtype=torch.int32)
-        self._recorded: torch.cuda.CUDAGraph | None = None
 
     def solve(
         self, rhs: Float[Tensor, "V 3"], blocks: Float[Tensor, "P 6"]
     ) -> Float[Tensor, "V 3"]:
         """x of (B + K ⊗ I₃) x = rhs, float32; the next call overwrites it."""
-        self._rhs.copy_(rhs)
-        self._blocks.copy_(blocks)
-        if rhs.device.type != "cuda":
-            self._launch()
-            return self._x
-        if self._recorded is None:
-            self._launch()  # compiles what the capture must find compiled
-            torch.cuda.synchronize()
-            self._recorded = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._recorded):
-                self._launch()
-        self._recorded.replay()
-        return self._x
-
-    def _launch(self) -> None:
         grid, block, parts = (self._parts,), self._block, self._parts
         last, fresh = self._directions
         _begin_kernel[grid](
-            self._rhs, self._blocks, self._diagonal, self._stiff_diagonal, self._inverse, self._x,
-            self._r, self._z, last, self._norms, self._alive, self.count, BLOCK=block,
+            rhs, blocks, self._diagonal, self._stiff_diagonal, self._inverse, self._x, self._r,
+            self._z, last, self._norms, self._alive, self.count, BLOCK=block,
         )  # fmt: skip
         for k in range(self.iterations):
             norms, curves, alive = self._norms[k], self._curves[k], self._alive[k]
             _direction_kernel[grid](
-                self._z, last, fresh, self._q, *self._graph, self._blocks, *self._stiff, norms,
-                curves, parts, self.count, FIRST=k == 0, PARTS=self._padded, NEAR=_NEAR, FAR=_FAR,
+                self._z, last, fresh, self._q, *self._graph, blocks, *self._stiff, norms, curves,
+                alive, parts, self.count, FIRST=k == 0, PARTS=self._padded, NEAR=_NEAR, FAR=_FAR,
                 BLOCK=block,
             )  # fmt: skip
             _advance_kernel[grid](
@@ -303,6 +290,7 @@ class ConjugateGradient:
                 curves, alive, self.tolerance, parts, self.count, PARTS=self._padded, BLOCK=block,
             )  # fmt: skip
             last, fresh = fresh, last
+        return self._x
 
 
 def _diagonal_slots(starts: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -47,7 +47,6 @@ def detail(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> Non
             frame,
             seconds=time.perf_counter() - started,
             solving_seconds=solved - loaded,
-            noise=relief.noise,
             seen=float((relief.confidence > 0.5).float().mean()),
         )
         write_image(folder / "normal.png", normals)

@@ -96,20 +96,21 @@ class DynamicStore:
     def write_frame(
         self,
         frame: str,
-        srgb: Float32[np.ndarray, "S S 3"],
-        coverage: Float32[np.ndarray, "S S"],
+        codes: UInt8[np.ndarray, "S S 3"],
+        seen: Bool[np.ndarray, "S S"],
+        workers: ThreadPoolExecutor,
         seconds: float,
     ) -> None:
         """A frame's texture as its difference from the base."""
         texels = texel_map(self.topology, self.size)
-        codes = completed_codes(srgb, coverage, texels, self.base)
+        codes = completed_codes(codes, seen, texels, self.base, workers)
         if self.wrinkle:
             small = shrunk_log_ratios(codes, self.base, FACTOR_SIZE).astype(np.float16)
             with self.run.write(_ratio_file(frame)) as path, path.open("wb") as file:
                 np.save(file, small)
         self.run.append_metrics("texture", frame, seconds=seconds)
         tolerance = WORKING_TOLERANCE if self.wrinkle else TOLERANCE
-        write_delta(self.run.path / self._delta(frame), codes, self.base, tolerance)
+        write_delta(self.run.path / self._delta(frame), codes, self.base, workers, tolerance)
 
 
 def _ratio_file(frame: str) -> str:

@@ -34,9 +34,9 @@ class Take:
     names: tuple[str, ...]
     start_path: Path | None
 
-    def views(self, frame: str, height: int | None) -> Views:
-        """Undistorted pictures of a frame, at most `height` pixels high."""
-        return undistorted_views(self.capture, frame, self.names, height)
+    def views(self, frame: str, height: int | None, readers: int = 1, device: str = "cpu") -> Views:
+        """Undistorted pictures of a frame on a device, at most `height` pixels high."""
+        return undistorted_views(self.capture, frame, self.names, height, readers, device)
 
 
 def open_take(config: CaptureConfig) -> Take:
@@ -90,10 +90,13 @@ def ingest(run: RunFolder, take: Take, config: CaptureConfig) -> Take:
             write_rig(rig, path)
         run.append_metrics("ingest", seconds=time.perf_counter() - started)
         run.finish("ingest")
-    rig = read_rig(run.path / "cameras.json")
-    return replace(
-        take, capture=replace(take.capture, rig=rig.select(take.capture.rig.cameras.names))
-    )
+    return calibrated(take, run.path)
+
+
+def calibrated(take: Take, run: Path) -> Take:
+    """The take with the calibration of a run."""
+    rig = read_rig(run / "cameras.json").select(take.capture.rig.cameras.names)
+    return replace(take, capture=replace(take.capture, rig=rig))
 
 
 def _checked_rig(run: RunFolder, take: Take, config: CaptureConfig) -> Rig:

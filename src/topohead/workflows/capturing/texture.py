@@ -1,6 +1,7 @@
 """Textures of every frame, or one of the take.
 
-While one frame's texture is made, the next one's pictures are read and the last one's are written.
+While one frame's texture is made the last one's is written and, on CUDA, the next one's pictures
+are read.
 """
 
 import time
@@ -96,10 +97,13 @@ class _Fusion:
                 yield frame, fuse_texture(views, topology, vertices, size, colors=colors), started
 
     def _pictures(self, frames: Sequence[str]) -> Generator[Views] | Generator[Photographs]:
-        """Undistorted for the CPU, as stored for a CUDA device; read ahead."""
+        """Undistorted for the CPU; as stored for a CUDA device, and read ahead.
+
+        Undistorted ones are four times as large, too large to have several frames' at a time.
+        """
         take, device = self.take, self.config.device
         if device == "cpu":
-            return ahead(lambda frame: take.views(frame, None), frames, 1)
+            return (take.views(frame, None) for frame in frames)
         return ahead(
             lambda frame: photographs(take.capture, frame, self.workers, take.names).to(device),
             frames,
@@ -144,8 +148,9 @@ def _changing_textures(fusion: _Fusion, behind: Behind) -> None:
         store.write_base(_codes(fused.srgb), _shown(fused), fusion.workers)
     missing = [f for f in frames if not store.has(f)]
     for frame, fused, started in fusion.of_frames(missing):
-        whole = fused.srgb.cpu().numpy(), fused.coverage.cpu().numpy()
-        behind.do(store.write_frame, frame, *whole, time.perf_counter() - started)
+        codes, seen = _codes(fused.srgb), (fused.coverage > 0).cpu().numpy()
+        seconds = time.perf_counter() - started
+        behind.do(store.write_frame, frame, codes, seen, fusion.workers, seconds)
     if wrinkle:
         behind.wait()
         make_wrinkles(store, fusion.head, frames)

@@ -1,23 +1,27 @@
 """Every frame's mesh."""
 
 import logging
+from collections.abc import Generator
+from contextlib import closing
 
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from topohead.core import (
-    Mesh,
-    Topology,
-    TrackedFrame,
-)
+from topohead.core import Mesh, Topology, TrackedFrame
 from topohead.io.meshes import write_obj
 from topohead.io.runs import RunFolder
-from topohead.workflows import tracking_state
+from topohead.workflows.background import Behind
 from topohead.workflows.capture import CaptureConfig
+from topohead.workflows.capturing.chunks import Answer, chunks_of, one_by_one, together
 from topohead.workflows.capturing.first import Head, packed
 from topohead.workflows.capturing.take import Take
+from topohead.workflows.capturing.tracker import Tracker, work, workers
 from topohead.workflows.progress import track as progress
+from topohead.workflows.tracking_state import State
+
+_KEYS = "track/keys.safetensors"
+"""The states from which chunks of a long take set out."""
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +35,71 @@ def track_frames(run: RunFolder, take: Take, head: Head, config: CaptureConfig) 
     if done == len(frames):
         run.finish("track")
         return
-    follow = tracking_state.SOLVERS[config.solver]
-    last = None
-    if done:
-        last = load_file(run.path / "frames" / frames[done - 1] / "state.safetensors")
-    pictures = (take.views(frame, config.height) for frame in frames[done:])
-    first_views = take.views(frames[0], config.height)
-    start = tracking_state.Start(head.mesh, head.basis, -head.expression, head.upright, first_views)
-    answers = follow(start, pictures, last, config.seed, config.device)
-    for state, answer in progress(answers, "tracking", len(frames), done):
-        _write_frame(run, head.mesh.topology, state, answer)
+    last = _stored_answer(run, frames[done - 1]) if done else None
+    with Behind() as writer, closing(_answers(run, take, head, config, done, last)) as answers:
+        for state, answer in progress(answers, "tracking", len(frames), done):
+            writer.do(_write_frame, run, head.mesh.topology, state, answer)
     run.finish("track")
+
+
+def _answers(
+    run: RunFolder, take: Take, head: Head, config: CaptureConfig, done: int, last: Answer | None
+) -> Generator[Answer]:
+    """The answers of all frames but the first `done`; `last` is that of the frame before."""
+    if config.solver != "newton":
+        yield from Tracker(take, head, config).follow(
+            take.capture.frames[done:], None if last is None else last[0]
+        )
+        return
+    chunks = chunks_of(take.capture.frames, done)
+    borders = [chunk.run_up[0] for chunk in chunks if chunk.run_up]
+    keys = _known_keys(run, borders)
+    if config.jobs == 1 or keys is None:
+        tracker = Tracker(take, head, config)
+        if keys is None:
+            keys = _find_keys(run, tracker, borders)
+        if config.jobs == 1 or len(chunks) == 1:
+            yield from one_by_one(chunks, keys, tracker.follow, last)
+            return
+        del tracker  # its device memory is the workers' now
+    with workers(config, run.path) as hands:
+        yield from together(chunks, keys, hands, work, config.jobs + 1, last)
+
+
+def _known_keys(run: RunFolder, borders: list[str]) -> dict[str, State] | None:
+    """States before these frames, as far as an earlier call has found them all."""
+    if not borders:
+        return {}
+    if not run.has(_KEYS):
+        return None
+    keys: dict[str, State] = {}
+    for name, tensor in load_file(run.path / _KEYS).items():
+        frame, key = name.split("/", 1)
+        keys.setdefault(frame, {})[key] = tensor
+    return keys if all(frame in keys for frame in borders) else None
+
+
+def _find_keys(run: RunFolder, tracker: Tracker, borders: list[str]) -> dict[str, State]:
+    """States before these frames, from a pass over all coarse pictures."""
+    frames = tracker.take.capture.frames
+    # the take's other borders too: a later call may need fewer of them, never more
+    wanted = {chunk.run_up[0] for chunk in chunks_of(frames) if chunk.run_up}
+    count = max(frames.index(frame) for frame in wanted)
+    keys: dict[str, State] = {}
+    for at, state in enumerate(progress(tracker.outline(frames[:count]), "outline", count)):
+        if frames[at + 1] in wanted:
+            keys[frames[at + 1]] = state
+    flat = {f"{frame}/{key}": t for frame, state in keys.items() for key, t in state.items()}
+    with run.write(_KEYS) as path:
+        save_file(packed(flat), path)
+    return {frame: keys[frame] for frame in borders}
+
+
+def _stored_answer(run: RunFolder, frame: str) -> Answer:
+    """A frame's answer as it was written."""
+    stored = load_file(run.path / "frames" / frame / "state.safetensors")
+    vertices, pose, gains = stored["vertices"], stored["pose"], stored["gains"]
+    return stored, TrackedFrame(frame, vertices, pose, gains, 0.0, False, 0.0)
 
 
 def _frame_files(frame: str) -> tuple[str, str]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MEASURES = {
     "surface": "to the true surface",
     "scan_to_mesh": "true surface to the mesh",
+    "detail_surface": "detail to the true surface",
+    "detail_scan": "true surface to the detail",
     "correspondence": "correspondence",
     "slide": "slide along the skin",
     "vertex_number": "to the same vertex",

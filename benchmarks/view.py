@@ -1,0 +1,214 @@
+"""Speed of the page: a run of 600 frames and 18.7 k vertices in headless Chromium.
+
+    python benchmarks/view.py --out view.json
+    python benchmarks/view.py --run demo/run --picture docs/images/view.jpg
+
+`open_s` is from the request of the page to its first image, `server_s` from the start of the
+Python process to an answering server (importing torch is most of it; `server_cpu_s` is its time on
+a processor, `load` how many others wanted one). `script_ms` is the time of script for each image
+while the sequence plays (clock, decoding a frame, normals, upload calls, draw calls): what the
+processor has to do before the graphics card begins. Chromium draws by software here, so the rate at
+which images appear says nothing of a graphics card and is not reported. `memory` is after the whole
+sequence was fetched. The run is the reference head in a made-up motion, written to a temporary
+folder; nothing is random.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from playwright.sync_api import sync_playwright
+from safetensors.torch import save_file
+
+from topohead.core import Mesh
+from topohead.io.assets import reference_head
+from topohead.io.meshes import write_obj
+from topohead.viewer.view import ViewConfig, view
+
+CHROMIUM = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+
+
+def main() -> None:
+    """Measure, write JSON, print it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("view.json"))
+    parser.add_argument("--frames", type=int, default=600)
+    parser.add_argument("--images", type=int, default=60, help="images a shading plays")
+    parser.add_argument("--picture", type=Path, help="only a screenshot of --run, as JPEG")
+    parser.add_argument("--run", type=Path, help="a run folder with its take")
+    args = parser.parse_args()
+    if args.picture:
+        write_picture(args.run, args.picture)
+        return
+    with tempfile.TemporaryDirectory(prefix="topohead-view-") as folder:
+        run = write_run(Path(folder) / "run", args.frames)
+        measured = measure(run, args.images)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    document = {
+        "benchmark": "view",
+        "commit": commit,
+        "hardware": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 1),
+            "python": platform.python_version(),
+        },
+        "run": {"frames": args.frames, "vertices": reference_head(1).topology.vertex_count},
+        **measured,
+    }
+    args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(document, indent=1))
+
+
+def write_run(run: Path, frames: int) -> Path:
+    """A run folder with one texture and per-vertex errors; the jaw opens and the head sways."""
+    head = reference_head(1)
+    topology = head.topology
+    jaw = head.expression_basis[17]
+    folders = [run / "frames" / f"{t + 1:06d}" for t in range(frames)]
+    for t, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        sway = torch.tensor([0.02 * np.sin(t / 40), 0.0, 0.0], dtype=torch.float32)
+        vertices = head.template + 0.5 * (1 - np.cos(t / 8)) * jaw + sway
+        save_file(
+            {"vertices": vertices.float().contiguous(), "pose": torch.eye(4)},
+            folder / "state.safetensors",
+        )
+        if t == 0:
+            write_obj(Mesh(topology, vertices.float()), folder / "mesh.obj")
+        else:
+            (folder / "mesh.obj").hardlink_to(folders[0] / "mesh.obj")
+    u, v = np.meshgrid(np.linspace(0, 255, 2048), np.linspace(0, 255, 2048))
+    texture = np.stack([u, v, 255 - u], -1).astype(np.uint8)
+    Image.fromarray(texture).save(folders[0] / "texture_srgb.png", compress_level=1)
+    face = topology.regions["face"]
+    errors = torch.linspace(0, 1, len(face)).expand(frames, -1).contiguous()
+    save_file({"face_vertices": face, "surface_mm": errors}, run / "evaluation.safetensors")
+    (run / "config.yaml").write_text("source: null\n")
+    (run / "run.json").write_text(json.dumps({"verb": "capture"}))
+    return run
+
+
+def measure(run: Path, images: int) -> dict[str, Any]:
+    """Opens the run as the command line does, plays it in every shading."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "topohead", "view", str(run), "--no-browser", "--json"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        line = ""
+        while '"url"' not in line:
+            line = server.stdout.readline()
+            assert line, "the server did not start"
+        url = line.split('"')[3]
+        urllib.request.urlopen(f"{url}api/scene").read()
+        ready = time.perf_counter() - began
+        busy = sum(psutil.Process(server.pid).cpu_times()[:2])
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=[*CHROMIUM, "--no-sandbox"]
+            )
+            page = browser.new_page(viewport={"width": 480, "height": 360})
+            page.goto("about:blank")
+            opened = time.perf_counter()
+            page.goto(url, wait_until="commit")
+            page.wait_for_selector("body[data-shown]")
+            seconds = time.perf_counter() - opened
+            script = {name: played(page, name, images) for name in ("texture", "clay", "error")}
+            memory = fetched_memory(page)
+            browser.close()
+        return {
+            "server_s": round(ready, 2),
+            "server_cpu_s": round(busy, 2),
+            "open_s": round(seconds, 2),
+            "script_ms": script,
+            "memory": memory,
+        }
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def write_picture(run: Path, path: Path) -> None:
+    """The page on a desktop: a frame's wireframe on its own picture."""
+    viewing = view(ViewConfig(run, browser=False, port=0))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=[*CHROMIUM, "--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": 1120, "height": 680})
+        page.goto(viewing.url)
+        page.wait_for_selector("body[data-shown]")
+        for key in ("5", "c", "ArrowRight"):
+            page.keyboard.press(key)
+            page.wait_for_timeout(3000)
+        page.screenshot(path=path, type="jpeg", quality=82)
+        browser.close()
+    viewing.close()
+
+
+def played(page: Any, shading: str, images: int) -> dict[str, float]:
+    """Median and 95th percentile of script a frame, over so many images of playing."""
+    page.evaluate(f"() => topohead.setShading('{shading}')")
+    page.wait_for_timeout(1500)
+    page.evaluate("() => { topohead.timeline.toggle(); topohead.scriptTimes.length = 0; }")
+    for _ in range(600):
+        page.wait_for_timeout(200)
+        if page.evaluate("() => topohead.scriptTimes.length") >= images:
+            break
+    times = page.evaluate("() => topohead.scriptTimes")
+    page.evaluate("() => topohead.timeline.pause()")
+    return {
+        "images": len(times),
+        "median": round(float(np.median(times)), 2),
+        "p95": round(float(np.percentile(times, 95)), 2),
+    }
+
+
+def fetched_memory(page: Any) -> dict[str, float]:
+    """Megabytes of the frames alone and of the page's whole process, all chunks being in."""
+    page.evaluate("() => topohead.setShading('texture')")
+    chunks = page.evaluate(
+        "() => Math.ceil(topohead.subject.frames.length / topohead.subject.frames.chunk)"
+    )
+    for index in range(chunks):
+        page.evaluate(f"() => topohead.subject.frames.chunks.want({index})")
+        page.wait_for_timeout(20)
+    for _ in range(300):
+        if page.evaluate("() => topohead.subject.frames.chunks.kept.size") >= chunks:
+            break
+        page.wait_for_timeout(100)
+    frames = page.evaluate("() => topohead.subject.frames.bytes")
+    resident = max(
+        process.memory_info().rss
+        for process in psutil.Process().children(recursive=True)
+        if "--type=renderer" in process.cmdline()
+    )
+    return {"frames_mb": round(frames / 1e6, 1), "page_process_mb": round(resident / 1e6, 1)}
+
+
+def processor() -> str:
+    """The processor's name as Linux has it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,4 @@
+// The page without splats.
+import { start } from "./viewer.js";
+
+start();

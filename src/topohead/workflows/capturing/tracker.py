@@ -1,0 +1,93 @@
+"""What follows a take's frames, in this process or in several."""
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import torch
+
+from topohead.core import Views
+from topohead.workflows import tracking_state
+from topohead.workflows.background import ahead
+from topohead.workflows.capture import CaptureConfig
+from topohead.workflows.capturing.chunks import Answer, Chunk, Tracked, track_chunk
+from topohead.workflows.capturing.first import Head, read_head
+from topohead.workflows.capturing.take import Take, calibrated, open_take
+from topohead.workflows.tracking_state import State
+
+
+class Tracker:
+    """A take's solver and the pictures it asks for, read ahead; `device` may have a number."""
+
+    def __init__(
+        self, take: Take, head: Head, config: CaptureConfig, device: str | None = None
+    ) -> None:
+        self.take, self._config, self._device = take, config, device or config.device
+        # a device leaves the cores to the decoders; a solver on the cores needs them itself
+        cores = (os.cpu_count() or 1) // config.jobs
+        self._readers = max(1, cores - 1) if config.device == "cuda" else 1
+        views = self._read(take.capture.frames[0])
+        start = tracking_state.Start(head.mesh, head.basis, -head.expression, head.upright, views)
+        self._solver = tracking_state.SOLVERS[config.solver](start, config.seed, self._device)
+
+    def follow(self, frames: Sequence[str], last: State | None) -> Iterator[Answer]:
+        """Every frame's answer; `last` is the state before them."""
+        with closing(ahead(self._read, frames)) as pictures:
+            yield from self._solver.follow(pictures, last)
+
+    def outline(self, frames: Sequence[str]) -> Iterator[State]:
+        """A rough state after every frame from the first on."""
+        assert isinstance(self._solver, tracking_state.Newton)
+        with closing(ahead(self._read, frames)) as pictures:
+            yield from self._solver.outline(pictures)
+
+    def _read(self, frame: str) -> Views:
+        return self.take.views(frame, self._config.height, self._readers, self._device)
+
+
+@contextmanager
+def workers(config: CaptureConfig, run: Path) -> Iterator[Executor]:
+    """`config.jobs` processes for `work`, spread over the CUDA devices where those track.
+
+    Leaving the block stops what they do.
+    """
+    context = multiprocessing.get_context("spawn")
+    numbers: SimpleQueue[int] = context.SimpleQueue()
+    for number in range(config.jobs):
+        numbers.put(number)
+    before = set(multiprocessing.active_children())
+    hands = ProcessPoolExecutor(config.jobs, context, _begin, (config, run, numbers))
+    try:
+        yield hands
+    finally:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        hands.shutdown(cancel_futures=True)
+
+
+def work(chunk: Chunk, state: State | None) -> Tracked:
+    """`track_chunk` in a worker."""
+    return track_chunk(_trackers[0].follow, chunk, state)
+
+
+_trackers: list[Tracker] = []
+"""A worker's own."""
+
+
+def _begin(config: CaptureConfig, run: Path, numbers: "SimpleQueue[int]") -> None:
+    """Makes a worker of this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller stops its workers
+    device = config.device
+    if device == "cuda":
+        device = f"cuda:{numbers.get() % torch.cuda.device_count()}"
+        torch.cuda.set_device(device)
+    logging.disable(logging.WARNING)  # the caller has said what there is to say of the take
+    take = calibrated(open_take(config), run)
+    logging.disable(logging.NOTSET)
+    _trackers.append(Tracker(take, read_head(run / "first" / "head.safetensors"), config, device))

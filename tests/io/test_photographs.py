@@ -1,0 +1,72 @@
+"""Pictures as stored: codes untouched, cameras and masks that fit them."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import torch
+
+from topohead.core import Cameras, Capture, Distortion, Rig
+from topohead.geometry.cameras import look_at
+from topohead.io.missing import MissingFrame
+from topohead.io.undistortion import photographs, undistorted_views
+
+SIZE = (64, 48)
+BROWN = Distortion("brown", (-0.2, 0.05, 0.0, 0.0, 0.001, -0.002))
+FISHEYE = Distortion("fisheye", (0.01, 0.0, 0.0, 0.0))
+
+
+def take(missing: str = "") -> tuple[Capture, dict[str, torch.Tensor]]:
+    """Three cameras: brown, fisheye, and one whose pictures are half the size that is stated."""
+    names = ("brown", "fisheye", "small")
+    eye = torch.tensor([0.0, 0.0, 1.0]).double()
+    up = torch.tensor([0.0, 1.0, 0.0]).double()
+    pose = look_at(eye, torch.zeros(3).double(), up)
+    matrix = torch.tensor([[70.0, 0.4, 33.0], [0, 71, 23], [0, 0, 1]]).double()
+    cameras = Cameras(names, pose.repeat(3, 1, 1), matrix.repeat(3, 1, 1), torch.tensor([SIZE] * 3))
+    random = torch.Generator().manual_seed(0)
+    codes = {
+        name: torch.randint(0, 256, (height, width, 3), generator=random, dtype=torch.uint8)
+        for name, (width, height) in zip(names, (SIZE, SIZE, (32, 24)), strict=True)
+    }
+
+    def read_image(frame: str, camera: str) -> torch.Tensor:
+        if camera == missing:
+            raise MissingFrame(camera)
+        return codes[camera].float() / 255
+
+    def read_mask(frame: str, camera: str) -> torch.Tensor:
+        return torch.ones(codes[camera].shape[:2])
+
+    rig = Rig(cameras, (BROWN, FISHEYE, BROWN))
+    return Capture(rig, ("1",), read_image, read_mask), codes
+
+
+def test_codes_and_lenses_are_as_stored_and_a_fisheye_is_undone() -> None:
+    capture, codes = take()
+    with ThreadPoolExecutor(2) as workers:
+        taken = photographs(capture, "1", workers)
+    assert taken.cameras.names == ("brown", "fisheye", "small")
+    assert torch.equal(taken.images[0], codes["brown"])
+    assert torch.equal(taken.images[2], codes["small"])
+    assert taken.rig.distortion == (BROWN, Distortion(), BROWN)
+    assert torch.equal(taken.cameras.intrinsics[0], capture.rig.cameras.intrinsics[0])
+    assert taken.cameras.size(2) == (32, 24)
+    assert torch.allclose(
+        taken.cameras.intrinsics[2, :2], capture.rig.cameras.intrinsics[2, :2] / 2
+    )
+    straight = undistorted_views(capture, "1")
+    assert (taken.images[1].float() / 255 - straight.images[1]).abs().max() <= 0.5 / 255 + 1e-6
+    assert taken.masks is not None and straight.masks is not None
+    assert torch.equal(taken.masks[0], straight.masks[0])
+    assert taken.masks[0].min() == 0 or taken.masks[0].mean() == 1
+
+
+def test_a_missing_picture_leaves_its_camera_out() -> None:
+    capture, codes = take(missing="brown")
+    with ThreadPoolExecutor(2) as workers:
+        taken = photographs(capture, "1", workers, ("small", "brown"))
+        bare = photographs(replace(capture, read_mask=None), "1", workers, ("small",))
+    assert taken.cameras.names == ("small",)
+    assert torch.equal(taken.images[0], codes["small"])
+    assert taken.masks is not None and len(taken.masks) == 1
+    assert bare.masks is None
