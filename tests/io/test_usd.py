@@ -15,7 +15,8 @@ from topohead.core import ARKIT_52, Distortion, InputError, Topology
 from topohead.geometry.cameras import project
 from topohead.geometry.placement import placement
 from topohead.io.meshes import read_mesh
-from topohead.io.usd import StageFacts, new_stage, prim_names, write_usd
+from topohead.io.usd import CHUNK, StageFacts, new_stage, prim_names, write_usd
+from topohead.io.usd_reading import usd_sequence
 from usd_checks import complaints
 
 pxr = pytest.importorskip("pxr", reason="needs usd-core")
@@ -63,6 +64,16 @@ def test_sequence_is_sampled_at_the_frames_numbers(tmp_path: Path) -> None:
     assert np.allclose(bounds, [shapes[3].amin(0).numpy(), shapes[3].amax(0).numpy()])
     normals = np.array(mesh.GetNormalsAttr().Get(14))
     assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["usdc", "usda"])
+def test_long_sequences_go_to_the_disk_in_parts(suffix: str, tmp_path: Path) -> None:
+    topology, shapes = mixed(), torch.rand(2 * CHUNK + 5, 8, 3)
+    path = tmp_path / f"a.{suffix}"
+    write_usd(path, facts(len(shapes)), topology, iter(shapes))
+    back = usd_sequence(path)
+    assert back.numbers == facts(len(shapes)).numbers
+    assert torch.equal(torch.stack(list(back.shapes())), shapes)
 
 
 def test_axis_and_unit_are_told_and_undone(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from khronos import issues
 from planted_run import ellipsoid_topology, planted_rig, striped_texture
 from random_rig import head_points, make_rig
 from topohead import cli
-from topohead.core import Distortion, InputError, Mesh, Topology
+from topohead.core import ARKIT_52, Distortion, InputError, Mesh, Topology
 from topohead.geometry.cameras import project_through_lens, undistorted_pixels
 from topohead.geometry.placement import placement
 from topohead.io.calibration import read_rig, write_rig
@@ -27,6 +27,7 @@ from topohead.io.meshes import read_mesh, write_obj
 from topohead.io.splat_ply import read_splat_ply
 from topohead.solvers.published_scene import PublishedConfig
 from topohead.workflows.export import ExportConfig, ExportResult, export
+from usd_checks import complaints
 
 
 @pytest.fixture
@@ -177,8 +178,6 @@ def test_usd_of_a_rig_has_arkit_names(run: Path) -> None:
     pytest.importorskip("pxr")
     from pxr import Usd, UsdSkel
 
-    from topohead.core import ARKIT_52
-
     add_rig(run)
     path = exported(run, "usd", cameras=True).folder / "run.usdc"
     stage = Usd.Stage.Open(str(path))
@@ -186,6 +185,7 @@ def test_usd_of_a_rig_has_arkit_names(run: Path) -> None:
     assert list(UsdSkel.BindingAPI(mesh).GetBlendShapesAttr().Get()) == list(ARKIT_52)
     cameras = stage.GetPrimAtPath("/run/cameras").GetChildren()
     assert [c.GetName() for c in cameras] == list(planted_rig().cameras.names)
+    assert complaints(path) == []
 
 
 def test_a_rig_of_other_frames_is_refused(run: Path) -> None:
@@ -220,8 +220,6 @@ def test_textures_are_copied_shrunk_or_left(run: Path) -> None:
 def test_usdz_holds_its_texture(run: Path) -> None:
     pytest.importorskip("pxr")
     from pxr import Usd, UsdGeom, UsdShade
-
-    from usd_checks import complaints
 
     result = exported(run, "usd", usd_type="usdz")
     assert [f for f in result.files if f != "export.json"] == ["run.usdz"]

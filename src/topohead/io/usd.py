@@ -137,11 +137,20 @@ def write_usd(
         still = len(facts.numbers) == 1
         for done, (number, points) in enumerate(zip(facts.numbers, shapes, strict=True), 1):
             set_points(mesh, topology, points, None if still else number, normals)
-            if done % CHUNK == 0:
-                stage.GetRootLayer().Save()
+            flush(stage, done)
         add_skin(stage, mesh, facts, textures or {}, normal_map)
         if rig is not None:
             add_cameras(stage, facts, rig)
+
+
+def flush(stage: Any, done: int) -> None:
+    """Every `CHUNK` frames, brings what was written to the disk and lets go of it.
+
+    Not of text, which would be written from its beginning each time.
+    """
+    layer = stage.GetRootLayer()
+    if done % CHUNK == 0 and layer.GetFileFormat().formatId == "usdc":
+        layer.Save()
 
 
 def add_skin(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from topohead.core import InputError, Rig, Splats
-from topohead.io.usd import CHUNK, StageFacts, add_cameras, new_stage, pxr
+from topohead.io.usd import StageFacts, add_cameras, flush, new_stage, pxr
 
 REACH = 3.0
 """Standard deviations that a Gaussian is taken to reach for the bounds, as the schema has it."""
@@ -29,8 +29,7 @@ def write_splats_usd(
         field: Any = UsdVol.ParticleField3DGaussianSplat.Define(stage, f"/{facts.name}/splats")
         for done, (number, splats) in enumerate(zip(facts.numbers, frames, strict=True), 1):
             _set(field, splats, None if len(facts.numbers) == 1 else number)
-            if done % CHUNK == 0:
-                stage.GetRootLayer().Save()
+            flush(stage, done)
         if cameras is not None:
             add_cameras(stage, facts, cameras)
 
