@@ -209,9 +209,9 @@ def captured(
             k: {m: v[m] for m in ("psnr_db", "ssim")} for k, v in metrics.left_out_views.items()
         },
     }
-    for name in ("texture", "detail"):
-        if by_stage[name]:
-            found[f"{name}_seconds"] = median(by_stage[name][1:] or by_stage[name])
+    for maps in ("texture", "detail"):
+        if by_stage[maps]:
+            found[f"{maps}_seconds"] = median(by_stage[maps][1:] or by_stage[maps])
     found |= {k: table[k] for k in ("scan_to_mesh", "detail_surface", "detail_scan") if k in table}
     return found
 
