@@ -257,6 +257,15 @@ def test_gaussians_of_the_published_solver(run: Path) -> None:
     assert (back.means - upside_down).abs().max() < 1e-6
     assert torch.allclose(back.scales, torch.tensor(0.01 * unit).float())
     assert (back.colors - colors).abs().max() < 1e-5
+    pytest.importorskip("pxr")
+    from pxr import Usd, UsdVol
+
+    if hasattr(UsdVol, "ParticleField3DGaussianSplat"):
+        path = exported(run, "usd", splats=True, cameras=True).folder / "run.usdc"
+        stage = Usd.Stage.Open(str(path))
+        positions = stage.GetPrimAtPath("/run/splats").GetAttribute("positions")
+        assert np.abs(np.array(positions.Get(4)) - heads()[3].numpy()).max() < 1e-6
+        assert complaints(path) == []
 
 
 def test_cameras_of_every_program_see_alike(run: Path) -> None:

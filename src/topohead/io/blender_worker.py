@@ -126,7 +126,7 @@ def write_fbx(job):
     up = {"axis_up": "Z", "axis_forward": "Y"} if job["axis"] == "z-up" else {}
     bpy.ops.export_scene.fbx(
         filepath=job["out"], object_types={"ARMATURE", "MESH"}, add_leaf_bones=False,
-        apply_scale_options="FBX_SCALE_UNITS", mesh_smooth_type="FACE", path_mode="RELATIVE",
+        apply_scale_options="FBX_SCALE_UNITS", mesh_smooth_type="FACE", path_mode="STRIP",
         bake_anim=len(job["numbers"]) > 1, bake_anim_use_nla_strips=False,
         bake_anim_use_all_actions=False, bake_anim_simplify_factor=0, **up,
     )  # fmt: skip
