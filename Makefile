@@ -14,15 +14,32 @@ export PIP_ROOT_USER_ACTION := ignore
 export PYTHONUNBUFFERED := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-slow check lint format types imports docs install install-dev clean
+.PHONY: demo page node-tools test test-slow check lint format types imports docs install install-dev clean
 
-demo: install
+PAGE := src/topohead/viewer/page
+
+demo: install page
 	$(BIN)/topohead demo --out demo
 
 # one thread each: two test processes on two cores; loadfile: fixtures of a file are built once
-test: install-dev
+test: install-dev page node-tools
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" \
 		-n logical --maxprocesses 4 --dist loadfile
+
+page: src/topohead/viewer/dist/index.html
+
+# without Node, or without a network the first time, `topohead view` shows meshes alone and says so
+src/topohead/viewer/dist/index.html: $(wildcard $(PAGE)/src/* $(PAGE)/*.json $(PAGE)/build.mjs)
+	@if node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null && \
+		(cd $(PAGE) && npm ci --silent && npm run --silent build); then touch $@; \
+	else echo "make: the page of topohead view was not built (it needs Node >= 20 and npm)" >&2; fi
+
+# the Khronos validator; tests that want it skip without
+node-tools: tests/node/node_modules/.installed
+
+tests/node/node_modules/.installed: tests/node/package.json
+	@if npm ci --silent --prefix tests/node 2>/dev/null; then touch $@; \
+	else echo "make: no glTF validator (it needs npm); its tests are skipped" >&2; fi
 
 test-slow: install-dev
 	$(BIN)/python -m pytest -m slow
