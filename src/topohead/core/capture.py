@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from topohead.core.cameras import Rig
@@ -16,7 +16,9 @@ class Capture:
 
     `read_image(frame, camera)` gives srgb float32 [H W 3] in [0, 1] as stored (distorted, not
     turned); `read_mask(frame, camera)` gives the subject's coverage [H W] in [0, 1], or is None
-    when the take has no masks. `landmarks` are iBUG-68 pixels by frame, camera and index.
+    when the take has no masks. `read_stored` is `read_image` that leaves 8-bit pictures as codes,
+    uint8; None where there is no such thing. `landmarks` are iBUG-68 pixels by frame, camera and
+    index.
     """
 
     rig: Rig
@@ -26,3 +28,4 @@ class Capture:
     start_mesh: Path | None = None
     landmarks: dict[str, dict[str, dict[int, tuple[float, float]]]] | None = None
     frames_per_second: float = 30.0
+    read_stored: Callable[[str, str], Float[Tensor, "H W 3"] | UInt8[Tensor, "H W 3"]] | None = None

@@ -23,7 +23,7 @@ from topohead.io.agreement import (
 )
 from topohead.io.calibration import find_calibration, read_rig
 from topohead.io.landmarks import landmarks_of
-from topohead.io.layouts import ImageFiles, Layout, Pictures, find_layout
+from topohead.io.layouts import ImageFiles, Layout, Pictures, Stored, find_layout
 from topohead.io.masks import read_coverage
 from topohead.io.missing import MissingFrame
 from topohead.io.undistortion import (
@@ -89,6 +89,7 @@ def open_capture(
         rig=final,
         frames=chosen,
         read_image=reader.image,
+        read_stored=reader.stored,
         read_mask=reader.mask if layout.masks else None,
         start_mesh=layout.start_mesh,
         landmarks=landmarks_of(layout, landmarks, chosen, stored, final),
@@ -157,6 +158,14 @@ class _Reader:
             raise MissingFrame(f"camera {camera!r} has no usable picture of frame {frame}")
         try:
             return self._source(frame, camera).read(frame, camera)
+        except InputError as error:
+            raise self._failure(frame, camera, error) from error
+
+    def stored(self, frame: str, camera: str) -> Stored:
+        if (frame, camera) in self.missing:
+            raise MissingFrame(f"camera {camera!r} has no usable picture of frame {frame}")
+        try:
+            return self._source(frame, camera).stored(frame, camera)
         except InputError as error:
             raise self._failure(frame, camera, error) from error
 

@@ -34,10 +34,20 @@ def read_image(path: Path) -> Float[Tensor, "H W 3"]:
     Grey becomes three equal channels, alpha is dropped, 16 bits keep their precision. EXR is
     linear on disk: it is encoded to srgb here, and what is brighter than white is cut off.
     """
+    return torch.from_numpy(_as_float(_colors(path)))
+
+
+def read_stored_image(path: Path) -> Float[Tensor, "H W 3"] | UInt8[Tensor, "H W 3"]:
+    """`read_image`, but the codes themselves where they are 8 bits deep: a quarter of the bytes."""
+    pixels = _colors(path)
+    return torch.from_numpy(pixels if pixels.dtype == np.uint8 else _as_float(pixels))
+
+
+def _colors(path: Path) -> np.ndarray:
     pixels = read_pixels(Path(path))
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, -1)
-    return torch.from_numpy(_as_float(pixels[..., :3]))
+    return pixels[..., :3]
 
 
 def write_image(

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from topohead.core.errors import InputError
-from topohead.io.images import IMAGE_SUFFIXES, image_size, read_image
+from topohead.io.images import IMAGE_SUFFIXES, image_size, read_image, read_stored_image
 from topohead.io.videos import VIDEO_SUFFIXES, Video
 
 FIRST_FRAME = "000001"
 """The name of the only frame of a take without frame folders; videos count on from it."""
+
+Stored = Float[Tensor, "H W 3"] | UInt8[Tensor, "H W 3"]
+"""A picture as srgb in [0, 1], or as codes where it is 8 bits deep."""
 
 Files = Mapping[str, Mapping[str, Path]]
 """Paths by frame and camera."""
@@ -36,6 +39,7 @@ class Pictures(Protocol):
     def file(self, frame: str, camera: str) -> Path | None: ...
     def size(self, frame: str, camera: str) -> tuple[int, int]: ...
     def read(self, frame: str, camera: str) -> Float[Tensor, "H W 3"]: ...
+    def stored(self, frame: str, camera: str) -> Stored: ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,9 @@ class ImageFiles:
 
     def read(self, frame: str, camera: str) -> Float[Tensor, "H W 3"]:
         return read_image(self.files[frame][camera])
+
+    def stored(self, frame: str, camera: str) -> Stored:
+        return read_stored_image(self.files[frame][camera])
 
 
 class VideoFiles:
@@ -94,6 +101,9 @@ class VideoFiles:
 
     def read(self, frame: str, camera: str) -> Float[Tensor, "H W 3"]:
         return self.videos[camera].frame(int(frame) - int(FIRST_FRAME))
+
+    def stored(self, frame: str, camera: str) -> Stored:
+        return self.read(frame, camera)
 
 
 @dataclass(frozen=True)

@@ -125,12 +125,14 @@ def _photograph(capture: Capture, frame: str, rig: Rig) -> Photographs | None:
     """One camera's picture; None where it is missing."""
     name = rig.cameras.names[0]
     try:
-        image = capture.read_image(frame, name)
+        fisheye = rig.distortion[0].model == "fisheye"
+        read = capture.read_image if fisheye else capture.read_stored or capture.read_image
+        image = read(frame, name)
         mask = None if capture.read_mask is None else capture.read_mask(frame, name)
     except MissingFrame:
         return None
     target = pinhole_cameras(capture, (name,))
-    if rig.distortion[0].model == "fisheye":
+    if fisheye:
         image = torch.from_numpy(_Warp(rig, target, 0).picture(image.numpy()))
         stored = Rig(target, (Distortion(),))
     else:
@@ -140,8 +142,9 @@ def _photograph(capture: Capture, frame: str, rig: Rig) -> Photographs | None:
     if mask is not None:
         small = pinhole_cameras(capture, (name,), _MASK_HEIGHT)
         masks = (torch.from_numpy(_Warp(rig, small, 0).mask(mask.numpy())),)
-    codes = torch.from_numpy(cv2.convertScaleAbs(image.numpy(), alpha=255))
-    return Photographs(frame, stored, (codes,), masks)
+    if image.dtype != torch.uint8:
+        image = torch.from_numpy(cv2.convertScaleAbs(image.numpy(), alpha=255))
+    return Photographs(frame, stored, (image,), masks)
 
 
 def pinhole_cameras(
