@@ -23,6 +23,8 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _EXIF_ORIENTATION = 0x0112
+_EXIF_MARKS = (b"Exif\0\0", b"eXIf")
+"""In JPEG and in PNG files that have such data."""
 _TAIL = 64  # bytes at a file's end in which its end mark is looked for first
 
 logging.getLogger("PIL").setLevel(logging.INFO)  # its debug lines name every chunk
@@ -152,11 +154,12 @@ def read_pixels(path: Path) -> np.ndarray:
         _check_jpeg(path, data)
     else:
         raise InputError(f"image {path} is neither PNG, JPEG nor EXR; convert it")
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            _check_orientation(path, picture)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise _unreadable(path, error) from error
+    if any(mark in data for mark in _EXIF_MARKS):  # else a millisecond under the lock for nothing
+        try:
+            with Image.open(io.BytesIO(data)) as picture:
+                _check_orientation(path, picture)
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            raise _unreadable(path, error) from error
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise InputError(f"image {path} cannot be decoded; it is damaged, copy it again")
