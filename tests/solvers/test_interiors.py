@@ -131,6 +131,18 @@ def test_closed_eyes_keep_their_gaze_and_say_so(mesh: Mesh, eyes: Eyes) -> None:
     assert (found.angles - last.angles).abs().max() < 0.02
 
 
+def test_pictures_that_show_no_eye_do_not_turn_it(mesh: Mesh, eyes: Eyes) -> None:
+    """A likely gaze is found in any noise, and not believed."""
+    views = filmed_eyes(mesh, mesh.vertices)
+    generator = torch.Generator().manual_seed(4)
+    noise = tuple(torch.rand(image.shape, generator=generator) for image in views.images)
+    last = Gaze(torch.full((2, 2), 0.1, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    vertices = mesh.vertices.double()
+    found = solve_gaze(replace(views, images=noise), eyes, vertices, STILL, last, CONFIG)
+    assert torch.equal(found.angles, last.angles)
+    assert (found.confidence < 0.3).all()
+
+
 def test_an_eye_that_winks_follows_the_other(mesh: Mesh, eyes: Eyes) -> None:
     true = torch.tensor([[0.25, -0.1], [0.25, -0.1]]).double()
     vertices = looking(mesh, true, STILL)

@@ -52,6 +52,8 @@ class EyeConfig:
     """with so many samples,"""
     reluctance: float = 0.1
     """at a price of so much of what the first frame showed for a turn of one radian."""
+    least: float = 0.3
+    """Where neither eye reaches this confidence, both are taken to look where they did."""
     iterations: int = 8
     """Gauss–Newton steps at most."""
     wander: float = 0.5

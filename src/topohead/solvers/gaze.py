@@ -43,7 +43,11 @@ def solve_gaze(
         if float(move.abs().max()) < 5e-4:
             break
     seen = torch.tensor([max(globe.seen, 1e-6) for globe in eyes.globes], dtype=torch.float64)
-    return Gaze(angles, (agreed / seen).clamp(0, 1))
+    confidence = (agreed / seen).clamp(0, 1)
+    if float(confidence.max()) < config.least:
+        # behind nearly closed lids chance finds a likely gaze somewhere
+        angles = last.angles.clone()
+    return Gaze(angles, confidence)
 
 
 def _searched(
