@@ -10,17 +10,13 @@ that `newton` found, because it has no means of its own.
 
 import argparse
 import json
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numba
-import torch
+from measured_on import commit, hardware
 
 from topohead.io.runs import read_metrics
 from topohead.workflows.capture import CaptureConfig, capture
@@ -164,35 +160,6 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
                 for key in ("seconds_per_frame", "surface_median_mm", "correspondence_p95_mm")
             }
     return found
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, cores that this process may use, versions."""
-    model = "unknown"
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        model = names[0].split(":")[1].strip() if names else model
-    return {
-        "processor": model,
-        "cores": len(os.sched_getaffinity(0)),
-        # of other work too: timings are to be believed only when this stays near `cores`
-        "load": os.getloadavg()[1],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numba": numba.__version__,
-    }
-
-
-def commit() -> str:
-    """The revision that is measured."""
-    said = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return said.stdout.strip() or "unknown"
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -10,8 +10,6 @@ are resumed. Seeds are apart from those that numbers were tuned on.
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import subprocess
 import time
@@ -20,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
+from measured_on import commit, hardware
 from safetensors.torch import load_file
 
 from topohead.io.assets import reference_head
@@ -267,28 +265,6 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
     if theirs["texture"] and ours["texture"]:
         found["texture_psnr_gain_db"] = ours["texture"]["psnr_db"] - theirs["texture"]["psnr_db"]
     return found
-
-
-def hardware() -> dict[str, Any]:
-    """The GPU, the processor's cores, versions."""
-    return {
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "cores": len(os.sched_getaffinity(0)),
-        "torch": torch.__version__,
-        "cuda": str(torch.version.cuda),
-        "python": platform.python_version(),
-    }
-
-
-def commit() -> str:
-    """The revision that is measured."""
-    said = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return said.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import json
 import math
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measured_on import commit
 
 from topohead.core import Cameras, Mesh, Topology, Views
 from topohead.rendering.displacement import displacement_map, normal_map
@@ -171,12 +171,6 @@ def noise_views(count: int, width: int, height: int) -> Views:
         torch.tensor([[width, height]]).repeat(count, 1),
     )
     return Views("000001", cameras, tuple(images))
-
-
-def commit() -> str:
-    """The commit of the working tree."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -11,10 +11,7 @@ them, and played there from the capture's own expression coefficients and head a
 
 import argparse
 import json
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measured_on import commit, hardware
 
 from topohead.io.expressions import read_live_link
 from topohead.io.images import read_pixels
@@ -215,25 +213,6 @@ def seconds(run: Path) -> float:
 def decibels(error: float) -> float:
     """PSNR of a mean squared error of colours in [0, 1]."""
     return float(-10 * np.log10(max(error, 1e-12)))
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, cores that this process may use, load of others too."""
-    names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-    return {
-        "processor": names[0].split(":")[1].strip() if names else "unknown",
-        "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[1],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def commit() -> str:
-    """The revision that is measured."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    said = subprocess.run(words, capture_output=True, text=True, check=False)
-    return said.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

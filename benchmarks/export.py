@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from measured_on import commit
 from safetensors.torch import save_file
 
 from topohead.core import Mesh
@@ -112,12 +113,6 @@ def measure(run: Path, name: str) -> dict[str, float | str]:
     }
     print(json.dumps(row), flush=True)
     return row
-
-
-def commit() -> str:
-    """The commit of the working tree, marked where it has changes."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

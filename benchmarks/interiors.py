@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from capture_cpu import commit, hardware
+from measured_on import commit, hardware
 from safetensors.torch import load_file
 
 from topohead.core import TrackedFrame
@@ -30,8 +30,8 @@ from topohead.workflows.evaluate import measure
 from topohead.workflows.looking import frame_depths
 from topohead.workflows.stage import StageConfig, stage
 
-TEST_SEED = 750
-"""First seed of test takes; tuning used 150 to 159."""
+TEST_SEED = 752
+"""First seed of test takes; tuning used 150 to 159, and 750, on which a fault was found."""
 
 REGIONS = ("eyes", "eyelids", "lips", "face")
 

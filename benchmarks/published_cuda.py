@@ -10,8 +10,6 @@ dense stage gets them enlarged, which changes what it shows but not what it cost
 
 import argparse
 import json
-import platform
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from measured_on import commit, hardware
 from torch.nn.functional import interpolate
 
 from topohead.core import Capture, Mesh, Views
@@ -189,27 +188,6 @@ def large_views(capture: Capture, frame: int) -> tuple[Views, bool]:
             masks.append(interpolate(views.masks[index][None, None], (height, width))[0, 0])
     kept = None if views.masks is None else tuple(masks)
     return Views(views.frame, cameras, tuple(images), kept), True
-
-
-def hardware() -> dict[str, str]:
-    """The GPU and the versions that matter."""
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "cuda": str(torch.version.cuda),
-        "python": platform.python_version(),
-    }
-
-
-def commit() -> str:
-    """The revision that is measured."""
-    said = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return said.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from measured_on import commit, hardware
 
 from topohead.core import Cameras
 from topohead.rendering import depth_triton, mesh, mesh_triton
@@ -163,24 +163,6 @@ def intrinsics(width: int, height: int) -> torch.Tensor:
     return torch.tensor(
         [[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64
     )
-
-
-def hardware() -> dict[str, Any]:
-    """Names and versions that numbers depend on."""
-    properties = torch.cuda.get_device_properties(0)
-    return {
-        "device": properties.name,
-        "multiprocessors": properties.multi_processor_count,
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-    }
-
-
-def commit() -> str:
-    """The revision that is measured."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    return said.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ first three levels of subdivision; more cameras are added evenly over the same a
 import argparse
 import json
 import statistics
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from measured_on import commit
 from safetensors.torch import load_file
 
-from topohead.core import Mesh, Topology, Views
+from topohead.core import Mesh, Views
 from topohead.geometry.subdivision import catmull_clark
 from topohead.io.assets import reference_head
 from topohead.io.captures import open_capture, undistorted_views
@@ -104,13 +104,8 @@ def levels(mesh: Mesh, basis: torch.Tensor) -> list[tuple[Mesh, torch.Tensor]]:
     return [
         (Mesh(coarse, mesh.vertices[:count]), basis[:, :count]),
         (mesh, basis),
-        (Mesh(named(finer, mesh), refinement @ mesh.vertices), fine_basis),
+        (Mesh(finer, refinement @ mesh.vertices), fine_basis),
     ]
-
-
-def named(finer: Topology, mesh: Mesh) -> Topology:
-    """Regions where the refinement did not carry them over."""
-    return finer if finer.regions else replace(finer, regions=mesh.topology.regions)
 
 
 def tracked(
@@ -138,17 +133,6 @@ def tracked(
         "frame_ms": statistics.median(milliseconds[1:] or milliseconds),
         "vertex_median_mm": statistics.median(errors),
     }
-
-
-def commit() -> str:
-    """The revision that is measured."""
-    said = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return said.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from raster_cuda import commit, hardware
+from measured_on import commit, hardware
 from torch import Tensor
 from torch.nn import functional
 

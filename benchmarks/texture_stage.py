@@ -9,7 +9,6 @@ the next; the first frame, in `total_s`, also waits for compilers and for the co
 
 import argparse
 import json
-import os
 import statistics
 import time
 from itertools import pairwise
@@ -18,7 +17,7 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, cast
 
-from raster_cuda import commit, hardware
+from measured_on import commit, hardware
 from safetensors.torch import save_file
 from texture_cuda import Scene, make_scene
 
@@ -46,7 +45,7 @@ def main() -> None:
     result = {
         "benchmark": "texture_stage",
         "commit": args.commit or commit(),
-        "hardware": hardware() | {"cores": os.cpu_count()},
+        "hardware": hardware(),
         "seed": args.seed,
         "rows": rows,
     }

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measured_on import commit
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.autograd import DeviceType
@@ -224,17 +224,6 @@ def kernels(pictures: list[Views], reference: Reference) -> dict[str, Any]:
             for e in ran[:30]
         },
     }
-
-
-def commit() -> str:
-    """The revision that is measured."""
-    said = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return said.stdout.strip() or "unknown"
 
 
 def _wait() -> None:

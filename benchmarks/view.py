@@ -15,7 +15,6 @@ folder; nothing is random.
 
 import argparse
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from measured_on import commit, hardware
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from safetensors.torch import save_file
@@ -56,18 +56,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="topohead-view-") as folder:
         run = write_run(Path(folder) / "run", args.frames)
         measured = measure(run, args.images)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     document = {
         "benchmark": "view",
-        "commit": commit,
-        "hardware": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "load": round(os.getloadavg()[0], 1),
-            "python": platform.python_version(),
-        },
+        "commit": commit(),
+        "hardware": hardware(),
         "run": {"frames": args.frames, "vertices": reference_head(1).topology.vertex_count},
         **measured,
     }

@@ -28,7 +28,7 @@ from topohead.solvers.kernels import (
 )
 from topohead.solvers.numba_engine import NumbaEngine
 from topohead.solvers.samples import Samples, surface_samples
-from topohead.solvers.surface import take_surface
+from topohead.solvers.surface import anchored_stiffness, take_surface
 from topohead.solvers.triton_engine import TritonEngine
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -170,7 +170,7 @@ def test_gathered_system_is_the_scattered_one(scene: Scene):
 
 def test_conjugate_gradients_find_the_same_solution_again_and_again(scene: Scene):
     matrix, vector = system(scene)
-    stiffness = scene.elasticity.csr(1.0)
+    stiffness = anchored_stiffness(scene.elasticity, np.zeros(len(scene.graph[0]) - 1))
     expected = sparse.conjugate_gradient(
         vector, *scene.graph, matrix, *stiffness, 40, np.float32(1e-5)
     )

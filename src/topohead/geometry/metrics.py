@@ -10,8 +10,8 @@ What is measured, and why each number stands beside the others:
 Nothing here re-aligns: an error of the head's pose is an error.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -183,8 +183,3 @@ def _oriented(mesh: Mesh, normal_weight: float = 0.004) -> np.ndarray:
     """Positions and scaled normals [V 6]."""
     normals = vertex_normals(mesh.vertices.double(), mesh.topology.triangles)
     return torch.cat([mesh.vertices.double(), normals * normal_weight], 1).numpy()
-
-
-def with_regions(mesh: Mesh, regions: Mapping[str, Int[Tensor, " N"]]) -> Mesh:
-    """The same mesh, its topology carrying these regions."""
-    return Mesh(replace(mesh.topology, regions=dict(regions)), mesh.vertices)

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,18 +155,20 @@ class _Reader:
     allow_missing: bool
 
     def image(self, frame: str, camera: str) -> Float[Tensor, "H W 3"]:
-        if (frame, camera) in self.missing:
-            raise MissingFrame(f"camera {camera!r} has no usable picture of frame {frame}")
-        try:
+        with self._told(frame, camera):
             return self._source(frame, camera).read(frame, camera)
-        except InputError as error:
-            raise self._failure(frame, camera, error) from error
 
     def stored(self, frame: str, camera: str) -> Stored:
+        with self._told(frame, camera):
+            return self._source(frame, camera).stored(frame, camera)
+
+    @contextmanager
+    def _told(self, frame: str, camera: str) -> Iterator[None]:
+        """Says of what fails inside, or has failed before, which picture it was."""
         if (frame, camera) in self.missing:
             raise MissingFrame(f"camera {camera!r} has no usable picture of frame {frame}")
         try:
-            return self._source(frame, camera).stored(frame, camera)
+            yield
         except InputError as error:
             raise self._failure(frame, camera, error) from error
 

@@ -93,15 +93,6 @@ class Elasticity:
         curl = self.umbrella @ vertices - np.einsum("vab,vb->va", rotations, self.umbrella @ rest)
         return self._incidence.T @ stretch + self.umbrella.T @ (self.bend @ curl)
 
-    def csr(self, factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The stiffness matrix times `factor` as CSR (starts, columns, float32 values)."""
-        matrix = self.matrix
-        return (
-            matrix.indptr.astype(np.int32),
-            matrix.indices.astype(np.int32),
-            (factor * matrix.data).astype(np.float32),
-        )
-
 
 def vertex_graph(triangles: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """CSR (starts, columns) of vertices that share a triangle, each with itself, sorted."""
