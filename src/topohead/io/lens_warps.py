@@ -17,6 +17,8 @@ from topohead.geometry.cameras import distort, fold_radius
 
 Size = tuple[int, int]
 """Width, height."""
+Intrinsics = tuple[float, ...]
+"""Row by row."""
 Grid = TypeVar("Grid", tuple[np.ndarray, np.ndarray], tuple[Tensor, ...])
 
 _CACHE_BYTES = 768 * 2**20  # grids of 24 cameras at 1024×768, or of 8 at 12 megapixels
@@ -36,8 +38,9 @@ class Warp:
         self.name, self.lens = rig.cameras.names[index], rig.distortion[index]
         self.stored = rig.cameras.size(index)
         self.target = target.size(index)
-        self.stored_intrinsics = rig.cameras.intrinsics[index].double()
-        self.target_intrinsics = target.intrinsics[index].double()
+        # plain numbers: dozens of small tensors a picture would cost more than small pictures do
+        self.stored_intrinsics = _numbers(rig.cameras, index)
+        self.target_intrinsics = _numbers(target, index)
 
     def picture(self, image: np.ndarray) -> np.ndarray:
         return np.clip(self._apply(image, cv2.INTER_LANCZOS4), 0, 1)
@@ -86,8 +89,8 @@ class Warp:
         if actual != self.target:
             return False
         expected = _scaled(self.stored_intrinsics, self.stored, self.target)
-        same = torch.allclose(expected, self.target_intrinsics, rtol=1e-9, atol=1e-6)
-        return self.lens.is_identity and same
+        pairs = zip(expected, self.target_intrinsics, strict=True)
+        return self.lens.is_identity and all(abs(a - b) <= 1e-6 for a, b in pairs)
 
     def _factor(self, actual: Size) -> float:
         return min(actual[0] / self.target[0], actual[1] / self.target[1])
@@ -105,20 +108,22 @@ class Warp:
             _grids.put(key, grid)
         return grid
 
-    def _key(
-        self, actual: Size, box: int
-    ) -> tuple[tuple[float, ...], tuple[float, ...], Distortion, Size]:
+    def _key(self, actual: Size, box: int) -> tuple[Intrinsics, Intrinsics, Distortion, Size]:
         """All that a grid depends on."""
-        source = _scaled(self.stored_intrinsics, self.stored, actual).clone()
-        source[:2] /= box
-        target = tuple(self.target_intrinsics.flatten().tolist())
-        return tuple(source.flatten().tolist()), target, self.lens, self.target
+        source = _scaled(self.stored_intrinsics, self.stored, actual)
+        source = (*(value / box for value in source[:6]), *source[6:])
+        return source, self.target_intrinsics, self.lens, self.target
 
 
-def _scaled(intrinsics: Float[Tensor, "3 3"], size: Size, other: Size) -> Float[Tensor, "3 3"]:
+def _numbers(cameras: Cameras, index: int) -> Intrinsics:
+    return tuple(cameras.intrinsics[index].double().flatten().tolist())
+
+
+def _scaled(intrinsics: Intrinsics, size: Size, other: Size) -> Intrinsics:
     """Intrinsics of the same picture resampled to another size."""
-    factor = torch.tensor([[other[0] / size[0]], [other[1] / size[1]], [1.0]])
-    return intrinsics * factor.to(intrinsics)
+    across, down = other[0] / size[0], other[1] / size[1]
+    factors = (across, across, across, down, down, down, 1.0, 1.0, 1.0)
+    return tuple(value * factor for value, factor in zip(intrinsics, factors, strict=True))
 
 
 def _as_float(picture: np.ndarray) -> np.ndarray:
@@ -158,7 +163,7 @@ def _blurred(picture: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _make_grid(
-    stored: tuple[float, ...], target: tuple[float, ...], lens: Distortion, size: Size
+    stored: Intrinsics, target: Intrinsics, lens: Distortion, size: Size
 ) -> tuple[np.ndarray, np.ndarray]:
     """OpenCV's remap grids (pixel centres at integers), float32 [H W], computed by rows."""
     into = torch.tensor(stored, dtype=torch.float64).reshape(3, 3)

@@ -38,13 +38,15 @@ def prepare_for_readers() -> None:
         mallopt(_M_TOP_PAD, 64 * 2**20)
 
 
-def ahead(make: Callable[[Item], Made], items: Iterable[Item], waiting: int = 2) -> Generator[Made]:
-    """`make` of each item in turn, made by one thread up to `waiting` items before it is wanted.
+def ahead(
+    make: Callable[[Item], Made], items: Iterable[Item], waiting: int = 2, threads: int = 1
+) -> Generator[Made]:
+    """`make` of each item in turn, made by threads up to `waiting` items before it is wanted.
 
     What `make` raises is raised in its item's turn. Closing the generator, or leaving it by an
-    error, waits for the item in work and forgets those that have not begun.
+    error, waits for the items in work and forgets those that have not begun.
     """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    thread = ThreadPoolExecutor(threads, thread_name_prefix="ahead")
     made: deque[Future[Made]] = deque()
     try:
         for item in items:

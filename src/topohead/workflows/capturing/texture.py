@@ -115,7 +115,7 @@ class Fusion:
         return ahead(
             lambda frame: photographs(take.capture, frame, self.workers, take.names, device),
             frames,
-            1,
+            threads=2,
         )
 
     def hand_over(self, behind: Behind, frame: str, fused: Texture, started: float) -> None:

@@ -49,7 +49,9 @@ class Tracker:
     def follow(self, frames: Sequence[str], last: State | None) -> Iterator[Answer]:
         """Every frame's answer; `last` is the state before them."""
         read = self._read if self._keep is None else self._read_and_keep
-        with closing(ahead(read, frames)) as pictures:
+        # two frames at a time: the cores that are done with one begin with the next
+        threads = 2 if self._readers > 1 else 1
+        with closing(ahead(read, frames, threads=threads)) as pictures:
             yield from self._solver.follow(pictures, last)
 
     def outline(self, frames: Sequence[str]) -> Iterator[State]:
