@@ -13,6 +13,7 @@ from topohead.workflows.capture import CaptureConfig
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.take import Take
 from topohead.workflows.capturing.tracking import frame_vertices
+from topohead.workflows.progress import Sight, show
 from topohead.workflows.progress import track as progress
 
 PIXELS_A_TEXEL = 1.3
@@ -50,6 +51,7 @@ def detail(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> Non
             seen=float((relief.confidence > 0.5).float().mean()),
         )
         write_image(folder / "normal.png", normals)
+        show(Sight(frame, {"detail, s a frame": time.perf_counter() - started}))
     run.finish("detail")
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from topohead.core import Photographs, Views
+from topohead.core import Mesh, Photographs, Views
 from topohead.io.png import write_png
 from topohead.io.runs import RunFolder
 from topohead.io.textures import BASE, picture_file
@@ -29,10 +29,14 @@ from topohead.workflows.capturing.dynamic import DynamicStore, make_wrinkles
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.take import Take, spread
 from topohead.workflows.capturing.tracking import frame_vertices
+from topohead.workflows.progress import Sight, show, watched
 from topohead.workflows.progress import track as progress
 
 WELL_SEEN = 4
 """Effective number of views that coverage.png shows as white."""
+
+SHOWN_TEXELS = 512
+"""Edge of textures shown while the run lasts."""
 
 STATIC_FRAMES = 8
 """Frames that make the one texture of a take."""
@@ -75,6 +79,7 @@ class _Fusion:
                 for views in progress(pictures, "texture", len(chosen), 0)
             )
             fused = fuse_frames(pairs, self.head.mesh.topology, self.config.texture_size)
+        self._show(chosen[0], fused, started)
         return fused, time.perf_counter() - started
 
     def of_frames(self, missing: Sequence[str]) -> Iterator[tuple[str, Texture, float]]:
@@ -94,7 +99,19 @@ class _Fusion:
                     if views.frame != frame:
                         views = next(pictures)
                 vertices, size = frame_vertices(self.run, frame), self.config.texture_size
-                yield frame, fuse_texture(views, topology, vertices, size, colors=colors), started
+                fused = fuse_texture(views, topology, vertices, size, colors=colors)
+                self._show(frame, fused, started)
+                yield frame, fused, started
+
+    def _show(self, frame: str, fused: Texture, started: float) -> None:
+        """Shows a frame's textured mesh, the texture made small."""
+        if not watched():
+            return
+        stride = -(-self.config.texture_size // SHOWN_TEXELS)
+        mesh = Mesh(self.head.mesh.topology, frame_vertices(self.run, frame))
+        small = fused.srgb[stride // 2 :: stride, stride // 2 :: stride].contiguous()
+        seconds = {"texture, s a frame": time.perf_counter() - started}
+        show(Sight(frame, seconds, {"head": mesh}, small))
 
     def _pictures(self, frames: Sequence[str]) -> Generator[Views] | Generator[Photographs]:
         """Undistorted for the CPU; as stored for a CUDA device, and read ahead.

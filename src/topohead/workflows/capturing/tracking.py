@@ -17,6 +17,7 @@ from topohead.workflows.capturing.chunks import Answer, chunks_of, one_by_one, t
 from topohead.workflows.capturing.first import Head, packed
 from topohead.workflows.capturing.take import Take
 from topohead.workflows.capturing.tracker import Tracker, work, workers
+from topohead.workflows.progress import Sight, show, watched
 from topohead.workflows.progress import track as progress
 from topohead.workflows.tracking_state import State
 
@@ -36,10 +37,25 @@ def track_frames(run: RunFolder, take: Take, head: Head, config: CaptureConfig) 
         run.finish("track")
         return
     last = _stored_answer(run, frames[done - 1]) if done else None
+    _show_finished(run, set(frames[:done]))
     with Behind() as writer, closing(_answers(run, take, head, config, done, last)) as answers:
         for state, answer in progress(answers, "tracking", len(frames), done):
             writer.do(_write_frame, run, head.mesh.topology, state, answer)
+            mesh = Mesh(head.mesh.topology, answer.vertices)
+            curves = _curves(answer.residual, answer.seconds)
+            show(Sight(answer.frame, curves, {"head": mesh}))
     run.finish("track")
+
+
+def _show_finished(run: RunFolder, frames: set[str]) -> None:
+    """The curves of frames that an earlier call has tracked."""
+    for row in run.metrics() if watched() else ():
+        if row.get("stage") == "track" and row.get("frame") in frames:
+            show(Sight(row["frame"], _curves(row["residual"], row["seconds"])))
+
+
+def _curves(residual: float, seconds: float) -> dict[str, float]:
+    return {"colour residual, %": residual * 100, "tracking, s a frame": seconds}
 
 
 def _answers(
