@@ -127,6 +127,8 @@ class Dashboard:
 
     def close(self, last_words: str = "") -> None:
         """Ends the page; who still looks reads `last_words`."""
+        if self._done.is_set():
+            return
         self._done.set()
         self._thread.join(5.0)
         try:

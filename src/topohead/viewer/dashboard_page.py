@@ -218,7 +218,7 @@ class _Scene:
 def plotted(points: Sequence[tuple[str, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Abscissae and values of a curve, ascending, thinned out to at most about `MOST_POINTS`."""
     numbered = all(step.isdecimal() for step, _ in points)
-    x = np.array([float(step) if numbered else k for k, (step, _) in enumerate(points)])
+    x = np.array([float(step) if numbered else float(k) for k, (step, _) in enumerate(points)])
     y = np.array([value for _, value in points], dtype=np.float64)
     order = np.argsort(x, kind="stable")
     stride = -(-len(order) // MOST_POINTS)
