@@ -123,7 +123,8 @@ def _dashboard(name: str, config: Any) -> Iterator[list[Any]]:
     from topohead.viewer.dashboard import Dashboard
 
     out = getattr(config, "out", None)
-    page = Dashboard(f"{name} {Path(out).name if out else ''}".strip(), config.dashboard_port)
+    title = f"{name} {Path(out).name if out else ''}".strip()
+    page = Dashboard(title, getattr(config, "dashboard_port", None))
     print(f"dashboard: {page.url}", file=sys.stderr, flush=True)
     last_words = "finished"
     try:

@@ -89,9 +89,14 @@ def show(sight: Sight) -> None:
             listener.show(sight)
 
 
+def stopping() -> bool:
+    """Whether a watcher's user wants the end."""
+    return any(isinstance(one, Watcher) and one.stopping for one in _listeners.get())
+
+
 def stop_if_asked() -> None:
     """Raises `Stopped` once a watcher's user wants the end; for loops that wait without `track`."""
-    if any(isinstance(listener, Watcher) and listener.stopping for listener in _listeners.get()):
+    if stopping():
         raise Stopped
 
 
