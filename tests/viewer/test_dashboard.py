@@ -1,5 +1,6 @@
 """The dashboard in a headless browser: it shows what a run hands over, and its button ends it."""
 
+import http.client
 import io
 import re
 import socket
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,20 @@ def test_stopped_from_the_page_and_run_again_gives_the_same_bytes(
     for path in states:
         again = tmp_path / "stopped" / path.relative_to(tmp_path / "whole")
         assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(("origin", "status"), [("own", 101), ("http://evil.example", 403)])
+def test_other_sites_cannot_watch(dashboard: Dashboard, origin: str, status: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", dashboard.port, timeout=10)
+    headers = {
+        "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Protocol": f"viser-v{version('viser')}",
+        "Origin": dashboard.url.rstrip("/") if origin == "own" else origin,
+    }  # fmt: skip
+    connection.request("GET", "/", headers=headers)
+    assert connection.getresponse().status == status
+    connection.close()
 
 
 def test_a_taken_port_is_one_line_and_another_port(caplog: pytest.LogCaptureFixture) -> None:

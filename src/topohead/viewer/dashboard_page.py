@@ -1,10 +1,11 @@
 """What the dashboard's page shows, drawn with viser."""
 
 import contextlib
+import functools
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import trimesh
 import viser
 import viser.transforms
 import viser.uplot
+import websockets.asyncio.server
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
@@ -42,7 +44,7 @@ class DashboardPage:
     """A viser server and what stands on its page; its methods are for one thread at a time."""
 
     def __init__(self, title: str, host: str, port: int, stop: Callable[[], None]) -> None:
-        with _quiet():
+        with _quiet(), _no_foreign_pages(port):
             self._server = viser.ViserServer(host, port, label=f"{title} · topohead", verbose=False)
         # "share" would open a tunnel to another host
         self._server.gui.configure_theme(
@@ -275,6 +277,22 @@ def textured(
     return trimesh.Trimesh(
         vertices[unique[:, 0]], faces.reshape(-1, 3), visual=visual, process=False
     )
+
+
+@contextlib.contextmanager
+def _no_foreign_pages(port: int) -> Iterator[None]:
+    """A server that is made in this block refuses WebSockets of other sites' pages.
+
+    viser takes anybody's, so that any page in the same browser could watch the run and stop it;
+    its WebSocket library checks origins when it is told to.
+    """
+    serve = websockets.asyncio.server.serve
+    own = [f"http://{name}:{port}" for name in ("127.0.0.1", "localhost")]
+    websockets.asyncio.server.serve = functools.partial(serve, origins=own)  # pyright: ignore
+    try:
+        yield
+    finally:
+        websockets.asyncio.server.serve = serve
 
 
 def _quiet() -> contextlib.redirect_stdout[io.StringIO]:
