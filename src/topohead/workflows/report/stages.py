@@ -1,6 +1,7 @@
 """A card for every stage that ran: a picture of what it made and what it said of itself."""
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -135,7 +136,9 @@ def _texture(run: RunResult) -> Card | None:
         seen = read_image(coverage)
         pictures.append(Picture(_map(seen), "coverage"))
         share = float((seen[..., 0] >= 0.5).float().mean())
-        text = f"{share * 100:.0f} % of the map is seen by about two cameras or more: white is "
+        # the base has gathered several frames: each camera counts as often as it has seen a texel
+        views = "cameras" if path == own else "pictures"
+        text = f"{share * 100:.0f} % of the map is seen by about two {views} or more: white is "
         text += "four, black was filled."
     return Card("Texture", text, pictures)
 
@@ -146,11 +149,18 @@ def _changing(run: RunResult) -> Card | None:
         document = json.loads((run.path / WRINKLES).read_text("utf-8"))
         maps = [Path(WRINKLES).parent / entry["file"] for entry in document["maps"]]
         pictures = [
-            Picture(_map(read_image(run.path / path), 150), f"map {k + 1}")
+            Picture(_map(4 * (read_image(run.path / path) - 0.5) + 0.5, 150), f"map {k + 1}")
             for k, path in enumerate(maps)
         ]
-        played = {key: value for key, value in document["fit"].items() if key.endswith("_db")}
-        text = ", ".join(f"{key.removesuffix('_db')} {v:.1f} dB" for key, v in played.items())
+        names = {
+            "base_db": "the base alone",
+            "weights_db": "with the maps",
+            "drivers_held_out_db": "with maps that expression drives, in held-out frames",
+        }
+        fit = {key: document["fit"].get(key) for key in names}
+        told = [f"{names[key]} {value:.1f} dB" for key, value in fit.items()
+                if value is not None and math.isfinite(value)]  # fmt: skip
+        text = f"Against the frames' own textures: {', '.join(told)}. Contrast 4×."
         return Card("Wrinkle maps", text, pictures, small=True)
     stored = [run.path / "frames" / f / "texture_delta.safetensors" for f in run.frames]
     sizes = {path: path.stat().st_size for path in stored if path.exists()}
@@ -175,8 +185,11 @@ def _detail(run: RunResult) -> Card | None:
     pictures = [Picture(_map(read_image(path)), "normal map")]
     heights = run.displacement(run.frames[0])
     if heights is not None:
-        shown = (heights.float() / 0.001 + 0.5)[..., None].expand(-1, -1, 3)
-        pictures.append(Picture(_map(shown), "displacement, ±0.5 mm"))
+        known = heights.float().abs().flatten()
+        known = known[:: 1 + len(known) // 1_000_000]  # as many as quantile takes
+        reach = max(5e-5, float(known.quantile(0.99)))
+        shown = (heights.float() / (2 * reach) + 0.5)[..., None].expand(-1, -1, 3)
+        pictures.append(Picture(_map(shown), f"displacement, ±{reach * 1e3:.2f} mm"))
     text = f"Cameras agree on relief on {seen * 100:.0f} % of the surface (median frame)."
     return Card("Displacement and normals", text, pictures)
 
