@@ -8,7 +8,6 @@ drawing kept a processor busy. What goes wrong here is logged, once, and never r
 import importlib
 import importlib.util
 import logging
-import socket
 import time
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
@@ -95,7 +94,7 @@ class Dashboard:
         self._known, self._lock = Known(), Lock()
         self._done = Event()
         self._page: DashboardPage = page.DashboardPage(
-            title, ADDRESS, _free_port(DEFAULT_PORT if port is None else port), self._stop
+            title, DEFAULT_PORT if port is None else port, self._stop
         )
         self._thread = Thread(target=self._draw_on, name="dashboard", daemon=True)
         self._thread.start()
@@ -183,16 +182,3 @@ class Dashboard:
 def _share(loops: list[Loop]) -> float:
     """How much of the outermost loop is done."""
     return loops[0].done / loops[0].total if loops and loops[0].total else 0.0
-
-
-def _free_port(wanted: int) -> int:
-    """The wanted port, or any free one after a line that says so."""
-    for port in (wanted, 0):
-        try:
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((ADDRESS, port))
-                return int(probe.getsockname()[1])
-        except (OSError, OverflowError) as error:
-            log.warning("dashboard: port %d cannot be used (%s); another is taken", port, error)
-    raise InputError("--dashboard: no port is free on 127.0.0.1")

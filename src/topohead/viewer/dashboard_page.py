@@ -1,11 +1,8 @@
 """What the dashboard's page shows, drawn with viser."""
 
-import contextlib
-import functools
-import io
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +12,6 @@ import trimesh
 import viser
 import viser.transforms
 import viser.uplot
-import websockets.asyncio.server
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,6 +20,7 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from topohead.core import Cameras, Mesh, Topology
+from topohead.viewer.local_viser import local_server, stop
 from topohead.workflows.progress import Sight
 
 CLAY = (181, 172, 162)
@@ -43,22 +40,15 @@ LAST_WORDS_S = 0.3
 class DashboardPage:
     """A viser server and what stands on its page; its methods are for one thread at a time."""
 
-    def __init__(self, title: str, host: str, port: int, stop: Callable[[], None]) -> None:
-        with _quiet(), _no_foreign_pages(port):
-            self._server = viser.ViserServer(host, port, label=f"{title} · topohead", verbose=False)
-        # "share" would open a tunnel to another host
-        self._server.gui.configure_theme(
-            control_layout="fixed", control_width="large", show_logo=False, show_share_button=False
-        )
-        self._server.gui.set_panel_label(title)
-        self._server.scene.set_up_direction("+y")
+    def __init__(self, title: str, port: int, on_stop: Callable[[], None]) -> None:
+        self._server = local_server(title, port)
         gui = self._server.gui
         self._words = gui.add_markdown("starting", order=0)
         self._bar = gui.add_progress_bar(0.0, order=1)
         self._button = gui.add_button(
             "Stop after this step", color="red", hint="The same command continues later.", order=2
         )
-        self._button.on_click(lambda _: stop())
+        self._button.on_click(lambda _: on_stop())
         self._curves: dict[str, Any] = {}
         self._pictures: Any = None
         self._scene = _Scene(self._server)
@@ -119,8 +109,7 @@ class DashboardPage:
         self._server.flush()
         if self.watched:
             time.sleep(LAST_WORDS_S)
-        with _quiet():
-            self._server.stop()
+        stop(self._server)
 
 
 @dataclass
@@ -277,24 +266,3 @@ def textured(
     return trimesh.Trimesh(
         vertices[unique[:, 0]], faces.reshape(-1, 3), visual=visual, process=False
     )
-
-
-@contextlib.contextmanager
-def _no_foreign_pages(port: int) -> Iterator[None]:
-    """A server that is made in this block refuses WebSockets of other sites' pages.
-
-    viser takes anybody's, so that any page in the same browser could watch the run and stop it;
-    its WebSocket library checks origins when it is told to.
-    """
-    serve = websockets.asyncio.server.serve
-    own = [f"http://{name}:{port}" for name in ("127.0.0.1", "localhost")]
-    websockets.asyncio.server.serve = functools.partial(serve, origins=own)  # pyright: ignore
-    try:
-        yield
-    finally:
-        websockets.asyncio.server.serve = serve
-
-
-def _quiet() -> contextlib.redirect_stdout[io.StringIO]:
-    """viser prints its address to stdout, which belongs to results."""
-    return contextlib.redirect_stdout(io.StringIO())
