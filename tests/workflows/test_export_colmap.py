@@ -101,6 +101,12 @@ def test_undistorted_pictures_belong_to_their_pinholes(exported: Path, run: Path
         assert np.median(difference) < 0.02
 
 
+def test_splat_trainers_start_from_the_mesh(exported: Path) -> None:
+    model = pycolmap.Reconstruction(exported / "colmap_undistorted" / "sparse" / "0")
+    found = np.stack([model.points3D[n].xyz for n in sorted(model.points3D)])
+    assert np.abs(found - performance(2)[0].numpy()).max() < 1e-6
+
+
 def test_colmap_triangulates_from_our_cameras(exported: Path, tmp_path: Path, run: Path) -> None:
     """Pixels where our cameras see points of the face come back as these points."""
     points = front()[:: max(1, len(front()) // TRIANGULATED)]

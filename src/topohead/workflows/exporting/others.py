@@ -47,10 +47,14 @@ def write_cameras(source: Source, config: ExportConfig, folder: Path) -> list[st
     if config.pictures and "colmap" not in wanted:
         raise InputError("--pictures is for COLMAP; add --camera-format colmap, or leave that out")
     if "colmap" in wanted:
-        straight, place = undistorted(rig), folder / "colmap_undistorted"
+        straight, place, points = undistorted(rig), folder / "colmap_undistorted", None
         if config.pictures:
             straight, ending = _write_pictures(source, straight, place / "images"), ".png"
-        write_rig(straight, place / "sparse" / "0", "colmap", config.units, suffix=ending)
+            vertices = source.sequence.read(source.sequence.frames[0]).double()
+            points = source.placement(config).points(vertices).numpy()
+        write_rig(
+            straight, place / "sparse" / "0", "colmap", config.units, suffix=ending, points=points
+        )
     return notes
 
 
