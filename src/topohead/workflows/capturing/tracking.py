@@ -89,7 +89,7 @@ def _known_keys(run: RunFolder, borders: list[str]) -> dict[str, State] | None:
     if not run.has(_KEYS):
         return None
     keys: dict[str, State] = {}
-    for name, tensor in load_file(run.path / _KEYS).items():
+    for name, tensor in _aligned(load_file(run.path / _KEYS)).items():
         frame, key = name.split("/", 1)
         keys.setdefault(frame, {})[key] = tensor
     return keys if all(frame in keys for frame in borders) else None
@@ -113,9 +113,18 @@ def _find_keys(run: RunFolder, tracker: Tracker, borders: list[str]) -> dict[str
 
 def _stored_answer(run: RunFolder, frame: str) -> Answer:
     """A frame's answer as it was written."""
-    stored = load_file(run.path / "frames" / frame / "state.safetensors")
+    stored = _aligned(load_file(run.path / "frames" / frame / "state.safetensors"))
     vertices, pose, gains = stored["vertices"], stored["pose"], stored["gains"]
     return stored, TrackedFrame(frame, vertices, pose, gains, 0.0, False, 0.0)
+
+
+def _aligned(stored: State) -> State:
+    """The tensors where an allocator would put them.
+
+    In a file they begin anywhere; matrix products of such memory differ in the last bit, and a
+    resumed run would differ from an undisturbed one.
+    """
+    return packed(stored)
 
 
 def _frame_files(frame: str) -> tuple[str, str]:
