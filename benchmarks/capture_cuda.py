@@ -87,13 +87,20 @@ def newton(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def published(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
-    """The published method on the first frames, and ours on the same frames."""
-    frames = f"1:{args.published_frames}"
-    theirs = captured(args, "published", textures="full", frames=frames, solver="published")
-    ours = captured(
-        args, "newton-short", textures="full", frames=frames, detail="maps", detail_size=4096
-    )
-    return {"published": theirs, "newton": ours}
+    """Both methods' textures on the same first frames of the large take."""
+    options = {"textures": "full", "frames": f"1:{args.published_frames}"}
+    theirs = captured(args, "published", **options, solver="published")
+    return {"published": theirs, "newton": captured(args, "newton-short", **options)}
+
+
+def geometry(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
+    """Both methods' meshes on the same first frames of 24 × 512×375 pictures."""
+    take = small_take(args)
+    options: dict[str, Any] = {
+        "source": take, "start": take / "start" / "exact.obj", "holdout": None,
+    }  # fmt: skip
+    theirs = captured(args, "small-published", **options, solver="published")
+    return {"published": theirs, "newton": captured(args, "small-newton", **options)}
 
 
 def starts(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def drift(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     capture(
         CaptureConfig(
             take, run, start=take / "start" / "exact.obj", keep_start=True, keep_cameras=True,
-            height=375, textures="none", device=args.device,
+            height=375, textures="none", device=args.device, report=False,
         )
     )  # fmt: skip
     errors = vertex_errors(run, take)
@@ -138,17 +145,11 @@ def drift(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
 
 def kernels(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     """Busy time and launches of a tracked frame (benchmarks/track_cuda.py), 24 × 512×375."""
-    take, run = args.work / "small", args.work / "small-first"
-    stage(
-        StageConfig(
-            take, preset="small", seed=args.seed + 3, performance=args.performance, frames=6,
-            cameras=24, images="jpg", device=args.device,
-        )
-    )  # fmt: skip
+    take, run = small_take(args), args.work / "small-first"
     capture(
         CaptureConfig(
             take, run, start=take / "start" / "exact.obj", keep_start=True, keep_cameras=True,
-            height=375, frames="1:1", textures="none", device=args.device,
+            height=375, frames="1:1", textures="none", device=args.device, report=False,
         )
     )  # fmt: skip
     options = ["--frames", "6", "--height", "375", "--device", args.device]
@@ -162,12 +163,24 @@ def grown(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace, dict[str, Any]], dict[str, Any]]] = {
-    "stage": stage_take, "newton": newton, "kernels": kernels, "published": published,
-    "starts": starts, "drift": drift, "grown": grown,
+    "stage": stage_take, "newton": newton, "kernels": kernels, "geometry": geometry,
+    "published": published, "starts": starts, "drift": drift, "grown": grown,
 }  # fmt: skip
 
 
 # helpers
+
+
+def small_take(args: argparse.Namespace) -> Path:
+    """A take of six instants by 24 cameras of 512×375."""
+    take = args.work / "small"
+    stage(
+        StageConfig(
+            take, preset="small", seed=args.seed + 3, performance=args.performance, frames=6,
+            cameras=args.cameras, images="jpg", device=args.device,
+        )
+    )  # fmt: skip
+    return take
 
 
 def run_capture(
@@ -178,11 +191,11 @@ def run_capture(
     settings = {
         "start": take / "start" / "exact.obj", "keep_start": True, "keep_cameras": True,
         "holdout": "hold00,hold01", "height": 375, "textures": textures,
-        "texture_size": args.texture_size, "device": args.device,
+        "texture_size": args.texture_size, "device": args.device, "report": False,
     }  # fmt: skip
     settings |= options
     started = time.perf_counter()
-    result = capture(CaptureConfig(take, run, **settings))
+    result = capture(CaptureConfig(settings.pop("source", take), run, **settings))
     whole = time.perf_counter() - started
     rows = read_metrics(run)
     once = sum(row["seconds"] for row in rows if row.get("stage") in ("ingest", "first"))
@@ -203,6 +216,9 @@ def run_capture(
             # the first is given and the second waits for compilation
             found[f"{name_of_stage}_seconds"] = median(seconds[2:] or seconds)
             found[f"{name_of_stage}_sum_seconds"] = sum(seconds)
+    steady = [found.get(f"{name}_seconds", 0.0) for name in ("track", "texture")]
+    if all(steady):
+        found["steady_frames_per_second"] = 1 / sum(steady)
     return found, run
 
 
@@ -256,13 +272,16 @@ def other(
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
     """Published over newton, on the same frames of one take."""
-    both = result.get("published")
-    if not both:
-        return {}
-    theirs, ours = both["published"], both["newton"]
-    keys = ("track_seconds", "texture_seconds", "surface_median_mm", "correspondence_median_mm")
-    found = {key: theirs[key] / max(ours[key], 1e-9) for key in keys if key in theirs}
-    if theirs["texture"] and ours["texture"]:
+    found = {}
+    chosen = {
+        "geometry": ("track_seconds", "surface_median_mm", "correspondence_median_mm"),
+        "published": ("texture_seconds",),
+    }
+    for section, keys in chosen.items():
+        if both := result.get(section):
+            theirs, ours = both["published"], both["newton"]
+            found |= {key: theirs[key] / max(ours[key], 1e-9) for key in keys if key in theirs}
+    if both and theirs["texture"] and ours["texture"]:
         found["texture_psnr_gain_db"] = ours["texture"]["psnr_db"] - theirs["texture"]["psnr_db"]
     return found
 

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--relief", type=float, default=0.4)
     parser.add_argument("--gloss", type=float, default=0.0)
     parser.add_argument("--size", type=int, default=1024, help="edge of the maps")
+    parser.add_argument("--skin", type=int, default=2048, help="edge of the staged skin's maps")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--speed", action="store_true", help="time the solve on planted pictures")
     parser.add_argument("--halvings", type=int, default=3, help="of the sphere's sides, --speed")
@@ -75,13 +76,13 @@ def take(args: argparse.Namespace, index: int) -> dict[str, Any]:
             StageConfig(
                 source, preset="tiny", seed=seed, cameras=args.cameras, frames=2, gloss=args.gloss,
                 width=args.width, height=args.height, relief=args.relief, supersampling=2,
-                texture_size=2048,
+                texture_size=args.skin, device=args.device,
             )
         )  # fmt: skip
         capture(
             CaptureConfig(
                 source, run, textures="none", detail="maps", detail_size=args.size,
-                device=args.device,
+                device=args.device, report=False,
             )
         )  # fmt: skip
         found = measure(run)

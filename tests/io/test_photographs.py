@@ -3,12 +3,20 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import cv2
+import numpy as np
+import pytest
 import torch
 
 from topohead.core import Cameras, Capture, Distortion, Rig
 from topohead.geometry.cameras import look_at
+from topohead.io import lens_warps
 from topohead.io.missing import MissingFrame
-from topohead.io.undistortion import photographs, undistorted_views
+from topohead.io.undistortion import (
+    photographs,
+    undistorted_views,
+    views_and_photographs,
+)
 
 SIZE = (64, 48)
 BROWN = Distortion("brown", (-0.2, 0.05, 0.0, 0.0, 0.001, -0.002))
@@ -70,3 +78,32 @@ def test_a_missing_picture_leaves_its_camera_out() -> None:
     assert torch.equal(taken.images[0], codes["small"])
     assert taken.masks is not None and len(taken.masks) == 1
     assert bare.masks is None
+
+
+def test_decoding_once_gives_what_decoding_twice_gives() -> None:
+    capture, _ = take()
+    names = ("small", "fisheye", "brown")
+    views, taken = views_and_photographs(capture, "1", names, 24, 2, "cpu")
+    apart = undistorted_views(capture, "1", names, 24)
+    with ThreadPoolExecutor(2) as workers:
+        alone = photographs(capture, "1", workers, names)
+    assert views.cameras.names == apart.cameras.names == taken.cameras.names == names
+    assert views.masks is not None and apart.masks is not None
+    assert taken.masks is not None and alone.masks is not None
+    for one, other in (
+        (views.images, apart.images),
+        (views.masks, apart.masks),
+        (taken.images, alone.images),
+        (taken.masks, alone.masks),
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("box", [1, 2, 5])
+def test_codes_are_averaged_like_the_float_picture(box: int) -> None:
+    random = torch.Generator().manual_seed(1)
+    codes = torch.randint(0, 256, (631, 803, 3), generator=random, dtype=torch.uint8).numpy()
+    size = (codes.shape[1] // box, codes.shape[0] // box)
+    whole = (codes / np.float32(255))[: size[1] * box, : size[0] * box].astype(np.float32)
+    expected = cv2.resize(whole, size, interpolation=cv2.INTER_AREA) if box > 1 else whole
+    assert np.array_equal(lens_warps.averaged(codes, box), expected)

@@ -1,6 +1,7 @@
 """The texture stage writes every frame whole, goes on where it stopped, and keeps its colours."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from topohead.io.images import read_image
 from topohead.io.runs import RunFolder, Stage
 from topohead.solvers.colors import solve_colors
 from topohead.solvers.fusion import fuse_texture
+from topohead.workflows.background import Behind
 from topohead.workflows.capture import CaptureConfig
 from topohead.workflows.capturing import Head
 from topohead.workflows.capturing import texture as stage
 from topohead.workflows.capturing.take import Take
+from topohead.workflows.capturing.texture import Fusion, OnTheWay
 
 SIZE = 64
 STAGES = (Stage("texture", ("textures", "texture_size"), ("frames/*/texture_srgb.png",)),)
@@ -104,3 +107,30 @@ def test_a_picture_that_cannot_be_read_stops_the_stage_between_whole_files(
     frames = tmp_path / "run" / "frames"
     assert sorted(p.parent.name for p in frames.glob("*/texture_srgb.png")) == ["1", "2"]
     assert not list(frames.glob("*/.tmp-*"))
+
+
+def test_textures_made_while_tracking_are_those_made_afterwards(
+    tmp_path: Path, planted: tuple[Any, Any, Any]
+) -> None:
+    take, head, shown = planted
+    run_stage(tmp_path, planted)
+    files = [tmp_path / "run" / "frames" / f / "texture_srgb.png" for f in shown]
+    afterwards = [path.read_bytes() for path in files]
+    for path in files[:2]:
+        path.unlink()
+    settings: dict[str, Any] = {"textures": "full", "device": "cpu", "texture_size": SIZE}
+    config = CaptureConfig(tmp_path, tmp_path / "run", **settings)
+    with (
+        RunFolder(config.out, "capture", config, STAGES) as run,
+        ThreadPoolExecutor(1) as workers,
+        Behind() as behind,
+    ):
+        textures = OnTheWay(Fusion(run, take, head, config, workers), behind)
+        for frame in ("1", "2"):  # the reader is ahead, and a run-up has left its pictures
+            textures.keep(shown[frame])
+        textures.tracked("2", head.mesh.vertices)
+        assert not textures.waiting
+        textures.keep(shown["3"])
+        textures.tracked("3", head.mesh.vertices)
+    assert [path.exists() for path in files] == [False, True, True]
+    assert [path.read_bytes() for path in files[1:]] == afterwards[1:]

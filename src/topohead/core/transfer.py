@@ -1,7 +1,8 @@
-"""Bringing pictures to a device while others compute there."""
+"""Bringing pictures to a device while others compute there, and what it makes back."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,3 +27,13 @@ def brought(pictures: Sequence[Tensor], device: torch.device | str) -> tuple[Ten
         picture.record_stream(torch.cuda.default_stream(device))
     stream.synchronize()
     return tuple(there)
+
+
+def fetched(values: Tensor) -> np.ndarray:
+    """Values as an array on the host; from a CUDA device through pinned memory, which is fast."""
+    if not values.is_cuda:
+        return values.numpy()
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    torch.cuda.current_stream(values.device).synchronize()
+    return host.numpy()

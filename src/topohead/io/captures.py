@@ -186,7 +186,7 @@ class _Reader:
                 "remove the masks, or use --allow-missing"
             )
         mask = read_coverage(path)
-        if not bool((mask > 0).any()):
+        if not mask.numpy().max() > 0:  # torch would start threads in every reader
             fault = InputError(f"mask {path} is empty; add the subject, or use --allow-missing")
             raise self._failure(frame, camera, fault)
         return _fitted(mask, size, path)

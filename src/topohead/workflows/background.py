@@ -4,6 +4,7 @@ Order is kept in both directions, an error reaches whoever asked, and nothing ru
 is left.
 """
 
+import ctypes
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -11,11 +12,30 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
+import cv2
+
 log = logging.getLogger(__name__)
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 Arguments = ParamSpec("Arguments")
+
+
+def prepare_for_readers() -> None:
+    """Makes a process fit for many threads that each decode pictures, for as long as it lives.
+
+    OpenCV's own threads would only take the cores from one another. And glibc is to keep what is
+    freed (another C library is left alone): else every picture is memory fresh from the kernel,
+    which zeroes it page by page while the other readers wait.
+    """
+    cv2.setNumThreads(1)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TOP_PAD, 64 * 2**20)
 
 
 def ahead(make: Callable[[Item], Made], items: Iterable[Item], waiting: int = 2) -> Generator[Made]:

@@ -67,6 +67,8 @@ class CaptureConfig:
     """A page on this machine while the run lasts: cameras, mesh, curves, and a stop button."""
     dashboard_port: int | None = None
     """Its port on 127.0.0.1; by default 8766, or a free one when that is taken."""
+    report: bool = True
+    """Write report.html at the end; `topohead evaluate` writes it at any time."""
     json: bool = False
     """Print the result as one JSON object."""
     restart: str | None = None
@@ -82,13 +84,14 @@ class CaptureResult:
     doubtful: tuple[str, ...]
     seconds_per_frame: float
     sequence: Path
-    report: Path
+    report: Path | None
 
     def summary(self) -> str:
         """Lines for people."""
         doubt = f", {len(self.doubtful)} doubtful" if self.doubtful else ""
         pace = f"{self.seconds_per_frame:.2f} s of tracking a frame"
-        return f"{self.frames} frames in {self.run} ({pace}{doubt})\nreport {self.report}"
+        lines = [f"{self.frames} frames in {self.run} ({pace}{doubt})"]
+        return "\n".join(lines if self.report is None else [*lines, f"report {self.report}"])
 
 
 def _resolved(config: CaptureConfig) -> CaptureConfig:
@@ -126,6 +129,7 @@ def capture(config: CaptureConfig) -> CaptureResult:
     from topohead.core.errors import InputError
     from topohead.io.runs import RunFolder, Stage, digest
     from topohead.workflows import capturing
+    from topohead.workflows.background import prepare_for_readers
 
     if config.texture_size < 64 or config.texture_size > 16384:
         raise InputError(f"--texture-size expects 64 to 16384, got {config.texture_size}")
@@ -138,6 +142,8 @@ def capture(config: CaptureConfig) -> CaptureResult:
     if config.height < 64:
         raise InputError(f"--height expects at least 64 pixels, got {config.height}")
     config = _resolved(config)
+    if config.device == "cuda":
+        prepare_for_readers()
     take = capturing.open_take(config)
     files = {
         "calibration": config.calibration,
@@ -183,5 +189,4 @@ def capture(config: CaptureConfig) -> CaptureResult:
         capturing.texture(run, take, head, config)
         capturing.detail(run, take, head, config)
         result = capturing.package(run, take, head, config)
-        capturing.report(run)
-        return result
+        return replace(result, report=capturing.report(run)) if config.report else result

@@ -1,18 +1,25 @@
 """Displacement and normal maps of every frame: relief finer than the mesh, from the photographs."""
 
+import os
 import time
+from contextlib import closing
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from topohead.core import Topology, Views
 from topohead.io.images import write_heights, write_image
 from topohead.io.runs import RunFolder
 from topohead.rendering.displacement import displacement_map, normal_map
 from topohead.solvers.detail import ReliefSolver, finest_pixel, halvings_for
 from topohead.solvers.sightlines import texel_size
+from topohead.workflows.background import Behind, ahead
 from topohead.workflows.capture import CaptureConfig
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.take import Take
-from topohead.workflows.capturing.tracking import frame_vertices
+from topohead.workflows.capturing.tracked import frame_vertices
 from topohead.workflows.progress import Sight, show
 from topohead.workflows.progress import track as progress
 
@@ -28,31 +35,62 @@ def detail(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> Non
         return
     done = [f for f in frames if run.has(f"frames/{f}/normal.png", f"frames/{f}/displacement.exr")]
     missing = [f for f in frames if f not in done]
-    height, solver = None, None
-    for frame in progress(missing, "detail", len(frames), len(done)):
-        if solver is None:
-            height, solver = _solver(take, head, config)
-        started = time.perf_counter()
-        views, vertices = take.views(frame, height), frame_vertices(run, frame)
-        loaded = time.perf_counter()
-        relief = solver.solve(views, vertices)
-        heights, size = relief.heights, config.detail_size
-        displacement = displacement_map(relief.fine, heights, size).cpu()
-        placed = vertices.to(heights.device).double()
-        normals = normal_map(relief.fine, head.mesh.topology, placed, heights.double(), size).cpu()
-        solved = time.perf_counter()
-        folder = run.path / "frames" / frame
-        write_heights(folder / "displacement.exr", displacement)
-        run.append_metrics(
-            "detail",
-            frame,
-            seconds=time.perf_counter() - started,
-            solving_seconds=solved - loaded,
-            seen=float((relief.confidence > 0.5).float().mean()),
-        )
-        write_image(folder / "normal.png", normals)
-        show(Sight(frame, {"detail, s a frame": time.perf_counter() - started}))
+    if missing:
+        height, solver = _solver(take, head, config)
+        cuda = config.device == "cuda"
+        readers = max(1, (os.cpu_count() or 1) - 1) if cuda else 1
+
+        def read(frame: str) -> Views:
+            return take.views(frame, height, readers, config.device)
+
+        # float pictures of full size: two frames' of them on a device, one frame's on the host
+        pictures = ahead(read, missing, 1) if cuda else (read(frame) for frame in missing)
+        with Behind(1) as behind, closing(pictures):
+            for frame in progress(missing, "detail", len(frames), len(done)):
+                started = time.perf_counter()
+                views = next(pictures)
+                vertices, size = frame_vertices(run, frame), config.detail_size
+                maps = _maps(solver, head.mesh.topology, views, vertices, size)
+                seconds = time.perf_counter() - started
+                behind.do(_write, run, frame, maps, seconds)
+                show(Sight(frame, {"detail, s a frame": seconds}))
     run.finish("detail")
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """A frame's maps on the host: metres along the normal, and tangent-space normals."""
+
+    displacement: Float[Tensor, "S S"]
+    normals: Float[Tensor, "S S 3"]
+    solving_seconds: float
+    seen: float
+
+
+def _maps(
+    solver: ReliefSolver,
+    topology: Topology,
+    views: Views,
+    vertices: Float[Tensor, "V 3"],
+    size: int,
+) -> _Maps:
+    started = time.perf_counter()
+    relief = solver.solve(views, vertices)
+    heights = relief.heights
+    displacement = displacement_map(relief.fine, heights, size).cpu()
+    placed = vertices.to(heights.device).double()
+    normals = normal_map(relief.fine, topology, placed, heights.double(), size).cpu()
+    seen = float((relief.confidence > 0.5).float().mean())
+    return _Maps(displacement, normals, time.perf_counter() - started, seen)
+
+
+def _write(run: RunFolder, frame: str, maps: _Maps, seconds: float) -> None:
+    folder = run.path / "frames" / frame
+    write_heights(folder / "displacement.exr", maps.displacement)
+    run.append_metrics(
+        "detail", frame, seconds=seconds, solving_seconds=maps.solving_seconds, seen=maps.seen
+    )
+    write_image(folder / "normal.png", maps.normals)
 
 
 def _solver(take: Take, head: Head, config: CaptureConfig) -> tuple[int | None, ReliefSolver]:

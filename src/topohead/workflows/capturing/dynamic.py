@@ -42,7 +42,7 @@ from topohead.solvers.dynamic_texture import (
     shrunk_log_ratios,
 )
 from topohead.workflows.capturing.first import Head
-from topohead.workflows.capturing.tracking import frame_vertices
+from topohead.workflows.capturing.tracked import frame_vertices
 from topohead.workflows.progress import track as progress
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
 """What a finished run hands over: the sequence, the curves, the report."""
 
 import logging
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from topohead.io.textures import find_texture
 from topohead.workflows.capture import CaptureConfig, CaptureResult
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.take import Take
-from topohead.workflows.capturing.tracking import frame_gaze, frame_vertices
+from topohead.workflows.capturing.tracked import frame_gaze, frame_vertices
 from topohead.workflows.progress import track as progress
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def package(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> Ca
         tuple(row["frame"] for row in rows if row["doubtful"]),
         sum(seconds) / max(len(seconds), 1),
         sequence,
-        run.path / "report.html",
+        None,
     )
 
 
@@ -68,11 +69,12 @@ def _write_expression(
         log.warning("no expression.csv: %s", error)
 
 
-def report(run: RunFolder) -> None:
+def report(run: RunFolder) -> Path | None:
     """report.html and evaluation.json; they can be had again from `topohead evaluate`."""
     from topohead.workflows.report import write_report
 
     try:
-        write_report(run.path)
+        return write_report(run.path)
     except InputError as error:
         log.warning("no report: %s", error)
+        return None

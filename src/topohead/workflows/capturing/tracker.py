@@ -4,7 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from multiprocessing.queues import SimpleQueue
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from topohead.core import Views
+from topohead.core import Photographs, Views
+from topohead.io.undistortion import views_and_photographs
 from topohead.workflows import tracking_state
 from topohead.workflows.background import ahead
 from topohead.workflows.capture import CaptureConfig
@@ -24,12 +25,21 @@ from topohead.workflows.tracking_state import State
 
 
 class Tracker:
-    """A take's solver and the pictures it asks for, read ahead; `device` may have a number."""
+    """A take's solver and the pictures it asks for, read ahead.
+
+    `device` may have a number; `keep` is given the pictures that `follow` reads, as stored.
+    """
 
     def __init__(
-        self, take: Take, head: Head, config: CaptureConfig, device: str | None = None
+        self,
+        take: Take,
+        head: Head,
+        config: CaptureConfig,
+        device: str | None = None,
+        keep: Callable[[Photographs], None] | None = None,
     ) -> None:
         self.take, self._config, self._device = take, config, device or config.device
+        self._keep = keep
         # a device leaves the cores to the decoders; a solver on the cores needs them itself
         cores = (os.cpu_count() or 1) // config.jobs
         self._readers = max(1, cores - 1) if config.device == "cuda" else 1
@@ -39,7 +49,8 @@ class Tracker:
 
     def follow(self, frames: Sequence[str], last: State | None) -> Iterator[Answer]:
         """Every frame's answer; `last` is the state before them."""
-        with closing(ahead(self._read, frames)) as pictures:
+        read = self._read if self._keep is None else self._read_and_keep
+        with closing(ahead(read, frames)) as pictures:
             yield from self._solver.follow(_shown(pictures), last)
 
     def outline(self, frames: Sequence[str]) -> Iterator[State]:
@@ -50,6 +61,15 @@ class Tracker:
 
     def _read(self, frame: str) -> Views:
         return self.take.views(frame, self._config.height, self._readers, self._device)
+
+    def _read_and_keep(self, frame: str) -> Views:
+        assert self._keep is not None
+        take, height = self.take, self._config.height
+        views, photographs = views_and_photographs(
+            take.capture, frame, take.names, height, self._readers, self._device
+        )
+        self._keep(photographs)
+        return views
 
 
 @contextmanager

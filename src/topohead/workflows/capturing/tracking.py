@@ -1,14 +1,13 @@
 """Every frame's mesh."""
 
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 
-from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from topohead.core import Mesh, Topology, TrackedFrame
+from topohead.core import Mesh, Photographs, Topology, TrackedFrame
 from topohead.io.meshes import write_obj
 from topohead.io.runs import RunFolder
 from topohead.workflows.background import Behind
@@ -16,6 +15,7 @@ from topohead.workflows.capture import CaptureConfig
 from topohead.workflows.capturing.chunks import Answer, chunks_of, one_by_one, together
 from topohead.workflows.capturing.first import Head, packed
 from topohead.workflows.capturing.take import Take
+from topohead.workflows.capturing.texture import on_the_way
 from topohead.workflows.capturing.tracker import Tracker, work, workers
 from topohead.workflows.progress import Sight, show, watched
 from topohead.workflows.progress import track as progress
@@ -38,12 +38,17 @@ def track_frames(run: RunFolder, take: Take, head: Head, config: CaptureConfig) 
         return
     last = _stored_answer(run, frames[done - 1]) if done else None
     _show_finished(run, set(frames[:done]))
-    with Behind() as writer, closing(_answers(run, take, head, config, done, last)) as answers:
-        for state, answer in progress(answers, "tracking", len(frames), done):
-            writer.do(_write_frame, run, head.mesh.topology, state, answer)
-            mesh = Mesh(head.mesh.topology, answer.vertices)
-            curves = _curves(answer.residual, answer.seconds)
-            show(Sight(answer.frame, curves, {"head": mesh}))
+    with Behind() as writer, on_the_way(run, take, head, config) as textures:
+        keep = None if textures is None else textures.keep
+        with closing(_answers(run, take, head, config, done, last, keep)) as answers:
+            for state, answer in progress(answers, "tracking", len(frames), done):
+                writer.do(_write_frame, run, head.mesh.topology, state, answer)
+                mesh = Mesh(head.mesh.topology, answer.vertices)
+                # where its texture follows at once, the mesh comes with that
+                meshes = {"head": mesh} if textures is None else {}
+                show(Sight(answer.frame, _curves(answer.residual, answer.seconds), meshes))
+                if textures is not None:
+                    textures.tracked(answer.frame, answer.vertices)
     run.finish("track")
 
 
@@ -59,7 +64,13 @@ def _curves(residual: float, seconds: float) -> dict[str, float]:
 
 
 def _answers(
-    run: RunFolder, take: Take, head: Head, config: CaptureConfig, done: int, last: Answer | None
+    run: RunFolder,
+    take: Take,
+    head: Head,
+    config: CaptureConfig,
+    done: int,
+    last: Answer | None,
+    keep: Callable[[Photographs], None] | None,
 ) -> Generator[Answer]:
     """The answers of all frames but the first `done`; `last` is that of the frame before."""
     if config.solver != "newton":
@@ -71,7 +82,7 @@ def _answers(
     borders = [chunk.run_up[0] for chunk in chunks if chunk.run_up]
     keys = _known_keys(run, borders)
     if config.jobs == 1 or keys is None:
-        tracker = Tracker(take, head, config)
+        tracker = Tracker(take, head, config, keep=keep)
         if keys is None:
             keys = _find_keys(run, tracker, borders)
         if config.jobs == 1 or len(chunks) == 1:
@@ -149,12 +160,3 @@ def _write_frame(
     common = {"vertices": answer.vertices, "pose": answer.pose, "gains": answer.gains}
     with run.write(f"frames/{answer.frame}/state.safetensors") as path:
         save_file(packed(state | common), path)
-
-
-def frame_vertices(run: RunFolder, frame: str) -> Float[Tensor, "V 3"]:
-    return load_file(run.path / "frames" / frame / "state.safetensors")["vertices"]
-
-
-def frame_gaze(run: RunFolder, frame: str) -> Float[Tensor, "2 2"] | None:
-    """Yaw and pitch of both eyes, None where the mesh has no eyes."""
-    return load_file(run.path / "frames" / frame / "state.safetensors").get("gaze")
