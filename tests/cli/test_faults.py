@@ -261,6 +261,38 @@ def test_kill_9_and_again_gives_the_same_bytes(take: Path, undisturbed: dict[str
     assert meshes(run) == undisturbed
 
 
+def test_stopped_by_the_dashboard_and_again_gives_the_same_bytes(
+    take: Path,
+    undisturbed: dict[str, bytes],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The page's button pressed while the second frame is in hand: that one is kept."""
+    pytest.importorskip("viser")
+    from topohead.viewer.dashboard import Dashboard
+    from topohead.workflows.progress import Sight
+
+    shown, real = [], Dashboard.show
+
+    def show(self: Dashboard, sight: Sight) -> None:
+        real(self, sight)
+        shown.append(sight)
+        if sight.step == FRAMES[1] and sight.images:
+            self._stop()
+
+    monkeypatch.setattr(Dashboard, "show", show)
+    words = run_capture(take)
+    assert cli.run([*words, "--dashboard", "--dashboard-port", "0"]) == 130
+    address, stopped = capsys.readouterr().err.splitlines()
+    assert address.startswith("dashboard: http://127.0.0.1:")
+    assert stopped == "topohead capture: stopped; the same command continues where it was"
+    assert meshes(take.parent / "run") == {name: undisturbed[name] for name in FRAMES[:2]}
+    assert any(sight.cameras is not None and sight.meshes for sight in shown)
+    assert [s.step for s in shown if "colour residual, %" in s.values] == list(FRAMES[:2])
+    assert cli.run(words) == 0  # the dashboard is no setting of the result
+    assert meshes(take.parent / "run") == undisturbed
+
+
 def test_chunks_in_two_processes_give_the_same_bytes(
     take: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,12 +15,10 @@ from topohead.viewer.server import SceneServer
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     if CHROMIUM is None:
         pytest.skip("needs Debian's package chromium")
-    if PAGE is None:
-        pytest.skip("needs the built page: npm ci && npm run build in src/topohead/viewer/page")
     options = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     with playwright.sync_playwright() as started:
         # containers run as root, where Chromium has no sandbox
@@ -29,6 +27,14 @@ def browser() -> Iterator[Any]:
         yield found
         found.close()
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: Any) -> Any:
+    """The browser for tests of the built page."""
+    if PAGE is None:
+        pytest.skip("needs the built page: npm ci && npm run build in src/topohead/viewer/page")
+    return chromium
 
 
 @pytest.fixture(scope="session")

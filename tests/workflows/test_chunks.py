@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from topohead.core import TrackedFrame
+from topohead.io.runs import RunFolder, Stage
 from topohead.workflows.capturing.chunks import (
     AGREE,
     Answer,
@@ -16,6 +19,7 @@ from topohead.workflows.capturing.chunks import (
     together,
     track_chunk,
 )
+from topohead.workflows.capturing.tracking import _stored_answer
 from topohead.workflows.tracking_state import State
 
 FRAMES = tuple(f"{number:06d}" for number in range(1, 24))
@@ -83,3 +87,20 @@ def test_a_border_that_disagrees_is_tracked_from_the_frame_before():
     assert torch.equal(
         places[2][14:21], torch.stack([s["place"] for s, _ in follow(FRAMES[14:21], right[13][0])])
     )
+
+
+def test_a_stored_state_lies_in_memory_as_a_fresh_one(tmp_path: Path) -> None:
+    """Products of unaligned memory differ in the last bit, and so would a resumed run."""
+    run = RunFolder(tmp_path / "run", "capture", {}, (Stage("track"),))
+    state = {
+        "a": torch.zeros(3, dtype=torch.float32), "gains": torch.ones(2, 3),
+        "pose": torch.eye(4, dtype=torch.float64), "vertices": torch.rand(5, 3),
+    }  # fmt: skip
+    path = tmp_path / "run" / "frames" / "1" / "state.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file(state, path)
+    assert any(tensor.data_ptr() % 64 for tensor in load_file(path).values())
+    stored, answer = _stored_answer(run, "1")
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in stored.values())
+    assert all(torch.equal(stored[name], tensor) for name, tensor in state.items())
+    assert torch.equal(answer.vertices, state["vertices"])

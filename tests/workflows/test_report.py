@@ -1,7 +1,9 @@
 """The report stands alone, shows what was measured, and its pictures line up."""
 
 import base64
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,10 +21,14 @@ from planted_run import (
     write_planted_take,
     write_planted_truth,
 )
+from topohead.io.images import read_image, write_image
 from topohead.io.results import open_run, open_source
+from topohead.workflows.evaluate import measure
 from topohead.workflows.measuring import run_with_regions
 from topohead.workflows.report import write_report
+from topohead.workflows.report.advice import attention
 from topohead.workflows.report.charts import Curve, line_chart, nice_ticks
+from topohead.workflows.report.first_look import first_look
 from topohead.workflows.report.pictures import (
     ERROR_STOPS,
     TILE,
@@ -31,6 +37,7 @@ from topohead.workflows.report.pictures import (
     error_colors,
     visible_pixels,
 )
+from topohead.workflows.report.stages import cards
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +70,9 @@ def test_report_is_one_file_that_asks_for_nothing(measured: Path, page: str) -> 
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(|<script|<link""", page)
     images = re.findall(r'<img src="([^"]{30})', page)
     assert images and all(start.startswith("data:image/jpeg;base64,") for start in images)
-    # three frames of four tiles, three maps of three views
-    assert len(images) == 3 * 4 + 3 * 3
+    # three frames of four tiles, three maps of three views; three cameras that were used, three
+    # views of the motion, the texture
+    assert len(images) == 3 * 4 + 3 * 3 + 3 + 3 + 1
     links = [link for link in re.findall(r'href="([^"]+)"', page)]
     assert links and all((measured / link).exists() for link in links)
 
@@ -170,3 +178,107 @@ def test_contact_sheet_shows_ends_doubt_and_the_worst() -> None:
     chosen = chosen_frames(100, [17, 60], [42])
     assert {0, 99, 17, 60, 42} <= set(chosen) and len(chosen) <= 6
     assert chosen_frames(1, [0], [0]) == [0]
+
+
+def test_every_stage_that_ran_has_a_card(measured: Path, page: str) -> None:
+    titles = re.findall(r"<h3>([^<]+)</h3>", page)
+    assert titles == ["Cameras, first frame", "Tracking", "Texture"]
+    run = open_run(measured)
+    gaze = torch.zeros(3, 2, 2)
+    gaze[1, :, 0] = -0.2
+    with_eyes = replace(run, gaze=gaze)
+    names = [card.title for card in cards(Studio(with_eyes, None), None)]
+    assert names == ["Tracking", "Texture", "Gaze"]
+    yaw = cards(Studio(with_eyes, None), None)[-1].charts[0]["svg"]
+    assert "frame 000002: left -11.46 °" in yaw
+
+
+def test_cards_read_what_other_verbs_left(tmp_path: Path) -> None:
+    run = write_planted_run(tmp_path, performance(3), ellipsoid_topology())
+    (run / "rig").mkdir()
+    rows = [{"frame": f"{t:06d}", "model_rms_mm": 0.9, "personal_rms_mm": 0.3} for t in (1, 2, 3)]
+    table = {"model_mm": 0.81, "personal_mm": 0.27, "likeness": None, "frames": rows}
+    (run / "rig" / "rig.json").write_text(json.dumps(table))
+    out = run / "export" / "glb"
+    out.mkdir(parents=True)
+    (out / "run.glb").write_bytes(bytes(2_000_000))
+    record = {"to": "glb", "units": "m", "axis": "y-up", "files": ["run.glb"]}
+    (out / "export.json").write_text(json.dumps(record))
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write(json.dumps({"stage": "detail", "frame": "000001", "seen": 0.25}) + "\n")
+    write_image(run / "frames" / "000001" / "normal.png", torch.full((16, 16, 3), 0.5))
+    text = {card.title: card.text for card in cards(Studio(open_run(run), None), None)}
+    assert "0.81 mm" in text["Rig"] and "0.27 mm" in text["Rig"]
+    assert "glb: 1 files, 2.0 MB" in text["Exports"]
+    assert "on 25 %" in text["Displacement and normals"]
+    page = write_report(run).read_text()
+    assert "Cameras agree on relief on 25 %" in page  # and what to do about it
+
+
+@pytest.mark.parametrize(
+    ("residuals", "expected"),
+    [
+        ([0.0] + [0.02] * 11, []),
+        ([0.0] + [0.02] * 4 + [0.024] * 3 + [0.03] * 4, ["rises over the take, from 2.0 % to 3.0"]),
+        ([0.0] + [0.02] * 5 + [0.06] + [0.02] * 5, ["Frame 7: the colour residual is up to 6.0"]),
+    ],
+)
+def test_residuals_are_read_as_a_person_would(
+    tmp_path: Path, residuals: list[float], expected: list[str]
+) -> None:
+    run = write_planted_run(tmp_path, performance(len(residuals)), ellipsoid_topology())
+    rows = [
+        {
+            "stage": "track",
+            "frame": f"{t + 1:06d}",
+            "seconds": 1.0,
+            "residual": r,
+            "doubtful": False,
+        }
+        for t, r in enumerate(residuals)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluation = measure(run)
+    result = open_run(run)
+    notes = attention(result, evaluation, Studio(result, None), None)
+    told = [note["what"] for note in notes if "residual" in note["what"]]
+    assert len(told) == len(expected)
+    assert all(part in line for part, line in zip(expected, told, strict=True))
+
+
+def test_a_dark_camera_unseen_parts_and_coarse_pictures_are_told(tmp_path: Path) -> None:
+    """One of three cameras half as bright; all three stand in front; 1024 texels of 200 pixels."""
+    truth, topology = performance(1), ellipsoid_topology()
+    take = write_planted_take(tmp_path / "take", truth, topology)
+    dark = take / "frames" / "000001" / "left.png"
+    linear = (read_image(dark).clamp(min=0) ** 2.2) * 0.5
+    write_image(dark, linear ** (1 / 2.2))
+    back = torch.nonzero(ellipsoid()[:, 2] < -0.08)[:, 0]
+    run = write_planted_run(tmp_path, truth, topology, source=str(take), holdout=["spare"])
+    write_image(run / "frames" / "000001" / "texture_srgb.png", torch.full((1024, 1024, 3), 0.5))
+    regions = {name: index.tolist() for name, index in topology.regions.items()}
+    (run / "regions.json").write_text(json.dumps(regions | {"neck": back.tolist()}))
+    with (run / "metrics.jsonl").open("a") as metrics:
+        cameras = {"left": {"before_px": 0.2, "after_px": 0.2},
+                   "middle": {"before_px": 1.4, "after_px": 0.2}}  # fmt: skip
+        row = {"stage": "calibration", "tracks": 90, "drifted": [], "cameras": cameras}
+        metrics.write(json.dumps(row) + "\n")
+    result = open_run(run)
+    studio = Studio(result, open_source(result))
+    look = first_look(studio)
+    assert look is not None and sorted(look.thumbnails) == ["left", "middle", "right"]
+    assert np.allclose(look.stops["left"], -1.0, atol=0.12)
+    assert np.allclose(look.stops["middle"], 0.0, atol=0.05)
+    assert look.share_seen(back, 1) == 0 and look.share_seen(topology.regions["lips"], 2) == 1
+    told = {note["what"]: note["do"] for note in attention(result, measure(run), studio, look)}
+    text = " ".join(told)
+    assert "differ in colour" in text and "left -" in text and "middle -" not in text
+    assert "neck 0 %" in text and "lips" not in text
+    assert "miss the calibration of middle 1.4 px" in text
+    assert any("--texture-size 256 loses nothing" in do for do in told.values())
+    assert any("--refine-cameras solves" in do for do in told.values())
+
+
+def test_ticks_reach_below_zero() -> None:
+    assert nice_ticks(8.0, lowest=-11.0) == [-15, -10, -5, 0, 5, 10]
+    assert nice_ticks(0.0, lowest=-3.0)[0] <= -3 and nice_ticks(0.0, lowest=-3.0)[-1] == 0

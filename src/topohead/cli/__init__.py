@@ -5,13 +5,14 @@ Exit codes: 0 success; 2 bad input or usage, one line on stderr; 1 a bug, with i
 one JSON object and nothing else.
 """
 
+import contextlib
 import difflib
 import json
 import logging
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ def _call(name: str, function: Any, config: Any) -> int:
     try:
         with (
             disk_full_as_input_error(getattr(config, "out", None) or Path()),
-            showing(listener_for(sys.stderr, None if as_json else sys.stdout)),
+            _dashboard(name, config) as pages,
+            showing(listener_for(sys.stderr, None if as_json else sys.stdout), *pages),
         ):
             result = function(config)
     except InputError as error:
@@ -110,6 +112,31 @@ def _call(name: str, function: Any, config: Any) -> int:
         sys.stdout.flush()
         result.wait()
     return 0
+
+
+@contextlib.contextmanager
+def _dashboard(name: str, config: Any) -> Iterator[list[Any]]:
+    """The page of a verb that was asked for one by --dashboard; none for all others."""
+    if not getattr(config, "dashboard", False):
+        yield []
+        return
+    from topohead.viewer.dashboard import Dashboard
+
+    out = getattr(config, "out", None)
+    title = f"{name} {Path(out).name if out else ''}".strip()
+    page = Dashboard(title, getattr(config, "dashboard_port", None))
+    print(f"dashboard: {page.url}", file=sys.stderr, flush=True)
+    last_words = "finished"
+    try:
+        yield [page]
+    except KeyboardInterrupt:
+        last_words = "stopped; the same command continues where it was"
+        raise
+    except BaseException as error:
+        last_words = f"failed: {error}"
+        raise
+    finally:
+        page.close(last_words)
 
 
 def _silence_third_parties() -> None:

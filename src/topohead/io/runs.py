@@ -29,7 +29,7 @@ from topohead.io.atomic import TEMPORARY, atomic_write, disk_full_as_input_error
 
 log = logging.getLogger(__name__)
 
-UNCOMPARED = ("out", "json", "restart", "jobs")
+UNCOMPARED = ("out", "json", "restart", "jobs", "report", "dashboard", "dashboard_port")
 """Settings that say where, how to talk and with how many hands, not what to compute."""
 
 _OWN_FILES = {"lock", "config.yaml", "log.txt"}

@@ -1,6 +1,5 @@
 """Where the page was not built: viser shows the meshes, and nothing else."""
 
-import importlib
 import importlib.util
 import time
 from typing import Any
@@ -18,11 +17,11 @@ CLAY = (181, 172, 162)
 class MeshServer:
     """A viser page with one mesh and a slider over its frames."""
 
-    def __init__(self, sequence: MeshSequence, port: int) -> None:
-        viser: Any = importlib.import_module("viser")
+    def __init__(self, title: str, sequence: MeshSequence, port: int) -> None:
+        from topohead.viewer.local_viser import local_server
+
         self._sequence = sequence
-        self._server = viser.ViserServer(host="127.0.0.1", port=port)
-        self._server.scene.set_up_direction("+y")
+        self._server: Any = local_server(title, port)
         self._open = True
         last = len(sequence.frames) - 1
         if last > 0:
@@ -40,8 +39,10 @@ class MeshServer:
             time.sleep(0.5)
 
     def close(self) -> None:
+        from topohead.viewer.local_viser import stop
+
         self._open = False
-        self._server.stop()
+        stop(self._server)
 
     def _place(self, client: Any) -> None:
         """In front of the head, which fills the view."""
@@ -75,4 +76,4 @@ def serve_meshes(scene: Scene, port: int) -> MeshServer:
             "(`npm ci && npm run build` in src/topohead/viewer/page), or for meshes alone "
             "`pip install 'topohead[viewer]'`"
         )
-    return MeshServer(sequences[0], port)
+    return MeshServer(scene.title, sequences[0], port)

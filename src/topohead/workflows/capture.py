@@ -63,6 +63,10 @@ class CaptureConfig:
     """Chunks of a long take tracked at the same time, each by a process; answers stay the same."""
     seed: int = 0
     """Decides the random choices of `--solver published`."""
+    dashboard: bool = False
+    """A page on this machine while the run lasts: cameras, mesh, curves, and a stop button."""
+    dashboard_port: int | None = None
+    """Its port on 127.0.0.1; by default 8766, or a free one when that is taken."""
     report: bool = True
     """Write report.html at the end; `topohead evaluate` writes it at any time."""
     json: bool = False
@@ -180,6 +184,7 @@ def capture(config: CaptureConfig) -> CaptureResult:
         run.require_space(capturing.bytes_needed(take, config))
         take = capturing.ingest(run, take, config)
         head = capturing.first(run, take, config)
+        capturing.show_head(take, head)
         capturing.track_frames(run, take, head, config)
         capturing.texture(run, take, head, config)
         capturing.detail(run, take, head, config)

@@ -19,7 +19,7 @@ EXTRAS = {
     "gsplat": ("cuda", "Gaussian splats on a CUDA device, from Python"),
     "mitsuba": ("pathtrace", "path-traced staged takes: `topohead stage --renderer pathtrace`"),
     "pxr": ("usd", "USD, in and out: `topohead export RUN --to usd`"),
-    "viser": ("viewer", "meshes in the browser where `topohead view` has no built page"),
+    "viser": ("viewer", "the page of --dashboard; meshes where `topohead view` has no built page"),
     "pycolmap": ("colmap", "calibrating a rig from its own images; not used by this version"),
 }
 """Optional modules: the package's extra that holds each, and what it is for."""

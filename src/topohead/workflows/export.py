@@ -18,6 +18,7 @@ APPLIES: dict[str, tuple[Format, ...]] = {
     "usd_type": ("usd",),
     "cameras": ("usd",),
     "camera_format": ("cameras",),
+    "pictures": ("cameras",),
     "splats": ("ply", "usd"),
     "rate": ("expression",),
     "blender": ("fbx", "abc"),
@@ -68,6 +69,8 @@ class ExportConfig:
     """USD: the run's cameras as well"""
     camera_format: Literal["all", "colmap", "metashape", "nerfstudio", "opencv", "ours"] = "all"
     """one program's camera file; all: every one that can hold this rig"""
+    pictures: bool = False
+    """COLMAP cameras: the first exported frame's pictures, undistorted, beside their pinholes"""
     rate: float | None = None
     """expression: resample the curves to this many frames a second"""
     blender: Path | None = None

@@ -5,6 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float
+
 from topohead.core import InputError, Rig
 from topohead.io.calibration.colmap import find_model, read_colmap, write_colmap
 from topohead.io.calibration.entries import METRES, metres_per_unit
@@ -53,11 +56,13 @@ def write_rig(
     units: Literal["mm", "cm", "m"] = "m",
     frames_per_second: float | None = None,
     suffix: str = ".png",
+    points: Float[np.ndarray, "N 3"] | None = None,
 ) -> None:
     """Writes a rig, lengths in `units`; only our format says which, and the take's frame rate.
 
     `path` is a file, for COLMAP (text) a folder. What a format has no place for is an error. COLMAP
-    and nerfstudio name a picture of every camera: CAM and `suffix`.
+    and nerfstudio name a picture of every camera: CAM and `suffix`. `points` are for COLMAP, in the
+    file's unit.
     """
     path = Path(path)
     if format == "ours":
@@ -70,7 +75,7 @@ def write_rig(
         case "metashape":
             write_metashape(rig, path)
         case "colmap":
-            write_colmap(rig, path, suffix=suffix)
+            write_colmap(rig, path, suffix=suffix, points=points)
         case "nerfstudio":
             write_nerfstudio(rig, path, suffix)
         case "opencv":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from topohead.core import Distortion, InputError, Rig
 from topohead.io.atomic import atomic_write, write_text
@@ -28,6 +29,7 @@ _MODELS: dict[str, tuple[int, int]] = {
 _OTHER_COUNTS = {7: 5, 8: 4, 9: 5, 10: 12, 11: 16}
 """Parameter counts of unsupported models, so that reading can go past an unused one."""
 
+_POINT_GREY = 128
 _CAMERA_SENSOR = 0  # COLMAP's number for a camera among the kinds of sensor
 
 
@@ -266,15 +268,25 @@ def _rigs_binary(path: Path) -> list[dict[int, np.ndarray]]:
 # --- writing -----------------------------------------------------------------------------------
 
 
-def write_colmap(rig: Rig, folder: Path, binary: bool = False, suffix: str = ".png") -> None:
-    """Writes `cameras`, `images` and an empty `points3D`; pictures are named CAM.png."""
+def write_colmap(
+    rig: Rig,
+    folder: Path,
+    binary: bool = False,
+    suffix: str = ".png",
+    points: Float[np.ndarray, "N 3"] | None = None,
+) -> None:
+    """Writes `cameras`, `images` and `points3D`; pictures are named CAM.png.
+
+    `points` are grey and belong to no picture; without them `points3D` is empty.
+    """
     cameras = [_to_colmap(rig, index) for index in range(len(rig.cameras))]
     poses = []
     for pose in rig.cameras.world_to_camera.double().numpy():
         poses.append((*_quaternion(pose[:3, :3]).tolist(), *pose[:3, 3].tolist()))
     pictures = [f"{name}{suffix}" for name in rig.cameras.names]
     write = _write_binary if binary else _write_text
-    write(folder, cameras, list(zip(pictures, poses, strict=True)))
+    cloud = np.zeros((0, 3)) if points is None else points
+    write(folder, cameras, list(zip(pictures, poses, strict=True)), cloud)
 
 
 def _to_colmap(rig: Rig, index: int) -> _Camera:
@@ -296,7 +308,9 @@ def _to_colmap(rig: Rig, index: int) -> _Camera:
     return _Camera(model, rig.cameras.size(index), (fx, fy, cx, cy, *numbers))
 
 
-def _write_text(folder: Path, cameras: list[_Camera], images: list) -> None:
+def _write_text(
+    folder: Path, cameras: list[_Camera], images: list, points: Float[np.ndarray, "N 3"]
+) -> None:
     rows = [
         f"{n} {c.model} {c.size[0]} {c.size[1]} {' '.join(repr(v) for v in c.numbers)}"
         for n, c in enumerate(cameras, 1)
@@ -307,10 +321,14 @@ def _write_text(folder: Path, cameras: list[_Camera], images: list) -> None:
         for n, (name, pose) in enumerate(images, 1)
     ]
     write_text(folder / "images.txt", "\n".join(rows) + "\n")
-    write_text(folder / "points3D.txt", "")
+    grey = " ".join([str(_POINT_GREY)] * 3)
+    rows = [f"{n} {x!r} {y!r} {z!r} {grey} -1\n" for n, (x, y, z) in enumerate(points.tolist(), 1)]
+    write_text(folder / "points3D.txt", "".join(rows))
 
 
-def _write_binary(folder: Path, cameras: list[_Camera], images: list) -> None:
+def _write_binary(
+    folder: Path, cameras: list[_Camera], images: list, points: Float[np.ndarray, "N 3"]
+) -> None:
     parts = [struct.pack("<Q", len(cameras))]
     for number, camera in enumerate(cameras, 1):
         parts.append(struct.pack("<IiQQ", number, _MODELS[camera.model][0], *camera.size))
@@ -321,7 +339,10 @@ def _write_binary(folder: Path, cameras: list[_Camera], images: list) -> None:
         parts.append(struct.pack("<I7dI", number, *pose, number))
         parts.append(name.encode() + b"\0" + struct.pack("<Q", 0))
     _write_bytes(folder / "images.bin", parts)
-    _write_bytes(folder / "points3D.bin", [struct.pack("<Q", 0)])
+    parts = [struct.pack("<Q", len(points))]
+    for number, point in enumerate(points.tolist(), 1):
+        parts.append(struct.pack("<Q3d3BdQ", number, *point, *[_POINT_GREY] * 3, -1.0, 0))
+    _write_bytes(folder / "points3D.bin", parts)
 
 
 def _write_bytes(path: Path, parts: list[bytes]) -> None:

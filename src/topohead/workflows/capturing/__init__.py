@@ -4,7 +4,7 @@ ingest, first, track, texture, detail, package.
 """
 
 from topohead.workflows.capturing.detail import detail
-from topohead.workflows.capturing.first import Head, first, read_head, recognised
+from topohead.workflows.capturing.first import Head, first, read_head, recognised, show_head
 from topohead.workflows.capturing.package import package, report
 from topohead.workflows.capturing.take import Take, bytes_needed, ingest, open_take
 from topohead.workflows.capturing.texture import texture
@@ -22,6 +22,7 @@ __all__ = [
     "read_head",
     "recognised",
     "report",
+    "show_head",
     "texture",
     "track_frames",
 ]

@@ -9,10 +9,11 @@ are in work at a time.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, replace
 
 from topohead.core import TrackedFrame
+from topohead.workflows.progress import stop_if_asked
 from topohead.workflows.tracking_state import State
 
 CHUNK = 120
@@ -83,11 +84,18 @@ def together(
         while len(ahead) < waiting and (one := next(todo, None)) is not None:
             state = keys[one.run_up[0]] if one.run_up else None if last is None else last[0]
             ahead.append(workers.submit(work, one, state))
-        reached, answers = ahead.popleft().result()
+        reached, answers = _awaited(ahead.popleft())
         if reached is not None and last is not None and not agree(reached[1], last[1]):
-            _, answers = workers.submit(work, replace(chunk, run_up=()), last[0]).result()
+            _, answers = _awaited(workers.submit(work, replace(chunk, run_up=()), last[0]))
         yield from answers
         last = answers[-1]
+
+
+def _awaited(chunk: Future[Tracked]) -> Tracked:
+    """What a worker comes to; a chunk takes minutes, and a wish to stop is heeded meanwhile."""
+    while not wait((chunk,), timeout=0.5).done:
+        stop_if_asked()
+    return chunk.result()
 
 
 def track_chunk(follow: Follow, chunk: Chunk, state: State | None) -> Tracked:

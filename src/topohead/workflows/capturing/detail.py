@@ -20,6 +20,7 @@ from topohead.workflows.capture import CaptureConfig
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.take import Take
 from topohead.workflows.capturing.tracked import frame_vertices
+from topohead.workflows.progress import Sight, show
 from topohead.workflows.progress import track as progress
 
 PIXELS_A_TEXEL = 1.3
@@ -50,7 +51,9 @@ def detail(run: RunFolder, take: Take, head: Head, config: CaptureConfig) -> Non
                 views = next(pictures)
                 vertices, size = frame_vertices(run, frame), config.detail_size
                 maps = _maps(solver, head.mesh.topology, views, vertices, size)
-                behind.do(_write, run, frame, maps, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                behind.do(_write, run, frame, maps, seconds)
+                show(Sight(frame, {"detail, s a frame": seconds}))
     run.finish("detail")
 
 

@@ -26,6 +26,7 @@ from topohead.io.undistortion import undistorted_landmarks
 from topohead.solvers.registration import FirstFrameConfig, first_frame
 from topohead.workflows.capture import CaptureConfig
 from topohead.workflows.capturing.take import Take
+from topohead.workflows.progress import Sight, show
 from topohead.workflows.progress import track as progress
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,12 @@ def first(run: RunFolder, take: Take, config: CaptureConfig) -> Head:
     return read_head(run.path / "first" / "head.safetensors")
 
 
+def show_head(take: Take, head: Head) -> None:
+    """Shows the first frame's head and the cameras that look at it."""
+    cameras = take.capture.rig.cameras.select(take.names)
+    show(Sight(meshes={"head": head.mesh}, cameras=cameras, upright=head.upright))
+
+
 def read_head(path: Path) -> Head:
     """The head of a run's first frame, as the stage `first` wrote it."""
     stored = load_file(path)
@@ -78,6 +85,7 @@ def read_head(path: Path) -> Head:
 def _find_first(take: Take, config: CaptureConfig) -> tuple[Head, dict[str, float]]:
     frame = take.capture.frames[0]
     views = take.views(frame, config.height)
+    show(Sight(frame, images=dict(zip(views.cameras.names, views.images, strict=True))))
     model = reference_head(1)
     settings = FirstFrameConfig(refine=not config.keep_start, units=config.units)
     if take.start_path is None:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from topohead.core import Photographs, Views
+from topohead.core import Mesh, Photographs, Views
 from topohead.core.transfer import fetched
 from topohead.io.png import write_png
 from topohead.io.runs import RunFolder
@@ -29,10 +29,14 @@ from topohead.workflows.capturing.dynamic import DynamicStore, make_wrinkles
 from topohead.workflows.capturing.first import Head
 from topohead.workflows.capturing.take import Take, spread
 from topohead.workflows.capturing.tracked import frame_vertices
+from topohead.workflows.progress import Sight, show, watched
 from topohead.workflows.progress import track as progress
 
 WELL_SEEN = 4
 """Effective number of views that coverage.png shows as white."""
+
+SHOWN_TEXELS = 512
+"""Edge of textures shown while the run lasts."""
 
 STATIC_FRAMES = 8
 """Frames that make the one texture of a take."""
@@ -80,6 +84,7 @@ class Fusion:
                 for views in progress(pictures, "texture", len(chosen), 0)
             )
             fused = fuse_frames(pairs, self.head.mesh.topology, self.config.texture_size)
+        self.show(chosen[0], frame_vertices(self.run, chosen[0]), fused, started)
         return fused, started
 
     def of_frames(self, missing: Sequence[str]) -> Iterator[tuple[str, Texture, float]]:
@@ -89,7 +94,10 @@ class Fusion:
             for frame in progress(missing, "textures", len(frames), len(frames) - len(missing)):
                 started = time.perf_counter()
                 views = next(pictures)
-                yield frame, self.of_frame(views, frame_vertices(self.run, frame)), started
+                vertices = frame_vertices(self.run, frame)
+                fused = self.of_frame(views, vertices)
+                self.show(frame, vertices, fused, started)
+                yield frame, fused, started
 
     def of_frame(self, views: Views | Photographs, vertices: Float[Tensor, "V 3"]) -> Texture:
         """One frame's texture; the cameras' colour corrections are the first frame's."""
@@ -103,6 +111,18 @@ class Fusion:
         return fuse_texture(
             views, topology, vertices, self.config.texture_size, colors=self._colors
         )
+
+    def show(
+        self, frame: str, vertices: Float[Tensor, "V 3"], fused: Texture, started: float
+    ) -> None:
+        """Shows a frame's textured mesh, the texture made small."""
+        if not watched():
+            return
+        stride = -(-self.config.texture_size // SHOWN_TEXELS)
+        small = fused.srgb[stride // 2 :: stride, stride // 2 :: stride].contiguous()
+        seconds = {"texture, s a frame": time.perf_counter() - started}
+        mesh = Mesh(self.head.mesh.topology, vertices)
+        show(Sight(frame, seconds, {"head": mesh}, small))
 
     def _pictures(self, frames: Sequence[str]) -> Generator[Views] | Generator[Photographs]:
         """Undistorted for the CPU; as stored for a CUDA device, and read ahead.
@@ -167,6 +187,7 @@ class OnTheWay:
         if not self._fusion.run.has(picture_file(frame)):
             started = time.perf_counter()
             fused = self._fusion.of_frame(pictures, vertices)
+            self._fusion.show(frame, vertices, fused, started)
             self._fusion.hand_over(self._behind, frame, fused, started)
 
 

@@ -4,7 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from multiprocessing.queues import SimpleQueue
@@ -20,6 +20,7 @@ from topohead.workflows.capture import CaptureConfig
 from topohead.workflows.capturing.chunks import Answer, Chunk, Tracked, track_chunk
 from topohead.workflows.capturing.first import Head, read_head
 from topohead.workflows.capturing.take import Take, calibrated, open_take
+from topohead.workflows.progress import Sight, show
 from topohead.workflows.tracking_state import State
 
 
@@ -52,7 +53,7 @@ class Tracker:
         # two frames at a time: the cores that are done with one begin with the next
         threads = 2 if self._readers > 1 else 1
         with closing(ahead(read, frames, threads=threads)) as pictures:
-            yield from self._solver.follow(pictures, last)
+            yield from self._solver.follow(_shown(pictures), last)
 
     def outline(self, frames: Sequence[str]) -> Iterator[State]:
         """A rough state after every frame from the first on."""
@@ -96,6 +97,13 @@ def workers(config: CaptureConfig, run: Path) -> Iterator[Executor]:
 def work(chunk: Chunk, state: State | None) -> Tracked:
     """`track_chunk` in a worker."""
     return track_chunk(_trackers[0].follow, chunk, state)
+
+
+def _shown(pictures: Iterable[Views]) -> Iterator[Views]:
+    """The pictures, shown as they are taken in hand."""
+    for views in pictures:
+        show(Sight(views.frame, images=dict(zip(views.cameras.names, views.images, strict=True))))
+        yield views
 
 
 _trackers: list[Tracker] = []

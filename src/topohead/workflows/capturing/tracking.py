@@ -17,6 +17,7 @@ from topohead.workflows.capturing.first import Head, packed
 from topohead.workflows.capturing.take import Take
 from topohead.workflows.capturing.texture import on_the_way
 from topohead.workflows.capturing.tracker import Tracker, work, workers
+from topohead.workflows.progress import Sight, show, watched
 from topohead.workflows.progress import track as progress
 from topohead.workflows.tracking_state import State
 
@@ -36,14 +37,30 @@ def track_frames(run: RunFolder, take: Take, head: Head, config: CaptureConfig) 
         run.finish("track")
         return
     last = _stored_answer(run, frames[done - 1]) if done else None
+    _show_finished(run, set(frames[:done]))
     with Behind() as writer, on_the_way(run, take, head, config) as textures:
         keep = None if textures is None else textures.keep
         with closing(_answers(run, take, head, config, done, last, keep)) as answers:
             for state, answer in progress(answers, "tracking", len(frames), done):
                 writer.do(_write_frame, run, head.mesh.topology, state, answer)
+                mesh = Mesh(head.mesh.topology, answer.vertices)
+                # where its texture follows at once, the mesh comes with that
+                meshes = {"head": mesh} if textures is None else {}
+                show(Sight(answer.frame, _curves(answer.residual, answer.seconds), meshes))
                 if textures is not None:
                     textures.tracked(answer.frame, answer.vertices)
     run.finish("track")
+
+
+def _show_finished(run: RunFolder, frames: set[str]) -> None:
+    """The curves of frames that an earlier call has tracked."""
+    for row in run.metrics() if watched() else ():
+        if row.get("stage") == "track" and row.get("frame") in frames:
+            show(Sight(row["frame"], _curves(row["residual"], row["seconds"])))
+
+
+def _curves(residual: float, seconds: float) -> dict[str, float]:
+    return {"colour residual, %": residual * 100, "tracking, s a frame": seconds}
 
 
 def _answers(
@@ -83,7 +100,7 @@ def _known_keys(run: RunFolder, borders: list[str]) -> dict[str, State] | None:
     if not run.has(_KEYS):
         return None
     keys: dict[str, State] = {}
-    for name, tensor in load_file(run.path / _KEYS).items():
+    for name, tensor in _aligned(load_file(run.path / _KEYS)).items():
         frame, key = name.split("/", 1)
         keys.setdefault(frame, {})[key] = tensor
     return keys if all(frame in keys for frame in borders) else None
@@ -107,9 +124,18 @@ def _find_keys(run: RunFolder, tracker: Tracker, borders: list[str]) -> dict[str
 
 def _stored_answer(run: RunFolder, frame: str) -> Answer:
     """A frame's answer as it was written."""
-    stored = load_file(run.path / "frames" / frame / "state.safetensors")
+    stored = _aligned(load_file(run.path / "frames" / frame / "state.safetensors"))
     vertices, pose, gains = stored["vertices"], stored["pose"], stored["gains"]
     return stored, TrackedFrame(frame, vertices, pose, gains, 0.0, False, 0.0)
+
+
+def _aligned(stored: State) -> State:
+    """The tensors where an allocator would put them.
+
+    In a file they begin anywhere; matrix products of such memory differ in the last bit, and a
+    resumed run would differ from an undisturbed one.
+    """
+    return packed(stored)
 
 
 def _frame_files(frame: str) -> tuple[str, str]:

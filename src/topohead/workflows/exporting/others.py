@@ -10,8 +10,10 @@ import yaml
 from topohead.core import Distortion, InputError, Rig
 from topohead.io.calibration import Format, write_rig
 from topohead.io.expressions import picked, read_live_link, resampled, write_live_link
-from topohead.io.images import IMAGE_SUFFIXES
+from topohead.io.images import IMAGE_SUFFIXES, write_image
+from topohead.io.results import open_run, open_source
 from topohead.io.sequences import run_sequence
+from topohead.io.undistortion import undistorted_views
 from topohead.workflows.export import ExportConfig
 from topohead.workflows.exporting.source import Source
 
@@ -26,7 +28,10 @@ CAMERA_FILES: dict[Format, str] = {
 
 
 def write_cameras(source: Source, config: ExportConfig, folder: Path) -> list[str]:
-    """The rig in each wanted format, and for COLMAP its undistorted pinholes as well."""
+    """The rig in each wanted format, and for COLMAP its undistorted pinholes as well.
+
+    Pinholes come with the undistorted pictures of a frame where these are wanted.
+    """
     rig = source.placement(config).cameras(source.cameras())
     wanted: list[Format] = (
         list(CAMERA_FILES) if config.camera_format == "all" else [config.camera_format]
@@ -39,10 +44,36 @@ def write_cameras(source: Source, config: ExportConfig, folder: Path) -> list[st
             if len(wanted) == 1 and name != "colmap":
                 raise
             notes.append(f"no {CAMERA_FILES[name]}: {error}")
+    if config.pictures and "colmap" not in wanted:
+        raise InputError("--pictures is for COLMAP; add --camera-format colmap, or leave that out")
     if "colmap" in wanted:
-        pinholes = folder / "colmap_undistorted" / "sparse" / "0"
-        write_rig(undistorted(rig), pinholes, "colmap", config.units, suffix=ending)
+        straight, place, points = undistorted(rig), folder / "colmap_undistorted", None
+        if config.pictures:
+            straight, ending = _write_pictures(source, straight, place / "images"), ".png"
+            vertices = source.sequence.read(source.sequence.frames[0]).double()
+            points = source.placement(config).points(vertices).numpy()
+        write_rig(
+            straight, place / "sparse" / "0", "colmap", config.units, suffix=ending, points=points
+        )
     return notes
+
+
+def _write_pictures(source: Source, pinholes: Rig, folder: Path) -> Rig:
+    """Writes what the pinholes saw of the first exported frame; gives them in the pictures' size.
+
+    Cameras without a picture of that frame are left out.
+    """
+    assert source.run is not None, "a rig came from a run"
+    capture = open_source(open_run(source.run, first_only=True))
+    if capture is None:
+        raise InputError("--pictures: the take is no longer where it was; put it back")
+    names = [name for name in pinholes.cameras.names if name in capture.rig.cameras.names]
+    views = undistorted_views(capture, source.sequence.frames[0], names)
+    for name, image in zip(views.cameras.names, views.images, strict=True):
+        write_image(folder / f"{name}.png", image)
+    placed = pinholes.select(views.cameras.names)
+    sized = replace(placed.cameras, intrinsics=views.cameras.intrinsics, sizes=views.cameras.sizes)
+    return Rig(sized, placed.distortion)
 
 
 def _picture_ending(source: Source) -> str:

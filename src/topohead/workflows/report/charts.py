@@ -27,28 +27,31 @@ def line_chart(
 ) -> str:
     """An SVG of curves over frames; `marked` frames get a band, points tell their value on hover.
 
-    The vertical axis starts at zero, so that heights compare.
+    The vertical axis has zero in it, so that heights compare.
     """
     known = [v for curve in curves for v in curve.values if v is not None and math.isfinite(v)]
-    ticks = nice_ticks(max(known, default=1.0))
+    ticks = nice_ticks(max(known, default=1.0), lowest=min(known, default=0.0))
     across = [_across(index, len(frames)) for index in range(len(frames))]
     title = html.escape(", ".join(curve.name for curve in curves))
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">']
     parts += [_band(across, frames.index(name)) for name in marked if name in frames]
     parts += _axes(frames, across, ticks, unit)
     for curve in reversed(curves):  # the first is the most important: drawn last, on top
-        parts += _line(curve, frames, across, ticks[-1], unit, digits)
+        parts += _line(curve, frames, across, ticks, unit, digits)
     return "".join([*parts, "</svg>"])
 
 
-def nice_ticks(largest: float, wanted: int = 4) -> list[float]:
-    """Zero to at least `largest` in steps of 1, 2 or 5 times a power of ten."""
-    if not math.isfinite(largest) or largest <= 0:
+def nice_ticks(largest: float, wanted: int = 4, lowest: float = 0.0) -> list[float]:
+    """From at most `lowest` over zero to at least `largest`, in steps of 1, 2 or 5 times 10ⁿ."""
+    lowest = min(lowest, 0.0) if math.isfinite(lowest) else 0.0
+    largest = max(largest, 0.0) if math.isfinite(largest) else 1.0
+    if largest <= lowest:
         largest = 1.0
-    rough = largest / wanted
+    rough = (largest - lowest) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
-    return [round(step * k, 12) for k in range(math.ceil(largest / step - 1e-9) + 1)]
+    first, last = math.floor(lowest / step + 1e-9), math.ceil(largest / step - 1e-9)
+    return [round(step * k, 12) for k in range(first, last + 1)]
 
 
 def _across(index: int, count: int) -> float:
@@ -56,8 +59,9 @@ def _across(index: int, count: int) -> float:
     return LEFT + inner * (0.5 if count == 1 else index / (count - 1))
 
 
-def _up(value: float, top: float) -> float:
-    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top
+def _up(value: float, ticks: Sequence[float]) -> float:
+    share = (value - ticks[0]) / (ticks[-1] - ticks[0])
+    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
 
 
 def _band(across: Sequence[float], index: int) -> str:
@@ -75,7 +79,7 @@ def _axes(
 ) -> list[str]:
     parts = []
     for tick in ticks:
-        y = _up(tick, ticks[-1])
+        y = _up(tick, ticks)
         style = "base" if tick == 0 else "grid"
         parts.append(f'<path class="{style}" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
         label = f"{tick:g}" if tick != ticks[-1] else f"{tick:g} {html.escape(unit)}"
@@ -98,7 +102,7 @@ def _line(
     curve: Curve,
     frames: Sequence[str],
     across: Sequence[float],
-    top: float,
+    ticks: Sequence[float],
     unit: str,
     digits: int,
 ) -> list[str]:
@@ -109,7 +113,7 @@ def _line(
         if value is None or not math.isfinite(value):
             pen_down = False
             continue
-        y = _up(value, top)
+        y = _up(value, ticks)
         path.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
         pen_down = True
         told = f"frame {frame}: {curve.name} {value:.{digits}f} {unit}"

@@ -1,8 +1,7 @@
 """Puts the report together: numbers, pictures and curves into one page."""
 
 import math
-import platform
-import re
+import shlex
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,11 @@ from topohead.io.results import RunResult, find_truth, open_run, open_source, op
 from topohead.workflows.likeness import left_out
 from topohead.workflows.measuring import run_with_regions, with_known_regions
 from topohead.workflows.progress import track
+from topohead.workflows.report.advice import attention, environment, short
 from topohead.workflows.report.charts import Curve, line_chart, nice_ticks
+from topohead.workflows.report.first_look import first_look
 from topohead.workflows.report.pictures import ERROR_STOPS, SMALL_TILE, TILE, Studio, chosen_frames
+from topohead.workflows.report.stages import cards
 
 if TYPE_CHECKING:
     from topohead.workflows.evaluate import Evaluation
@@ -66,6 +68,7 @@ def write_report(
 
 def _content(run: RunResult, evaluation: "Evaluation", studio: Studio) -> dict[str, Any]:
     """Everything that the template shows."""
+    look = first_look(studio)
     return {
         "name": " / ".join(run.path.resolve().parts[-2:]),
         "lead": _lead(run, evaluation, studio),
@@ -83,11 +86,13 @@ def _content(run: RunResult, evaluation: "Evaluation", studio: Studio) -> dict[s
         "left_out": evaluation.left_out_views,
         "cost": _cost_rows(evaluation),
         "cameras": _camera_rows(run, studio),
-        "attention": _attention(run, evaluation, studio),
+        "attention": attention(run, evaluation, studio, look),
+        "cards": cards(studio, look),
         "settings": sorted((k, v) for k, v in run.config.items() if v is not None),
         "files": _files(run.path),
+        "commands": _commands(run),
+        "environment": environment(run),
         "version": topohead.__version__,
-        "python": platform.python_version(),
         "shares": SHARES,
     }
 
@@ -174,7 +179,7 @@ def _error_maps(run: RunResult, evaluation: "Evaluation", studio: Studio) -> lis
     plans = [
         ("Distance to the true surface", "a vertex's median over the frames",
          surface[later].median(0).values, 0),
-        (f"Frame {_short(run.frames[worst])}, the worst", "distance to the true surface",
+        (f"Frame {short(run.frames[worst])}, the worst", "distance to the true surface",
          surface[worst], worst),
         ("Slide along the skin", "a vertex's median over the frames",
          slide[later].median(0).values, 0),
@@ -192,11 +197,6 @@ def _error_maps(run: RunResult, evaluation: "Evaluation", studio: Studio) -> lis
         }
         for (title, text, values, index), size in zip(plans, sizes, strict=False)
     ]
-
-
-def _short(frame: str) -> str:
-    """A frame's name as a person says it."""
-    return frame.lstrip("0") or frame
 
 
 def _charts(run: RunResult, evaluation: "Evaluation") -> list[dict[str, Any]]:
@@ -276,41 +276,6 @@ def _camera_rows(run: RunResult, studio: Studio) -> list[dict[str, Any]]:
     return rows
 
 
-def _attention(run: RunResult, evaluation: "Evaluation", studio: Studio) -> list[dict[str, str]]:
-    """What a person should look at, and what to do about it."""
-    notes = []
-    if evaluation.doubtful:
-        names = ", ".join(map(_short, evaluation.doubtful))
-        one = len(evaluation.doubtful) == 1
-        notes.append(
-            {
-                "what": f"{'Frame' if one else 'Frames'} {names}: the solver does not trust "
-                f"{'it' if one else 'them'}.",
-                "do": "Look at lips and lids in the overlay. Other frames are not affected, since "
-                "each is compared with the first frame. If the mesh is off there: more views or "
-                "masks, a higher frame rate for fast motion, or --refine-cameras.",
-            }
-        )
-    notes += [{"what": line, "do": ""} for line in _logged_warnings(run.path)]
-    if studio.capture is None:
-        lost = "The take's pictures were not found, so no photos are shown."
-        notes.append({"what": lost, "do": "Put the take back and run topohead evaluate again."})
-    if run.texture(run.frames[0]) is None:
-        notes.append({"what": "The run has no texture.", "do": ""})
-    return notes
-
-
-def _logged_warnings(run: Path, most: int = 12) -> list[str]:
-    """Distinct warnings of the run's log, the latest last."""
-    path = run / "log.txt"
-    if not path.exists():
-        return []
-    pattern = re.compile(r"^\S+ \S+ WARNING [\w.]+: (.*)$")
-    lines = path.read_text("utf-8", errors="replace").splitlines()
-    found = [match.group(1) for line in lines if (match := pattern.match(line))]
-    return list(dict.fromkeys(found))[-most:]
-
-
 def _files(run: Path) -> list[tuple[str, str]]:
     """What else the folder holds, as links relative to the report."""
     known = {
@@ -322,3 +287,15 @@ def _files(run: Path) -> list[tuple[str, str]]:
         "metrics.jsonl": "what the solver logged",
     }
     return [(name, text) for name, text in known.items() if (run / name).exists()]
+
+
+def _commands(run: RunResult) -> list[tuple[str, str]]:
+    """What to type to go on from here; the run as it was named."""
+    name = shlex.quote(str(run.path))
+    return [
+        (f"topohead view {name}", "frame by frame in the browser, on the pictures"),
+        (f"topohead export {name} --to glb", "for any viewer; also usd, obj, ply, fbx, abc"),
+        (f"topohead export {name} --to cameras", "for COLMAP, Metashape, nerfstudio, OpenCV"),
+        (f"topohead rig {name}", "the person's own blendshapes, an animated rig"),
+        (f"topohead evaluate {name}", "this page again"),
+    ]

@@ -233,6 +233,15 @@ class Studio:
         pose, intrinsics = portrait_camera(points, size, yaw=yaw, margin=1.3)
         return pose @ to_face, intrinsics
 
+    def clay_views(self, vertices: Float[Tensor, "V 3"]) -> list[str]:
+        """A mesh of the run's topology as clay: the face from its right, front and left."""
+        views = []
+        for yaw in (-0.75, 0.0, 0.75):
+            pose, intrinsics = self._portrait(0, yaw, SMALL_TILE)
+            scene = (vertices, self.run.topology, None, pose, intrinsics, SMALL_TILE)
+            views.append(data_uri(render_mesh(*scene, background=BACKDROP), 88))
+        return views
+
     def error_views(
         self,
         errors_mm: Float[Tensor, " N"],
