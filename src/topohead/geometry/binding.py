@@ -20,8 +20,11 @@ Frames = Callable[[Float[Tensor, "*B 3 3"]], Float[Tensor, "*B 3 3"]]
 """From the corners of triangles, rows, to their frames, columns."""
 
 FLAT = 1e-3
-"""A Gaussian is never thinner than this share of its widest axis, nor is a triangle bound that is:
-below it float32 has no covariance left."""
+"""A Gaussian is never thinner than this share of its widest axis, and a triangle whose corners span
+less of their edges' square has no area: below it float32 has no covariance left."""
+
+SMALLEST = 1e-9
+"""Standard deviation of a Gaussian whose triangle has collapsed; files hold logarithms."""
 
 
 def triangle_frames(corners: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 3 3"]:
@@ -94,7 +97,7 @@ def decomposed(
     """Quaternions wxyz and standard deviations (descending) with R diag(s²) Rᵀ = covariance."""
     squares, axes = torch.linalg.eigh(covariances)
     scales = squares.clamp(min=0).sqrt().flip(-1)
-    scales = torch.maximum(scales, FLAT * scales[:, :1])
+    scales = torch.maximum(scales, FLAT * scales[:, :1]).clamp(min=SMALLEST)
     axes = axes.flip(-1)
     axes = axes * torch.linalg.det(axes).sign()[:, None, None]  # eigenvectors have no hand
     return roma.rotmat_to_unitquat(axes)[:, [3, 0, 1, 2]], scales

@@ -7,10 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import GaussianBinding
+from topohead.geometry.binding import FLAT
 
 SPREAD = 2.2
-"""Standard deviations of a Gaussian against those of a point drawn evenly from its cell. Chosen by
-measurement (`benchmarks/bundle.py`): below, the surface shows holes; above, it blurs."""
+"""Standard deviations of a Gaussian against those of a point drawn evenly from its cell. On a staged
+head with 100,000: at 1.6 the surface is 66 % opaque where least and 31.8 dB from the textured mesh,
+at 2.2 94 % and 37.6 dB, at 2.6 99 % and 36.3 dB."""
 
 THICKNESS = 0.12
 """Standard deviation along the normal, against the mean one in the triangle's plane."""
@@ -35,14 +37,19 @@ class SurfaceCells:
 def surface_cells(
     vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], count: int
 ) -> SurfaceCells:
-    """Exactly max(count, T) cells: those with the longest edges are halved until there are enough.
+    """`count` cells: those with the longest edges are halved until there are enough.
+
+    Every triangle with an area has one at least, however few are asked for.
 
     Bisection of longest edges (Rivara 1984) keeps angles from degenerating, so cells stay compact
     and of about one size; they have no gaps, which points drawn at random have. Equal input gives
     equal cells.
     """
     corners = vertices[triangles].double()
-    owners = torch.arange(len(triangles), device=triangles.device)
+    edges = corners[:, 1:] - corners[:, :1]
+    size = torch.linalg.cross(edges[:, 0], edges[:, 1]).norm(dim=1)
+    owners = (size > FLAT * edges.norm(dim=2).prod(1)).nonzero()[:, 0]
+    corners = corners[owners]
     places = torch.eye(3, dtype=torch.float64, device=vertices.device).repeat(len(owners), 1, 1)
     while len(owners) < count:
         longest, side = (corners - corners.roll(-1, 1)).norm(dim=-1).max(1)
