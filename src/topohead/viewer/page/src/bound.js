@@ -57,12 +57,19 @@ function packed(arrays, corners) {
   return wordTexture(words, BINDINGS_WIDE);
 }
 
-// The frames of `topohead.geometry.binding`: columns.
+// A surface hides what it encloses. Gaussians are sorted by their middles alone, so where a cheek
+// lies on the cavity behind it, one could come before the other: turned away, they are drawn later.
+const BEHIND = 0.012; // metres
+const IN_PLANE = 1e-3; // offsets along the normal below it, in sizes of the triangle, are none
+
+// The frames of `topohead.geometry.binding`: columns; and which of them is the normal.
 const FRAMES = {
   affine: "mat3(ab, ac, normal * inversesqrt(max(length(normal), 1e-20)))",
   similarity: `0.5 * (length(ab) + abs(dot(cross(normalize(ab), normalize(normal)), ac)))
     * mat3(normalize(ab), normalize(normal), cross(normalize(ab), normalize(normal)))`,
 };
+
+const NORMAL = { affine: "z", similarity: "y" };
 
 const CORNER = `vec3 boundCorner(usampler2D vertices, uint vertex) {
   return uintBitsToFloat(texelFetch(vertices, ivec2(vertex % ${VERTICES_WIDE}u, vertex / ${VERTICES_WIDE}u), 0).xyz);
@@ -77,15 +84,18 @@ export class BoundSplats extends SplatGenerator {
       bindings: new dyno.DynoUsampler2D({ key: "bindings", value: packed(arrays, corners) }),
       vertices: new dyno.DynoUsampler2D({ key: "vertices", value: vertices }),
       toWorld: new dyno.DynoMat4({ key: "toWorld", value: new THREE.Matrix4() }),
+      eye: new dyno.DynoVec3({ key: "eye", value: new THREE.Vector3() }),
     };
     this.inputs = inputs;
     this.covGenerator = dyno.dynoBlock({ index: "int" }, { covsplat: dyno.CovSplat }, ({ index }) => {
       const placed = new dyno.Dyno({
-        inTypes: { index: "int", bindings: "usampler2D", vertices: "usampler2D", toWorld: "mat4" },
+        inTypes: {
+          index: "int", bindings: "usampler2D", vertices: "usampler2D", toWorld: "mat4", eye: "vec3",
+        },
         outTypes: { covsplat: dyno.CovSplat },
         inputs: { index, ...inputs },
         globals: () => [dyno.defineGsplat, dyno.defineCovSplat, CORNER],
-        statements: ({ inputs: { index, bindings, vertices, toWorld }, outputs: { covsplat } }) => [
+        statements: ({ inputs: { index, bindings, vertices, toWorld, eye }, outputs: { covsplat } }) => [
           `{
             ivec2 at = ivec2((4 * ${index}) % ${BINDINGS_WIDE}, (4 * ${index}) / ${BINDINGS_WIDE});
             uvec4 who = texelFetch(${bindings}, at, 0);
@@ -98,13 +108,17 @@ export class BoundSplats extends SplatGenerator {
             vec3 normal = cross(ab, ac);
             mat3 frame = ${FRAMES[frames]};
             vec2 share = unpackUnorm2x16(who.w);
-            vec3 center = a + share.x * ab + share.y * ac + frame * uintBitsToFloat(place.xyz);
+            vec3 offset = uintBitsToFloat(place.xyz);
+            vec3 center = (${toWorld} * vec4(a + share.x * ab + share.y * ac + frame * offset, 1.0)).xyz;
+            vec3 sight = center - ${eye};
+            bool away = dot(mat3(${toWorld}) * normal, sight) > 0.0;
+            if (away && abs(offset.${NORMAL[frames]}) < ${IN_PLANE}) center += ${BEHIND} * normalize(sight);
             mat3 carried = mat3(${toWorld}) * frame;
             mat3 local = mat3(upper.xyz, upper.y, upper.w, lower.x, upper.z, lower.xy);
             mat3 spread = carried * local * transpose(carried);
             ${covsplat}.flags = GSPLAT_FLAG_ACTIVE;
             ${covsplat}.index = ${index};
-            ${covsplat}.center = (${toWorld} * vec4(center, 1.0)).xyz;
+            ${covsplat}.center = center;
             ${covsplat}.rgba = vec4((uvec4(place.w) >> uvec4(0, 8, 16, 24)) & 255u) / 255.0;
             ${covsplat}.xxyyzz = max(vec3(spread[0][0], spread[1][1], spread[2][2]), 1e-16);
             ${covsplat}.xyxzyz = vec3(spread[0][1], spread[0][2], spread[1][2]);
@@ -113,11 +127,12 @@ export class BoundSplats extends SplatGenerator {
       });
       return { covsplat: placed.outputs.covsplat };
     });
-    this.frameUpdate = () => this._follow();
+    this.frameUpdate = ({ viewToWorld }) => this._follow(viewToWorld);
   }
 
-  /** Takes up where the object stands in the world. */
-  _follow() {
+  /** Takes up where the eye and the object stand in the world. */
+  _follow(viewToWorld) {
+    this.inputs.eye.value.setFromMatrixPosition(viewToWorld);
     const { value } = this.inputs.toWorld;
     if (value.equals(this.matrixWorld)) return;
     value.copy(this.matrixWorld);
