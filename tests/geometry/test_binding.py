@@ -54,9 +54,7 @@ def covariances(splats: Splats) -> torch.Tensor:
 def bound(frames=triangle_frames) -> tuple[Splats, BoundSplats]:
     splats = cloud()
     points = nearest(splats)
-    return splats, bind(
-        splats, points.triangles, points.barycentrics, TRIANGLES, REST, frames
-    )
+    return splats, bind(splats, points.triangles, points.barycentrics, TRIANGLES, REST, frames)
 
 
 @pytest.mark.parametrize("frames", [triangle_frames, similarity_frames])
@@ -90,11 +88,14 @@ def test_a_stretched_triangle_stretches() -> None:
         torch.tensor([[0.3, 0.2, 0.01]], dtype=torch.float64), torch.ones(1).double(),
         torch.zeros(1, 1, 3).double(),
     )  # fmt: skip
-    carried = bind(disc, torch.tensor([0]), torch.full((1, 3), 1 / 3).double(), triangles, flat)
+    middle = torch.full((1, 3), 1 / 3, dtype=torch.float64)
+    carried = bind(disc, torch.tensor([0]), middle, triangles, flat)
     stretch = torch.tensor([[3.0, 0.5, 0], [0, 1.0, 0], [0, 0, 1]], dtype=torch.float64)
     means, spread = posed_gaussians(carried.binding, triangles, flat @ stretch.T)
     assert torch.allclose(means[0], stretch @ disc.means[0])
-    expected = stretch @ torch.diag(torch.tensor([0.09, 0.04, 0.0]).double()) @ stretch.T
+    expected = (
+        stretch @ torch.diag(torch.tensor([0.09, 0.04, 0.0], dtype=torch.float64)) @ stretch.T
+    )
     expected[2, 2] = 0.01**2 * 3  # the area trebled
     assert (spread[0] - expected).abs().max() < 1e-12
     _, rigid = posed_gaussians(carried.binding, triangles, flat @ stretch.T, similarity_frames)
@@ -157,7 +158,9 @@ def test_a_gaussian_has_its_cells_shape() -> None:
     for at in (0, 1234, 2999):
         points = inside @ corners[at]
         drawn = torch.cov(points.T)
-        normal = torch.linalg.cross(corners[at, 1] - corners[at, 0], corners[at, 2] - corners[at, 0])
+        normal = torch.linalg.cross(
+            corners[at, 1] - corners[at, 0], corners[at, 2] - corners[at, 0]
+        )
         normal = normal / normal.norm()
         plane = torch.eye(3).double() - torch.outer(normal, normal)
         found = plane @ spread[at] @ plane / SPREAD**2
