@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from planted_run import ellipsoid, ellipsoid_topology
-from topohead.core import BoundSplats, InputError, Splats, SurfacePoints
+from topohead.core import BoundSplats, GaussianBinding, InputError, Splats, SurfacePoints
 from topohead.geometry.binding import (
     bind,
     check_bound,
@@ -80,7 +80,7 @@ def test_rigid_motion_and_scale_carry_over(frames) -> None:
 
 
 def test_a_stretched_triangle_stretches() -> None:
-    """In-plane stretch A of a flat mesh takes a disc's covariance to A Σ Aᵀ, thickness with area."""
+    """In-plane stretch A takes a disc's covariance to A Σ Aᵀ, its thickness goes with area."""
     flat = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=torch.float64)
     triangles = torch.tensor([[0, 1, 2]])
     disc = Splats(
@@ -134,7 +134,7 @@ def test_cells_tile_the_surface() -> None:
     assert torch.allclose(whole, _areas(REST[TRIANGLES]))
     edges = (corners - corners.roll(1, 1)).norm(dim=-1).max(1).values
     assert edges.max() < 1.5 * edges.median()
-    # points drawn at random have a nearest neighbour at half the mean spacing, and it varies by 52 %
+    # points drawn at random: the nearest neighbour is at half the mean spacing, give or take 52 %
     centers = (cells.centers[:, None] @ REST[TRIANGLES[cells.triangles]])[:, 0].numpy()
     nearest = cKDTree(centers).query(centers, 2)[0][:, 1]
     assert nearest.mean() > 0.6 * math.sqrt(float(areas.sum()) / 4001)
@@ -198,8 +198,10 @@ def test_the_device_follows_the_input() -> None:
     cells = surface_cells(REST, TRIANGLES, 100_000)
     binding = cell_gaussians(cells)
     means, spread = posed_gaussians(binding, TRIANGLES, REST)
-    there = type(binding)(*(getattr(binding, name).float().cuda() if name != "triangles"
-                            else binding.triangles.cuda() for name in binding.__dataclass_fields__))  # fmt: skip
+    there = GaussianBinding(
+        binding.triangles.cuda(), binding.barycentrics.float().cuda(),
+        binding.offsets.float().cuda(), binding.quats.float().cuda(), binding.scales.float().cuda(),
+    )  # fmt: skip
     found, wide = posed_gaussians(there, TRIANGLES.cuda(), REST.float().cuda().expand(4, -1, -1))
     assert (found.cpu() - means).abs().max() < 1e-6
     error = (wide[2].cpu() - spread).flatten(1).norm(dim=1) / spread.flatten(1).norm(dim=1)

@@ -1,4 +1,4 @@
-"""CAP4D's animated PLY: the header in its order, playback within half a step, broken ones refused."""
+"""CAP4D's animated PLY: its header's order, playback within half a step, what is refused."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Bundles: what is written comes back, glTF's validator has no complaint, broken ones are refused."""
+"""Bundles: what is written comes back, glTF's validator is content, broken ones are refused."""
 
 import json
 import struct
@@ -91,7 +91,10 @@ def shorter(document: dict[str, Any], body: bytearray) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any], bytearray], None], str]] = {
-    "off the faces": (overwrite("triangles", np.uint32([10**6])), "Gaussian 0 is bound to triangle"),
+    "off the faces": (
+        overwrite("triangles", np.uint32([10**6])),
+        "Gaussian 0 is bound to triangle",
+    ),
     "NaN": (overwrite("quats", np.float32([np.nan])), "quats that are no numbers"),
     "no size": (overwrite("scales", np.float32([0])), "scales that are not above zero"),
     "another topology": (lambda d, _: block(d).update(topology="0" * 16), "another program"),

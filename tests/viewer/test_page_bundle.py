@@ -32,7 +32,7 @@ GAUSSIANS = 12_000
 
 
 def write_bundle(path: Path) -> Path:
-    """The reference head under Gaussians that are coloured by where they are; it turns in 4 frames."""
+    """The reference head under Gaussians coloured by where they are; it turns in 4 frames."""
     head = reference_head(0)
     rig = rigged(head.topology, head.template, head.expression_basis, torch.eye(4))
     cells = surface_cells(head.template, head.topology.triangles, GAUSSIANS)
@@ -207,7 +207,9 @@ def test_a_cap4d_clip_plays(browser: Any, tmp_path: Path) -> None:
     """Gaussians of an animated PLY follow its frames, upright, served and offline."""
     assert PAGE is not None
     run = write_shown_run(tmp_path)
-    exported = export(ExportConfig(run, "ply", layout="cap4d", gaussians=4000, out=tmp_path / "out"))
+    exported = export(
+        ExportConfig(run, "ply", layout="cap4d", gaussians=4000, out=tmp_path / "out")
+    )
     path = exported.folder / "run_animation.ply"
     file = tmp_path / "offline.html"
     file.write_text(offline_html(PAGE, open_scene(path), 4), encoding="utf-8")
@@ -227,7 +229,9 @@ def test_a_cap4d_clip_plays(browser: Any, tmp_path: Path) -> None:
             shown.run("viewer.subject.setShowing('mesh')")
             assert beyond(moved, shown.drawn()) < 100
             assert not shown.errors
-            assert all(url.startswith((server.url, file.as_uri(), *LOCAL)) for url in shown.requests)
+            assert all(
+                url.startswith((server.url, file.as_uri(), *LOCAL)) for url in shown.requests
+            )
         finally:
             shown.page.close()
     server.close()

@@ -112,7 +112,9 @@ def test_cap4d_plays_the_take(run: Path, bits: Any) -> None:
     assert (posed.means - first.means).abs().max() < 1e-6
     assert (posed.scales / first.scales - 1).abs().max() < 2e-3
     last = posed_splats(clip.splats, clip.faces, clip.vertices[-1], similarity_frames)
-    assert distance(last.means, expected[-1]).max() < 2e-4  # similarity: off the plane where faces shear
+    assert (
+        distance(last.means, expected[-1]).max() < 2e-4
+    )  # similarity: off the plane where faces shear
 
 
 @pytest.mark.parametrize("kind", ["rig", "sequence"])

@@ -88,7 +88,9 @@ def posed_splats(
     means, covariances = posed_gaussians(exact, triangles, places, frames)
     quats, scales = decomposed(covariances)
     kind = vertices.dtype
-    return Splats(means.to(kind), quats.to(kind), scales.to(kind), splats.opacities, splats.harmonics)
+    return Splats(
+        means.to(kind), quats.to(kind), scales.to(kind), splats.opacities, splats.harmonics
+    )
 
 
 def decomposed(

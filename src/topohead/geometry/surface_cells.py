@@ -10,9 +10,11 @@ from topohead.core import GaussianBinding, InputError
 from topohead.geometry.binding import FLAT
 
 SPREAD = 2.35
-"""Standard deviations of a Gaussian against those of a point drawn evenly from its cell. On a staged
-head with 100,000: at 1.6 the surface is 66 % opaque where least and 31.8 dB from the textured mesh,
-at 2.35 96 % and 37.2 dB, at 2.6 99 % and 36.3 dB."""
+"""Standard deviations of a Gaussian against those of a point drawn evenly from its cell.
+
+On a staged head with 100,000: at 1.6 the surface is 66 % opaque where least and 31.8 dB from the
+textured mesh, at 2.35 96 % and 37.2 dB, at 2.6 99 % and 36.3 dB.
+"""
 
 THICKNESS = 0.12
 """Standard deviation along the normal, against the mean one in the triangle's plane."""

@@ -1,9 +1,9 @@
-"""Gaussians that move, as CAP4D's viewer plays them: `exported_animation.ply` (Taubner et al. 2025).
+"""Gaussians that move, as CAP4D (Taubner et al. 2025) plays them: `exported_animation.ply`.
 
 Binary little endian, in this order: faces; base_vertex, the first frame's vertices; vertex, the
 Gaussians in their triangles' own frames (`geometry.binding.similarity_frames`, from the mean of the
-corners); then for each frame the least and the largest offset from the first one, and the offsets as
-unsigned integers between them. Axes are OpenCV's: y down.
+corners); then for each frame the least and the largest offset from the first one, and the offsets
+as unsigned integers between them. Axes are OpenCV's: y down.
 """
 
 from collections.abc import Iterable, Iterator
@@ -112,9 +112,7 @@ def _gaussians(splats: BoundSplats) -> NDArray:
     """
     binding, lacking = splats.binding, REST // 3 + 1 - splats.harmonics.shape[1]
     harmonics = torch.nn.functional.pad(splats.harmonics, (0, 0, 0, lacking))
-    local = Splats(
-        binding.offsets, binding.quats, binding.scales, splats.opacities, harmonics
-    )
+    local = Splats(binding.offsets, binding.quats, binding.scales, splats.opacities, harmonics)
     columns, values = splat_columns(local, normals=False)
     values = torch.cat([values, binding.triangles.double()[:, None]], 1)
     return _table(values.numpy().astype("<f4"), [*columns, "binding"])
@@ -157,9 +155,7 @@ def read_animated_ply(path: Path) -> AnimatedSplats:
     binding = GaussianBinding(owners.long(), thirds, local.means, local.quats, local.scales)
     splats = BoundSplats(binding, local.opacities, local.harmonics)
     check_bound(splats, len(faces), str(path))
-    return AnimatedSplats(
-        splats, torch.from_numpy(faces), torch.from_numpy(frames), _rate(header)
-    )
+    return AnimatedSplats(splats, torch.from_numpy(faces), torch.from_numpy(frames), _rate(header))
 
 
 def _xyz(table: NDArray) -> NDArray[np.float64]:

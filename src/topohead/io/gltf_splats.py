@@ -74,7 +74,9 @@ def read_bound_splats(path: Path) -> tuple[BoundSplats, Topology]:
             f"{topology.fingerprint}; another program changed the mesh, export the bundle again"
         )
     try:
-        rows = {name: _tensor(accessor_values(gltf, blob, k)) for name, k in block["arrays"].items()}
+        rows = {
+            name: _tensor(accessor_values(gltf, blob, k)) for name, k in block["arrays"].items()
+        }
         binding = GaussianBinding(
             rows["triangles"][:, 0].long(), rows["barycentrics"], rows["offsets"], rows["quats"],
             rows["scales"],
@@ -84,7 +86,9 @@ def read_bound_splats(path: Path) -> tuple[BoundSplats, Topology]:
         if lengths != {block["count"]}:
             raise ValueError(f"arrays of {sorted(lengths)} rows for {block['count']} Gaussians")
     except (KeyError, ValueError, RuntimeError, IndexError, TypeError) as error:
-        raise InputError(f"{path}: its Gaussians cannot be read ({error}); export it again") from None
+        raise InputError(
+            f"{path}: its Gaussians cannot be read ({error}); export it again"
+        ) from None
     splats = BoundSplats(binding, rows["opacities"][:, 0], harmonics)
     check_bound(splats, len(topology.triangles), str(path))
     return splats, topology

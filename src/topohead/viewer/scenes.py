@@ -156,10 +156,12 @@ def _run_subjects(path: Path) -> tuple[Subject, ...]:
         if file.is_file():
             file = require_inside(file, path)
             subjects.append(FileSubject("model", title, file, turned_up("y")))
-    for file in sorted((path / "export" / "glb").glob("*.glb")):
-        file = require_inside(file, path)
-        if holds_bundle(file):
-            subjects.append(FileSubject("bundle", "Gaussians", file, turned_up("y")))
+    for exported in sorted((path / "export" / "glb").glob("*.glb")):
+        try:
+            if holds_bundle(require_inside(exported, path)):
+                subjects.append(FileSubject("bundle", "Gaussians", exported, turned_up("y")))
+        except InputError as error:  # the run itself can be looked at
+            log.warning("%s", error)
     return tuple(subjects)
 
 

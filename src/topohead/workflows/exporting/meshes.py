@@ -36,7 +36,9 @@ def write_plys(source: Source, config: ExportConfig, folder: Path) -> list[str]:
     """A mesh a frame, or Gaussians."""
     if config.splats or config.layout is not None:
         if config.axis != "y-up":
-            raise InputError("Gaussians are written y down, as their viewers expect; leave --axis out")
+            raise InputError(
+                "Gaussians are written y down, as their viewers expect; leave --axis out"
+            )
         if config.layout == "cap4d":
             return write_clip(source, config, folder)
         if config.delta_bits != "16":

@@ -109,11 +109,15 @@ export class PlayedSplats extends carrying(Sequence) {
     return this.materials[this.shading];
   }
 
-  show(index) {
-    if (!super.show(index)) return false;
-    if (!this.bound) return true;
+  setShowing(shown) {
+    super.setShowing(shown);
+    if (this.mesh.visible) super._place(this.frames.points);
+  }
+
+  _place(points) {
+    if (this.mesh.visible) super._place(points); // its normals cost more than all else
+    if (!this.bound) return;
     const { floats } = this.places;
-    const { points } = this.frames;
     for (let v = 0, k = 0; k < points.length; v += 4, k += 3) {
       floats[v] = points[k];
       floats[v + 1] = points[k + 1];
@@ -121,6 +125,5 @@ export class PlayedSplats extends carrying(Sequence) {
     }
     this.texture.needsUpdate = true;
     this.bound.updateVersion();
-    return true;
   }
 }
