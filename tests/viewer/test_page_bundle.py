@@ -177,6 +177,15 @@ def test_weights_over_the_socket_move_them(page: Shown, bundle_server: SceneServ
     assert (np.abs(settled(page) - before).max(-1) > 30).sum() > 200
 
 
+def test_nothing_pops_while_it_plays(page: Shown) -> None:
+    """Until the new order is there, Gaussians are drawn in the last frame's: hardly another image."""
+    for weight in (0.5, 0.56):  # a frame's motion
+        page.run(f"viewer.subject.setWeight('jawOpen', {weight})")
+        stale = page.drawn()
+        fresh = settled(page)
+    assert (np.abs(fresh - stale).max(-1) > 12).mean() < 5e-4
+
+
 def test_golden_bundle(page: Shown) -> None:
     """Within 4 of 255 on average; `TOPOHEAD_GOLDEN=write` keeps what is drawn now."""
     page.run("viewer.subject.setWeight('jawOpen', 0.6)")
