@@ -178,7 +178,7 @@ def test_weights_over_the_socket_move_them(page: Shown, bundle_server: SceneServ
 
 
 def test_nothing_pops_while_it_plays(page: Shown) -> None:
-    """Until the new order is there, Gaussians are drawn in the last frame's: hardly another image."""
+    """Until a frame's order is there it is drawn in the last one's: hardly another image."""
     for weight in (0.5, 0.56):  # a frame's motion
         page.run(f"viewer.subject.setWeight('jawOpen', {weight})")
         stale = page.drawn()
