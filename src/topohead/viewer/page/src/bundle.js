@@ -65,7 +65,13 @@ export class Bundle extends carrying(Model) {
     bound.matrixWorldAutoUpdate = false; // the vertices are in the world already
     this._carry(bound, this.meshes.map((mesh) => ({ mesh, lines: mesh.userData.lines })));
     this.object.add(bound, this.choice.spark);
-    stage.beforeDraw.add(() => this._pose());
+    this.prepare = () => this._pose();
+    stage.beforeDraw.add(this.prepare);
+  }
+
+  dispose() {
+    this.stage.beforeDraw.delete(this.prepare);
+    this.posed.dispose();
   }
 
   _surface({ mesh }) {

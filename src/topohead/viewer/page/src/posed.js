@@ -83,6 +83,12 @@ export class PosedVertices {
     return this.target.texture;
   }
 
+  /** Gives the graphics card's memory back. */
+  dispose() {
+    const { rest, targets } = this.quad.material.uniforms;
+    for (const held of [rest.value, targets.value, this.quad.material, this.target]) held.dispose();
+  }
+
   /** Computes the vertices anew when the mesh is posed differently; says whether it was. */
   update() {
     const { mesh, weights, joints } = this;

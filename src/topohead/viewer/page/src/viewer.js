@@ -35,7 +35,7 @@ export class Viewer {
     this.scene = await loadDocument();
     document.title = `${this.scene.title} · topohead`;
     document.getElementById("title").textContent = this.scene.title;
-    const splats = this.scene.subjects.some(({ kind }) => SPLATS.includes(kind));
+    const splats = SPLATS.includes(this.scene.subjects[0].kind); // which gain nothing from it
     this.stage = new Stage(document.getElementById("canvas"), { antialias: !splats });
     this.timeline = new Timeline(document.getElementById("timeline"), {
       show: (index) => this._show(index),
