@@ -141,6 +141,17 @@ def test_cells_tile_the_surface() -> None:
     assert nearest.std() < 0.4 * nearest.mean()
 
 
+def test_cells_can_be_finer_in_places() -> None:
+    """Edges three times shorter there, and still the number that was asked for."""
+    left = REST[TRIANGLES].mean(1)[:, 0] > 0
+    cells = surface_cells(REST, TRIANGLES, 20_000, 1 + 2 * left.float())
+    assert len(cells.triangles) == 20_000
+    corners = cells.corners @ REST[TRIANGLES[cells.triangles]]
+    edges = (corners - corners.roll(1, 1)).norm(dim=-1).max(1).values
+    fine = left[cells.triangles]
+    assert 2.3 < float(edges[~fine].median() / edges[fine].median()) < 3.7
+
+
 def _areas(corners: torch.Tensor) -> torch.Tensor:
     return torch.linalg.cross(
         corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]

@@ -37,11 +37,15 @@ class SurfaceCells:
 
 
 def surface_cells(
-    vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"], count: int
+    vertices: Float[Tensor, "V 3"],
+    triangles: Int[Tensor, "T 3"],
+    count: int,
+    fineness: Float[Tensor, " T"] | None = None,
 ) -> SurfaceCells:
     """`count` cells: those with the longest edges are halved until there are enough.
 
-    Every triangle with an area has one at least, however few are asked for.
+    Every triangle with an area has one at least, however few are asked for. Where `fineness` is 2,
+    edges become half as long as where it is 1.
 
     Bisection of longest edges (Rivara 1984) keeps angles from degenerating, so cells stay compact
     and of about one size; they have no gaps, which points drawn at random have. Equal input gives
@@ -57,6 +61,8 @@ def surface_cells(
     places = torch.eye(3, dtype=torch.float64, device=vertices.device).repeat(len(owners), 1, 1)
     while len(owners) < count:
         longest, side = (corners - corners.roll(-1, 1)).norm(dim=-1).max(1)
+        if fineness is not None:
+            longest = longest * fineness[owners]
         # halves may keep an edge nearly as long: only the longest go at once
         chosen = (longest >= AT_ONCE * longest.max()).nonzero()[:, 0]
         first = longest[chosen].argsort(descending=True, stable=True)

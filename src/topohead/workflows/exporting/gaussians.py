@@ -10,6 +10,7 @@ from topohead.core import BoundSplats, InputError, Splats, Topology
 from topohead.core.splats import SH_DC
 from topohead.geometry.binding import posed_splats
 from topohead.geometry.surface_cells import SurfaceCells, cell_gaussians, surface_cells
+from topohead.io.results import with_regions
 from topohead.io.sequences import stored_tensor
 from topohead.rendering.shading import sample_texture
 from topohead.workflows.export import ExportConfig
@@ -17,6 +18,9 @@ from topohead.workflows.exporting.source import Source
 
 OPACITY = 0.97
 """Of each Gaussian: neighbours overlap, so that the surface itself is opaque."""
+
+EYE_FINENESS = 2.5
+"""Edges of cells on the eyes are so many times shorter than on the skin."""
 
 PLAIN = 0.62
 """sRGB grey of a surface without a texture."""
@@ -40,7 +44,7 @@ def surface_splats(source: Source, config: ExportConfig) -> BoundSplats:
     sequence = source.sequence
     first = sequence.frames[0]
     rest = sequence.read(first) if source.played is None else source.played.rig.neutral
-    cells = surface_cells(rest, sequence.topology.triangles, config.gaussians)
+    cells = surface_cells(rest, sequence.topology.triangles, config.gaussians, _fineness(source))
     stored = sequence.texture(first) if config.textures != "none" else None
     if stored is None or not len(sequence.topology.uv):
         colors = torch.full((len(cells.triangles), 3), PLAIN)
@@ -48,6 +52,17 @@ def surface_splats(source: Source, config: ExportConfig) -> BoundSplats:
         colors = cell_colors(cells, sequence.topology, stored.read().float())
     opacities = torch.full((len(colors),), OPACITY)
     return BoundSplats(cell_gaussians(cells), opacities, ((colors - 0.5) / SH_DC)[:, None])
+
+
+def _fineness(source: Source) -> Float[Tensor, " T"] | None:
+    """Finer cells on the eyes of a run: an iris is what one looks at, and its mesh is coarse."""
+    if source.run is None:
+        return None
+    topology = with_regions(source.sequence.topology, source.run / "regions.json")
+    if "eyes" not in topology.regions:
+        return None
+    inside = topology.region_mask("eyes")[topology.triangles].all(1)
+    return 1 + (EYE_FINENESS - 1) * inside.float()
 
 
 def cell_colors(
