@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from topohead.core.capture import Capture
     from topohead.core.errors import InputError
     from topohead.core.head import ARKIT_52, HeadModel
-    from topohead.core.splats import Splats
+    from topohead.core.splats import BoundSplats, GaussianBinding, Splats
     from topohead.core.topology import Mesh, SurfacePoints, Topology
     from topohead.core.views import Photographs, TrackedFrame, Views
 
 __all__ = [
-    "ARKIT_52", "Cameras", "Capture", "Distortion", "HeadModel", "InputError", "Mesh",
-    "Photographs", "Rig", "Splats", "SurfacePoints", "Topology", "TrackedFrame", "Views",
+    "ARKIT_52", "BoundSplats", "Cameras", "Capture", "Distortion", "GaussianBinding", "HeadModel",
+    "InputError", "Mesh", "Photographs", "Rig", "Splats", "SurfacePoints", "Topology",
+    "TrackedFrame", "Views",
 ]  # fmt: skip
 
 _HOMES = {
@@ -26,7 +27,7 @@ _HOMES = {
     "capture": ("Capture",),
     "errors": ("InputError",),
     "head": ("ARKIT_52", "HeadModel"),
-    "splats": ("Splats",),
+    "splats": ("BoundSplats", "GaussianBinding", "Splats"),
     "topology": ("Mesh", "SurfacePoints", "Topology"),
     "views": ("Photographs", "TrackedFrame", "Views"),
 }

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 SH_DC = 0.28209479177387814
@@ -39,3 +39,32 @@ class Splats:
     def colors(self) -> Float[Tensor, "N 3"]:
         """The constant part of the colours, srgb."""
         return 0.5 + SH_DC * self.harmonics[:, 0]
+
+
+@dataclass(frozen=True)
+class GaussianBinding:
+    """Where N Gaussians sit on a mesh: a triangle each, and the rest in that triangle's own frame.
+
+    Mean: Σ barycentric · corner + frame · offset; covariance: M Mᵀ with M = frame · R(quat) ·
+    diag(scale). `geometry.binding` says what the frame is. All but the triangle are without unit:
+    the frame carries size, so the numbers hold for every pose and every identity. Quats are wxyz.
+    """
+
+    triangles: Int[Tensor, " N"]
+    """Rows of `Topology.triangles`."""
+    barycentrics: Float[Tensor, "N 3"]
+    offsets: Float[Tensor, "N 3"]
+    quats: Float[Tensor, "N 4"]
+    scales: Float[Tensor, "N 3"]
+
+
+@dataclass(frozen=True)
+class BoundSplats:
+    """Gaussians that a mesh carries; opacities and harmonics as in `Splats`."""
+
+    binding: GaussianBinding
+    opacities: Float[Tensor, " N"]
+    harmonics: Float[Tensor, "N K 3"]
+
+    def __len__(self) -> int:
+        return len(self.opacities)

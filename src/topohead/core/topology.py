@@ -1,5 +1,6 @@
 """Topology: what all heads of one kind share. A mesh is a topology and vertices."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,6 +64,13 @@ class Topology:
         pairs = torch.stack([self.faces, self.faces.roll(-1, 1)], -1).reshape(-1, 2)
         pairs = pairs[pairs[:, 0] != pairs[:, 1]].sort(1).values
         return torch.unique(pairs, dim=0)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that two topologies share when their faces are the same."""
+        told = self.faces.cpu().numpy().astype("<i4").tobytes()
+        count = self.vertex_count.to_bytes(8, "little")
+        return hashlib.sha256(count + told).hexdigest()[:16]
 
     @cached_property
     def _kept(self) -> torch.Tensor:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topohead.core import InputError, Mesh, Topology
+from topohead.core import BoundSplats, InputError, Mesh, Topology
 from topohead.geometry.morphs import (
     SeamSplit,
     largest_error,
@@ -33,6 +33,7 @@ from topohead.io.gltf_parts import (
     accessor_values,
     add_material,
 )
+from topohead.io.gltf_splats import add_splats
 from topohead.io.runs import atomic_write
 
 SOURCE_ATTRIBUTE = "_SOURCE_VERTEX"
@@ -60,6 +61,7 @@ def write_glb(
     normals: bool = True,
     normal_map: Path | None = None,
     times: Sequence[float] | None = None,
+    splats: BoundSplats | None = None,
     pca_above: int = 200,
     pca_error_mm: float = 0.05,
 ) -> float:
@@ -70,7 +72,8 @@ def write_glb(
     `normals` lets them follow the shape; without, the file is half as large and light stands still.
     `upright` (world to a y-up, z-forward frame) becomes a parent node's matrix: the stored
     vertices stay in world metres. `texture` is an 8-bit sRGB PNG or JPEG, embedded, `normal_map`
-    one in tangent space. `times` are seconds of the frames where they are not even.
+    one in tangent space. `times` are seconds of the frames where they are not even. `splats` make
+    it a bundle (`topohead.io.gltf_splats`).
     """
     if vertices.shape[0] == 0 or not bool(torch.isfinite(vertices).all()):
         raise InputError(
@@ -88,6 +91,8 @@ def write_glb(
     bumpy = normal_map is not None
     mesh = add_mesh(pack, topology, split, frames, morphs, weights, normals, tangents=bumpy)
     mesh.extras = _extras(topology, names, len(morphs), frames_per_second)
+    if splats is not None:
+        add_splats(pack, mesh, topology, splats)
     if texture is not None and not len(topology.uv):
         raise InputError(f"{path}: a texture needs UVs and the mesh has none; write without it")
     add_material(pack, texture, normal_map)

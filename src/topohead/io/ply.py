@@ -1,6 +1,6 @@
 """Binary PLY: tables with a header. Meshes of ours keep quads, vertex order and UV seams in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,9 @@ _TYPES = {
     "ushort": "<u2", "uint16": "<u2", "int": "<i4", "int32": "<i4", "uint": "<u4", "uint32": "<u4",
     "float": "<f4", "float32": "<f4", "double": "<f8", "float64": "<f8",
 }  # fmt: skip
-_NAMES = {"<f4": "float", "<f8": "double", "|u1": "uchar", "<i4": "int", "<u4": "uint"}
+_NAMES = {
+    "<f4": "float", "<f8": "double", "|u1": "uchar", "<u2": "ushort", "<i4": "int", "<u4": "uint",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,28 @@ def read_header(path: Path) -> PlyHeader:
 
 def read_table(path: Path, header: PlyHeader, element: str) -> NDArray:
     """The rows of an element as a structured array; it and those before it hold no lists."""
-    at = header.start
+    for name, table in _tables(path, header):
+        if name == element:
+            return table
+    raise InputError(f"{path} has no element {element!r}")
+
+
+def read_tables(path: Path, header: PlyHeader) -> dict[str, NDArray]:
+    """All elements, none of which may hold lists."""
+    return dict(_tables(path, header))
+
+
+def _tables(path: Path, header: PlyHeader) -> Iterator[tuple[str, NDArray]]:
+    """Elements one after the other, read from the disk when they are looked at."""
+    at, size = header.start, path.stat().st_size
     for name, count, properties in header.elements:
         if any(len(entry) == 3 for entry in properties):
             raise InputError(f"{path}: element {name!r} holds lists; expected plain columns")
         dtype = np.dtype([(entry[0], entry[1]) for entry in properties])
-        if name == element:
-            if path.stat().st_size < at + count * dtype.itemsize:
-                raise InputError(f"{path} is cut off: {count} rows of {element!r} do not fit in it")
-            return np.fromfile(path, dtype, count, offset=at)
+        if size < at + count * dtype.itemsize:
+            raise InputError(f"{path} is cut off: {count} rows of {name!r} do not fit in it")
+        yield name, np.memmap(path, dtype, "r", at, (count,)) if count else np.empty(0, dtype)
         at += count * dtype.itemsize
-    raise InputError(f"{path} has no element {element!r}")
 
 
 def write_tables(
@@ -87,15 +100,20 @@ def write_tables(
             properties, data, count = table
             head += [f"element {name} {count}", properties]
         else:
-            head.append(f"element {name} {len(table)}")
-            assert table.dtype.fields is not None
-            for column, (dtype, *_) in table.dtype.fields.items():
-                head.append(f"property {_NAMES[dtype.str]} {column}")
+            head += element_header(name, table)
             data = table.tobytes()
         parts.append(data)
     head.append("end_header\n")
     with atomic_write(path) as partial:
         partial.write_bytes("\n".join(head).encode() + b"".join(parts))
+
+
+def element_header(name: str, table: NDArray) -> list[str]:
+    """The header's lines of a structured array."""
+    fields = table.dtype.fields
+    assert fields is not None
+    columns = [f"property {_NAMES[dtype.str]} {column}" for column, (dtype, *_) in fields.items()]
+    return [f"element {name} {len(table)}", *columns]
 
 
 def write_ply(mesh: Mesh, path: Path, texture: str | None = None) -> None:

@@ -102,7 +102,7 @@ def open_run(path: Path, *, first_only: bool = False) -> RunResult:
     config = path / "config.yaml"
     return RunResult(
         path=path,
-        topology=_with_regions(topology, path / "regions.json"),
+        topology=with_regions(topology, path / "regions.json"),
         frames=tuple(folder.name for folder in folders),
         vertices=torch.stack([state["vertices"] for state in states]),
         poses=torch.stack([state.get("pose", torch.eye(4)).float() for state in states]),
@@ -171,7 +171,7 @@ def open_truth(path: Path) -> Truth:
             f"--truth {path} has no mesh.obj; expected the folder OUT/truth that "
             "`topohead stage OUT` wrote"
         )
-    topology = _with_regions(read_mesh(path / "mesh.obj").topology, path / "regions.json")
+    topology = with_regions(read_mesh(path / "mesh.obj").topology, path / "regions.json")
     surface = path / "surface.obj"
     surface_topology = read_mesh(surface).topology if surface.exists() else topology
     staged = path / "truth.json"
@@ -230,7 +230,7 @@ def _overlaid(rig: Rig, refined: Rig | None) -> Rig:
     return Rig(cameras, tuple(one.distortion[0] for one in single))
 
 
-def _with_regions(topology: Topology, path: Path) -> Topology:
+def with_regions(topology: Topology, path: Path) -> Topology:
     """The topology with the named vertex sets of a regions.json, if there is one."""
     if not path.exists():
         return topology

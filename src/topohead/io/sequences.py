@@ -47,6 +47,12 @@ class MeshSequence:
         """Seconds from the first frame; frames that are left out leave their gap."""
         return [(number - self.numbers[0]) / self.frames_per_second for number in self.numbers]
 
+    @property
+    def pace(self) -> float:
+        """Frames a second of these frames: fewer than the take's where some were stepped over."""
+        last = self.times()[-1]
+        return (len(self) - 1) / last if last else self.frames_per_second
+
     def only(self, frames: Sequence[str]) -> "MeshSequence":
         """Some of the frames."""
         number = dict(zip(self.frames, self.numbers, strict=True))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
 
 from topohead.core import InputError, Splats
 from topohead.io.ply import read_header, read_table, write_tables
@@ -18,16 +20,28 @@ OPAQUE = 1e-6
 
 def write_splat_ply(splats: Splats, path: Path) -> None:
     """Write Gaussians as they stand; splat viewers expect y down (`geometry.placement`)."""
+    columns, values = splat_columns(splats)
+    rows = np.ascontiguousarray(values.detach().cpu().numpy().astype("<f4"))
+    if not np.isfinite(rows).all():
+        raise InputError(f"{path}: expected finite Gaussians with scales above zero")
+    table = rows.view(np.dtype([(name, "<f4") for name in columns]))[:, 0]
+    write_tables(path, {"vertex": table})
+
+
+def splat_columns(
+    splats: Splats, normals: bool = True
+) -> tuple[list[str], Float[torch.Tensor, "N P"]]:
+    """Names and values of the columns, float64; `normals` keeps the three that are zero."""
     count, coefficients = len(splats.means), splats.harmonics.shape[1]
     rest = [f"f_rest_{k}" for k in range(3 * (coefficients - 1))]
     columns = [
-        "x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", *rest, "opacity",
-        "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3",
+        "x", "y", "z", *(["nx", "ny", "nz"] if normals else []), "f_dc_0", "f_dc_1", "f_dc_2",
+        *rest, "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3",
     ]  # fmt: skip
     values = torch.cat(
         [
             splats.means,
-            torch.zeros_like(splats.means),
+            *([torch.zeros_like(splats.means)] if normals else []),
             splats.harmonics[:, 0],
             splats.harmonics[:, 1:].transpose(1, 2).reshape(count, -1),
             torch.logit(splats.opacities.double().clamp(OPAQUE, 1 - OPAQUE))[:, None],
@@ -36,16 +50,16 @@ def write_splat_ply(splats: Splats, path: Path) -> None:
         ],
         1,
     )
-    rows = np.ascontiguousarray(values.detach().cpu().numpy().astype("<f4"))
-    if not np.isfinite(rows).all():
-        raise InputError(f"{path}: expected finite Gaussians with scales above zero")
-    table = rows.view(np.dtype([(name, "<f4") for name in columns]))[:, 0]
-    write_tables(path, {"vertex": table})
+    return columns, values
 
 
 def read_splat_ply(path: Path) -> Splats:
     """The Gaussians of a 3DGS PLY, whoever wrote it; further columns are passed over."""
-    table = read_table(path, read_header(path), "vertex")
+    return splats_of(read_table(path, read_header(path), "vertex"), path)
+
+
+def splats_of(table: NDArray, path: Path) -> Splats:
+    """The Gaussians in the rows of an element that was read from `path`."""
     names = table.dtype.names or ()
     needed = ["x", "y", "z", "opacity", *(f"f_dc_{k}" for k in range(3))]
     needed += [f"scale_{k}" for k in range(3)] + [f"rot_{k}" for k in range(4)]

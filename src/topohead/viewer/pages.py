@@ -17,6 +17,9 @@ DIST = Path(__file__).parent / "dist"
 """Where `npm run build` in the folder `page` leaves it; in the wheel, not in git."""
 
 STYLE_TAG = '<link rel="stylesheet" href="style.css">'
+SPLAT_KINDS = ("splats", "bundle", "played")
+"""Kinds of subjects that need the splat renderer."""
+
 SCRIPT_TAG = '<script type="module" src="page.js"></script>'
 
 
@@ -85,7 +88,7 @@ def json_in_html(document: Mapping[str, Any]) -> str:
 
 
 def _has_splats(scene: Scene) -> bool:
-    return any(subject.document["kind"] == "splats" for subject in scene.subjects)
+    return any(subject.document["kind"] in SPLAT_KINDS for subject in scene.subjects)
 
 
 # The splat renderer sorts in a worker made from a blob, and runs WebAssembly from a data address.

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from topohead.core import ARKIT_52, InputError
+from topohead.io.animated_ply import is_animated
 from topohead.io.gltf import stored_rate
 from topohead.io.meshes import read_mesh
+from topohead.io.ply import read_header
 from topohead.io.results import RunResult, finished_frames, open_run
 from topohead.viewer.bodies import Body, Scene, Subject, file_body, require_inside
+from topohead.viewer.gaussians import holds_bundle, played_splats
 from topohead.viewer.pictures import SourcePictures
 from topohead.viewer.sequences import Maps, MeshSequence, VertexErrors, turned_up
 
@@ -33,6 +36,9 @@ MEASURES = ("surface", "correspondence", "slide")
 def open_scene(path: Path, up: str | None = None) -> Scene:
     """The scene at a path. `up` is the axis that points up in a file (default: y, splats -y)."""
     if path.is_dir():
+        exported = sorted(path.glob("*.glb")) if (path / "export.json").exists() else []
+        if len(exported) == 1:
+            return Scene(path.name, (_file_subject(exported[0], up),))
         return _run_scene(path / "run" if (path / "run" / "run.json").exists() else path)
     if not path.is_file():
         raise InputError(
@@ -71,7 +77,7 @@ def _title(run: Path) -> str:
 
 @dataclass(frozen=True)
 class FileSubject:
-    """A file that the page reads by itself: kind `model` (GLB) or `splats`."""
+    """A file that the page reads by itself: `model` (GLB), `bundle` (with Gaussians), `splats`."""
 
     kind: str
     title: str
@@ -103,7 +109,9 @@ class FileSubject:
 def _file_subject(path: Path, up: str | None) -> Subject:
     suffix = path.suffix.lower()
     if suffix == ".glb":
-        return FileSubject("model", path.name, path, turned_up(up or "y"))
+        return _model(path, path.name, up or "y")
+    if suffix == ".ply" and _is_clip(path):
+        return played_splats(path, turned_up(up or "-y"))
     if suffix in SPLAT_SUFFIXES or (suffix == ".ply" and _holds_splats(path)):
         # splats keep the axes of their cameras, y down
         return FileSubject("splats", path.name, path, turned_up(up or "-y"))
@@ -148,7 +156,25 @@ def _run_subjects(path: Path) -> tuple[Subject, ...]:
         if file.is_file():
             file = require_inside(file, path)
             subjects.append(FileSubject("model", title, file, turned_up("y")))
+    for exported in sorted((path / "export" / "glb").glob("*.glb")):
+        try:
+            if holds_bundle(require_inside(exported, path)):
+                subjects.append(FileSubject("bundle", "Gaussians", exported, turned_up("y")))
+        except InputError as error:  # the run itself can be looked at
+            log.warning("%s", error)
     return tuple(subjects)
+
+
+def _model(path: Path, title: str, up: str) -> FileSubject:
+    kind = "bundle" if holds_bundle(path) else "model"
+    return FileSubject(kind, title, path, turned_up(up))
+
+
+def _is_clip(path: Path) -> bool:
+    try:
+        return is_animated(read_header(path))
+    except InputError:
+        return False  # an ASCII one, say, which others read
 
 
 def _captured(path: Path) -> MeshSequence:

@@ -19,7 +19,10 @@ APPLIES: dict[str, tuple[Format, ...]] = {
     "cameras": ("usd",),
     "camera_format": ("cameras",),
     "pictures": ("cameras",),
-    "splats": ("ply", "usd"),
+    "splats": ("glb", "ply", "usd"),
+    "gaussians": ("glb", "ply", "usd"),
+    "layout": ("ply",),
+    "delta_bits": ("ply",),
     "rate": ("expression",),
     "blender": ("fbx", "abc"),
 }
@@ -54,7 +57,14 @@ class ExportConfig:
     sequence: bool = False
     """GLB, USD, FBX: the tracked frames even where the run has a rig (RUN/rig/rig.glb)"""
     splats: bool = False
-    """PLY, USD: the run's Gaussians (--solver published), PLY in 3DGS layout and y down"""
+    """Gaussians. GLB: bound to the mesh, which moves them (`topohead view` plays it); PLY, y down,
+    and USD: each frame's own (--solver published), else those of its surface"""
+    gaussians: int = 100_000
+    """how many Gaussians lie on the surface, at least one a triangle"""
+    layout: Literal["3dgs", "cap4d"] | None = None
+    """PLY of Gaussians: 3dgs, a file a frame (default), or cap4d, one file that plays"""
+    delta_bits: Literal["8", "16"] = "16"
+    """cap4d: bits of a vertex's motion along each axis"""
     textures: Literal["first", "all", "none"] = "first"
     """the first exported frame's texture, every frame's own (OBJ, PLY, USD), or none"""
     texture: Path | None = None

@@ -1,18 +1,22 @@
 """OBJ and PLY, a file a frame."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import InputError, Mesh, Splats
+from topohead.core import InputError, Mesh
+from topohead.geometry.binding import bind, posed_splats, similarity_frames
 from topohead.geometry.placement import Placement
+from topohead.io.animated_ply import DeltaBits, write_animated_ply
+from topohead.io.calibration import METRES
 from topohead.io.meshes import write_obj
 from topohead.io.ply import write_ply
-from topohead.io.sequences import stored_tensor
 from topohead.io.splat_ply import write_splat_ply
 from topohead.workflows.export import ExportConfig
+from topohead.workflows.exporting.gaussians import splat_reader, surface_splats
 from topohead.workflows.exporting.pictures import add_textures
 from topohead.workflows.exporting.source import Source
 from topohead.workflows.progress import track as progress
@@ -29,14 +33,20 @@ def write_objs(source: Source, config: ExportConfig, folder: Path) -> list[str]:
 
 
 def write_plys(source: Source, config: ExportConfig, folder: Path) -> list[str]:
-    """A mesh a frame, or the frame's Gaussians."""
-    if config.splats:
+    """A mesh a frame, or Gaussians."""
+    if config.splats or config.layout is not None:
         if config.axis != "y-up":
-            raise InputError("--splats writes y down, as splat viewers expect; leave --axis out")
+            raise InputError(
+                "Gaussians are written y down, as their viewers expect; leave --axis out"
+            )
+        if config.layout == "cap4d":
+            return write_clip(source, config, folder)
+        if config.delta_bits != "16":
+            raise InputError("--delta-bits is about --layout cap4d")
         place = y_down(source.placement(config))
+        read = splat_reader(source, config)
         for frame in progress(source.sequence.frames, "splats"):
-            path = folder / f"{stem(source, frame)}.ply"
-            write_splat_ply(place.splats(read_splats(source, frame)), path)
+            write_splat_ply(place.splats(read(frame)), folder / f"{stem(source, frame)}.ply")
         return []
     place, textures = source.placement(config), add_textures(source, config, folder)
     for frame in progress(source.sequence.frames, "ply"):
@@ -58,34 +68,30 @@ def y_down(place: Placement) -> Placement:
     return Placement(turn @ place.rotation, turn @ place.shift, place.scale)
 
 
-def read_splats(source: Source, frame: str) -> Splats:
-    """A frame's Gaussians in world metres; only `--solver published` keeps some."""
-    from topohead.solvers.published_scene import PublishedConfig
+def write_clip(source: Source, config: ExportConfig, folder: Path) -> list[str]:
+    """CAP4D's layout: Gaussians on the first frame and how the mesh moves them, in one file."""
+    sequence, place = source.sequence, y_down(source.placement(config))
+    triangles = sequence.topology.triangles
 
-    run = source.run
-    if run is None:
-        raise InputError("--splats needs a run; a mesh has no Gaussians")
-    state = run / "frames" / frame / "state.safetensors"
-    try:
-        means, quats, scales, colors = (
-            stored_tensor(state, f"published.{name}")
-            for name in ("means", "quats", "scales", "colors")
-        )
-    except InputError:
-        raise InputError(
-            f"{run} holds no Gaussians at frame {frame}; only `topohead capture --solver "
-            "published` keeps some: leave --splats out for the meshes"
-        ) from None
-    middle, unit = _first_mesh(run).double().mean(0), PublishedConfig().unit
-    return Splats.colored(
-        (means.double() * unit + middle).float(),
-        quats,
-        scales * unit,
-        torch.ones(len(means)),
-        colors,
-    )
+    def shapes(told: str) -> Iterator[Float[Tensor, "V 3"]]:
+        return (place.points(sequence.read(frame)) for frame in progress(sequence.frames, told))
 
-
-def _first_mesh(run: Path) -> Float[Tensor, "V 3"]:
-    """The mesh that the take began with: the published method's scene is centred on it."""
-    return stored_tensor(run / "first" / "head.safetensors", "vertices")
+    base = place.points(sequence.read(sequence.frames[0]))
+    low = torch.zeros(3)
+    high = torch.zeros(3)
+    for vertices in shapes("extent"):
+        moved = vertices - base
+        low, high = torch.minimum(low, moved.amin(0)), torch.maximum(high, moved.amax(0))
+    laid = surface_splats(source, config)
+    owners = laid.binding.triangles
+    splats = bind(
+        posed_splats(laid, triangles, base), owners, torch.full((len(owners), 3), 1 / 3),
+        triangles, base, similarity_frames,
+    )  # fmt: skip
+    bits: DeltaBits = 8 if config.delta_bits == "8" else 16
+    write_animated_ply(
+        folder / f"{sequence.name}_animation.ply", splats, triangles, shapes("ply"), (low, high),
+        len(sequence), sequence.pace, bits,
+    )  # fmt: skip
+    step = float((high - low).max()) / (2**bits - 1) * METRES[config.units] * 1000
+    return [f"vertices to {step / 2:.3g} mm in {bits} bits"]

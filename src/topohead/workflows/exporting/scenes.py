@@ -16,7 +16,7 @@ from topohead.io.calibration import METRES
 from topohead.io.gltf import write_glb
 from topohead.io.gltf_rig import write_rig_glb
 from topohead.workflows.export import ExportConfig
-from topohead.workflows.exporting.meshes import read_splats
+from topohead.workflows.exporting.gaussians import splat_reader, surface_splats
 from topohead.workflows.exporting.pictures import add_normal_map, add_textures
 from topohead.workflows.exporting.source import Source
 from topohead.workflows.progress import track as progress
@@ -29,6 +29,7 @@ def write_gltf(source: Source, config: ExportConfig, folder: Path) -> list[str]:
     """The rig and what it plays, or the sequence as morph targets; pictures inside."""
     sequence, place = source.sequence, source.placement(config)
     path = folder / f"{sequence.name}.glb"
+    splats = surface_splats(source, config) if config.splats else None
     with tempfile.TemporaryDirectory() as scratch:
         pictures = Path(scratch)
         names = set(add_textures(source, config, pictures).values())
@@ -37,7 +38,8 @@ def write_gltf(source: Source, config: ExportConfig, folder: Path) -> list[str]:
         normal_map = pictures / bumps if bumps else None
         if source.played is not None:
             for _ in progress(range(1), "glb"):
-                write_rig_glb(path, place.performance(_evenly(source)), texture, normal_map)
+                played = place.performance(_evenly(source))
+                write_rig_glb(path, played, texture, normal_map, splats)
             return []
         vertices = _all_vertices(source, config)
         worst = write_glb(
@@ -50,6 +52,7 @@ def write_gltf(source: Source, config: ExportConfig, folder: Path) -> list[str]:
             normals=not config.no_normals,
             normal_map=normal_map,
             times=sequence.times(),
+            splats=splats,
             pca_above=PCA_ABOVE,
             pca_error_mm=PCA_ERROR_MM,
         )
@@ -72,13 +75,7 @@ def _all_vertices(source: Source, config: ExportConfig) -> Float[Tensor, "T V 3"
 def _evenly(source: Source) -> RigPerformance:
     """The performance at the pace of the chosen frames."""
     assert source.played is not None
-    return replace(source.played, frames_per_second=_pace(source))
-
-
-def _pace(source: Source) -> float:
-    """Frames a second of the chosen frames: fewer than the take's where some were stepped over."""
-    last = source.sequence.times()[-1]
-    return (len(source.sequence) - 1) / last if last else source.sequence.frames_per_second
+    return replace(source.played, frames_per_second=source.sequence.pace)
 
 
 def write_stage(source: Source, config: ExportConfig, folder: Path) -> list[str]:
@@ -108,8 +105,9 @@ def _write_stage(source: Source, config: ExportConfig, folder: Path, name: str) 
     if config.splats:
         from topohead.io.usd_splats import write_splats_usd
 
-        read = (place.splats(read_splats(source, f)) for f in progress(sequence.frames, "usd"))
-        write_splats_usd(path, facts, read, cameras)
+        read = splat_reader(source, config)
+        frames = (place.splats(read(frame)) for frame in progress(sequence.frames, "usd"))
+        write_splats_usd(path, facts, frames, cameras)
         return
     pictures = add_textures(source, config, folder / "textures")
     bumps = add_normal_map(source, config, folder / "textures")
@@ -188,7 +186,7 @@ def _blender_file(
         sequence.name,
         config.axis,
         METRES[config.units],
-        _pace(source),
+        source.sequence.pace,
         tuple(range(sequence.numbers[0], sequence.numbers[0] + len(sequence))),
         texture,
     )

@@ -54,7 +54,8 @@ def open_source(config: ExportConfig) -> Source:
             flag = "--from-units" if config.from_units else "--texture"
             raise InputError(f"{flag} is about a single mesh; {path} is a folder")
         source = Source(run_sequence(path), None, path)
-        if not config.sequence and config.to in ("glb", "usd", "fbx") and not config.splats:
+        still = config.splats and config.to != "glb"  # only a GLB's Gaussians follow a rig
+        if not config.sequence and config.to in ("glb", "usd", "fbx") and not still:
             source = replace(source, played=_rig_of(source))
     else:
         source = _open_file(path, config)

@@ -116,7 +116,17 @@ export class Sequence {
   /** Shows a frame; false while it is still on its way. */
   show(index) {
     if (!this.ready(index)) return false;
-    const points = this.frames.decode(index);
+    this._place(this.frames.decode(index));
+    this.shown = index;
+    if (this.shading === "error") this._paintErrors(index);
+    if (this.shading === "texture") this.textures.show(index);
+    if (this.shading === "clay" && this.relief) this.reliefs.show(index);
+    this.stage.invalidate();
+    return true;
+  }
+
+  /** Puts the mesh where these points are, float32 [V 3]. */
+  _place(points) {
     const { source } = this.arrays;
     const position = this.position.array;
     for (let n = 0, k = 0; n < source.length; n++, k += 3) {
@@ -131,12 +141,6 @@ export class Sequence {
       writeNormals(this.sums, source, this.normal.array);
       this.normal.needsUpdate = true;
     }
-    this.shown = index;
-    if (this.shading === "error") this._paintErrors(index);
-    if (this.shading === "texture") this.textures.show(index);
-    if (this.shading === "clay" && this.relief) this.reliefs.show(index);
-    this.stage.invalidate();
-    return true;
   }
 
   setErrors(measure, scale) {

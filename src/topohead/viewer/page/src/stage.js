@@ -27,6 +27,7 @@ export class Stage {
     this.scene.add(this.world, this._lamps());
     this.dirty = true;
     this.onResize = () => {};
+    this.beforeDraw = new Set(); // what has to be computed for an image
     new ResizeObserver(() => this.resize()).observe(canvas.parentElement);
     this.resize();
   }
@@ -44,6 +45,7 @@ export class Stage {
   draw() {
     if (!this.dirty) return false;
     this.dirty = false;
+    for (const prepare of this.beforeDraw) prepare();
     if (this.camera === this.orbitCamera) this.camera.updateMatrixWorld();
     this.lamps.matrix.copy(this.camera.matrixWorld);
     this.renderer.render(this.scene, this.camera);

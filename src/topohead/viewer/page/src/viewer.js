@@ -16,6 +16,8 @@ const SLIDERS_EVERY_MS = 120;
 const SCRIPT_TIMES_KEPT = 2000;
 // y, z, -y, -z up: quarter turns about x
 const UP_TURNS = 4;
+const SPLATS = ["splats", "bundle", "played"]; // kinds that Spark draws
+const DRIVEN = ["model", "bundle"]; // kinds that weights move
 
 export class Viewer {
   constructor(openers) {
@@ -33,7 +35,7 @@ export class Viewer {
     this.scene = await loadDocument();
     document.title = `${this.scene.title} · topohead`;
     document.getElementById("title").textContent = this.scene.title;
-    const splats = this.scene.subjects.some(({ kind }) => kind === "splats");
+    const splats = SPLATS.includes(this.scene.subjects[0].kind); // which gain nothing from it
     this.stage = new Stage(document.getElementById("canvas"), { antialias: !splats });
     this.timeline = new Timeline(document.getElementById("timeline"), {
       show: (index) => this._show(index),
@@ -47,7 +49,7 @@ export class Viewer {
     this._listenForCameras();
     this._subjectButtons();
     await this.choose(0);
-    if (!offline && this.scene.subjects.some(({ kind }) => kind === "model")) {
+    if (!offline && this.scene.subjects.some(({ kind }) => DRIVEN.includes(kind))) {
       listen((pose) => this._live(pose));
     }
     if (this.scene.growing && !offline) this._follow();
@@ -128,6 +130,12 @@ export class Viewer {
     }
     this.subject.setShading(name);
     this.timeline.seek(this.timeline.wanted ?? this.timeline.index); // errors may still be on their way
+    this.update();
+  }
+
+  /** Goes on from Gaussians to their mesh to both. */
+  nextShowing() {
+    this.subject.nextShowing?.();
     this.update();
   }
 
@@ -235,7 +243,7 @@ export class Viewer {
 
   _fillPanel() {
     const { subject } = this;
-    this.sections = [];
+    this.sections = subject.sections?.(this) ?? [];
     if (subject.shadings.length) this.sections.push(panels.shadingSection(this));
     if (subject.kind === "sequence" && subject.document.errors.length)
       this.sections.push(panels.errorSection(this));

@@ -1,0 +1,191 @@
+// Gaussians bound to triangles: Spark asks the graphics card where they are, nothing is moved here.
+import * as THREE from "three";
+import { SparkRenderer, SplatGenerator, dyno } from "@sparkjsdev/spark";
+import { element, section, segments } from "./interface.js";
+
+/** Texels in a row of the textures that hold vertices and of those that hold bindings. */
+export const VERTICES_WIDE = 1024;
+const BINDINGS_WIDE = 2048; // four texels a Gaussian, which never straddle rows
+
+/** A texture of 32-bit words [width, height, 4], read as they are. */
+export function wordTexture(words, width) {
+  const texture = new THREE.DataTexture(
+    words, width, words.length / 4 / width, THREE.RGBAIntegerFormat, THREE.UnsignedIntType,
+  );
+  texture.internalFormat = "RGBA32UI";
+  texture.needsUpdate = true;
+  return texture;
+}
+
+/** Words of a texture of `width` for `count` texels, and the same memory as floats. */
+export function texels(count, width) {
+  const words = new Uint32Array(4 * width * Math.ceil(count / width));
+  return { words, floats: new Float32Array(words.buffer) };
+}
+
+/**
+ * Corners and barycentrics; offset and colour; covariance in the triangle's frame (xx xy xz yy; yz zz).
+ * `arrays` are those of a bundle, `corners` the vertex numbers of all triangles.
+ */
+function packed(arrays, corners) {
+  const count = arrays.triangles.length;
+  const { words, floats } = texels(4 * count, BINDINGS_WIDE);
+  const { barycentrics, offsets, quats, scales, opacities, harmonics } = arrays;
+  const each = harmonics.length / count; // the constant colour comes first
+  const step = (value, most) => Math.round(Math.min(Math.max(value, 0), 1) * most);
+  for (let n = 0, o = 0; n < count; n++, o += 16) {
+    const corner = 3 * arrays.triangles[n], three = 3 * n, four = 4 * n;
+    for (let k = 0; k < 3; k++) words[o + k] = corners[corner + k];
+    words[o + 3] = (step(barycentrics[three + 1], 65535) | (step(barycentrics[three + 2], 65535) << 16)) >>> 0;
+    for (let k = 0; k < 3; k++) floats[o + 4 + k] = offsets[three + k];
+    const shade = (k) => step(0.5 + 0.28209479177387814 * harmonics[each * n + k], 255);
+    words[o + 7] = (shade(0) | (shade(1) << 8) | (shade(2) << 16) | (step(opacities[n], 255) << 24)) >>> 0;
+    const length = Math.hypot(quats[four], quats[four + 1], quats[four + 2], quats[four + 3]);
+    const [w, x, y, z] = [0, 1, 2, 3].map((k) => quats[four + k] / length);
+    const turn = [
+      1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+      2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+      2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ];
+    let at = o + 8;
+    for (let i = 0; i < 3; i++) {
+      for (let j = i; j < 3; j++, at++) {
+        for (let k = 0; k < 3; k++) floats[at] += turn[3 * i + k] * turn[3 * j + k] * scales[three + k] ** 2;
+      }
+    }
+  }
+  return wordTexture(words, BINDINGS_WIDE);
+}
+
+// A surface hides what it encloses. Gaussians are sorted by their middles alone, so where a cheek
+// lies on the cavity behind it, one could come before the other: turned away, they are drawn later.
+const BEHIND = 0.012; // metres
+const IN_PLANE = 1e-3; // offsets along the normal below it, in sizes of the triangle, are none
+
+// The frames of `topohead.geometry.binding`: columns; and which of them is the normal.
+const FRAMES = {
+  affine: "mat3(ab, ac, normal * inversesqrt(max(length(normal), 1e-20)))",
+  similarity: `0.5 * (length(ab) + abs(dot(cross(normalize(ab), normalize(normal)), ac)))
+    * mat3(normalize(ab), normalize(normal), cross(normalize(ab), normalize(normal)))`,
+};
+
+const NORMAL = { affine: "z", similarity: "y" };
+
+const CORNER = `vec3 boundCorner(usampler2D vertices, uint vertex) {
+  return uintBitsToFloat(texelFetch(vertices, ivec2(vertex % ${VERTICES_WIDE}u, vertex / ${VERTICES_WIDE}u), 0).xyz);
+}`;
+
+/** Gaussians that follow a texture of vertices, whoever writes it; call `updateVersion` after. */
+export class BoundSplats extends SplatGenerator {
+  /** `frames` says how a triangle carries: affine or similarity. */
+  constructor(arrays, corners, vertices, frames) {
+    super({ numSplats: arrays.triangles.length });
+    const inputs = {
+      bindings: new dyno.DynoUsampler2D({ key: "bindings", value: packed(arrays, corners) }),
+      vertices: new dyno.DynoUsampler2D({ key: "vertices", value: vertices }),
+      toWorld: new dyno.DynoMat4({ key: "toWorld", value: new THREE.Matrix4() }),
+      eye: new dyno.DynoVec3({ key: "eye", value: new THREE.Vector3() }),
+    };
+    this.inputs = inputs;
+    this.covGenerator = dyno.dynoBlock({ index: "int" }, { covsplat: dyno.CovSplat }, ({ index }) => {
+      const placed = new dyno.Dyno({
+        inTypes: {
+          index: "int", bindings: "usampler2D", vertices: "usampler2D", toWorld: "mat4", eye: "vec3",
+        },
+        outTypes: { covsplat: dyno.CovSplat },
+        inputs: { index, ...inputs },
+        globals: () => [dyno.defineGsplat, dyno.defineCovSplat, CORNER],
+        statements: ({ inputs: { index, bindings, vertices, toWorld, eye }, outputs: { covsplat } }) => [
+          `{
+            ivec2 at = ivec2((4 * ${index}) % ${BINDINGS_WIDE}, (4 * ${index}) / ${BINDINGS_WIDE});
+            uvec4 who = texelFetch(${bindings}, at, 0);
+            uvec4 place = texelFetch(${bindings}, at + ivec2(1, 0), 0);
+            vec4 upper = uintBitsToFloat(texelFetch(${bindings}, at + ivec2(2, 0), 0));
+            vec2 lower = uintBitsToFloat(texelFetch(${bindings}, at + ivec2(3, 0), 0).xy);
+            vec3 a = boundCorner(${vertices}, who.x);
+            vec3 ab = boundCorner(${vertices}, who.y) - a;
+            vec3 ac = boundCorner(${vertices}, who.z) - a;
+            vec3 normal = cross(ab, ac);
+            mat3 frame = ${FRAMES[frames]};
+            vec2 share = unpackUnorm2x16(who.w);
+            vec3 offset = uintBitsToFloat(place.xyz);
+            vec3 center = (${toWorld} * vec4(a + share.x * ab + share.y * ac + frame * offset, 1.0)).xyz;
+            vec3 sight = center - ${eye};
+            bool away = dot(mat3(${toWorld}) * normal, sight) > 0.0;
+            if (away && abs(offset.${NORMAL[frames]}) < ${IN_PLANE}) center += ${BEHIND} * normalize(sight);
+            mat3 carried = mat3(${toWorld}) * frame;
+            mat3 local = mat3(upper.xyz, upper.y, upper.w, lower.x, upper.z, lower.xy);
+            mat3 spread = carried * local * transpose(carried);
+            ${covsplat}.flags = GSPLAT_FLAG_ACTIVE;
+            ${covsplat}.index = ${index};
+            ${covsplat}.center = center;
+            ${covsplat}.rgba = vec4((uvec4(place.w) >> uvec4(0, 8, 16, 24)) & 255u) / 255.0;
+            ${covsplat}.xxyyzz = max(vec3(spread[0][0], spread[1][1], spread[2][2]), 1e-16);
+            ${covsplat}.xyxzyz = vec3(spread[0][1], spread[0][2], spread[1][2]);
+          }`,
+        ],
+      });
+      return { covsplat: placed.outputs.covsplat };
+    });
+    this.frameUpdate = ({ viewToWorld }) => this._follow(viewToWorld);
+  }
+
+  /** Takes up where the eye and the object stand in the world. */
+  _follow(viewToWorld) {
+    this.inputs.eye.value.setFromMatrixPosition(viewToWorld);
+    const { value } = this.inputs.toWorld;
+    if (value.equals(this.matrixWorld)) return;
+    value.copy(this.matrixWorld);
+    this.updateVersion();
+  }
+}
+
+export const SHOWN = [
+  ["splats", "Gaussians"],
+  ["mesh", "Mesh"],
+  ["both", "Both"],
+];
+
+/** Chooses between bound Gaussians and their mesh; `parts` are {mesh, lines} of the subject. */
+export class Choice {
+  constructor(stage, parts, bound) {
+    Object.assign(this, { stage, parts, bound, shown: "splats" });
+    this.spark = new SparkRenderer({
+      renderer: stage.renderer,
+      onDirty: () => stage.invalidate(),
+      accumExtSplats: true, // 32-bit centres: half floats would let a still face tremble
+      covSplats: true, // a stretched triangle shears its Gaussians
+      enableLod: false,
+    });
+    // the mesh a little behind itself hides the far side, not the Gaussians that lie on it
+    this.behind = new THREE.MeshBasicMaterial({
+      colorWrite: false, side: THREE.DoubleSide,
+      polygonOffset: true, polygonOffsetFactor: 2, polygonOffsetUnits: 800,
+    });
+    for (const { lines } of parts) lines.renderOrder = 1;
+  }
+
+  /** What to show; `surface(part)` is the material of the mesh by itself. */
+  set(shown, surface, wired) {
+    this.shown = shown;
+    this.bound.visible = this.spark.visible = shown !== "mesh";
+    for (const part of this.parts) {
+      part.mesh.visible = shown !== "splats";
+      part.lines.visible = shown === "both" || (shown === "mesh" && wired);
+      if (part.mesh.visible) part.mesh.material = shown === "both" ? this.behind : surface(part);
+    }
+    this.stage.invalidate();
+  }
+}
+
+/** The settings' choice between Gaussians and mesh. */
+export function shownSection(viewer) {
+  const { subject } = viewer;
+  const group = segments(SHOWN, subject.showing, (shown) => {
+    subject.setShowing(shown);
+    viewer.update();
+  });
+  const hint = element("p", { class: "quiet" }, "Both: Gaussians under the mesh's wires (key g).");
+  const update = () => group.set(subject.showing);
+  return { root: section("Show", group.root, hint), update };
+}

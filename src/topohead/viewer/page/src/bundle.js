@@ -1,0 +1,135 @@
+// Gaussians on a mesh that moves them: a rig or sequence in a GLB, and CAP4D's animated PLY.
+import * as THREE from "three";
+import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
+import { BoundSplats, Choice, SHOWN, VERTICES_WIDE, shownSection, texels, wordTexture } from "./bound.js";
+import { unpack } from "./frames.js";
+import { Model } from "./model.js";
+import { PosedVertices } from "./posed.js";
+import { Sequence } from "./sequence.js";
+import { loadBytes } from "./source.js";
+
+const carrying = (Base) =>
+  class extends Base {
+    /** Puts Gaussians on; `parts` are the meshes and their wires. */
+    _carry(bound, parts) {
+      this.bound = bound;
+      this.choice = new Choice(this.stage, parts, bound);
+      this.setShowing("splats");
+    }
+
+    get showing() {
+      return this.choice.shown;
+    }
+
+    setShowing(shown) {
+      this.choice.set(shown, (part) => this._surface(part), this.shading === "wire");
+    }
+
+    nextShowing() {
+      const names = SHOWN.map(([name]) => name);
+      this.setShowing(names[(names.indexOf(this.showing) + 1) % names.length]);
+    }
+
+    /** A shading is of the mesh: choosing one shows it. */
+    setShading(name) {
+      super.setShading(name);
+      if (this.choice) this.setShowing("mesh");
+    }
+
+    get facts() {
+      return `${this.bound.numSplats.toLocaleString("en")} Gaussians on ${super.facts}`;
+    }
+
+    sections(viewer) {
+      return [shownSection(viewer)];
+    }
+  };
+
+/** A GLB of ours with Gaussians: sliders, recordings and the socket move its mesh, which moves them. */
+export class Bundle extends carrying(Model) {
+  static async open(prefix, document_, stage) {
+    const gltf = await new GLTFLoader().parseAsync(await loadBytes(`${prefix}/file`), "");
+    const stored = gltf.parser.json.meshes[0].extras.topohead.splats.arrays;
+    const arrays = {};
+    for (const [name, accessor] of Object.entries(stored)) {
+      arrays[name] = (await gltf.parser.getDependency("accessor", accessor)).array;
+    }
+    return new Bundle(document_, gltf, stage, arrays);
+  }
+
+  constructor(document_, gltf, stage, arrays) {
+    super(document_, gltf, stage);
+    const mesh = this.meshes.find(({ userData }) => userData.topohead?.splats);
+    this.posed = new PosedVertices(mesh, stage.renderer);
+    const bound = new BoundSplats(arrays, mesh.geometry.index.array, this.posed.texture, "affine");
+    bound.matrixWorldAutoUpdate = false; // the vertices are in the world already
+    this._carry(bound, this.meshes.map((mesh) => ({ mesh, lines: mesh.userData.lines })));
+    this.object.add(bound, this.choice.spark);
+    this.prepare = () => this._pose();
+    stage.beforeDraw.add(this.prepare);
+  }
+
+  dispose() {
+    this.stage.beforeDraw.delete(this.prepare);
+    this.posed.dispose();
+  }
+
+  _surface({ mesh }) {
+    return this.shading === "texture" ? mesh.userData.seen : this.materials[this.shading];
+  }
+
+  _pose() {
+    if (!this.object.parent || !this.bound.visible) return;
+    this.object.updateWorldMatrix(true, true);
+    if (this.posed.update()) this.bound.updateVersion();
+  }
+
+  /** The meshes' alone: what draws Gaussians has a shape that means nothing. */
+  box() {
+    this.object.updateMatrixWorld(true);
+    const box = new THREE.Box3();
+    this.meshes.forEach((mesh) => box.expandByObject(mesh, true));
+    return box;
+  }
+}
+
+/** Gaussians on the frames of a sequence. */
+export class PlayedSplats extends carrying(Sequence) {
+  static async open(prefix, document_, stage, onArrival) {
+    const arrays = unpack(await loadBytes(`${prefix}/topology`), document_.arrays);
+    const splats = unpack(await loadBytes(`${prefix}/splats`), document_.splats);
+    return new PlayedSplats(prefix, document_, arrays, splats, stage, onArrival);
+  }
+
+  constructor(prefix, document_, arrays, splats, stage, onArrival) {
+    super(prefix, document_, arrays, stage, onArrival);
+    this.places = texels(document_.vertices, VERTICES_WIDE);
+    this.texture = wordTexture(this.places.words, VERTICES_WIDE);
+    const bound = new BoundSplats(splats, this.corners, this.texture, "similarity");
+    this._carry(bound, [{ mesh: this.mesh, lines: this.wire }]);
+    this.object.add(bound, this.choice.spark);
+    this.show(0);
+  }
+
+  _surface() {
+    return this.materials[this.shading];
+  }
+
+  setShowing(shown) {
+    super.setShowing(shown);
+    if (this.mesh.visible) super._place(this.frames.points);
+  }
+
+  _place(points) {
+    if (this.mesh.visible) super._place(points); // its normals cost more than all else
+    if (!this.bound) return;
+    const { floats } = this.places;
+    for (let v = 0, k = 0; k < points.length; v += 4, k += 3) {
+      floats[v] = points[k];
+      floats[v + 1] = points[k + 1];
+      floats[v + 2] = points[k + 2];
+    }
+    this.texture.needsUpdate = true;
+    this.bound.updateVersion();
+  }
+}
