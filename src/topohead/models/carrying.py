@@ -18,12 +18,17 @@ from topohead.core import ARKIT_52, Mesh, SurfacePoints, Topology
 from topohead.geometry.alignment import apply, rigid
 from topohead.geometry.bridge import Bridge, bind, fit_bridge
 from topohead.geometry.correspondence import closest_points, interpolate
-from topohead.geometry.meshes import connected_parts, face_normals, uniform_laplacian
+from topohead.geometry.globes import fit_sphere
+from topohead.geometry.meshes import connected_parts, face_normals, neighbour_rings, uniform_laplacian
 from topohead.models.controls import skull_weights, without_motion
 from topohead.models.linear import LinearHead
 
 GATES = {"landmarks_mm": 1.0, "surface_mm": 1.2, "flipped": 0.004, "expressions": 0.7}
 """The worst that a bridge may be to be used. The first three are upper limits."""
+
+
+SLIT_RINGS = 2
+"""Edge loops along slits that follow the skin around: there both lips are equally near."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,17 @@ def carry(other: LinearHead, reference: LinearHead) -> CarriedHead:
     skin = _skin_of(other)
     bridge = bind(Mesh(skin, other.template), Mesh(reference.topology, fit.vertices))
     topology = reference.topology
-    known = bridge.near & topology.region_mask("skin")
+    known = bridge.near & topology.region_mask("skin") & _unmistaken(other, topology, bridge)
     fill = _Fill(topology, known)
     foot = bridge.values(other.template)
     mean = fit.vertices.double() + fill(torch.where(known[:, None], foot - fit.vertices, 0.0))
     modes = torch.stack([fill(bridge.values(row)) for row in other.identity_basis])
     for side in ("eye_left", "eye_right"):
         own, theirs = topology.regions[side], other.topology.regions[side]
-        mean[own] = _reseated(reference.template[own], other.template[theirs])
-        modes[:, own] = other.identity_basis[:, theirs].double().mean(1, keepdim=True)
+        still = _reseated(reference.template[own], other.template[theirs])
+        mean[own] = still
+        for row, delta in zip(modes, other.identity_basis[:, theirs], strict=True):
+            row[own] = _reseated(reference.template[own], other.template[theirs] + delta) - still
     template = reference.template.double()
     weights = skull_weights(topology, template)
     pose = rigid(mean, template, weights)
@@ -85,6 +92,16 @@ def _skin_of(head: LinearHead) -> Topology:
     faces = head.topology.faces[inside]
     neck = {"neck": head.topology.regions["neck"]}
     return Topology(head.topology.vertex_count, faces, head.topology.uv, 0 * faces, neck)
+
+
+def _unmistaken(other: LinearHead, topology: Topology, bridge: Bridge) -> Bool[Tensor, " V"]:
+    """Vertices that may be carried: none at a slit's edge, and no lip found on the other one."""
+    slit = topology.region_mask("mouth_socket", "eye_sockets")
+    good = neighbour_rings(topology, slit, SLIT_RINGS) > SLIT_RINGS
+    for ours, wrong in (("lips_upper", "lips_lower"), ("lips_lower", "lips_upper")):
+        found = bridge.values(other.topology.region_mask(wrong).float()[:, None])[:, 0] > 0.3
+        good &= ~(topology.region_mask(ours) & found)
+    return good
 
 
 class _Fill:
@@ -115,11 +132,9 @@ class _Fill:
 
 
 def _reseated(own: Float[Tensor, "N 3"], theirs: Float[Tensor, "M 3"]) -> Float[Tensor, "N 3"]:
-    """Our globe where theirs is, as large as theirs (half the height of both)."""
-    size = float((theirs[:, 1].amax() - theirs[:, 1].amin()) / (own[:, 1].amax() - own[:, 1].amin()))
-    middle = (theirs.amax(0) + theirs.amin(0)) / 2
-    back = (own.amax(0) + own.amin(0)) / 2
-    return (middle + size * (own - back)).double()
+    """Our globe where theirs is and as large: by the spheres through both."""
+    (start, size), (goal, wanted) = fit_sphere(own), fit_sphere(theirs)
+    return (goal + wanted / size * (own - start)).double()
 
 
 def _quality(

@@ -17,6 +17,9 @@ from topohead.models.linear import LinearHead
 FIELDS = 64
 """Laplace eigenvectors of the reference; the last has a wavelength of 97 mm."""
 
+REACH = 0.012
+"""Skin so near in space moves alike in the fields: both lips, both lids, the folds of an ear."""
+
 
 @dataclass(frozen=True)
 class ShapeSpace:
@@ -57,7 +60,7 @@ def build_space(
     """The space of one reference head; `carried` adds another family's identities."""
     topology, template = head.topology, head.template.double()
     weights = skull_weights(topology, template)
-    fields, eigenvalues = laplace_eigenvectors(topology, template, FIELDS)
+    fields, eigenvalues = laplace_eigenvectors(topology, template, FIELDS, REACH)
     fields = _with_parts(topology, fields)
     axes = torch.eye(3).double()
     stretched = (template - weights @ template)[None] * axes[:, None]
