@@ -25,7 +25,7 @@ from topohead.io.assets import reference_head, shape_space
 from topohead.models.linear import LinearHead
 from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis.anthropometry import Callipers
-from topohead.synthesis.mixture import draw_weights
+from topohead.synthesis.mixture import Draw, draw_weights
 from topohead.synthesis.performances import euler
 
 SMOOTHINGS = 10
@@ -61,11 +61,15 @@ class Shapes:
 
     def draw(self, seed: int, indices: Int[Tensor, " B"] | Sequence[int]) -> "Heads":
         """The people with these numbers; see `synthesis.splits` for which seeds are whose."""
-        numbers = np.asarray(indices, dtype=np.int64)
-        drawn = draw_weights(self._measured, self.callipers, seed, numbers)
+        drawn = self.people(seed, indices)
         weights = torch.from_numpy(drawn.weights).float()
         rest = _in_blocks(self._rest, weights.to(self.space.rows.device))
         return Heads(self, rest, weights, torch.from_numpy(drawn.source), drawn.attempts)
+
+    def people(self, seed: int, indices: Int[Tensor, " B"] | Sequence[int]) -> Draw:
+        """Who has these numbers, as weights of the space: what `draw` begins with, on the CPU."""
+        numbers = np.asarray(indices, dtype=np.int64)
+        return draw_weights(self._measured, self.callipers, seed, numbers)
 
     @cached_property
     def _measured(self) -> ShapeSpace:
