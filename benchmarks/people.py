@@ -1,7 +1,6 @@
 """Made people: what is measured of them, section by section.
 
     python benchmarks/people.py --ict ict_face_model.npz --out people.json --sections shapes
-    python benchmarks/people.py --sheet heads.png --ict ict_face_model.npz
 
 `shapes`: sizes of rest shapes against published anthropometry, shares of sources, how often lips
 and lids cross in random expressions, heads a second. `shapes_cuda`: heads a second on CUDA, and how
@@ -20,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from measured_on import commit, hardware
-from PIL import Image
 from torch import Tensor
 
 from topohead.geometry.globes import gaze_rotation
@@ -28,7 +26,6 @@ from topohead.geometry.slits import Slit
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.assets import reference_head
 from topohead.io.expressions import read_live_link
-from topohead.rendering.shading import portrait_camera, render_mesh
 from topohead.synthesis.anthropometry import SURVEY
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.mixture import SOURCES, shares
@@ -51,13 +48,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=TEST_SEED)
     parser.add_argument("--heads", type=int, default=2000, help="whose sizes are taken")
     parser.add_argument("--faces", type=int, default=600, help="in which crossings are counted")
-    parser.add_argument("--sheet", type=Path, help="only draw a contact sheet of 64 heads here")
     parser.add_argument("--commit", help="what to record when git is not there")
     args = parser.parse_args()
     check_split(args.seed, "test")
-    if args.sheet:
-        contact_sheet(load_shapes("cpu", args.ict), args.seed, args.sheet)
-        return
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
     result |= {"benchmark": "people", "commit": args.commit or commit(), "seed": args.seed}
     for name in args.sections.split(","):
@@ -243,23 +236,6 @@ def agreement(shapes: Shapes, device: Shapes, seed: int) -> dict[str, float]:
         result |= {f"{name}_median": float(gap.median()), f"{name}_worst": float(gap.max())}
         result[f"{name}_over_1um"] = float((gap > 1).double().mean())
     return _rounded(result, 5)
-
-
-def contact_sheet(shapes: Shapes, seed: int, path: Path) -> None:
-    """64 heads in clay at one scale, each from the front and from the side, finer by one level."""
-    heads = shapes.draw(seed, range(64))
-    fine, matrix = catmull_clark(replace(shapes.topology, mirror=None))
-    size = (112, 140)
-    every = heads.rest.reshape(-1, 3)
-    tiles = []
-    for rest in heads.rest:
-        views = (portrait_camera(every, size, yaw) for yaw in (0.0, 0.65))
-        surface = refine(matrix, rest)
-        pictures = [render_mesh(surface, fine, None, *view, size) for view in views]
-        tiles.append(torch.cat([picture[:, 14:-14] for picture in pictures], 1))
-    rows = [torch.cat(tiles[k : k + 8], 1) for k in range(0, 64, 8)]
-    picture = (torch.cat(rows) * 255).round().to(torch.uint8).numpy()
-    Image.fromarray(picture).save(path, quality=88)
 
 
 def _moments(values: np.ndarray) -> list[float]:

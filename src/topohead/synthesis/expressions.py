@@ -25,6 +25,9 @@ MOVES = (
 ONE_SIDED = 0.3
 """Share of two-sided moves that one side makes alone."""
 
+CLOSED = 0.4
+"""Greatest mouthClose: further, the chin's skin would be drawn over the lower teeth."""
+
 OPPOSED = (
     ("eyeBlink*", "eyeWide*"), ("eyeSquint*", "eyeWide*"), ("jawLeft", "jawRight"),
     ("mouthLeft", "mouthRight"), ("mouthSmile*", "mouthFrown*"), ("browDown*", "browOuterUp*"),
@@ -107,7 +110,7 @@ def _possible(rows: np.ndarray) -> Float[np.ndarray, "B 52"]:
     """Coefficients with opposed actions weakened, and with what an action needs of others."""
     jaw, close, tongue = (ARKIT_52.index(n) for n in ("jawOpen", "mouthClose", "tongueOut"))
     # a tongue comes out of an open mouth; lips are closed over an open jaw, else they overlap
-    rows[:, close] *= rows[:, tongue] == 0
+    rows[:, close] *= CLOSED * (rows[:, tongue] == 0)
     rows[:, jaw] = np.maximum(rows[:, jaw], np.maximum(0.5 * rows[:, tongue], rows[:, close]))
     for first, second in OPPOSED:
         for a, side in _columns(first):
