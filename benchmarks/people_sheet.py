@@ -2,7 +2,7 @@
 
     python benchmarks/people_sheet.py FOLDER [ict_face_model.npz]
 
-Writes heads.jpg and actions.jpg, to be looked at: do ears, lips, lids, necks and the backs of heads
+Writes people_heads.jpg and people_actions.jpg, to be looked at: do ears, lips, lids, necks and the backs of heads
 look like people's?
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from topohead.core import Topology
+from topohead.core import ARKIT_52, Topology
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.expressions import gaze_of_looks
 from topohead.rendering.shading import portrait_camera, render_mesh
@@ -37,11 +37,13 @@ def main(folder: Path, ict: Path | None) -> None:
         ]
 
     people = shapes.draw(SEED, range(64)).rest
-    save(folder / "heads.jpg", tiles(people, (88, 128), 0.0, 0.65), 8)
+    save(folder / "people_heads.jpg", tiles(people, (88, 128), 0.0, 0.65), 8)
     actions = torch.eye(52)
+    close = ARKIT_52.index("mouthClose")  # closes lips over an open jaw; alone it crosses them
+    actions[close, close] = actions[close, ARKIT_52.index("jawOpen")] = 0.4
     actor = shapes.draw(SEED, [0] * 52)
     save(
-        folder / "actions.jpg",
+        folder / "people_actions.jpg",
         tiles(actor.posed(actions, gaze_of_looks(actions)), (112, 140), 0.25),
         13,
     )
