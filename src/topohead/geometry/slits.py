@@ -17,6 +17,9 @@ from topohead.geometry.patches import RINGS, Patch, rows_of
 DEEPEST = 8e-3
 """A sheet farther beyond a vertex than this, metres, is another fold of skin."""
 
+FLAT = 1e-9
+"""Triangles of less than half this area seen along the up axis, m², face neither way."""
+
 
 @dataclass(frozen=True)
 class Slit:
@@ -95,20 +98,25 @@ def _beyond(
     Only triangles whose normal's y has the sign of `facing` count, none beyond `DEEPEST`; −1
     without one.
     """
-    x, z = points[:, :, None, 0], points[:, :, None, 2]
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (
-        vertices[:, None, sheet[:, k]].unbind(-1) for k in range(3)
+        vertices[:, sheet[:, k]].unbind(-1) for k in range(3)
     )
     area = (bz - az) * (cx - ax) - (bx - ax) * (cz - az)
-    faces = area * facing > 1e-14
-    area = torch.where(faces, area, 1.0)
-    u = ((bz - z) * (cx - x) - (bx - x) * (cz - z)) / area
-    v = ((cz - z) * (ax - x) - (cx - x) * (az - z)) / area
-    inside = faces & (u >= 0) & (v >= 0) & (u + v <= 1)
-    height = u * (ay - cy) + v * (by - cy) + cy
-    gap = (height - points[:, :, None, 1]) * facing
-    counted = inside & (gap < DEEPEST)
-    return torch.where(counted, gap, -1.0).amax(2)
+    faces = area * facing > FLAT
+    scale = torch.where(faces, 1 / torch.where(faces, area, 1.0), 0.0)
+    # barycentrics u, v and the sheet's height are affine in (x, z): rows of x, z, y and 1
+    u = [(cz - bz) * scale, (bx - cx) * scale, (bz * cx - bx * cz) * scale]
+    v = [(az - cz) * scale, (cx - ax) * scale, (cz * ax - cx * az) * scale]
+    w = [-u[0] - v[0], -u[1] - v[1], 1 - u[2] - v[2]]
+    height = [u[k] * (ay - cy) + v[k] * (by - cy) for k in range(3)]
+    still = torch.zeros_like(scale)
+    rows = [torch.stack([x, z, still, torch.where(faces, one, -1.0)], 1) for x, z, one in (u, v, w)]
+    rows.append(facing * torch.stack([height[0], height[1], still - 1, height[2] + cy], 1))
+    px, py, pz = points.unbind(-1)
+    places = torch.stack([px, pz, py, torch.ones_like(px)], -1)
+    u_at, v_at, w_at, gap = (places @ row for row in rows)
+    inside = (u_at >= 0) & (v_at >= 0) & (w_at >= 0) & (gap < DEEPEST)
+    return torch.where(inside, gap, -1.0).amax(2)
 
 
 def divided(
