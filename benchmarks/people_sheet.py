@@ -2,8 +2,8 @@
 
     python benchmarks/people_sheet.py FOLDER [ict_face_model.npz]
 
-Writes people_heads.jpg and people_actions.jpg, to be looked at: do ears, lips, lids, necks and the backs of heads
-look like people's?
+Writes people_heads.jpg and people_actions.jpg, to be looked at: do ears, lips, lids, necks and the
+backs of heads look like people's?
 """
 
 import sys

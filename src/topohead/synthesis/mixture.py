@@ -32,7 +32,7 @@ STRETCH_SPREAD = 0.012
 MEANS = {"eyes/eye-trans-in-out+": 0.2}
 """Controls that are not zero on average, for the same reason."""
 ATTEMPTS = 12
-"""A head that is implausible so many times is drawn as the mean person."""
+"""A head that is implausible so many times is MakeHuman's base head: once in a thousand million."""
 
 
 @dataclass(frozen=True)
