@@ -1,0 +1,170 @@
+"""The registration network as a training task: data, loss, and how well it registers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from topohead.losses.registration import (
+    LossSurface,
+    Truth,
+    loss_surface,
+    registration_loss,
+)
+from topohead.models.learned_icp import IcpSize
+from topohead.models.registration import (
+    Registration,
+    RegistrationSize,
+    in_head,
+    template_of,
+)
+from topohead.models.scan_pose import PoseSize, normalised
+from topohead.solvers.training import Losses, Schedule, Task
+from topohead.synthesis.datasets import ScanBatch, ScanSource
+from topohead.synthesis.draws import draws
+from topohead.synthesis.scans import guessed_turn, near_pose, scan_surface
+from topohead.synthesis.splits import sample_indices
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of network, clouds and schedule."""
+
+    size: RegistrationSize
+    schedule: Schedule
+    points: int
+    tested: int
+
+
+PRESETS: Mapping[str, Preset] = {
+    "xs": Preset(
+        RegistrationSize(PoseSize(256, 8, 32, 2, 1), IcpSize(96, 48, 3, 1, 2, 8)),
+        Schedule(steps=200, batch=8, rate=3e-3, warmup=20, average=0.99),
+        points=512,
+        tested=8,
+    ),
+    "s": Preset(RegistrationSize(), Schedule(steps=7500, batch=64), points=4096, tested=256),
+    "l": Preset(
+        RegistrationSize(PoseSize(2048, 96, 256, 8, 3), IcpSize(1024, 384, 12, 6, 5, 16)),
+        Schedule(steps=100_000, batch=256, rate=6e-4, warmup=2000, average=0.9995),
+        points=8192,
+        tested=1024,
+    ),
+}
+"""xs is for tests and takes seconds on a CPU, s is what ships, l is for several GPUs."""
+
+
+def register_task(preset: str, seed: int, device: torch.device) -> Task:
+    """The registration network on scans of the reference head's population."""
+    chosen = PRESETS[preset]
+    head, shapes = _people(device)
+    surface = scan_surface(head.topology).to(device)
+    source = ScanSource(shapes, surface, seed, chosen.points)
+    torch.manual_seed(seed)
+    network = Registration(chosen.size, template_of(head, chosen.size.icp.nodes)).to(device)
+    knows = loss_surface(head.topology, head.topology.landmarks["ibug68"]).to(device)
+
+    def batch(step: int, part: int, parts: int) -> Prepared:
+        numbers = sample_indices("train", step, chosen.schedule.batch, part, parts).to(device)
+        return prepared(source, numbers, chosen.size, network.icp.nodes)
+
+    def loss(network: nn.Module, batch: Prepared) -> Losses:
+        guess, found = network(batch.guessed, batch.near)
+        return registration_loss(guess, found, batch.truth, knows, source_nodes)
+
+    source_nodes = network.icp.nodes
+    from topohead.workflows.training.register_scores import Scorer
+
+    scorer = Scorer(head, shapes, surface, seed, chosen.points, device)
+    return Task(
+        network,
+        chosen.schedule,
+        batch,
+        loss,
+        lambda network: scorer.validate(network, min(64, chosen.tested)),
+        lambda network: scorer.evaluate(network, chosen.tested),
+        {"size": chosen.size.plain(), "points": chosen.points},
+    )
+
+
+def _people(device: torch.device):
+    from topohead.io.assets import asymmetry_basis, reference_head
+    from topohead.synthesis.populations import ModelShapes
+
+    head = reference_head(0)
+    return head, ModelShapes(head, asymmetry_basis(0)).to(device)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Inputs of both stages and what is true of them."""
+
+    guessed: Mapping[str, Tensor]
+    near: Mapping[str, Tensor]
+    truth: Truth
+
+
+def prepared(
+    source: ScanSource, numbers: Tensor, size: RegistrationSize, nodes: Tensor
+) -> Prepared:
+    """Training inputs: for the pose stage scans turned by a wrong guess, for the learned ICP
+    scans about as far from the head frame as the pose stage leaves them.
+    """
+    scans = source.at(numbers)
+    random = draws(source.seed, numbers)
+    cloud, pose = scans.cloud, scans.pose
+    upright = pose.inverse(cloud.points)
+    normals = cloud.normals @ pose.rotation
+    residual = near_pose(random)
+    points = residual.apply(upright)
+    near = {
+        "points": points,
+        "normals": normals @ residual.rotation.transpose(1, 2),
+        "valid": cloud.valid & in_head(points, 1.3),
+    }
+    guessed, turned, angle = _guessed(scans, random, size.pose.points, upright, nodes)
+    truth = Truth(
+        residual.apply(scans.vertices),
+        cloud.inlier,
+        near["valid"],
+        scans.coefficients,
+        angle,
+        turned,
+        scans.vertices[:, nodes],
+    )
+    return Prepared(guessed, near, truth)
+
+
+def _guessed(
+    scans: ScanBatch, random, count: int, upright: Tensor, nodes: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Clouds normalised and turned by a guess, the truth's nodes among them, the guess's error.
+
+    Half of the clouds have lost what lies far from the head, as in the stage's later rounds.
+    """
+    cloud, pose = scans.cloud, scans.pose
+    order = random.uniform("looked at", cloud.points.shape[1]) + 2 * ~cloud.valid
+    looked = order.topk(count, largest=False).indices
+    points, normals, upright = (
+        values.gather(1, looked[..., None].expand(-1, -1, 3))
+        for values in (cloud.points, cloud.normals, upright)
+    )
+    valid = cloud.valid.gather(1, looked)
+    trimmed = valid & in_head(upright, 1.05)
+    trimmed = torch.where(trimmed.sum(1, keepdim=True) >= 100, trimmed, valid)
+    valid = torch.where(random.chance("trimmed", 0.5, 1), trimmed, valid)
+    off, angle = guessed_turn(random)
+    turn = off @ pose.rotation.transpose(1, 2)
+    small = normalised(points, valid)
+    back = turn.transpose(1, 2)
+    nodes_there = pose.apply(scans.vertices[:, nodes])
+    turned = (nodes_there - small.center[:, None]) / small.radius[:, None, None] @ back
+    guessed = {
+        "points": small.points @ back,
+        "normals": normals @ back,
+        "valid": valid,
+        "radius": small.radius,
+    }
+    return guessed, turned, angle
