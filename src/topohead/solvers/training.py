@@ -20,7 +20,10 @@ Losses = Mapping[str, Float[Tensor, ""]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps, samples a step, and the numbers of AdamW (Loshchilov and Hutter 2019)."""
+    """Steps, samples a step, and the numbers of AdamW (Loshchilov and Hutter 2019).
+
+    Losses are told every `told` steps, the validation measured every `validated`.
+    """
 
     steps: int
     batch: int
@@ -29,6 +32,8 @@ class Schedule:
     average: float = 0.999
     clip: float = 1.0
     decay: float = 0.01
+    told: int = 50
+    validated: int = 500
 
 
 @dataclass(frozen=True)
