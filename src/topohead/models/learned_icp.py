@@ -25,12 +25,15 @@ REACH_MM = 50.0
 SPREAD = 8
 """Nodes that each vertex listens to."""
 
-VALUES, CODES, FEATURES = 96, 32, 9
+FEATURES = 9
 
 
 @dataclass(frozen=True)
 class IcpSize:
-    """How large the network is; `neighbours` scan points are looked up in each of `rounds`."""
+    """How large the network is; `neighbours` scan points are looked up in each of `rounds`.
+
+    Every vertex reads `values` from its nodes beside `codes` of its own, through `hidden` units.
+    """
 
     nodes: int = 512
     width: int = 192
@@ -38,6 +41,9 @@ class IcpSize:
     blocks: int = 3
     rounds: int = 4
     neighbours: int = 12
+    values: int = 96
+    codes: int = 32
+    hidden: int = 128
 
 
 @dataclass(frozen=True)
@@ -93,12 +99,12 @@ class LearnedIcp(nn.Module):
         self.blocks = nn.ModuleList([SelfAttention(width, size.heads) for _ in range(size.blocks)])
         self.move = _zeroed(nn.Linear(width, 3))
         self.bend = _zeroed(nn.Linear(width, 9))
-        self.value = nn.Linear(width, VALUES)
+        self.value = nn.Linear(width, size.values)
         self.sigma = _zeroed(nn.Linear(width, 1))
         self.listen = nn.Parameter(template.weights.clamp(min=1e-4).log())
-        self.code = nn.Parameter(torch.randn(len(template.vertices), CODES) * 0.1)
-        self.residual = nn.Sequential(nn.Linear(VALUES + CODES, 128), nn.GELU())
-        self.last = _zeroed(nn.Linear(128, 3))
+        self.code = nn.Parameter(torch.randn(len(template.vertices), size.codes) * 0.1)
+        self.residual = nn.Sequential(nn.Linear(size.values + size.codes, size.hidden), nn.GELU())
+        self.last = _zeroed(nn.Linear(size.hidden, 3))
         self.seen = nn.Linear(width, 64)
         self.trust = nn.Sequential(nn.Linear(64 + FEATURES, 64), nn.GELU(), nn.Linear(64, 1))
         self.mimic = nn.Linear(width, 8)

@@ -26,6 +26,7 @@ from topohead.synthesis.datasets import ScanBatch, ScanSource
 from topohead.synthesis.draws import draws
 from topohead.synthesis.scans import guessed_turn, near_pose, scan_surface
 from topohead.synthesis.splits import sample_indices
+from topohead.workflows.training.register_scores import Scorer
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "xs": Preset(
-        RegistrationSize(PoseSize(256, 8, 32, 2, 1), IcpSize(96, 48, 3, 1, 2, 8)),
+        RegistrationSize(PoseSize(256, 8, 32, 2, 1), IcpSize(96, 48, 3, 1, 2, 8, 16, 8, 24)),
         Schedule(steps=200, batch=8, rate=3e-3, warmup=20, average=0.99, told=10, validated=100),
         points=512,
         tested=8,
     ),
     "s": Preset(RegistrationSize(), Schedule(steps=7500, batch=64), points=4096, tested=256),
     "l": Preset(
-        RegistrationSize(PoseSize(2048, 96, 256, 8, 3), IcpSize(1024, 384, 12, 6, 5, 16)),
+        RegistrationSize(PoseSize(2048, 96, 256, 8, 3), IcpSize(1024, 384, 12, 6, 5, 16, 192, 64, 256)),
         Schedule(steps=100_000, batch=256, rate=6e-4, warmup=2000, average=0.9995, validated=5000),
         points=8192,
         tested=1024,
@@ -64,18 +65,16 @@ def register_task(preset: str, seed: int, device: torch.device) -> Task:
     source = ScanSource(shapes, surface, seed, chosen.points)
     torch.manual_seed(seed)
     network = Registration(chosen.size, template_of(head, chosen.size.icp.nodes)).to(device)
+    nodes = network.icp.nodes
     knows = loss_surface(head.topology, head.topology.landmarks["ibug68"]).to(device)
 
     def batch(step: int, part: int, parts: int) -> Prepared:
         numbers = sample_indices("train", step, chosen.schedule.batch, part, parts).to(device)
-        return prepared(source, numbers, chosen.size, network.icp.nodes)
+        return prepared(source, numbers, chosen.size, nodes)
 
     def loss(network: nn.Module, batch: Prepared) -> Losses:
         guess, found = network(batch.guessed, batch.near)
-        return registration_loss(guess, found, batch.truth, knows, source_nodes)
-
-    source_nodes = network.icp.nodes
-    from topohead.workflows.training.register_scores import Scorer
+        return registration_loss(guess, found, batch.truth, knows, nodes)
 
     scorer = Scorer(head, shapes, surface, seed, chosen.points, device)
     return Task(
