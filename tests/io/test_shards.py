@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from topohead.io.shards import write_shards
 
 

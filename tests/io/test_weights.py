@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from topohead.core import InputError
 from topohead.io.weights import read_weights, shipped_weights, write_weights
 

@@ -1,10 +1,11 @@
-"""The registration network: exact look-ups and poses, a start at the template, and that it learns."""
+"""The registration network: exact look-ups and poses, a start at the template, learning."""
 
 import dataclasses
 from collections.abc import Iterator
 
 import pytest
 import torch
+
 from topohead.geometry.neighbours import farthest_points, gather_rows, nearest
 from topohead.io.assets import reference_head
 from topohead.losses.registration import landmark_places, loss_surface
@@ -177,7 +178,9 @@ def test_it_learns_eight_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = task.batch(0, 0, 1)
     training = Training(task.network, task.schedule, task.schedule.steps)
     errors = []
-    for _ in train(training, lambda _: task.loss(task.network, batch), lambda loss: loss.backward()):
+    for _ in train(
+        training, lambda _: task.loss(task.network, batch), lambda loss: loss.backward()
+    ):
         for name, parameter in task.network.named_parameters():
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name

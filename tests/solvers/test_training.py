@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
-from topohead.solvers.training import Schedule, Training, average_at, rate_at, train
 from torch import nn
+
+from topohead.solvers.training import Schedule, Training, average_at, rate_at, train
 
 SCHEDULE = Schedule(steps=60, batch=4, rate=0.02, warmup=10, average=0.9)
 

@@ -1,23 +1,25 @@
 """Scans are what their truth says: labels, holes, poses; and depend on nothing but their number."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+
 from topohead.core.shapes import Heads, ShapeSource
 from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.subdivision import refine
 from topohead.io.assets import asymmetry_basis, reference_head
 from topohead.synthesis import scans
-from topohead.synthesis.datasets import ScanSource
-from topohead.synthesis.draws import draws
-from topohead.synthesis.populations import ModelShapes
-from topohead.synthesis.splits import sample_indices
+from topohead.synthesis.datasets import PosedPeople, ScanSource, pooled, sample_indices
+from topohead.synthesis.device_draws import draws
+from topohead.synthesis.populations import model_shapes, random_expressions
 
 
 @pytest.fixture(scope="module")
 def source() -> ScanSource:
     head = reference_head(0)
-    shapes = ModelShapes(head, asymmetry_basis(0))
-    return ScanSource(shapes, scans.scan_surface(head.topology), 5, 1024, "all")
+    people = PosedPeople(model_shapes(head, asymmetry_basis(0)), random_expressions, 5)
+    return ScanSource(people, scans.scan_surface(head.topology), 5, 1024, "all")
 
 
 def surface_distance(source: ScanSource, batch, sample: int) -> torch.Tensor:
@@ -29,12 +31,12 @@ def surface_distance(source: ScanSource, batch, sample: int) -> torch.Tensor:
 
 
 def test_the_population_satisfies_the_protocols(source: ScanSource) -> None:
-    assert isinstance(source.shapes, ShapeSource)
-    assert isinstance(source.shapes.draw(0, torch.arange(2)), Heads)
+    assert isinstance(source.people.shapes, ShapeSource)
+    assert isinstance(source.people.shapes.draw(0, torch.arange(2)), Heads)
 
 
 def test_a_scan_is_a_function_of_its_number(source: ScanSource) -> None:
-    numbers = sample_indices("train", 11, 6)
+    numbers = sample_indices(11, 6)
     together, alone = source.at(numbers), source.at(numbers[4:5])
     assert torch.equal(together.cloud.valid[4], alone.cloud.valid[0])
     assert torch.equal(together.cloud.inlier[4], alone.cloud.inlier[0])
@@ -46,8 +48,17 @@ def test_a_scan_is_a_function_of_its_number(source: ScanSource) -> None:
     assert torch.equal(again.cloud.points, together.cloud.points)
 
 
+def test_pooled_people_are_the_same_people(source: ScanSource) -> None:
+    pool = replace(source, people=pooled(source.people, 8, torch.device("cpu"), chunk=3))
+    numbers = torch.tensor([5, 2])
+    assert torch.allclose(pool.at(numbers).vertices, source.at(numbers).vertices, atol=1e-6)
+    later = pool.at(numbers + 8)
+    assert torch.allclose(later.vertices, source.at(numbers).vertices, atol=1e-6)
+    assert not torch.equal(later.pose.rotation, pool.at(numbers).pose.rotation)
+
+
 def test_inliers_lie_on_the_head_and_others_do_not(source: ScanSource) -> None:
-    batch = source.at(sample_indices("test", 0, 8))
+    batch = source.at(sample_indices(0, 8))
     for sample in range(8):
         distance = surface_distance(source, batch, sample)
         inlier = batch.cloud.inlier[sample]
@@ -60,8 +71,8 @@ def test_inliers_lie_on_the_head_and_others_do_not(source: ScanSource) -> None:
 
 
 def test_clean_scans_lie_exactly_on_the_head(source: ScanSource) -> None:
-    clean = ScanSource(source.shapes, source.surface, 5, 1024, "none")
-    batch = clean.at(sample_indices("test", 3, 3))
+    clean = replace(source, faults="none")
+    batch = clean.at(sample_indices(3, 3))
     assert batch.cloud.valid.all()
     assert batch.cloud.inlier.all()
     for sample in range(3):
@@ -113,7 +124,7 @@ def test_poses_are_inverted_and_spread_as_stated() -> None:
 
 
 def test_normals_agree_with_the_surface_or_are_absent(source: ScanSource) -> None:
-    batch = source.at(sample_indices("train", 2, 24))
+    batch = source.at(sample_indices(2, 24))
     length = batch.cloud.normals.norm(dim=-1)
     absent = (length == 0).all(1)
     assert 1 <= int(absent.sum()) <= 14
@@ -122,10 +133,10 @@ def test_normals_agree_with_the_surface_or_are_absent(source: ScanSource) -> Non
 
 @pytest.mark.gpu
 def test_devices_make_the_same_scans(source: ScanSource) -> None:
-    numbers = sample_indices("train", 1, 16)
+    numbers = sample_indices(1, 16)
     here = source.at(numbers)
-    shapes = source.shapes.to("cuda")
-    there = ScanSource(shapes, source.surface.to("cuda"), 5, 1024, "all").at(numbers.cuda())
+    people = replace(source.people, shapes=source.people.shapes.to("cuda"))
+    there = replace(source, people=people, surface=source.surface.to("cuda")).at(numbers.cuda())
     assert torch.allclose(there.vertices.cpu(), here.vertices, atol=1e-6)
     # a draw at a threshold may fall to the other side: rarely
     same = there.cloud.inlier.cpu() == here.cloud.inlier

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from topohead import cli
 from topohead.core import InputError
 from topohead.io.weights import read_weights

@@ -29,11 +29,17 @@ class Heads(Protocol):
 
 @runtime_checkable
 class ShapeSource(Protocol):
-    """People as a pure function of seed and number, on the device of the numbers."""
+    """People as a pure function of seed and number."""
 
     @property
     def topology(self) -> Topology: ...
     def draw(self, seed: int, indices: Int[Tensor, " B"]) -> Heads: ...
-    def draw_expressions(
+
+
+@runtime_checkable
+class ExpressionSource(Protocol):
+    """ARKit-52 weights and the gaze (yaw, pitch of left and right eye) of numbered samples."""
+
+    def __call__(
         self, seed: int, indices: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B 52"], Float[Tensor, "B 2 2"]]: ...

@@ -113,8 +113,7 @@ def content_hash(
     for name in sorted(tensors):
         value = tensors[name]
         state.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        state.update(value.contiguous().view(torch.uint8).numpy().tobytes()
-                     if value.dim() else value.reshape(1).view(torch.uint8).numpy().tobytes())  # fmt: skip
+        state.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()
 
 

@@ -113,9 +113,7 @@ def registration_loss(
     return {"loss": total, **parts}
 
 
-def _beta_nll(
-    error: Float[Tensor, "B V 3"], log_sigma: Float[Tensor, "B V"]
-) -> Float[Tensor, ""]:
+def _beta_nll(error: Float[Tensor, "B V 3"], log_sigma: Float[Tensor, "B V"]) -> Float[Tensor, ""]:
     """Gaussian likelihood, each term times σ (β = ½), so that large errors still teach the mean.
 
     Seitzer et al. 2022. Isotropic: σ is the deviation along each axis, mm.

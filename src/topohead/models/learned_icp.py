@@ -108,7 +108,7 @@ class LearnedIcp(nn.Module):
         self.seen = nn.Linear(width, 64)
         self.trust = nn.Sequential(nn.Linear(64 + FEATURES, 64), nn.GELU(), nn.Linear(64, 1))
         self.mimic = nn.Linear(width, 8)
-        self.express = nn.Linear(count * 11, len(ARKIT_52))
+        self.express = _zeroed(nn.Linear(count * 11, len(ARKIT_52)))
 
     def forward(
         self,

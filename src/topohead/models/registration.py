@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from topohead.core import HeadModel
+from topohead.core import ARKIT_52, HeadModel
 from topohead.geometry.meshes import vertex_normals
 from topohead.geometry.neighbours import farthest_points
 from topohead.models.learned_icp import SPREAD, IcpSize, LearnedIcp, Registered, Template
@@ -26,6 +26,9 @@ from topohead.models.scan_pose import (
 JAW_OPEN = 0.6
 """Nodes are found with the mouth this far open: lips that touch at rest are then apart."""
 
+HIDDEN = ("mouth_interior", "mouth_socket", "eye_sockets", "eyes", "tongue", "teeth")
+"""Regions without nodes."""
+
 PASSES = 2
 """Runs of the learned ICP, the second from the first one's similarity."""
 
@@ -34,8 +37,8 @@ PASSES = 2
 class RegistrationSize:
     """Both stages' sizes."""
 
-    pose: PoseSize = PoseSize()
-    icp: IcpSize = IcpSize()
+    pose: PoseSize = field(default_factory=PoseSize)
+    icp: IcpSize = field(default_factory=IcpSize)
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,8 +94,7 @@ def template_of(head: HeadModel, nodes: int) -> Template:
     """
     topology = head.topology
     opened = head.template + JAW_OPEN * _action(head, "jawOpen")
-    hidden = [n for n in ("mouth_interior", "mouth_socket", "eye_sockets", "eyes", "tongue", "teeth")
-              if n in topology.regions]  # fmt: skip
+    hidden = [name for name in HIDDEN if name in topology.regions]
     outer = (~topology.region_mask(*hidden)).nonzero()[:, 0]
     mirror = None
     if topology.mirror is not None:
@@ -109,8 +111,6 @@ def template_of(head: HeadModel, nodes: int) -> Template:
 
 
 def _action(head: HeadModel, name: str) -> Tensor:
-    from topohead.core import ARKIT_52
-
     return head.expression_basis[ARKIT_52.index(name)]
 
 
@@ -151,7 +151,7 @@ def register_points(
         placed = similarity.apply(points)
         near = valid & in_head(placed, 1.3)
         turned = normals @ similarity.rotation.transpose(1, 2)
-        found = network.icp(placed, turned, near)
+        found = Registered(*(part.float() for part in _quickly(network.icp, placed, turned, near)))
         if not last:
             fix = umeyama(found.vertices, network.icp.template.expand_as(found.vertices))
             similarity = similarity.then(fix)
@@ -171,7 +171,8 @@ def find_pose(
     All quarter turns are judged at once; the best is refined three times, without the points that
     it puts far from the head.
     """
-    points, normals, valid = (values[:, : network.size.points] for values in (points, normals, valid))
+    looked = slice(network.size.points)
+    points, normals, valid = points[:, looked], normals[:, looked], valid[:, looked]
     turns = quarter_turns().to(points)
     judged = [_judge(network, points, normals, valid, turn.expand(len(points), 3, 3))
               for turn in turns]  # fmt: skip
@@ -193,8 +194,15 @@ def _judge(
 ) -> tuple[Similarity, Float[Tensor, " B"]]:
     cloud = normalised(points, valid)
     back = turn.transpose(1, 2)
-    guess = network(cloud.points @ back, normals @ back, valid, cloud.radius)
+    guess = _quickly(network, cloud.points @ back, normals @ back, valid, cloud.radius)
     return corrected(guess, cloud.center, cloud.radius, turn), guess.score
+
+
+def _quickly(network: nn.Module, *inputs: Tensor) -> Any:
+    """The network's answer, on CUDA through bfloat16 as in training; geometry stays float32."""
+    device = inputs[0].device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        return network(*inputs)
 
 
 def corrected(
@@ -209,7 +217,9 @@ def corrected(
 
 def in_head(points: Float[Tensor, "B N 3"], size: float) -> Bool[Tensor, "B N"]:
     """Which points of the head frame lie in the ball around heads, `size` times as large."""
-    return (points - points.new_tensor(HEAD_CENTRE)).norm(dim=-1) < size * HEAD_RADIUS
+    # axis by axis: a tensor of the centre would be copied to the device in every call
+    along = [part - center for part, center in zip(points.unbind(-1), HEAD_CENTRE, strict=True)]
+    return torch.stack(along, -1).norm(dim=-1) < size * HEAD_RADIUS
 
 
 def umeyama(source: Float[Tensor, "B N 3"], target: Float[Tensor, "B N 3"]) -> Similarity:

@@ -87,9 +87,7 @@ class ScanPose(nn.Module):
         extent = torch.stack([(radius.clamp(*PLAUSIBLE_M) / 0.1).log() * plausible, plausible], -1)
         latents = self.latents + self.extent(extent)[:, None]
         half = self.size.blocks
-        for read, blocks in zip(
-            self.reads, (self.blocks[:half], self.blocks[half:]), strict=True
-        ):
+        for read, blocks in zip(self.reads, (self.blocks[:half], self.blocks[half:]), strict=True):
             latents = read(latents, elements, valid)
             for block in blocks:
                 latents = block(latents)

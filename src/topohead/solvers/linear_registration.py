@@ -63,10 +63,9 @@ def fit_linear(
     batch = len(points)
     points = torch.where(valid[..., None], points, 1e3)
     base, rows = surface.template[surface.samples], surface.basis[:, surface.samples]
-    rigid = torch.cat([SHIFT * torch.eye(3, device=base.device)[:, None].expand(3, len(base), 3),
-                       ROTATION * torch.linalg.cross(
-                           torch.eye(3, device=base.device)[:, None], base[None], dim=-1)])  # fmt: skip
-    rows = torch.cat([rows, rigid])
+    axes = torch.eye(3, device=base.device)[:, None].expand(3, len(base), 3)
+    turns = torch.linalg.cross(axes, base.expand_as(axes), dim=-1)
+    rows = torch.cat([rows, SHIFT * axes, ROTATION * turns])
     state = torch.zeros(batch, len(rows), device=base.device)
     vertices = surface.template.expand(batch, -1, -1)
     prior = torch.eye(len(rows), device=base.device, dtype=torch.float64) * NOISE**2

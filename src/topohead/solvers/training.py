@@ -165,8 +165,7 @@ def train(
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1 - average_at(step, schedule))
             for name, value in losses.items():
-                value = value.detach().float()
-                training.window[name] = training.window.get(name, 0) + value
+                training.window[name] = training.window.get(name, 0) + value.detach().float()
         training.window_steps += 1
         training.step += 1
         yield training.step

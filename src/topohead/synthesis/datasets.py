@@ -2,19 +2,71 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from topohead.core.shapes import ShapeSource
+from topohead.core.shapes import ExpressionSource, ShapeSource
 from topohead.synthesis import scans
-from topohead.synthesis.draws import draws
+from topohead.synthesis.device_draws import draws
 from topohead.synthesis.scans import Cloud, Pose, ScanSurface
-from topohead.synthesis.splits import sample_indices
 
 Faults = Literal["none", "mixed", "all"]
+
+
+def sample_indices(
+    step: int, batch: int, part: int = 0, parts: int = 1, device: torch.device | str = "cpu"
+) -> Int[Tensor, " N"]:
+    """Numbers of the samples of a step, or of the `part`-th of `parts` equal shares of them.
+
+    They follow the global step alone: any number of processes sees the same batches.
+    """
+    if batch % parts:
+        raise ValueError(f"a batch of {batch} does not divide into {parts} equal shares")
+    first = step * batch + part * (batch // parts)
+    return torch.arange(first, first + batch // parts, device=device)
+
+
+@runtime_checkable
+class People(Protocol):
+    """Heads in some expression by number: control vertices [B V 3] and coefficients [B 52]."""
+
+    def at(self, indices: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class PosedPeople:
+    """A new person in a new expression for every number."""
+
+    shapes: ShapeSource
+    expressions: ExpressionSource
+    seed: int
+
+    def at(self, indices: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
+        coefficients, gaze = self.expressions(self.seed, indices)
+        heads = self.shapes.draw(self.seed, indices)
+        return heads.posed(coefficients, gaze), coefficients
+
+
+@dataclass(frozen=True)
+class PooledPeople:
+    """People made beforehand, met again and again: for sources slower than what they feed."""
+
+    vertices: Float[Tensor, "P V 3"]
+    coefficients: Float[Tensor, "P 52"]
+
+    def at(self, indices: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
+        chosen = indices % len(self.vertices)
+        return self.vertices[chosen], self.coefficients[chosen]
+
+
+def pooled(people: People, count: int, device: torch.device, chunk: int = 256) -> PooledPeople:
+    """The people with numbers 0 to `count` − 1."""
+    numbers = torch.arange(count, device=device)
+    vertices, coefficients = zip(*(people.at(part) for part in numbers.split(chunk)), strict=True)
+    return PooledPeople(torch.cat(vertices), torch.cat(coefficients))
 
 
 @dataclass(frozen=True)
@@ -33,13 +85,12 @@ class ScanBatch:
 
 @dataclass(frozen=True)
 class ScanSource:
-    """Scans by number: heads of `shapes`, sampled into at most `points` points each.
+    """Scans by number, of at most `points` points each; a number always is the same scan.
 
-    `faults`: none; all; or mixed, in which every fourth scan has none. `upright` leaves heads in
-    their own frame.
+    `faults`: none; all; or mixed, in which every fourth scan has none.
     """
 
-    shapes: ShapeSource
+    people: People
     surface: ScanSurface
     seed: int
     points: int = 4096
@@ -47,12 +98,11 @@ class ScanSource:
 
     def at(self, indices: Int[Tensor, " B"]) -> ScanBatch:
         """The scans with these numbers, on the device of the numbers."""
+        vertices, coefficients = self.people.at(indices)
         random = draws(self.seed, indices)
-        coefficients, gaze = self.shapes.draw_expressions(self.seed, indices)
-        vertices = self.shapes.draw(self.seed, indices).posed(coefficients, gaze)
-        cloud = self._cloud(vertices, random)
         pose = scans.random_pose(random)
-        return ScanBatch(scans.placed(cloud, pose), pose, vertices, coefficients)
+        cloud = scans.placed(self._cloud(vertices, random), pose)
+        return ScanBatch(cloud, pose, vertices, coefficients)
 
     def _cloud(self, vertices: Float[Tensor, "B V 3"], random) -> Cloud:
         if self.faults == "none":
@@ -64,13 +114,12 @@ class ScanSource:
         return _chosen(random.chance("clean", 0.25), clean, faulty)
 
     def batches(
-        self, split: str, batch: int, first: int = 0, part: int = 0, parts: int = 1
+        self, batch: int, first: int = 0, part: int = 0, parts: int = 1
     ) -> Iterator[ScanBatch]:
         """Endless batches from step `first` on; see `sample_indices` for parts."""
         step = first
-        device = self.surface.triangles.device
         while True:
-            yield self.at(sample_indices(split, step, batch, part, parts).to(device))
+            yield self.at(sample_indices(step, batch, part, parts, self.surface.triangles.device))
             step += 1
 
 

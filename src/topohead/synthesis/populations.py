@@ -9,7 +9,7 @@ from torch import Tensor
 
 from topohead.core import ARKIT_52, Topology
 from topohead.models.linear import LinearHead
-from topohead.synthesis.draws import Draws, draws
+from topohead.synthesis.device_draws import Draws, draws
 from topohead.synthesis.performances import euler
 
 WAVES = 24
@@ -52,6 +52,7 @@ class ModelShapes:
 
     head: LinearHead
     asymmetry: Float[Tensor, "A V 3"]
+    globes: tuple[Int[Tensor, " N"], ...]
 
     @property
     def topology(self) -> Topology:
@@ -61,7 +62,8 @@ class ModelShapes:
         """The same source with its bases on a device."""
         bases = (self.head.template, self.head.identity_basis, self.head.expression_basis)
         head = LinearHead(self.head.topology, *(basis.to(device) for basis in bases))
-        return ModelShapes(head, self.asymmetry.to(device))
+        globes = tuple(globe.to(device) for globe in self.globes)
+        return ModelShapes(head, self.asymmetry.to(device), globes)
 
     def draw(self, seed: int, indices: Int[Tensor, " B"]) -> ModelHeads:
         """Identity is normal, each person's deviation U[0.7, 1.3] of the population's.
@@ -74,22 +76,27 @@ class ModelShapes:
         tilt = ASYMMETRY * random.normal("asymmetry", len(self.asymmetry))
         rest = self.head.template + torch.tensordot(modes, self.head.identity_basis, dims=1)
         rest = rest + torch.tensordot(tilt, self.asymmetry, dims=1)
-        regions = self.topology.regions
-        globes = tuple(regions[name].to(rest.device) for name in ("eye_left", "eye_right"))
         field = _smooth_field(random, self.head.template)
-        for globe in globes:  # an eyeball is moved, never dented
+        for globe in self.globes:  # an eyeball is moved, never dented
             field[:, globe] = field[:, globe].mean(1, keepdim=True)
-        return ModelHeads(rest + field, self.head.expression_basis, globes)
+        return ModelHeads(rest + field, self.head.expression_basis, self.globes)
 
-    def draw_expressions(
-        self, seed: int, indices: Int[Tensor, " B"]
-    ) -> tuple[Float[Tensor, "B 52"], Float[Tensor, "B 2 2"]]:
-        """ARKit weights, half of them neutral, else about four actions; gaze within ±20°."""
-        random = draws(seed, indices)
-        active = random.chance("active", 4 / len(ARKIT_52), len(ARKIT_52))
-        active &= random.chance("expressive", 0.5, 1)
-        coefficients = random.uniform("weights", len(ARKIT_52)) * active
-        return coefficients, math.radians(20) * random.between("gaze", -1, 1, 2, 2)
+
+def model_shapes(head: LinearHead, asymmetry: Float[Tensor, "A V 3"]) -> ModelShapes:
+    """The source on the CPU; the head's topology names its eyeballs."""
+    globes = tuple(head.topology.regions[name] for name in ("eye_left", "eye_right"))
+    return ModelShapes(head, asymmetry, globes)
+
+
+def random_expressions(
+    seed: int, indices: Int[Tensor, " B"]
+) -> tuple[Float[Tensor, "B 52"], Float[Tensor, "B 2 2"]]:
+    """ARKit weights, half of them neutral, else about four actions; gaze within ±20°."""
+    random = draws(seed, indices)
+    active = random.chance("active", 4 / len(ARKIT_52), len(ARKIT_52))
+    active &= random.chance("expressive", 0.5, 1)
+    coefficients = random.uniform("weights", len(ARKIT_52)) * active
+    return coefficients, math.radians(20) * random.between("gaze", -1, 1, 2, 2)
 
 
 def _smooth_field(random: Draws, points: Float[Tensor, "V 3"]) -> Float[Tensor, "B V 3"]:

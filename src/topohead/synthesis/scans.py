@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
-from topohead.geometry.meshes import face_normals, triangle_areas
+from topohead.geometry.meshes import triangle_areas
 from topohead.geometry.subdivision import catmull_clark, refine
-from topohead.synthesis.draws import Draws
+from topohead.synthesis.constants import constant
+from topohead.synthesis.device_draws import Draws
 from topohead.synthesis.performances import euler
 
 INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
@@ -123,7 +124,7 @@ def random_pose(random: Draws) -> Pose:
     angles = math.radians(25) * random.between("turn", -1, 1, 3)
     any_yaw = math.pi * random.between("yaw", -1, 1)
     angles[:, 0] = torch.where(random.chance("any yaw", 0.1), any_yaw, angles[:, 0])
-    units = torch.tensor(UNITS, device=angles.device)
+    units = constant(UNITS, angles.device)
     unit = units[(random.uniform("unit") * len(UNITS)).long()]
     unit = torch.where(random.chance("wrong unit", 0.1), unit, 1.0)
     scale = unit * random.between("size", 0.85, 1.15)
@@ -219,9 +220,10 @@ def _hidden(
     Points that face away or lie behind the nearest one in a cell of a z-buffer; how far behind
     they may lie grows with the slope of the surface within a cell.
     """
-    towards = random.normal("view", 3) * points.new_tensor([0.5, 0.25, 0.2])
-    towards = torch.nn.functional.normalize(towards + points.new_tensor([0, 0, 1.0]), dim=-1)
-    right = torch.linalg.cross(points.new_tensor([[0, 1.0, 0]]).expand_as(towards), towards)
+    towards = random.normal("view", 3) * constant((0.5, 0.25, 0.2), points.device)
+    towards = torch.nn.functional.normalize(towards + constant((0, 0, 1), points.device), dim=-1)
+    up = constant(((0, 1, 0),), points.device).expand_as(towards)
+    right = torch.linalg.cross(up, towards)
     right = torch.nn.functional.normalize(right, dim=-1)
     camera = torch.stack([right, torch.linalg.cross(towards, right), towards], 2)
     seen = points @ camera
@@ -270,7 +272,9 @@ def _among_others(
     low = vertices[..., 1].amin(1)
     ball = torch.nn.functional.normalize(random.normal("shoulder place", count, 3), dim=-1)
     ball[..., 1] = ball[..., 1].abs()
-    size = points.new_tensor([0.2, 0.08, 0.11]) * random.between("shoulder size", 0.8, 1.2, 1, 3)
+    size = constant((0.2, 0.08, 0.11), points.device) * random.between(
+        "shoulder size", 0.8, 1.2, 1, 3
+    )
     body = ball * size
     body[..., 1] += (low - 0.06)[:, None]
     body[..., 2] -= 0.09

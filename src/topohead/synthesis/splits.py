@@ -1,32 +1,34 @@
-"""Which numbered samples are for training and which never are: one place, for every consumer."""
+"""Which seeds train, which validate and which test: disjoint for every kind of made data."""
 
 from typing import Literal
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 Split = Literal["train", "validation", "test"]
 
-RANGES: dict[str, range] = {
-    "train": range(0, 1 << 40),
-    "validation": range(1 << 40, 1 << 41),
-    "test": range(1 << 41, 1 << 42),
+SEEDS: dict[Split, range] = {
+    "train": range(0, 600),
+    "validation": range(600, 700),
+    "test": range(700, 1000),
 }
-"""Sample numbers of each split. They do not meet, so neither do the samples, under any seed."""
+"""A sample is a pure function of (seed, index), so seeds that differ share no sample.
+
+One seed holds as many indices as anyone needs; seeds tell kinds of use and splits apart.
+"""
 
 
-def sample_indices(
-    split: str, step: int, batch: int, part: int = 0, parts: int = 1
-) -> Int[Tensor, " N"]:
-    """Numbers of the samples of a step, or of the `part`-th of `parts` equal shares of them.
+def split_of(seed: int) -> Split:
+    """The split that a seed belongs to; ValueError outside all of them."""
+    for split, seeds in SEEDS.items():
+        if seed in seeds:
+            return split
+    raise ValueError(f"seed {seed} belongs to no split; expected 0 to {SEEDS['test'].stop - 1}")
 
-    They follow the global step alone: any number of processes sees the same batches.
-    """
-    if batch % parts:
-        raise ValueError(f"a batch of {batch} does not divide into {parts} equal shares")
-    share = batch // parts
-    numbers = RANGES[split]
-    first = numbers.start + step * batch + part * share
-    assert first + share <= numbers.stop
-    return torch.arange(first, first + share)
+
+def check_split(seed: int, split: Split) -> int:
+    """The seed itself, or ValueError when it is another split's."""
+    if split_of(seed) != split:
+        seeds = SEEDS[split]
+        raise ValueError(
+            f"seed {seed} is for {split_of(seed)}, not {split}; expected "
+            f"{seeds.start} to {seeds.stop - 1}"
+        )
+    return seed

@@ -1,6 +1,5 @@
 """`topohead train`: one loop for every network of the package, resumable, on one GPU or many."""
 
-import json
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from topohead.core.errors import InputError
+from topohead.synthesis.splits import SEEDS
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_EVERY_S = 60.0
 
 FITTED_AFTER = 0.25
-"""Share of the warm-up after which the clock is started, by which --minutes is turned into steps."""
+"""Share of the warm-up after which steps are timed, to turn --minutes into their number."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TrainConfig:
     preset: Literal["xs", "s", "l"] = "s"
     """xs: seconds on a CPU, for tests; s: what ships, minutes on a GPU; l: several GPUs."""
     seed: int = 0
-    """Decides first weights and data; same seed, same curve."""
+    """Decides first weights and data; same seed, same curve. 0 to 599, others are for tests."""
     steps: int | None = None
     """Number of steps; by default the preset's."""
     minutes: float | None = None
@@ -182,9 +182,7 @@ def _tell(config: TrainConfig, fabric: Any, task: "Task", training: "Training") 
     files.append_row(config.out, row)
 
 
-def _finished(
-    config: TrainConfig, run: "RunFolder", task: "Task", training: "Training"
-) -> Trained:
+def _finished(config: TrainConfig, run: "RunFolder", task: "Task", training: "Training") -> Trained:
     """Evaluation and the weights file."""
     from topohead.io.weights import read_weights, write_weights
     from topohead.workflows.training import files
@@ -235,6 +233,11 @@ def _check(config: TrainConfig) -> None:
         raise InputError(f"--steps must be at least 1, got {config.steps}")
     if config.minutes is not None and not config.minutes > 0:
         raise InputError(f"--minutes must be positive, got {config.minutes}")
+    if config.seed not in SEEDS["train"]:
+        raise InputError(
+            f"--seed {config.seed} is not for training; expected {SEEDS['train'].start} to "
+            f"{SEEDS['train'].stop - 1}"
+        )
     if config.devices < 1:
         raise InputError(f"--devices must be at least 1, got {config.devices}")
     if config.device == "cuda":

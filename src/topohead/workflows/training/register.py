@@ -1,14 +1,14 @@
 """The registration network as a training task: data, loss, and how well it registers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from topohead.core import HeadModel
+from topohead.core.shapes import ExpressionSource, ShapeSource
 from topohead.losses.registration import (
-    LossSurface,
     Truth,
     loss_surface,
     registration_loss,
@@ -22,21 +22,33 @@ from topohead.models.registration import (
 )
 from topohead.models.scan_pose import PoseSize, normalised
 from topohead.solvers.training import Losses, Schedule, Task
-from topohead.synthesis.datasets import ScanBatch, ScanSource
-from topohead.synthesis.draws import draws
+from topohead.synthesis.datasets import (
+    People,
+    PosedPeople,
+    ScanBatch,
+    ScanSource,
+    pooled,
+    sample_indices,
+)
+from topohead.synthesis.device_draws import draws
 from topohead.synthesis.scans import guessed_turn, near_pose, scan_surface
-from topohead.synthesis.splits import sample_indices
+from topohead.synthesis.splits import check_split
+from topohead.workflows.training.graphs import captured
 from topohead.workflows.training.register_scores import Scorer
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of network, clouds and schedule."""
+    """Sizes of network, clouds and schedule.
+
+    `pool` people are made before training and met again in ever new scans; 0 makes new ones.
+    """
 
     size: RegistrationSize
     schedule: Schedule
     points: int
     tested: int
+    pool: int = 0
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -46,12 +58,15 @@ PRESETS: Mapping[str, Preset] = {
         points=512,
         tested=8,
     ),
-    "s": Preset(RegistrationSize(), Schedule(steps=7500, batch=64), points=4096, tested=256),
+    "s": Preset(RegistrationSize(), Schedule(steps=7500, batch=64), 4096, tested=256, pool=16384),
     "l": Preset(
-        RegistrationSize(PoseSize(2048, 96, 256, 8, 3), IcpSize(1024, 384, 12, 6, 5, 16, 192, 64, 256)),
+        RegistrationSize(
+            PoseSize(2048, 96, 256, 8, 3), IcpSize(1024, 384, 12, 6, 5, 16, 192, 64, 256)
+        ),
         Schedule(steps=100_000, batch=256, rate=6e-4, warmup=2000, average=0.9995, validated=5000),
         points=8192,
         tested=1024,
+        pool=65536,
     ),
 }
 """xs is for tests and takes seconds on a CPU, s is what ships, l is for several GPUs."""
@@ -60,23 +75,36 @@ PRESETS: Mapping[str, Preset] = {
 def register_task(preset: str, seed: int, device: torch.device) -> Task:
     """The registration network on scans of the reference head's population."""
     chosen = PRESETS[preset]
-    head, shapes = _people(device)
+    check_split(seed, "train")
+    head, shapes, expressions = _population(device)
     surface = scan_surface(head.topology).to(device)
-    source = ScanSource(shapes, surface, seed, chosen.points)
+    people: People = PosedPeople(shapes, expressions, seed)
+    if chosen.pool:
+        people = pooled(people, chosen.pool, device)
+    source = ScanSource(people, surface, seed, chosen.points)
     torch.manual_seed(seed)
     network = Registration(chosen.size, template_of(head, chosen.size.icp.nodes)).to(device)
     nodes = network.icp.nodes
     knows = loss_surface(head.topology, head.topology.landmarks["ibug68"]).to(device)
 
+    made: dict[int, Callable[[Tensor], Prepared]] = {}
+
     def batch(step: int, part: int, parts: int) -> Prepared:
-        numbers = sample_indices("train", step, chosen.schedule.batch, part, parts).to(device)
-        return prepared(source, numbers, chosen.size, nodes)
+        numbers = sample_indices(step, chosen.schedule.batch, part, parts, device)
+        if not made:  # the first call says how large a part is
+
+            def make(numbers: Tensor) -> Prepared:
+                return prepared(source, numbers, chosen.size, nodes)
+
+            # people made on the fly may come from the CPU, which no graph holds
+            made[0] = captured(make, numbers) if chosen.pool else make
+        return made[0](numbers)
 
     def loss(network: nn.Module, batch: Prepared) -> Losses:
         guess, found = network(batch.guessed, batch.near)
         return registration_loss(guess, found, batch.truth, knows, nodes)
 
-    scorer = Scorer(head, shapes, surface, seed, chosen.points, device)
+    scorer = Scorer(head, shapes, expressions, surface, seed, chosen.points, device)
     return Task(
         network,
         chosen.schedule,
@@ -88,12 +116,12 @@ def register_task(preset: str, seed: int, device: torch.device) -> Task:
     )
 
 
-def _people(device: torch.device):
+def _population(device: torch.device) -> tuple[HeadModel, ShapeSource, ExpressionSource]:
     from topohead.io.assets import asymmetry_basis, reference_head
-    from topohead.synthesis.populations import ModelShapes
+    from topohead.synthesis.populations import model_shapes, random_expressions
 
     head = reference_head(0)
-    return head, ModelShapes(head, asymmetry_basis(0)).to(device)
+    return head, model_shapes(head, asymmetry_basis(0)).to(device), random_expressions
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How well a registration network registers scans that it never saw."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,18 +9,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from topohead.core import HeadModel
-from topohead.core.shapes import ShapeSource
-from topohead.models.registration import Registration, Registrations, Similarity, register_points
+from topohead.core.shapes import ExpressionSource, ShapeSource
+from topohead.models.registration import Registration, Similarity, register_points
 from topohead.solvers.linear_registration import fit_linear, linear_surface
-from topohead.synthesis.datasets import Faults, ScanBatch, ScanSource
+from topohead.synthesis.datasets import Faults, PosedPeople, ScanBatch, ScanSource, sample_indices
 from topohead.synthesis.scans import INNER, ScanSurface
-from topohead.synthesis.splits import sample_indices
+from topohead.synthesis.splits import SEEDS, Split
 
 CHUNK = 32
 """Scans registered at once."""
 
 FAILED_DEGREES, FAILED_SIZE, FAILED_MM = 10.0, 0.05, 5.0
 """A scan whose pose, size or mean error on the face is off by more has failed."""
+
+KINDS: Mapping[str, Faults] = {"clean": "none", "corrupted": "all"}
 
 Registrar = Callable[[ScanBatch], tuple[Float[Tensor, "B V 3"], Similarity]]
 """Scans to vertices in a head frame of the method's own, and where the scan went."""
@@ -41,6 +43,7 @@ class Scorer:
         self,
         head: HeadModel,
         shapes: ShapeSource,
+        expressions: ExpressionSource,
         surface: ScanSurface,
         seed: int,
         points: int,
@@ -55,8 +58,9 @@ class Scorer:
             "face": (head.topology.region_mask("face") & ~inner).nonzero()[:, 0].to(device),
             "skin": (head.topology.region_mask("skin") & ~inner).nonzero()[:, 0].to(device),
         }
-        self.sources: dict[Faults, ScanSource] = {
-            faults: ScanSource(shapes, surface, seed, points, faults) for faults in ("none", "all")
+        self.sources = {
+            split: _source(shapes, expressions, surface, split, seed, points)
+            for split in ("validation", "test")
         }
 
     def validate(self, network: nn.Module, count: int) -> dict[str, float]:
@@ -76,7 +80,7 @@ class Scorer:
                 name: summary(self._errors(method, "test", faults, count))
                 for name, method in methods.items()
             }
-            for kind, faults in (("clean", "none"), ("corrupted", "all"))
+            for kind, faults in KINDS.items()
         }
 
     def _ways(self, network: nn.Module) -> dict[str, Registrar]:
@@ -90,13 +94,11 @@ class Scorer:
         self, network: Registration, scans: ScanBatch, start: Similarity | None
     ) -> tuple[Tensor, Similarity]:
         cloud = scans.cloud
-        on_gpu = cloud.points.is_cuda
         # stratified points come in the order of faces: the pose stage wants any of them
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(cloud.points.shape[1], generator=generator).to(cloud.points.device)
         points, normals, valid = (v[:, order] for v in (cloud.points, cloud.normals, cloud.valid))
-        with torch.autocast(points.device.type, torch.bfloat16, enabled=on_gpu):
-            result: Registrations = register_points(network, points, normals, valid, start)
+        result = register_points(network, points, normals, valid, start)
         return result.found.vertices, result.to_head
 
     def _template(self, scans: ScanBatch) -> tuple[Tensor, Similarity]:
@@ -107,16 +109,30 @@ class Scorer:
         vertices = fit_linear(self.linear, start.apply(cloud.points), cloud.valid)
         return vertices, start
 
-    def _scans(self, split: str, faults: Faults, count: int) -> Iterator[ScanBatch]:
-        numbers = sample_indices(split, 0, count).to(self.device)
-        for part in numbers.split(CHUNK):
-            yield self.sources[faults].at(part)
+    def _scans(self, split: Split, faults: Faults, count: int) -> Iterator[ScanBatch]:
+        source = replace(self.sources[split], faults=faults)
+        for part in sample_indices(0, count, device=self.device).split(CHUNK):
+            yield source.at(part)
 
-    def _errors(self, method: Registrar, split: str, faults: Faults, count: int) -> Errors:
+    def _errors(self, method: Registrar, split: Split, faults: Faults, count: int) -> Errors:
         parts = [measured(*method(scans), scans, self.regions["face"])
                  for scans in self._scans(split, faults, count)]  # fmt: skip
         distance = torch.cat([part.distance for part in parts])
         return Errors(distance, torch.cat([part.failed for part in parts]))
+
+
+def _source(
+    shapes: ShapeSource,
+    expressions: ExpressionSource,
+    surface: ScanSurface,
+    split: Split,
+    seed: int,
+    points: int,
+) -> ScanSource:
+    """Scans of a split; every training seed has a seed of its own in the others."""
+    seeds = SEEDS[split]
+    own = seeds[seed % len(seeds)]
+    return ScanSource(PosedPeople(shapes, expressions, own), surface, own, points)
 
 
 def measured(

@@ -3,8 +3,10 @@
 import math
 
 import torch
-from topohead.synthesis.draws import draws
-from topohead.synthesis.splits import RANGES, sample_indices
+
+from topohead.synthesis.datasets import sample_indices
+from topohead.synthesis.device_draws import draws
+from topohead.synthesis.splits import SEEDS
 
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:
@@ -48,10 +50,9 @@ def test_distributions() -> None:
 
 
 def test_splits_do_not_meet_and_parts_make_the_whole() -> None:
-    spans = sorted((span.start, span.stop) for span in RANGES.values())
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
-    whole = sample_indices("train", 3, 12)
-    parts = [sample_indices("train", 3, 12, part, 4) for part in range(4)]
+    used = [set(seeds) for seeds in SEEDS.values()]
+    assert sum(map(len, used)) == len(set.union(*used))
+    whole = sample_indices(3, 12)
+    parts = [sample_indices(3, 12, part, 4) for part in range(4)]
     assert torch.equal(torch.cat(parts), whole)
-    assert int(whole[0]) == int(sample_indices("train", 2, 12)[-1]) + 1
-    assert int(sample_indices("test", 0, 1)[0]) in RANGES["test"]
+    assert int(whole[0]) == int(sample_indices(2, 12)[-1]) + 1
