@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +156,22 @@ def test_other_settings_are_refused_in_one_line(
     with pytest.raises(InputError, match="--restart train"):
         train(config(tmp_path / "run", steps=2))
     assert train(config(tmp_path / "run", steps=3, restart="train")).steps == 3
+
+
+@pytest.mark.slow
+def test_two_processes_see_what_one_sees(tmp_path: Path) -> None:
+    """torchrun with two CPU processes: the same losses to rounding."""
+    words = ["-m", "topohead", "train", "register", "--preset", "xs", "--steps", "4"]
+    words += ["--device", "cpu", "--out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    starter = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    subprocess.run([sys.executable, *words, tmp_path / "one"], check=True, env=environment)
+    subprocess.run([*starter, *words, tmp_path / "two"], check=True, env=environment)
+    one, two = (
+        json.loads((tmp_path / name / "curve.jsonl").read_text().splitlines()[-1])
+        for name in ("one", "two")
+    )
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert two[name] == pytest.approx(value, rel=1e-2), name
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)

@@ -143,13 +143,13 @@ def _inliers(logits: Float[Tensor, "B N"], truth: Truth) -> Float[Tensor, ""]:
     each = functional.binary_cross_entropy_with_logits(
         logits, truth.inlier.float(), reduction="none"
     )
-    return (each * truth.valid).sum() / truth.valid.sum().clamp(min=1)
+    # each scan counts alike, so the mean over a batch is that over its parts
+    return ((each * truth.valid).sum(1) / truth.valid.sum(1).clamp(min=1)).mean()
 
 
 def _pose(guess: PoseGuess, truth: Truth) -> Float[Tensor, ""]:
-    """Where the corrected guess puts the nodes against where they belong, mm, of fair guesses."""
+    """Where the corrected guess puts the nodes against where they belong, mm; 0 for bad guesses."""
     turned = truth.turned @ guess.rotation.transpose(1, 2)
     placed = guess.scale[:, None, None] * turned + guess.shift[:, None]
     apart = (placed - truth.upright).abs().mean((1, 2)) * 1e3
-    fair = (truth.guess < FOLLOWED).float()
-    return (apart * fair).sum() / fair.sum().clamp(min=1)
+    return (apart * (truth.guess < FOLLOWED)).mean()

@@ -22,6 +22,9 @@ AWAY_MM = 1e4
 REACH_MM = 50.0
 """Offsets beyond this look alike."""
 
+FIRST_LOG_SIGMA = 1.5
+"""Of mm: what the template is off by at first. Far less would make σ's loss drown the others."""
+
 SPREAD = 8
 """Nodes that each vertex listens to."""
 
@@ -101,6 +104,7 @@ class LearnedIcp(nn.Module):
         self.bend = _zeroed(nn.Linear(width, 9))
         self.value = nn.Linear(width, size.values)
         self.sigma = _zeroed(nn.Linear(width, 1))
+        nn.init.constant_(self.sigma.bias, FIRST_LOG_SIGMA)
         self.listen = nn.Parameter(template.weights.clamp(min=1e-4).log())
         self.code = nn.Parameter(torch.randn(len(template.vertices), size.codes) * 0.1)
         self.residual = nn.Sequential(nn.Linear(size.values + size.codes, size.hidden), nn.GELU())

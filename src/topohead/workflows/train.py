@@ -138,7 +138,9 @@ def _steps(
     total = training.steps or config.steps or task.schedule.steps
     saved = began = time.monotonic()
     timed_from = done + max(1, round(FITTED_AFTER * task.schedule.warmup))
-    for step in track(steps, f"train {config.name}", total=total, done=done):
+    if fabric.global_rank == 0:
+        steps = track(steps, f"train {config.name}", total=total, done=done)
+    for step in steps:
         now = time.monotonic()
         if step == timed_from:
             timed = _synchronised(fabric)

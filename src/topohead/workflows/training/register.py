@@ -76,7 +76,7 @@ def register_task(preset: str, seed: int, device: torch.device) -> Task:
     """The registration network on scans of the reference head's population."""
     chosen = PRESETS[preset]
     check_split(seed, "train")
-    head, shapes, expressions = _population(device)
+    head, shapes, expressions = population(device)
     surface = scan_surface(head.topology).to(device)
     people: People = PosedPeople(shapes, expressions, seed)
     if chosen.pool:
@@ -116,7 +116,8 @@ def register_task(preset: str, seed: int, device: torch.device) -> Task:
     )
 
 
-def _population(device: torch.device) -> tuple[HeadModel, ShapeSource, ExpressionSource]:
+def population(device: torch.device) -> tuple[HeadModel, ShapeSource, ExpressionSource]:
+    """The reference head, its people on a device, and their expressions."""
     from topohead.io.assets import asymmetry_basis, reference_head
     from topohead.synthesis.populations import model_shapes, random_expressions
 
