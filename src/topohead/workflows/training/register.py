@@ -54,7 +54,7 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     "xs": Preset(
         RegistrationSize(PoseSize(256, 8, 32, 2, 1), IcpSize(96, 48, 3, 1, 2, 8, 16, 8, 24)),
-        Schedule(steps=200, batch=8, rate=3e-3, warmup=20, average=0.99, told=10, validated=100),
+        Schedule(steps=200, batch=8, rate=5e-3, warmup=20, average=0.99, told=10, validated=100),
         points=512,
         tested=8,
     ),
