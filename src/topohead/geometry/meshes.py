@@ -21,6 +21,17 @@ def triangle_areas(
     return _area_vectors(vertices, triangles).norm(dim=-1) / 2
 
 
+def vertex_areas(
+    vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]
+) -> Float[Tensor, " V"]:
+    """A third of the triangles around each vertex, m²."""
+    area = triangle_areas(vertices, triangles) / 3
+    total = torch.zeros_like(vertices[:, 0])
+    for corner in range(3):
+        total.index_add_(0, triangles[:, corner], area)
+    return total
+
+
 def vertex_normals(
     vertices: Float[Tensor, "*B V 3"], triangles: Int[Tensor, "T 3"]
 ) -> Float[Tensor, "*B V 3"]:

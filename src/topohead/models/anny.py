@@ -16,7 +16,7 @@ from torch import Tensor
 
 from topohead.core import ARKIT_52, SurfacePoints, Topology
 from topohead.geometry import regions, unwrapping
-from topohead.geometry.meshes import neighbour_rings, triangle_areas, uniform_laplacian
+from topohead.geometry.meshes import neighbour_rings, uniform_laplacian, vertex_areas
 from topohead.models.linear import LinearHead
 from topohead.models.population import Population
 
@@ -106,7 +106,7 @@ def build_reference(base: BaseMesh) -> ReferenceHead:
     """
     part = _parts(base)
     chosen = torch.from_numpy(part != "")
-    kept = torch.unique(base.faces[chosen])
+    kept = head_vertices(base)
     number = torch.full((len(base.vertices),), -1)
     number[kept] = torch.arange(len(kept))
     used_uv, face_uv = torch.unique(base.face_uv[chosen], return_inverse=True)
@@ -127,7 +127,7 @@ def build_reference(base: BaseMesh) -> ReferenceHead:
         base=start.numpy(),
         target=lambda name: base.target(name)[kept].numpy(),
         sliders=base.sliders,
-        area=_areas(topology, start),
+        area=vertex_areas(start, topology.triangles).numpy(),
         anchor=skull.numpy(),
         mirror=opposite.numpy(),
     ).basis(IDENTITY_MODES)
@@ -143,6 +143,11 @@ def build_reference(base: BaseMesh) -> ReferenceHead:
     return ReferenceHead(head, _asymmetry(base, topology, kept).float())
 
 
+def head_vertices(base: BaseMesh) -> Int[Tensor, " V"]:
+    """The base mesh's vertices that make the head at level 0, in its order."""
+    return torch.unique(base.faces[torch.from_numpy(_parts(base) != "")])
+
+
 def _parts(base: BaseMesh) -> np.ndarray:
     """The head part that each face of the base mesh belongs to, "" outside the head."""
     part = np.full(len(base.faces), "", dtype="<U16")
@@ -151,15 +156,6 @@ def _parts(base: BaseMesh) -> np.ndarray:
     for group, name in GROUP_PARTS.items():
         part[base.group == group] = name
     return part
-
-
-def _areas(topology: Topology, vertices: Float[Tensor, "V 3"]) -> np.ndarray:
-    """A third of the triangles around each vertex, m²."""
-    area = triangle_areas(vertices, topology.triangles) / 3
-    total = torch.zeros(topology.vertex_count, dtype=area.dtype)
-    for corner in range(3):
-        total.index_add_(0, topology.triangles[:, corner], area)
-    return total.numpy()
 
 
 def _regions(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 Target = Callable[[str], np.ndarray]
 """Reads a morph target by name: deltas [V 3] in metres."""
@@ -38,7 +39,7 @@ class Population:
         Only rotation and translation are taken out, so size is kept.
         """
         random = np.random.default_rng(seed)
-        weights = _phenotypes(random, count)
+        weights = phenotype_weights(_phenotypes(random, count))
         for ends in self.sliders.values():
             value = np.clip(random.normal(0, SLIDER_SPREAD, count), -1, 1)
             for names, weight in zip(
@@ -83,23 +84,47 @@ class Population:
         return mean.astype(np.float64), components * sign[:, None, None]
 
 
-def _phenotypes(random: np.random.Generator, count: int) -> dict[str, np.ndarray]:
-    """Weights of MakeHuman's macro targets for adults: products of what each is made of.
+@dataclass(frozen=True)
+class Phenotypes:
+    """What MakeHuman's macro targets are mixed from, one entry a person.
+
+    `female`, `old` (young otherwise) and `tall` in [0, 1]; `muscle` and `fat` in [0, 1], ½ being
+    average; `race` sums to one over African, Asian, Caucasian.
+    """
+
+    female: Float[np.ndarray, " N"]
+    old: Float[np.ndarray, " N"]
+    muscle: Float[np.ndarray, " N"]
+    fat: Float[np.ndarray, " N"]
+    tall: Float[np.ndarray, " N"]
+    race: Float[np.ndarray, "N 3"]
+
+
+def _phenotypes(random: np.random.Generator, count: int) -> Phenotypes:
+    """Adults. Spreads are set so that heads vary in size as adults do.
+
+    Distance between the eyes 62 ± 3 mm, height of the head 242 ± 15 mm.
+    """
+    return Phenotypes(
+        female=random.uniform(0, 1, count),
+        old=0.9 * random.beta(1.0, 1.6, count),
+        muscle=np.clip(random.normal(0.5, 0.17, count), 0, 1),
+        fat=np.clip(random.normal(0.5, 0.17, count), 0, 1),
+        tall=np.clip(random.normal(0.5, 0.05, count), 0, 1),
+        race=random.dirichlet([0.7] * 3, count),
+    )
+
+
+def phenotype_weights(of: Phenotypes) -> dict[str, np.ndarray]:
+    """Weights [N] of MakeHuman's macro targets for adults: products of what each is made of.
 
     Body height changes the size of the head and is taken at average muscle and weight;
-    proportions only lift the head and are left out. Spreads are set so that heads vary in size as
-    adults do: distance between the eyes 62 ± 3 mm, height of the head 242 ± 15 mm.
+    proportions only lift the head and are left out.
     """
-    female = random.uniform(0, 1, count)
-    old = 0.9 * random.beta(1.0, 1.6, count)
-    gender = {"female": female, "male": 1 - female}
-    age = {"old": old, "young": 1 - old}
-    muscle = _three(random, count, "muscle")
-    fat = _three(random, count, "weight")
-    tall = np.clip(random.normal(0.5, 0.05, count), 0, 1)
-    race = dict(
-        zip(("african", "asian", "caucasian"), random.dirichlet([0.7] * 3, count).T, strict=True)
-    )
+    gender = {"female": of.female, "male": 1 - of.female}
+    age = {"old": of.old, "young": 1 - of.old}
+    muscle, fat = _three(of.muscle, "muscle"), _three(of.fat, "weight")
+    race = dict(zip(("african", "asian", "caucasian"), of.race.T, strict=True))
     weights = {}
     for g, a in itertools.product(gender, age):
         both = gender[g] * age[a]
@@ -107,15 +132,14 @@ def _phenotypes(random: np.random.Generator, count: int) -> dict[str, np.ndarray
             weights[f"macrodetails/universal-{g}-{a}-{m}-{w}"] = both * muscle[m] * fat[w]
         for r, value in race.items():
             weights[f"macrodetails/{r}-{g}-{a}"] = both * value
-        for h, value in (("min", 1 - tall), ("max", tall)):
+        for h, value in (("min", 1 - of.tall), ("max", of.tall)):
             name = f"macrodetails/height/{g}-{a}-averagemuscle-averageweight-{h}height"
             weights[name] = both * value
     return weights
 
 
-def _three(random: np.random.Generator, count: int, what: str) -> dict[str, np.ndarray]:
+def _three(value: np.ndarray, what: str) -> dict[str, np.ndarray]:
     """A control with a middle: linear between min at 0, average at ½ and max at 1."""
-    value = np.clip(random.normal(0.5, 0.17, count), 0, 1)
     return {
         f"min{what}": np.maximum(1 - 2 * value, 0),
         f"average{what}": 1 - np.abs(2 * value - 1),
