@@ -8,18 +8,18 @@ import torch
 from topohead.core.shapes import Heads, ShapeSource
 from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.subdivision import refine
-from topohead.io.assets import asymmetry_basis, reference_head
 from topohead.synthesis import scans
 from topohead.synthesis.datasets import PosedPeople, ScanSource, pooled, sample_indices
 from topohead.synthesis.device_draws import draws
-from topohead.synthesis.populations import model_shapes, random_expressions
+from topohead.synthesis.expressions import draw_expressions
+from topohead.synthesis.shapes import load_shapes
 
 
 @pytest.fixture(scope="module")
 def source() -> ScanSource:
-    head = reference_head(0)
-    people = PosedPeople(model_shapes(head, asymmetry_basis(0)), random_expressions, 5)
-    return ScanSource(people, scans.scan_surface(head.topology), 5, 1024, "all")
+    shapes = load_shapes("cpu")
+    people = PosedPeople(shapes, draw_expressions, 5)
+    return ScanSource(people, scans.scan_surface(shapes.topology), 5, 1024, "all")
 
 
 def surface_distance(source: ScanSource, batch, sample: int) -> torch.Tensor:
@@ -135,7 +135,7 @@ def test_normals_agree_with_the_surface_or_are_absent(source: ScanSource) -> Non
 def test_devices_make_the_same_scans(source: ScanSource) -> None:
     numbers = sample_indices(1, 16)
     here = source.at(numbers)
-    people = replace(source.people, shapes=source.people.shapes.to("cuda"))
+    people = replace(source.people, shapes=load_shapes("cuda"))
     there = replace(source, people=people, surface=source.surface.to("cuda")).at(numbers.cuda())
     assert torch.allclose(there.vertices.cpu(), here.vertices, atol=1e-6)
     # a draw at a threshold may fall to the other side: rarely

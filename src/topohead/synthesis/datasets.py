@@ -1,5 +1,6 @@
 """Training samples for every consumer: what a step sees is a function of seed and step alone."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -38,16 +39,25 @@ class People(Protocol):
 
 @dataclass(frozen=True)
 class PosedPeople:
-    """A new person in a new expression for every number."""
+    """A new person in a new expression for every number; half of them are neutral.
+
+    Half turn the neck, by up to 20° about each axis. Drawn on the CPU, made where the shapes are.
+    """
 
     shapes: ShapeSource
     expressions: ExpressionSource
     seed: int
 
     def at(self, indices: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
-        coefficients, gaze = self.expressions(self.seed, indices)
-        heads = self.shapes.draw(self.seed, indices)
-        return heads.posed(coefficients, gaze), coefficients
+        numbers = indices.cpu()
+        random = draws(self.seed, numbers)
+        coefficients, gaze = self.expressions(self.seed, numbers)
+        moved = random.chance("expressive", 0.5, 1).to(coefficients)
+        coefficients, gaze = coefficients * moved, gaze * moved[..., None]
+        neck = math.radians(20) * random.between("neck", -1, 1, 3)
+        neck = neck * random.chance("neck turned", 0.5, 1)
+        vertices = self.shapes.draw(self.seed, numbers).posed(coefficients, gaze, neck)
+        return vertices.to(indices.device), coefficients.to(indices.device)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ PRESETS: Mapping[str, Preset] = {
         Schedule(steps=200, batch=8, rate=5e-3, warmup=20, average=0.99, told=10, validated=100),
         points=512,
         tested=8,
+        pool=64,
     ),
     "s": Preset(RegistrationSize(), Schedule(steps=7500, batch=64), 4096, tested=256, pool=16384),
     "l": Preset(
@@ -118,11 +119,11 @@ def register_task(preset: str, seed: int, device: torch.device) -> Task:
 
 def population(device: torch.device) -> tuple[HeadModel, ShapeSource, ExpressionSource]:
     """The reference head, its people on a device, and their expressions."""
-    from topohead.io.assets import asymmetry_basis, reference_head
-    from topohead.synthesis.populations import model_shapes, random_expressions
+    from topohead.io.assets import reference_head
+    from topohead.synthesis.expressions import draw_expressions
+    from topohead.synthesis.shapes import load_shapes
 
-    head = reference_head(0)
-    return head, model_shapes(head, asymmetry_basis(0)).to(device), random_expressions
+    return reference_head(0), load_shapes(device), draw_expressions
 
 
 @dataclass(frozen=True)
