@@ -33,8 +33,9 @@ FEATURES = 9
 
 @dataclass(frozen=True)
 class IcpSize:
-    """How large the network is; `neighbours` scan points are looked up in each of `rounds`.
+    """How large the network is; in each round `neighbours` scan points are looked up.
 
+    A round looks at every n-th point, n from `strides`: far and coarse first, then near and fine.
     Every vertex reads `values` from its nodes beside `codes` of its own, through `hidden` units.
     """
 
@@ -42,7 +43,7 @@ class IcpSize:
     width: int = 192
     heads: int = 6
     blocks: int = 3
-    rounds: int = 4
+    strides: tuple[int, ...] = (4, 2, 1, 1)
     neighbours: int = 12
     values: int = 96
     codes: int = 32
@@ -126,8 +127,9 @@ class LearnedIcp(nn.Module):
         base = self.identity + self.position(fourier(rest / 100, 8))
         state = base.expand(len(points), -1, -1)
         rounds = []
-        for _ in range(self.size.rounds):
-            seen = self.point(self._look_up(places.detach(), points, normals))
+        for stride in self.size.strides:
+            looked = self._look_up(places.detach(), points[:, ::stride], normals[:, ::stride])
+            seen = self.point(looked)
             moved = (places - rest) / 30
             state = state + self.glue(torch.cat([state, seen.amax(2), seen.mean(2), moved], -1))
             for block in self.blocks:

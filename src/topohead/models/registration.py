@@ -45,7 +45,8 @@ class RegistrationSize:
 
     @staticmethod
     def from_plain(values: Mapping[str, Any]) -> "RegistrationSize":
-        return RegistrationSize(PoseSize(**values["pose"]), IcpSize(**values["icp"]))
+        icp = {**values["icp"], "strides": tuple(values["icp"]["strides"])}
+        return RegistrationSize(PoseSize(**values["pose"]), IcpSize(**icp))
 
 
 class Similarity(NamedTuple):
@@ -140,7 +141,8 @@ def register_points(
     """Scans in any pose and unit, registered; with `start` the pose stage is left out.
 
     Normals are unit or zero where unknown. The order of points matters only in that the pose stage
-    looks at the first `size.pose.points` of them, so shuffle what has an order.
+    looks at the first `size.pose.points` of them and rounds of the learned ICP at every n-th, so
+    shuffle what has an order.
     """
     if start is None:
         start, score = find_pose(network.pose, points, normals, valid)

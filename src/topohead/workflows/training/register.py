@@ -53,7 +53,7 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "xs": Preset(
-        RegistrationSize(PoseSize(256, 8, 32, 2, 1), IcpSize(96, 48, 3, 1, 2, 8, 16, 8, 24)),
+        RegistrationSize(PoseSize(256, 8, 32, 2, 1), IcpSize(96, 48, 3, 1, (2, 1), 8, 16, 8, 24)),
         Schedule(steps=200, batch=8, rate=5e-3, warmup=20, average=0.99, told=10, validated=100),
         points=512,
         tested=8,
@@ -62,7 +62,8 @@ PRESETS: Mapping[str, Preset] = {
     "s": Preset(RegistrationSize(), Schedule(steps=7500, batch=64), 4096, tested=256, pool=16384),
     "l": Preset(
         RegistrationSize(
-            PoseSize(2048, 96, 256, 8, 3), IcpSize(1024, 384, 12, 6, 5, 16, 192, 64, 256)
+            PoseSize(2048, 96, 256, 8, 3),
+            IcpSize(1024, 384, 12, 6, (8, 4, 2, 1, 1), 16, 192, 64, 256),
         ),
         Schedule(steps=100_000, batch=256, rate=6e-4, warmup=2000, average=0.9995, validated=5000),
         points=8192,
