@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from topohead.workflows.train import TrainConfig, train
 from topohead.workflows.training import register
 from topohead.workflows.training.register import PRESETS
 
+PEOPLE = cache(register.population)
+
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +33,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = dataclasses.replace(preset.schedule, batch=2, warmup=4, told=2, validated=4)
     small = dataclasses.replace(preset, schedule=schedule, tested=1, points=256, pool=8)
     monkeypatch.setattr(register, "PRESETS", {"xs": small})
-    monkeypatch.setattr(torch, "get_num_threads", torch.get_num_threads)
+    monkeypatch.setattr(register, "population", PEOPLE)
     torch.set_num_threads(min(2, torch.get_num_threads()))
 
 

@@ -1,19 +1,21 @@
 """How well a registration network registers scans that it never saw."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from topohead.core import HeadModel
 from topohead.core.shapes import ExpressionSource, ShapeSource
-from topohead.models.registration import Registration, Similarity, register_points
+from topohead.losses.registration import landmark_places, loss_surface
+from topohead.models.learned_icp import Registered
+from topohead.models.registration import Registration, Similarity, register_points, umeyama
 from topohead.solvers.linear_registration import fit_linear, linear_surface
 from topohead.synthesis.datasets import Faults, PosedPeople, ScanBatch, ScanSource, sample_indices
-from topohead.synthesis.scans import INNER, ScanSurface
+from topohead.synthesis.scans import INNER, Cloud, ScanSurface
 from topohead.synthesis.splits import SEEDS, Split
 
 CHUNK = 32
@@ -22,18 +24,33 @@ CHUNK = 32
 FAILED_DEGREES, FAILED_SIZE, FAILED_MM = 10.0, 0.05, 5.0
 """A scan whose pose, size or mean error on the face is off by more has failed."""
 
+CHI_SQUARE = ("50", 2.366), ("90", 6.251)
+"""Shares in per cent, and below what a sum of three squared normals lies in so many cases."""
+
 KINDS: Mapping[str, Faults] = {"clean": "none", "corrupted": "all"}
 
-Registrar = Callable[[ScanBatch], tuple[Float[Tensor, "B V 3"], Similarity]]
-"""Scans to vertices in a head frame of the method's own, and where the scan went."""
+
+class Result(NamedTuple):
+    """Heads in a frame of the method's own, where the scans went, and what else it found."""
+
+    vertices: Float[Tensor, "B V 3"]
+    to_head: Similarity
+    found: Registered | None = None
+
+
+Registrar = Callable[[ScanBatch], Result]
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Distances to the true vertices in mm, and whether each scan failed."""
+    """Distances to the true vertices of the face in mm, whether each scan failed, other scores.
 
-    distance: Float[Tensor, "B V"]
+    `scores` are means over each scan, by name.
+    """
+
+    distance: Float[Tensor, "B N"]
     failed: Bool[Tensor, " B"]
+    scores: Mapping[str, Float[Tensor, " B"]]
 
 
 class Scorer:
@@ -54,10 +71,9 @@ class Scorer:
         self.device = device
         regions = head.topology.regions
         inner = head.topology.region_mask(*(name for name in INNER if name in regions))
-        self.regions = {
-            "face": (head.topology.region_mask("face") & ~inner).nonzero()[:, 0].to(device),
-            "skin": (head.topology.region_mask("skin") & ~inner).nonzero()[:, 0].to(device),
-        }
+        shown = {name: head.topology.region_mask(name) & ~inner for name in ("face", "skin")}
+        self.face, self.skin = (mask.nonzero()[:, 0].to(device) for mask in shown.values())
+        self.knows = loss_surface(head.topology, head.topology.landmarks["ibug68"]).to(device)
         self.sources = {
             split: _source(shapes, expressions, surface, split, seed, points)
             for split in ("validation", "test")
@@ -92,33 +108,76 @@ class Scorer:
 
     def _registered(
         self, network: Registration, scans: ScanBatch, start: Similarity | None
-    ) -> tuple[Tensor, Similarity]:
+    ) -> Result:
         cloud = scans.cloud
-        # stratified points come in the order of faces: the pose stage wants any of them
-        generator = torch.Generator().manual_seed(0)
-        order = torch.randperm(cloud.points.shape[1], generator=generator).to(cloud.points.device)
-        points, normals, valid = (v[:, order] for v in (cloud.points, cloud.normals, cloud.valid))
-        result = register_points(network, points, normals, valid, start)
-        return result.found.vertices, result.to_head
+        result = register_points(network, cloud.points, cloud.normals, cloud.valid, start)
+        return Result(result.found.vertices, result.to_head, result.found)
 
-    def _template(self, scans: ScanBatch) -> tuple[Tensor, Similarity]:
-        return self.template.expand_as(scans.vertices), _true_pose(scans)
+    def _template(self, scans: ScanBatch) -> Result:
+        return Result(self.template.expand_as(scans.vertices), _true_pose(scans))
 
-    def _linear(self, scans: ScanBatch) -> tuple[Tensor, Similarity]:
+    def _linear(self, scans: ScanBatch) -> Result:
         start, cloud = _true_pose(scans), scans.cloud
-        vertices = fit_linear(self.linear, start.apply(cloud.points), cloud.valid)
-        return vertices, start
+        return Result(fit_linear(self.linear, start.apply(cloud.points), cloud.valid), start)
 
     def _scans(self, split: Split, faults: Faults, count: int) -> Iterator[ScanBatch]:
         source = replace(self.sources[split], faults=faults)
         for part in sample_indices(0, count, device=self.device).split(CHUNK):
-            yield source.at(part)
+            yield shuffled(source.at(part))
 
     def _errors(self, method: Registrar, split: Split, faults: Faults, count: int) -> Errors:
-        parts = [measured(*method(scans), scans, self.regions["face"])
-                 for scans in self._scans(split, faults, count)]  # fmt: skip
+        parts = [self.measured(method(scans), scans) for scans in self._scans(split, faults, count)]
+        scores = {
+            name: torch.cat([part.scores[name] for part in parts]) for name in parts[0].scores
+        }
         distance = torch.cat([part.distance for part in parts])
-        return Errors(distance, torch.cat([part.failed for part in parts]))
+        return Errors(distance, torch.cat([part.failed for part in parts]), scores)
+
+    def measured(self, result: Result, scans: ScanBatch) -> Errors:
+        """Errors in the scan's true head frame and unit, without any new alignment."""
+        there = scans.pose.inverse(result.to_head.inverse().apply(result.vertices))
+        error = (there - scans.vertices) * 1e3
+        distance = error.norm(dim=-1)
+        face = distance[:, self.face]
+        scores = {"skin_mm": distance[:, self.skin].mean(1)}
+        scores["landmarks_mm"] = landmark_places(error, self.knows).norm(dim=-1).mean(1)
+        if result.found is not None:
+            scores |= self._told(result.found, error, scans)
+        return Errors(face, _failed(there, scans.vertices) | (face.mean(1) > FAILED_MM), scores)
+
+    def _told(
+        self, found: Registered, error: Float[Tensor, "B V 3"], scans: ScanBatch
+    ) -> dict[str, Float[Tensor, " B"]]:
+        """How true is what the network says beside the shape.
+
+        `within_50` and `within_90` are the shares of the face's vertices inside the regions that σ
+        says hold half and nine tenths of them; `inliers` is the share of points told rightly.
+        """
+        sigma = found.log_sigma[:, self.face].exp()
+        ratio = error[:, self.face].square().sum(-1) / sigma.square()
+        shares = {f"within_{name}": (ratio < limit).float().mean(1) for name, limit in CHI_SQUARE}
+        right = (found.inlier > 0) == scans.cloud.inlier
+        valid = scans.cloud.valid
+        shares["inliers"] = (right & valid).sum(1) / valid.sum(1).clamp(min=1)
+        shares["expression"] = (found.coefficients - scans.coefficients).abs().mean(1)
+        return shares
+
+
+def shuffled(scans: ScanBatch) -> ScanBatch:
+    """The scans with their points in another order: sampled face by face, they have one."""
+    count = scans.cloud.points.shape[1]
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    order = order.to(scans.cloud.points.device)
+    parts = (getattr(scans.cloud, entry.name)[:, order] for entry in fields(scans.cloud))
+    return replace(scans, cloud=Cloud(*parts))
+
+
+def _failed(found: Float[Tensor, "B V 3"], truth: Float[Tensor, "B V 3"]) -> Bool[Tensor, " B"]:
+    """Heads that are turned or sized wrongly as a whole."""
+    fix = umeyama(found, truth)
+    cosine = (fix.rotation.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
+    turned = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
+    return (turned > FAILED_DEGREES) | ((fix.scale - 1).abs() > FAILED_SIZE)
 
 
 def _source(
@@ -135,26 +194,9 @@ def _source(
     return ScanSource(PosedPeople(shapes, expressions, own), surface, own, points)
 
 
-def measured(
-    vertices: Float[Tensor, "B V 3"],
-    to_head: Similarity,
-    scans: ScanBatch,
-    region: Int[Tensor, " N"],
-) -> Errors:
-    """Errors in the scan's true head frame and unit, without any new alignment."""
-    in_scan = to_head.inverse().apply(vertices)
-    there = scans.pose.inverse(in_scan)
-    distance = (there - scans.vertices)[:, region].norm(dim=-1) * 1e3
-    both = _true_pose(scans).inverse().then(to_head)
-    cosine = (both.rotation.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
-    turned = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
-    failed = (turned > FAILED_DEGREES) | ((both.scale - 1).abs() > FAILED_SIZE)
-    return Errors(distance, failed | (distance.mean(1) > FAILED_MM))
-
-
 def summary(errors: Errors) -> dict[str, float]:
-    """Mean, median and 95th percentile in mm over all scans, the share of scans that failed, and
-    the mean and the worst scan's mean without those.
+    """Mean, median and 95th percentile in mm over all scans, the share of scans that failed, the
+    mean and the worst scan's mean without those, and the means of other scores over all.
     """
     ordered = errors.distance.flatten().sort().values
     last = len(ordered) - 1
@@ -167,7 +209,7 @@ def summary(errors: Errors) -> dict[str, float]:
     kept = errors.distance[~errors.failed].mean(1)
     if len(kept):
         values |= {"kept_mean_mm": float(kept.mean()), "kept_worst_mm": float(kept.max())}
-    return values
+    return values | {name: float(score.mean()) for name, score in errors.scores.items()}
 
 
 def _true_pose(scans: ScanBatch) -> Similarity:
