@@ -1,7 +1,11 @@
 """Scans are what their truth says: labels, holes, poses; and depend on nothing but their number."""
 
+import io
+import tarfile
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +13,7 @@ from topohead.core.shapes import Heads, ShapeSource
 from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.subdivision import refine
 from topohead.synthesis import scans
-from topohead.synthesis.datasets import PosedPeople, ScanSource, pooled, sample_indices
+from topohead.synthesis.datasets import PosedPeople, ScanSource, pooled, sample_indices, write_scans
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.shapes import load_shapes
@@ -55,6 +59,20 @@ def test_pooled_people_are_the_same_people(source: ScanSource) -> None:
     later = pool.at(numbers + 8)
     assert torch.allclose(later.vertices, source.at(numbers).vertices, atol=1e-6)
     assert not torch.equal(later.pose.rotation, pool.at(numbers).pose.rotation)
+
+
+def test_scans_are_written_and_read_back(source: ScanSource, tmp_path: Path) -> None:
+    (path,) = write_scans(tmp_path, source, 2)
+    with tarfile.open(path) as archive:
+        read = {name.partition(".")[2]: np.load(io.BytesIO(archive.extractfile(name).read()))
+                for name in archive.getnames() if name.startswith("00000001.")
+                and name.endswith(".npy")}  # fmt: skip
+    scan = source.at(torch.tensor([1]))
+    valid = scan.cloud.valid[0]
+    assert np.array_equal(read["points.npy"], scan.cloud.points[0, valid].numpy())
+    assert np.array_equal(read["inlier.npy"], scan.cloud.inlier[0, valid].numpy())
+    there = read["vertices.npy"] @ read["pose.npy"][:, :3].T + read["pose.npy"][:, 3]
+    assert np.allclose(there, scan.pose.apply(scan.vertices)[0].numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_inliers_lie_on_the_head_and_others_do_not(source: ScanSource) -> None:

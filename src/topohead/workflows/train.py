@@ -270,7 +270,8 @@ def _fabric(config: TrainConfig) -> Any:
         from lightning_fabric import Fabric
     except ImportError:
         try:
-            from lightning.fabric import Fabric  # the full package brings it under this name
+            # the full package brings it under this name
+            from lightning.fabric import Fabric  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise InputError(
                 "training needs Lightning Fabric; install it with: pip install 'topohead[train]'"
