@@ -47,6 +47,12 @@ def test_rate_rises_linearly_then_falls_as_half_a_cosine() -> None:
     ]
 
 
+def test_the_average_forgets_more_at_first() -> None:
+    assert average_at(0, SCHEDULE) == pytest.approx(0.01)
+    assert average_at(300, SCHEDULE) == pytest.approx(301 / 400)
+    assert average_at(10_000, SCHEDULE) == pytest.approx(0.9)
+
+
 def test_the_average_of_known_weights() -> None:
     """Weights that are 1 after n steps from 0: the average is 1 − Π decay."""
     network = nn.Linear(1, 1, bias=False)
@@ -64,9 +70,9 @@ def test_the_average_of_known_weights() -> None:
     decay = SCHEDULE.rate * SCHEDULE.decay  # AdamW shrinks a weight of 1 by at most this a step
     assert float(training.average["weight"]) == pytest.approx(1 - left, abs=2 * decay)
     with training.averaged() as averaged:
-        assert float(averaged.weight) == pytest.approx(1 - left, abs=2 * decay)
+        assert float(averaged.weight.detach()) == pytest.approx(1 - left, abs=2 * decay)
         assert not averaged.training
-    assert float(network.weight) == 1.0
+    assert float(network.weight.detach()) == 1.0
 
 
 def test_a_stopped_run_walks_the_same_way() -> None:

@@ -1,11 +1,14 @@
 """A function of fixed shapes as one CUDA graph: hundreds of small launches become one."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -15,8 +18,8 @@ WARM_UPS = 3
 def captured(function: Callable[[Tensor], Value], example: Tensor) -> Callable[[Tensor], Value]:
     """The same function, on CUDA replayed from a graph captured with inputs like `example`.
 
-    The function must not wait for the device or copy from the CPU. Results are copies, so two
-    calls do not share memory.
+    The function must not wait for the device or copy from the CPU; one that does is called as it
+    is, with a warning. Results are copies, so two calls do not share memory.
     """
     if not example.is_cuda:
         return function
@@ -28,8 +31,12 @@ def captured(function: Callable[[Tensor], Value], example: Tensor) -> Callable[[
             function(static)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function(static)
+    try:
+        with torch.cuda.graph(graph):
+            result = function(static)
+    except RuntimeError as error:
+        log.warning("no CUDA graph (%s); data are made call by call", str(error).split("\n")[0])
+        return function
 
     def replayed(inputs: Tensor) -> Value:
         static.copy_(inputs)
