@@ -53,8 +53,13 @@ class GradientOperator:
 
     def to(self, device: torch.device | str) -> "GradientOperator":
         """The same on a device."""
-        tensors = (self.triangles, self.dual, self.gather, self.smooth)
-        return GradientOperator(*(t.to(device) for t in tensors), self.steps)
+        return GradientOperator(
+            self.triangles.to(device),
+            self.dual.to(device),
+            self.gather.to(device),
+            self.smooth.to(device),
+            self.steps,
+        )
 
     def __call__(self, shapes: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3 3"]:
         """F with F · (step at rest) ≈ step on the shape; the identity for the rest shape."""

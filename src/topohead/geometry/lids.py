@@ -67,8 +67,7 @@ class GlobeContact:
     def placed(
         self, rest: Float[Tensor, "B V 3"]
     ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, " B"]]:
-        """Centre, and size against the template's, of globes that are similar to it and unturned.
-        """
+        """Centre, and size against the template's, of unturned globes similar to it."""
         own = rest[:, self.globe]
         mean = own.mean(1)
         size = ((own - mean[:, None]) * self.arms).sum((1, 2)) / self.arms.square().sum()

@@ -41,9 +41,7 @@ class Patch:
 
     def to(self, device: torch.device | str) -> "Patch":
         """The same on a device."""
-        return Patch(
-            self.vertices.to(device), self.neighbours.to(device), self.free.to(device)
-        )
+        return Patch(self.vertices.to(device), self.neighbours.to(device), self.free.to(device))
 
     def spread(self, push: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """No less than `push` (≥ 0) where the skin is free, fading out over `RINGS` edges."""

@@ -14,8 +14,11 @@ from topohead.core import Topology
 from topohead.geometry.meshes import neighbour_rings
 from topohead.geometry.patches import RINGS, Patch, rows_of
 
-SIDEWAYS = 0.2
-"""Vertices whose normal has less than this cosine to the closing axis face no other side."""
+DEEPEST = 8e-3
+"""A sheet farther beyond a vertex than this, metres, is another fold of skin."""
+
+FLAT = 1e-9
+"""Triangles of less than half this area seen along the up axis, m², face neither way."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +56,19 @@ class Slit:
         return Slit(self.patch.to(device), *(t.to(device) for t in rows))
 
     def depth(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B K"]:
-        """How far each vertex lies beyond the nearest facing sheet of the other side, metres.
+        """How far each vertex lies beyond the other side's outermost facing sheet, metres.
 
-        Along the up axis; negative before it, −1 where no sheet faces the vertex.
+        Along the up axis; negative before it, −1 where there is none.
         """
         points = vertices[:, self.patch.vertices]
-        up = self._up(points)
         depth = points.new_full(points.shape[:2], -1.0)
-        # the upper side looks down at the lower one's sheet, which faces up; and the reverse
+        # the upper side meets the lower one's sheets that face up; and the reverse
         for own, sheet, facing in (
             (self.upper, self.lower_sheet, 1.0),
             (self.lower, self.upper_sheet, -1.0),
         ):
-            found = _beyond(points[:, own], points, sheet, facing)
-            looks = up[:, own] * facing < -SIDEWAYS
-            depth[:, own] = torch.where(looks, found, -1.0)
+            depth[:, own] = _beyond(points[:, own], points, sheet, facing)
         return depth
-
-    def _up(self, points: Float[Tensor, "B K 3"]) -> Float[Tensor, "B K"]:
-        a, b, c = (points[:, self.triangles[:, k]] for k in range(3))
-        area = torch.linalg.cross(b - a, c - a)
-        normals = torch.zeros_like(points)
-        for corner in range(3):
-            normals.index_add_(1, self.triangles[:, corner], area)
-        x, y, z = normals.unbind(-1)
-        return y / (x * x + y * y + z * z).clamp(min=1e-30).sqrt()
 
     def apart(
         self, vertices: Float[Tensor, "B V 3"], allowed: Float[Tensor, "B K"], rounds: int
@@ -85,6 +76,8 @@ class Slit:
         """Both sides moved back by half of what they overlap beyond `allowed`, a few times."""
         for _ in range(rounds):
             beyond = (self.depth(vertices) - allowed).clamp(min=0)
+            if not bool((beyond > 0).any()):
+                break
             push = torch.zeros_like(beyond)
             for own, sign in ((self.upper, 0.5), (self.lower, -0.5)):
                 side = torch.zeros_like(beyond)
@@ -100,25 +93,30 @@ def _beyond(
     points: Float[Tensor, "B P 3"], vertices: Float[Tensor, "B K 3"], sheet: Int[Tensor, "T 3"],
     facing: float,
 ) -> Float[Tensor, "B P"]:  # fmt: skip
-    """How deep points lie beyond the nearest triangle over or under them; −1 without one.
+    """How deep points lie beyond the triangle over or under them that is farthest along `facing`.
 
-    Only triangles whose normal's y has the sign of `facing` count.
+    Only triangles whose normal's y has the sign of `facing` count, none beyond `DEEPEST`; −1
+    without one.
     """
-    x, z = points[:, :, None, 0], points[:, :, None, 2]
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (
-        vertices[:, None, sheet[:, k]].unbind(-1) for k in range(3)
+        vertices[:, sheet[:, k]].unbind(-1) for k in range(3)
     )
     area = (bz - az) * (cx - ax) - (bx - ax) * (cz - az)
-    faces = area * facing > 1e-14
-    area = torch.where(faces, area, 1.0)
-    u = ((bz - z) * (cx - x) - (bx - x) * (cz - z)) / area
-    v = ((cz - z) * (ax - x) - (cx - x) * (az - z)) / area
-    inside = faces & (u >= 0) & (v >= 0) & (u + v <= 1)
-    height = u * (ay - cy) + v * (by - cy) + cy
-    gap = (height - points[:, :, None, 1]) * facing
-    nearest = torch.where(inside, gap.abs(), torch.inf).min(2)
-    found = gap.gather(2, nearest.indices[..., None])[..., 0]
-    return torch.where(nearest.values < torch.inf, found, -1.0)
+    faces = area * facing > FLAT
+    scale = torch.where(faces, 1 / torch.where(faces, area, 1.0), 0.0)
+    # barycentrics u, v and the sheet's height are affine in (x, z): rows of x, z, y and 1
+    u = [(cz - bz) * scale, (bx - cx) * scale, (bz * cx - bx * cz) * scale]
+    v = [(az - cz) * scale, (cx - ax) * scale, (cz * ax - cx * az) * scale]
+    w = [-u[0] - v[0], -u[1] - v[1], 1 - u[2] - v[2]]
+    height = [u[k] * (ay - cy) + v[k] * (by - cy) for k in range(3)]
+    still = torch.zeros_like(scale)
+    rows = [torch.stack([x, z, still, torch.where(faces, one, -1.0)], 1) for x, z, one in (u, v, w)]
+    rows.append(facing * torch.stack([height[0], height[1], still - 1, height[2] + cy], 1))
+    px, py, pz = points.unbind(-1)
+    places = torch.stack([px, pz, py, torch.ones_like(px)], -1)
+    u_at, v_at, w_at, gap = (places @ row for row in rows)
+    inside = (u_at >= 0) & (v_at >= 0) & (w_at >= 0) & (gap < DEEPEST)
+    return torch.where(inside, gap, -1.0).amax(2)
 
 
 def divided(

@@ -14,12 +14,17 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from topohead.core import ARKIT_52, Mesh, SurfacePoints, Topology
+from topohead.core import ARKIT_52, Mesh, Topology
 from topohead.geometry.alignment import apply, rigid
 from topohead.geometry.bridge import Bridge, bind, fit_bridge
 from topohead.geometry.correspondence import closest_points, interpolate
 from topohead.geometry.globes import fit_sphere
-from topohead.geometry.meshes import connected_parts, face_normals, neighbour_rings, uniform_laplacian
+from topohead.geometry.meshes import (
+    connected_parts,
+    face_normals,
+    neighbour_rings,
+    uniform_laplacian,
+)
 from topohead.models.controls import skull_weights, without_motion
 from topohead.models.linear import LinearHead
 

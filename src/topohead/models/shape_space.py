@@ -93,7 +93,11 @@ def build_space(
 
 def _with_parts(topology: Topology, fields: Float[Tensor, "F V"]) -> Float[Tensor, "F V"]:
     """Fields known on skin and sockets, constant on each part inside: the mean around it."""
-    around = {"tongue": "mouth_socket", "teeth_upper": "mouth_socket", "teeth_lower": "mouth_socket"}
+    around = {
+        "tongue": "mouth_socket",
+        "teeth_upper": "mouth_socket",
+        "teeth_lower": "mouth_socket",
+    }
     fields = fields.clone()
     for part, socket in around.items():
         fields[:, topology.regions[part]] = fields[:, topology.regions[socket]].mean(1, True)

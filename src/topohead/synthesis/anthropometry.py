@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
@@ -42,21 +42,26 @@ Hyg. 2:567–576): bizygomatic breadth, pupil to pupil, glabella to the back of 
 breadth above the ears, menton to sellion."""
 
 LIMITS = 3.2
-"""A head is drawn again when a size is so many deviations from the mean."""
+"""A head is drawn again when a size is so many deviations from the survey's mean."""
+
+CROWN_MM = (94.0, 132.0)
+"""Our own bounds, that no survey gave, of the crown's height above the eyes: smooth fields know no
+skull, and outside these a head looks flat or pointed."""
 
 
 @dataclass(frozen=True)
 class Callipers:
     """Which vertices measure a reference head: `vertices` [N] used, the rest rows of these.
 
-    `cheeks` and `temples` are candidates for the widest place, `back` for the farthest; `pupils`
-    are the rows of both globes.
+    `cheeks` and `temples` are candidates for the widest place, `back` for the farthest, `top` for
+    the highest; `globes` are the rows of both.
     """
 
     vertices: Int[Tensor, " N"]
     cheeks: Int[Tensor, " C"]
     temples: Int[Tensor, " T"]
     back: Int[Tensor, " B"]
+    top: Int[Tensor, " C2"]
     globes: tuple[Int[Tensor, " G"], Int[Tensor, " G"]]
     glabella: int
     sellion: int
@@ -79,19 +84,30 @@ class Callipers:
             "cheeks": cheeks & _wide(x, cheeks),
             "temples": temples & _wide(x, temples),
             "back": scalp & (x.abs() < 0.03) & (z < z[scalp].amin() + 0.04),
+            "top": scalp & (y > y[scalp].amax() - 0.03),
             "left": topology.region_mask("eye_left"),
             "right": topology.region_mask("eye_right"),
         }
         points = [glabella] + [_nearest(template, middle, marks[k]) for k in (27, 8)]
-        used = torch.unique(torch.cat([torch.tensor(points), *(m.nonzero()[:, 0] for m in groups.values())]))
+        groups["points"] = torch.zeros_like(face)
+        groups["points"][points] = True
+        used = torch.stack(list(groups.values())).any(0).nonzero()[:, 0]
         rows = {name: torch.searchsorted(used, m.nonzero()[:, 0]) for name, m in groups.items()}
-        at = torch.searchsorted(used, torch.tensor(points)).tolist()
+        glabella, sellion, menton = torch.searchsorted(used, torch.tensor(points)).tolist()
         return Callipers(
-            used, rows["cheeks"], rows["temples"], rows["back"], (rows["left"], rows["right"]), *at
+            used,
+            rows["cheeks"],
+            rows["temples"],
+            rows["back"],
+            rows["top"],
+            (rows["left"], rows["right"]),
+            glabella,
+            sellion,
+            menton,
         )
 
     def __call__(self, points: Float[np.ndarray, "B N 3"]) -> dict[str, Float[np.ndarray, " B"]]:
-        """The sizes of `SURVEY` in millimetres, from the used vertices of heads at rest."""
+        """The sizes of `SURVEY` and the crown's height, millimetres, from the used vertices."""
         x = points[..., 0]
         cheeks, temples = x[:, self.cheeks.numpy()], x[:, self.temples.numpy()]
         left, right = (points[:, rows.numpy()].mean(1) for rows in self.globes)
@@ -102,15 +118,17 @@ class Callipers:
             "interpupillary distance": np.linalg.norm(left - right, axis=1),
             "head length": np.linalg.norm(back - glabella[:, None], axis=2).max(1),
             "head breadth": np.ptp(temples, 1),
+            "crown height": points[:, self.top.numpy(), 1].max(1) - (left + right)[:, 1] / 2,
             "face length": np.linalg.norm(points[:, self.sellion] - points[:, self.menton], axis=1),
         }
         return {name: 1000 * value for name, value in sizes.items()}
 
 
-def implausible(sizes: dict[str, Float[np.ndarray, " B"]]) -> np.ndarray:
-    """Heads with a size more than `LIMITS` deviations from the survey's mean, bool [B]."""
+def implausible(sizes: dict[str, Float[np.ndarray, " B"]]) -> Bool[np.ndarray, " B"]:
+    """Heads more than `LIMITS` deviations from the survey's mean, or outside `CROWN_MM`."""
     far = [abs(sizes[n] - p.mean) > LIMITS * p.deviation for n, p in SURVEY.items()]
-    return np.any(far, axis=0)
+    crown = sizes["crown height"]
+    return np.any([*far, crown < CROWN_MM[0], crown > CROWN_MM[1]], axis=0)
 
 
 def _wide(x: Tensor, among: Tensor) -> Tensor:

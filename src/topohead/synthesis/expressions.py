@@ -25,6 +25,9 @@ MOVES = (
 ONE_SIDED = 0.3
 """Share of two-sided moves that one side makes alone."""
 
+CLOSED = 0.4
+"""Greatest mouthClose: further, the chin's skin would be drawn over the lower teeth."""
+
 OPPOSED = (
     ("eyeBlink*", "eyeWide*"), ("eyeSquint*", "eyeWide*"), ("jawLeft", "jawRight"),
     ("mouthLeft", "mouthRight"), ("mouthSmile*", "mouthFrown*"), ("browDown*", "browOuterUp*"),
@@ -105,6 +108,10 @@ def _say_looks(rows: np.ndarray, gaze: np.ndarray) -> None:
 
 def _possible(rows: np.ndarray) -> Float[np.ndarray, "B 52"]:
     """Coefficients with opposed actions weakened, and with what an action needs of others."""
+    jaw, close, tongue = (ARKIT_52.index(n) for n in ("jawOpen", "mouthClose", "tongueOut"))
+    # a tongue comes out of an open mouth; lips are closed over an open jaw, else they overlap
+    rows[:, close] *= CLOSED * (rows[:, tongue] == 0)
+    rows[:, jaw] = np.maximum(rows[:, jaw], np.maximum(0.5 * rows[:, tongue], rows[:, close]))
     for first, second in OPPOSED:
         for a, side in _columns(first):
             for b, other in _columns(second):
@@ -112,11 +119,8 @@ def _possible(rows: np.ndarray) -> Float[np.ndarray, "B 52"]:
                     over = np.maximum(rows[:, a] + rows[:, b], 1)
                     rows[:, a] /= over
                     rows[:, b] /= over
-    jaw, close, tongue = (ARKIT_52.index(n) for n in ("jawOpen", "mouthClose", "tongueOut"))
-    # a tongue comes out of an open mouth; lips are closed over an open jaw, else they overlap
-    rows[:, jaw] = np.maximum(rows[:, jaw], 0.5 * rows[:, tongue])
-    rows[:, close] *= rows[:, tongue] == 0
-    rows[:, jaw] = np.maximum(rows[:, jaw], rows[:, close])
+    rows[:, close] = np.minimum(rows[:, close], rows[:, jaw])
+    rows[:, tongue] = np.minimum(rows[:, tongue], 2 * rows[:, jaw])
     for side in ("Left", "Right"):
         shut = ARKIT_52.index(f"eyeBlink{side}")
         lowered = 0.4 * rows[:, ARKIT_52.index(f"eyeLookDown{side}")]

@@ -108,7 +108,10 @@ def _weights(
         modes[:, 0] = ict[:, 0]
         modes[:, 1:] = person * (ict + 0.6 * both)
     weak = even("field", 2)
-    low, high = np.where(strong, STRONG_MM[0], WEAK_MM[0]), np.where(strong, STRONG_MM[1], WEAK_MM[1])
+    low, high = (
+        np.where(strong, STRONG_MM[0], WEAK_MM[0]),
+        np.where(strong, STRONG_MM[1], WEAK_MM[1]),
+    )
     size = (low + (high - low) * weak[:, 1:]) * (strong | (weak[:, :1] < 0.5)) / 1000 / PEAK
     field = weights[:, groups["field"]]
     field[:] = size * _field_spectrum(space).reshape(-1) * normal("field modes", field.shape[1])

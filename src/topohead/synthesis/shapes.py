@@ -86,7 +86,8 @@ class Shapes:
             needed = contact.needed.expand(len(rest), -1)
             rest = contact.outside(rest, *contact.placed(rest), still, needed)
         for slit in (self.lips, *self.lids):
-            rest = slit.apart(rest, torch.zeros_like(rest[:, slit.patch.vertices, 0]), ROUNDS)
+            allowed = slit.depth(self.head.template[None]).clamp(min=0)
+            rest = slit.apart(rest, allowed.expand(len(rest), -1), ROUNDS)
         return rest
 
 
@@ -130,11 +131,11 @@ class Heads:
     ) -> Float[Tensor, "B V 3"]:
         """Faces in motion, head frame, metres.
 
-        Each action is carried by the person's deformation gradient (Sumner and Popović 2004). Globes
-        turn by `gaze`: yaw to the person's left and pitch up of the left, then the right eye,
-        radians. Lids are kept outside the globes, lips and lids do not pass through each other
+        Each action is carried by the person's deformation gradient (Sumner and Popović 2004).
+        Globes turn by `gaze`: yaw to the person's left and pitch up of the left, then the right
+        eye, radians. Lids are kept outside the globes; lips and lids do not pass through each other
         further than at rest. `neck` is the head's yaw, pitch and roll (about +y, +x, +z, radians)
-        against the shoulders; the head keeps its frame, the neck's rim turns the other way.
+        against the shoulders: the head keeps its frame, the neck's rim turns the other way.
         """
         device, count = self.rest.device, len(self.rest)
         gaze = torch.zeros(count, 2, 2) if gaze is None else gaze
@@ -149,9 +150,7 @@ class Heads:
         moved = rest + carried(shapes.head.expression_basis, gradients, coefficients)
         turns = gaze_rotation(gaze)
         placed = [contact.placed(rest) for contact in shapes.globes]
-        for contact, (center, _), turn in zip(
-            shapes.globes, placed, turns.unbind(1), strict=True
-        ):
+        for contact, (center, _), turn in zip(shapes.globes, placed, turns.unbind(1), strict=True):
             arms = rest[:, contact.globe] - center[:, None]
             moved[:, contact.globe] = rest[:, contact.globe] + _turned(arms, turn - _eye(turn))
         for slit in (*shapes.lids, shapes.lips):
@@ -180,9 +179,7 @@ def carried(
     return gradients[..., 0] * x + gradients[..., 1] * y + gradients[..., 2] * z
 
 
-def load_shapes(
-    device: torch.device | str = "cpu", ict: str | Path | None = None
-) -> Shapes:
+def load_shapes(device: torch.device | str = "cpu", ict: str | Path | None = None) -> Shapes:
     """The population of the reference head; ICT-FaceKit's identities join where it is given.
 
     `ict` is a path to ict_face_model.npz or its folder, by default that in TOPOHEAD_ICT.
@@ -234,9 +231,7 @@ def _in_blocks(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _turned(
-    arms: Float[Tensor, "B N 3"], turn: Float[Tensor, "B 3 3"]
-) -> Float[Tensor, "B N 3"]:
+def _turned(arms: Float[Tensor, "B N 3"], turn: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B N 3"]:
     return (turn[:, None] * arms[..., None, :]).sum(-1)
 
 
