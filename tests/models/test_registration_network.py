@@ -1,6 +1,7 @@
 """The registration network: exact look-ups and poses, a start at the template, learning."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -20,7 +21,14 @@ from topohead.models.registration import (
     template_of,
     umeyama,
 )
-from topohead.models.scan_pose import PoseGuess, normalised, quarter_turns, rotation_from_6d
+from topohead.models.scan_pose import (
+    PoseGuess,
+    PoseSize,
+    ScanPose,
+    normalised,
+    quarter_turns,
+    rotation_from_6d,
+)
 from topohead.solvers.training import Training, train
 from topohead.workflows.training import register
 from topohead.workflows.training.register import PRESETS, register_task
@@ -149,6 +157,33 @@ def test_units_and_places_do_not_change_the_result(network: Registration) -> Non
     assert torch.allclose(one.apply(far), two.apply(farther), atol=1e-4)
     result = register_points(network, far, normals, valid)
     assert torch.isfinite(result.found.vertices).all()
+
+
+class KnowingPose(ScanPose):
+    """A pose network that has seen the head, point by point: it corrects any guess within 65°."""
+
+    def __init__(self, head: torch.Tensor) -> None:
+        super().__init__(PoseSize(points=head.shape[1]))
+        self.head = head
+
+    def forward(self, points, normals, valid, radius) -> PoseGuess:
+        fix = umeyama(points, self.head)
+        trace = fix.rotation.diagonal(dim1=1, dim2=2).sum(1)
+        lost = (trace < 1 + 2 * math.cos(math.radians(65)))[:, None, None]
+        rotation = torch.where(lost, torch.eye(3), fix.rotation)
+        return PoseGuess(rotation, fix.scale, fix.shift, trace)
+
+
+def test_any_orientation_is_found_by_a_network_that_knows_the_head() -> None:
+    generator = torch.Generator().manual_seed(8)
+    template = reference_head(0).template
+    head = template[torch.randint(len(template), (6, 400), generator=generator)]
+    to_head = random_similarity(6, 7)
+    scan = to_head.inverse().apply(head)
+    valid = torch.ones(6, 400, dtype=torch.bool)
+    found, score = find_pose(KnowingPose(head), scan, torch.zeros_like(scan), valid)
+    assert torch.allclose(found.apply(scan), head, atol=1e-5)
+    assert (score > 2.99).all()  # the last guess is the answer itself
 
 
 def test_landmarks_are_read_off_the_vertices() -> None:
