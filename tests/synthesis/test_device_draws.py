@@ -36,10 +36,13 @@ def test_distributions() -> None:
     uniform = random.uniform("u", 4096).double()
     assert float(uniform.min()) >= 0
     assert float(uniform.max()) < 1
-    counts = torch.histc(uniform, 64, 0, 1)
-    chi_square = float(((counts - 4096) ** 2 / 4096).sum())
-    # neither uneven nor, as a lattice is, too even
-    assert abs(chi_square - 63) < 5 * math.sqrt(2 * 63)
+    # values, and steps between neighbours, which a lattice repeats
+    for values in (uniform, (uniform[:, 1:] - uniform[:, :-1]) % 1):
+        counts = torch.histc(values, 64, 0, 1)
+        expected = values.numel() / 64
+        chi_square = float(((counts - expected) ** 2 / expected).sum())
+        # neither uneven nor, as a lattice is, too even
+        assert abs(chi_square - 63) < 5 * math.sqrt(2 * 63)
     sums = uniform.view(64, 256, 16).sum(-1)
     assert abs(float(sums.var()) / (16 / 12) - 1) < 5 * math.sqrt(2 / sums.numel())
     # neighbours in position and in sample are uncorrelated
