@@ -10,7 +10,7 @@ from topohead.cli.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOREIGN_FLAGS = {"--help", "--version"}
+FOREIGN_FLAGS = {"--help", "--version", "--nproc-per-node"}
 
 
 def known_flags() -> set[str]:

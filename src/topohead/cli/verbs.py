@@ -65,6 +65,11 @@ VERBS: dict[str, Verb] = {
         "any result in the browser, or as one offline file",
         {"path": "PATH"},
     ),
+    "train": Verb(
+        "topohead.workflows.train", "TrainConfig", "train",
+        "train one of the package's networks on synthesised people; resumable, one GPU or many",
+        {"name": "NAME"},
+    ),
     "doctor": Verb(
         "topohead.workflows.doctor", "DoctorConfig", "doctor",
         "what this machine can do, and the command that adds what is missing",

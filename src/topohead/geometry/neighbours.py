@@ -1,0 +1,62 @@
+"""Nearest neighbours between batches of point sets, on the device of the points."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+CHUNK = 1 << 28
+"""Distances held at once (float32: 1 GiB)."""
+
+
+def nearest(
+    queries: Float[Tensor, "B Q 3"], points: Float[Tensor, "B N 3"], count: int
+) -> tuple[Float[Tensor, "B Q K"], Int[Tensor, "B Q K"]]:
+    """Distances and indices of the `count` nearest points of each query, nearest first; exact.
+
+    Not differentiable. Distances are |q|² + |p|² − 2 q·p in float32 about the points' middle, good
+    to a thousandth of their spread; take them again from the positions where more is needed.
+    """
+    with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
+        queries, points = queries.float(), points.float()
+        rows = max(1, CHUNK // max(1, len(queries) * points.shape[1]))
+        squares = points.square().sum(-1)[:, None]
+        found = []
+        for part in queries.split(rows, 1):
+            # ‖q‖² is the same for all points of a query: ordering does without
+            partial = torch.baddbmm(squares, part, points.transpose(1, 2), alpha=-2)
+            if count == 1:  # much quicker
+                found.append(partial.argmin(-1, keepdim=True))
+            else:
+                found.append(partial.topk(count, dim=-1, largest=False).indices)
+        index = torch.cat(found, 1)
+        gathered = gather_rows(points, index)
+        return (gathered - queries[:, :, None]).norm(dim=-1), index
+
+
+def gather_rows(values: Float[Tensor, "B N D"], index: Int[Tensor, "B *Q"]) -> Tensor:
+    """Rows of each batch element by index, [B *Q D]."""
+    flat = index.flatten(1)[..., None].expand(-1, -1, values.shape[-1])
+    return values.gather(1, flat).unflatten(1, index.shape[1:])
+
+
+def farthest_points(
+    points: Float[Tensor, "N 3"], count: int, mirror: Int[Tensor, " N"] | None = None
+) -> Int[Tensor, " K"]:
+    """`count` points each as far as can be from those before it; with `mirror`, in pairs.
+
+    Greedy (Gonzalez 1985), starting from the first point. A point and its mirror come together
+    (one on the plane alone), so with `mirror` the set is closed under it; it may then have one
+    point less than `count`.
+    """
+    chosen: list[int] = []
+    distance = torch.full((len(points),), torch.inf)
+    candidate = 0
+    while len(chosen) < count:
+        pair = [candidate] if mirror is None else sorted({candidate, int(mirror[candidate])})
+        if len(chosen) + len(pair) > count:
+            break
+        for index in pair:
+            chosen.append(index)
+            distance = torch.minimum(distance, (points - points[index]).norm(dim=-1))
+        candidate = int(distance.argmax())
+    return torch.tensor(chosen)

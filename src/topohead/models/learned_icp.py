@@ -1,0 +1,209 @@
+"""Registration by learned, iterated look-up: template nodes draw a scan's points towards them.
+
+The idea is ICP's (Besl and McKay 1992), with a network in place of closest point and least
+squares: nodes on the template each see their nearest scan points, talk to one another, move, and
+look again. Positions are metres in (about) the head frame outside, millimetres inside.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from topohead.core import ARKIT_52
+from topohead.geometry.neighbours import gather_rows, nearest
+from topohead.models.attention import SelfAttention, exactly, fourier
+
+AWAY_MM = 1e4
+"""Where padding goes, so that no node finds it."""
+
+REACH_MM = 50.0
+"""Offsets beyond this look alike."""
+
+FIRST_LOG_SIGMA = 1.5
+"""Of mm: what the template is off by at first. Far less would make σ's loss drown the others."""
+
+SPREAD = 8
+"""Nodes that each vertex listens to."""
+
+FEATURES = 9
+
+
+@dataclass(frozen=True)
+class IcpSize:
+    """How large the network is; in each round `neighbours` scan points are looked up.
+
+    A round looks at every n-th point, n from `strides`: far and coarse first, then near and fine.
+    Every vertex reads `values` from its nodes beside `codes` of its own, through `hidden` units.
+    """
+
+    nodes: int = 512
+    width: int = 192
+    heads: int = 6
+    blocks: int = 3
+    strides: tuple[int, ...] = (4, 2, 1, 1)
+    neighbours: int = 12
+    values: int = 96
+    codes: int = 32
+    hidden: int = 128
+
+
+@dataclass(frozen=True)
+class Template:
+    """What the network knows of the topology, CPU: rest shape, its nodes, who listens to whom.
+
+    `nodes` are vertices; `near` and `weights` are each vertex's nodes and their first weights.
+    """
+
+    vertices: Float[Tensor, "V 3"]
+    normals: Float[Tensor, "V 3"]
+    nodes: Int[Tensor, " K"]
+    near: Int[Tensor, "V 8"]
+    weights: Float[Tensor, "V 8"]
+
+
+class Registered(NamedTuple):
+    """A batch of registered heads, metres in the frame of the points.
+
+    `rounds` are the nodes after each round. `log_sigma` is the logarithm of each vertex's standard
+    deviation in mm. `inlier` is a logit per point, `coefficients` are ARKit-52 weights.
+    """
+
+    rounds: Float[Tensor, "R B K 3"]
+    vertices: Float[Tensor, "B V 3"]
+    log_sigma: Float[Tensor, "B V"]
+    inlier: Float[Tensor, "B N"]
+    coefficients: Float[Tensor, "B 52"]
+
+
+class LearnedIcp(nn.Module):
+    """Points near the head frame (some ±10°, ±8 %, ±10 mm) to the template in the head's shape."""
+
+    template: Tensor
+    rest: Tensor
+    node_normals: Tensor
+    nodes: Tensor
+    near: Tensor
+
+    def __init__(self, size: IcpSize, template: Template) -> None:
+        super().__init__()
+        self.size = size
+        width, count = size.width, len(template.nodes)
+        self.register_buffer("template", template.vertices)
+        self.register_buffer("rest", template.vertices[template.nodes])
+        self.register_buffer("node_normals", template.normals[template.nodes])
+        self.register_buffer("nodes", template.nodes)
+        self.register_buffer("near", template.near)
+        self.identity = nn.Parameter(torch.randn(count, width) * 0.02)
+        self.position = nn.Linear(51, width)
+        self.point = nn.Sequential(nn.Linear(FEATURES, 96), nn.GELU(), nn.Linear(96, width))
+        self.glue = nn.Linear(3 * width + 3, width)
+        self.blocks = nn.ModuleList([SelfAttention(width, size.heads) for _ in range(size.blocks)])
+        self.move = _zeroed(nn.Linear(width, 3))
+        self.bend = _zeroed(nn.Linear(width, 9))
+        self.value = nn.Linear(width, size.values)
+        self.sigma = _zeroed(nn.Linear(width, 1))
+        nn.init.constant_(self.sigma.bias, FIRST_LOG_SIGMA)
+        self.listen = nn.Parameter(template.weights.clamp(min=1e-4).log())
+        self.code = nn.Parameter(torch.randn(len(template.vertices), size.codes) * 0.1)
+        self.residual = nn.Sequential(nn.Linear(size.values + size.codes, size.hidden), nn.GELU())
+        self.last = _zeroed(nn.Linear(size.hidden, 3))
+        self.seen = nn.Linear(width, 64)
+        self.trust = nn.Sequential(nn.Linear(64 + FEATURES, 64), nn.GELU(), nn.Linear(64, 1))
+        self.mimic = nn.Linear(width, 8)
+        self.express = _zeroed(nn.Linear(count * 11, len(ARKIT_52)))
+
+    def forward(
+        self,
+        points: Float[Tensor, "B N 3"],
+        normals: Float[Tensor, "B N 3"],
+        valid: Bool[Tensor, "B N"],
+    ) -> Registered:
+        points = torch.where(valid[..., None], points.float() * 1e3, AWAY_MM)
+        rest = self.rest * 1e3
+        places = rest.expand(len(points), -1, -1)
+        base = self.identity + self.position(fourier(rest / 100, 8))
+        state = base.expand(len(points), -1, -1)
+        rounds = []
+        for stride in self.size.strides:
+            looked = self._look_up(places.detach(), points[:, ::stride], normals[:, ::stride])
+            seen = self.point(looked)
+            moved = (places - rest) / 30
+            state = state + self.glue(torch.cat([state, seen.amax(2), seen.mean(2), moved], -1))
+            for block in self.blocks:
+                state = block(state)
+            places = places + 10 * exactly(self.move, state)
+            rounds.append(places)
+        vertices, log_sigma = self._decoded(state, places - rest)
+        inlier = self._trusted(state, places.detach(), points, normals)
+        moved = ((places - rest) / 30).to(state.dtype)
+        coefficients = self.express(torch.cat([self.mimic(state), moved], -1).flatten(1))
+        return Registered(
+            torch.stack(rounds) / 1e3, vertices / 1e3, log_sigma, inlier, coefficients
+        )
+
+    def _look_up(
+        self, places: Float[Tensor, "B K 3"], points: Tensor, normals: Tensor
+    ) -> Float[Tensor, "B K P 9"]:
+        """What each node sees of its nearest points."""
+        _, index = nearest(places, points, self.size.neighbours)
+        offset = gather_rows(points, index) - places[:, :, None]
+        normal = gather_rows(normals.float(), index)
+        return _features(offset, normal, self.node_normals[:, None])
+
+    def _decoded(
+        self, state: Float[Tensor, "B K D"], moves: Float[Tensor, "B K 3"]
+    ) -> tuple[Float[Tensor, "B V 3"], Float[Tensor, "B V"]]:
+        """Every vertex follows an affine mixture of its nodes (Sumner et al. 2007), and a rest.
+
+        Node k carries v to v + A_k (v − n_k) + d_k; the mixture of affine maps is an affine map,
+        so one product with the weights does it. The remainder reads the nodes' values.
+        """
+        weights = self.weights()
+        values = weights.to(state.dtype) @ self.value(state)
+        code = self.code.to(state.dtype).expand(len(state), -1, -1)
+        hidden = self.residual(torch.cat([values, code], -1))
+        rest = 10 * exactly(self.last, hidden)
+        bend = 0.1 * exactly(self.bend, state).unflatten(-1, (3, 3))
+        log_sigma = exactly(self.sigma, state)
+        with torch.autocast(state.device.type, enabled=False):
+            start = moves - (bend @ (self.rest * 1e3)[..., None])[..., 0]
+            parts = torch.cat([bend.flatten(2), start, log_sigma], -1)
+            mixed = weights @ parts
+            template = self.template * 1e3
+            turned = (mixed[..., :9].unflatten(-1, (3, 3)) * template[:, None]).sum(-1)
+            return template + turned + mixed[..., 9:12] + rest, mixed[..., 12]
+
+    def weights(self) -> Float[Tensor, "V K"]:
+        """How much each vertex listens to each node; rows sum to one."""
+        empty = self.listen.new_zeros(len(self.template), len(self.nodes))
+        return empty.scatter(1, self.near, self.listen.softmax(-1).to(empty.dtype))
+
+    def _trusted(
+        self, state: Tensor, places: Tensor, points: Tensor, normals: Tensor
+    ) -> Float[Tensor, "B N"]:
+        """A logit for each point, by the node nearest to it."""
+        _, index = nearest(points, places, 1)
+        index = index[..., 0]
+        offset = points - gather_rows(places, index)
+        seen = _features(offset, normals.float(), self.node_normals[index])
+        near = gather_rows(self.seen(state), index)
+        return self.trust(torch.cat([near, seen.to(near.dtype)], -1))[..., 0].float()
+
+
+def _features(offset: Tensor, normal: Tensor, outward: Tensor) -> Float[Tensor, "*B 9"]:
+    """Offset and distance (cm, cut), normal, whether there is one, how it agrees with the node."""
+    distance = offset.norm(dim=-1, keepdim=True)
+    offset = offset * (REACH_MM / distance.clamp(min=REACH_MM)) / 10
+    known = (normal.square().sum(-1, keepdim=True) > 0.25).to(offset.dtype)
+    agreement = (normal * outward).sum(-1, keepdim=True)
+    return torch.cat([offset, distance.clamp(max=REACH_MM) / 10, normal, known, agreement], -1)
+
+
+def _zeroed(layer: nn.Linear) -> nn.Linear:
+    """A layer that says nothing at first, so that training starts at the template."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,237 @@
+"""The registration network: pose stage, then learned ICP; scans in, heads in topology out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from topohead.core import ARKIT_52, HeadModel
+from topohead.geometry.meshes import vertex_normals
+from topohead.geometry.neighbours import farthest_points
+from topohead.models.learned_icp import SPREAD, IcpSize, LearnedIcp, Registered, Template
+from topohead.models.scan_pose import (
+    HEAD_CENTRE,
+    HEAD_RADIUS,
+    PoseGuess,
+    PoseSize,
+    ScanPose,
+    normalised,
+    quarter_turns,
+)
+
+JAW_OPEN = 0.6
+"""Nodes are found with the mouth this far open: lips that touch at rest are then apart."""
+
+HIDDEN = ("mouth_interior", "mouth_socket", "eye_sockets", "eyes", "tongue", "teeth")
+"""Regions without nodes."""
+
+PASSES = 2
+"""Runs of the learned ICP, the second from the first one's similarity."""
+
+
+@dataclass(frozen=True)
+class RegistrationSize:
+    """Both stages' sizes."""
+
+    pose: PoseSize = field(default_factory=PoseSize)
+    icp: IcpSize = field(default_factory=IcpSize)
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_plain(values: Mapping[str, Any]) -> "RegistrationSize":
+        icp = {**values["icp"], "strides": tuple(values["icp"]["strides"])}
+        return RegistrationSize(PoseSize(**values["pose"]), IcpSize(**icp))
+
+
+class Similarity(NamedTuple):
+    """p → scale · rotation · p + shift, one for each of a batch."""
+
+    scale: Float[Tensor, " B"]
+    rotation: Float[Tensor, "B 3 3"]
+    shift: Float[Tensor, "B 3"]
+
+    def apply(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+        turned = points @ self.rotation.transpose(1, 2)
+        return self.scale[:, None, None] * turned + self.shift[:, None]
+
+    def then(self, after: "Similarity") -> "Similarity":
+        """This one first, `after` second."""
+        rotation = after.rotation @ self.rotation
+        shift = after.apply(self.shift[:, None])[:, 0]
+        return Similarity(self.scale * after.scale, rotation, shift)
+
+    def inverse(self) -> "Similarity":
+        rotation = self.rotation.transpose(1, 2)
+        scale = 1 / self.scale
+        shift = -scale[:, None] * (rotation @ self.shift[..., None])[..., 0]
+        return Similarity(scale, rotation, shift)
+
+
+class Registration(nn.Module):
+    """Both networks; `forward` runs them side by side on inputs of their own, for training."""
+
+    def __init__(self, size: RegistrationSize, template: Template) -> None:
+        super().__init__()
+        self.size = size
+        self.pose = ScanPose(size.pose)
+        self.icp = LearnedIcp(size.icp, template)
+
+    def forward(
+        self, guessed: Mapping[str, Tensor], near: Mapping[str, Tensor]
+    ) -> tuple[PoseGuess, Registered]:
+        return self.pose(**guessed), self.icp(**near)
+
+
+def template_of(head: HeadModel, nodes: int) -> Template:
+    """Nodes on the outer surface of a head model, in mirrored pairs, and each vertex's nearest.
+
+    First weights fall with the distance between a vertex and a node, mouth open.
+    """
+    topology = head.topology
+    opened = head.template + JAW_OPEN * _action(head, "jawOpen")
+    hidden = [name for name in HIDDEN if name in topology.regions]
+    outer = (~topology.region_mask(*hidden)).nonzero()[:, 0]
+    mirror = None
+    if topology.mirror is not None:
+        place = torch.full((topology.vertex_count,), -1)
+        place[outer] = torch.arange(len(outer))
+        mirror = place[topology.mirror[outer]]
+        assert (mirror >= 0).all()
+    chosen = outer[farthest_points(opened[outer], nodes, mirror)]
+    distance, near = torch.cdist(opened, opened[chosen]).topk(SPREAD, largest=False)
+    spacing = math.sqrt(float(distance[outer, 0].square().mean())) + 1e-6
+    weights = (-(distance.square() - distance[:, :1].square()) / (2 * spacing**2)).softmax(-1)
+    normals = vertex_normals(head.template, topology.triangles)
+    return Template(head.template, normals, chosen, near, weights)
+
+
+def _action(head: HeadModel, name: str) -> Tensor:
+    return head.expression_basis[ARKIT_52.index(name)]
+
+
+# Inference
+
+
+class Registrations(NamedTuple):
+    """Registered heads: vertices in the head frame and how the scan was brought there.
+
+    `found.vertices` are metres if the scan's unit was; `to_head` maps the scan there. `score` is
+    the pose stage's logit of its best hypothesis.
+    """
+
+    found: Registered
+    to_head: Similarity
+    score: Float[Tensor, " B"]
+
+
+@torch.no_grad()
+def register_points(
+    network: Registration,
+    points: Float[Tensor, "B N 3"],
+    normals: Float[Tensor, "B N 3"],
+    valid: Bool[Tensor, "B N"],
+    start: Similarity | None = None,
+) -> Registrations:
+    """Scans in any pose and unit, registered; with `start` the pose stage is left out.
+
+    Normals are unit or zero where unknown. The order of points matters only in that the pose stage
+    looks at the first `size.pose.points` of them and rounds of the learned ICP at every n-th, so
+    shuffle what has an order.
+    """
+    if start is None:
+        start, score = find_pose(network.pose, points, normals, valid)
+    else:
+        score = torch.zeros_like(start.scale)
+    found, similarity = None, start
+    for last in (*[False] * (PASSES - 1), True):
+        placed = similarity.apply(points)
+        near = valid & in_head(placed, 1.3)
+        turned = normals @ similarity.rotation.transpose(1, 2)
+        found = Registered(*(part.float() for part in _quickly(network.icp, placed, turned, near)))
+        if not last:
+            fix = umeyama(found.vertices, network.icp.template.expand_as(found.vertices))
+            similarity = similarity.then(fix)
+    assert found is not None
+    return Registrations(found, similarity, score)
+
+
+@torch.no_grad()
+def find_pose(
+    network: ScanPose,
+    points: Float[Tensor, "B N 3"],
+    normals: Float[Tensor, "B N 3"],
+    valid: Bool[Tensor, "B N"],
+) -> tuple[Similarity, Float[Tensor, " B"]]:
+    """The similarity that brings each scan into the head frame, and the best guess's score.
+
+    All quarter turns are judged at once; the best is refined three times, without the points that
+    it puts far from the head.
+    """
+    looked = slice(network.size.points)
+    points, normals, valid = points[:, looked], normals[:, looked], valid[:, looked]
+    turns = quarter_turns().to(points)
+    judged = [_judge(network, points, normals, valid, turn.expand(len(points), 3, 3))
+              for turn in turns]  # fmt: skip
+    scores = torch.stack([score for _, score in judged])
+    best = scores.argmax(0)
+    rows = torch.arange(len(points), device=points.device)
+    choices = (torch.stack(part)[best, rows] for part in zip(*(s for s, _ in judged), strict=True))
+    similarity, score = Similarity(*choices), scores[best, rows]
+    for _ in range(3):
+        inside = valid & in_head(similarity.apply(points), 1.0)
+        # a wrong unit or a cloud of clutter may leave too few to judge by
+        inside = torch.where(inside.sum(1, keepdim=True) >= 100, inside, valid)
+        similarity, score = _judge(network, points, normals, inside, similarity.rotation)
+    return similarity, score
+
+
+def _judge(
+    network: ScanPose, points: Tensor, normals: Tensor, valid: Tensor, turn: Tensor
+) -> tuple[Similarity, Float[Tensor, " B"]]:
+    cloud = normalised(points, valid)
+    back = turn.transpose(1, 2)
+    guess = _quickly(network, cloud.points @ back, normals @ back, valid, cloud.radius)
+    return corrected(guess, cloud.center, cloud.radius, turn), guess.score
+
+
+def _quickly(network: nn.Module, *inputs: Tensor) -> Any:
+    """The network's answer, on CUDA through bfloat16 as in training; geometry stays float32."""
+    device = inputs[0].device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        return network(*inputs)
+
+
+def corrected(
+    guess: PoseGuess, center: Float[Tensor, "B 3"], radius: Float[Tensor, " B"], turn: Tensor
+) -> Similarity:
+    """Scan to head frame, from a guess about the cloud normalised and turned by `turn`."""
+    scale = guess.scale / radius
+    rotation = guess.rotation @ turn
+    shift = guess.shift - scale[:, None] * (rotation @ center[..., None])[..., 0]
+    return Similarity(scale, rotation, shift)
+
+
+def in_head(points: Float[Tensor, "B N 3"], size: float) -> Bool[Tensor, "B N"]:
+    """Which points of the head frame lie in the ball around heads, `size` times as large."""
+    # axis by axis: a tensor of the centre would be copied to the device in every call
+    along = [part - center for part, center in zip(points.unbind(-1), HEAD_CENTRE, strict=True)]
+    return torch.stack(along, -1).norm(dim=-1) < size * HEAD_RADIUS
+
+
+def umeyama(source: Float[Tensor, "B N 3"], target: Float[Tensor, "B N 3"]) -> Similarity:
+    """The similarities that bring `source` onto `target`, least squares (Umeyama 1991)."""
+    mean_a, mean_b = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    a, b = (source - mean_a).double(), (target - mean_b).double()
+    u, singular, vt = torch.linalg.svd(b.transpose(1, 2) @ a)
+    flip = torch.ones_like(singular)
+    flip[:, 2] = torch.sign(torch.linalg.det(u @ vt))
+    rotation = ((u * flip[:, None]) @ vt).to(source.dtype)
+    scale = ((singular * flip).sum(1) / a.square().sum((1, 2))).to(source.dtype)
+    shift = mean_b[:, 0] - scale[:, None] * (rotation @ mean_a[:, 0, :, None])[..., 0]
+    return Similarity(scale, rotation, shift)

@@ -1,0 +1,171 @@
+"""One training loop for every network, as a generator: who iterates owns clock, disk and device.
+
+What a step does depends on its number alone: its batch, its rate, how much the average forgets. So
+a run that was stopped and resumed walks the same way as one that never stopped.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Losses = Mapping[str, Float[Tensor, ""]]
+"""The total under `loss`, and its parts."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps, samples a step, and the numbers of AdamW (Loshchilov and Hutter 2019).
+
+    Losses are told every `told` steps, the validation measured every `validated`.
+    """
+
+    steps: int
+    batch: int
+    rate: float = 1.5e-3
+    warmup: int = 200
+    average: float = 0.999
+    clip: float = 1.0
+    decay: float = 0.01
+    told: int = 50
+    validated: int = 500
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    `batch(step, part, parts)` makes the part of a step's batch that one of `parts` processes
+    sees; `loss(network, batch)` calls the network once; `validate` and `evaluate` measure it.
+    `describe` is what is needed to build the network again.
+    """
+
+    network: nn.Module
+    schedule: Schedule
+    batch: Callable[[int, int, int], Any]
+    loss: Callable[[nn.Module, Any], Losses]
+    validate: Callable[[nn.Module], dict[str, float]]
+    evaluate: Callable[[nn.Module], dict[str, Any]]
+    describe: Mapping[str, Any] = field(default_factory=dict)
+
+
+def rate_at(step: int, steps: int, schedule: Schedule) -> float:
+    """The learning rate of a step: a linear rise, then half a cosine down to zero at `steps`."""
+    if step < schedule.warmup:
+        return schedule.rate * (step + 1) / schedule.warmup
+    share = (step - schedule.warmup) / max(1, steps - schedule.warmup)
+    return schedule.rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def average_at(step: int, schedule: Schedule) -> float:
+    """How much of the average stays in a step; less at first, when the weights are still random."""
+    return min(schedule.average, (1 + step) / (100 + step))
+
+
+class Training:
+    """All that changes while a network is trained; `state` and `load` carry it over a stop.
+
+    `average` is the exponential moving average of the floating-point weights. `steps` is None until
+    it is known how many fit. `window` sums the losses since they were last told.
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule, steps: int | None) -> None:
+        self.network = network
+        self.schedule = schedule
+        self.steps = steps
+        self.step = 0
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(),
+            schedule.rate,
+            weight_decay=schedule.decay,
+            fused=next(network.parameters()).is_cuda,
+        )
+        self.average = {name: value.detach().clone() for name, value in self._weights()}
+        self.window: dict[str, Tensor] = {}
+        self.window_steps = 0
+
+    def _weights(self) -> list[tuple[str, Tensor]]:
+        return list(self.network.named_parameters())
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as `torch.save` keeps it."""
+        return {
+            "step": self.step,
+            "steps": self.steps,
+            "network": dict(self._weights()),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "window": self.window,
+            "window_steps": self.window_steps,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken; the network must be of the same shape."""
+        with torch.no_grad():
+            for name, value in self._weights():
+                value.copy_(state["network"][name])
+                self.average[name].copy_(state["average"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.steps = state["step"], state["steps"]
+        device = next(self.network.parameters()).device
+        self.window = {name: value.to(device) for name, value in state["window"].items()}
+        self.window_steps = state["window_steps"]
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The network with the averaged weights inside the block, in evaluation mode."""
+        own = {name: value.detach().clone() for name, value in self._weights()}
+        self.network.eval()
+        try:
+            self._write(self.average)
+            yield self.network
+        finally:
+            self._write(own)
+            self.network.train()
+
+    def _write(self, weights: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in self._weights():
+                value.copy_(weights[name])
+
+    def told(self) -> dict[str, float]:
+        """Mean losses since the last call."""
+        means = {name: float(total) / self.window_steps for name, total in self.window.items()}
+        self.window, self.window_steps = {}, 0
+        return means
+
+
+def train(
+    training: Training,
+    losses_of: Callable[[int], Losses],
+    backward: Callable[[Tensor], None],
+) -> Iterator[int]:
+    """One step of AdamW at a time; yields the number of steps done.
+
+    `losses_of(step)` runs the network on that step's batch; `backward` differentiates (and sums
+    over processes where there are several). Gradients are cut to the schedule's norm.
+    """
+    schedule = training.schedule
+    names, weights = zip(*training._weights(), strict=True)
+    averages = [training.average[name] for name in names]
+    while training.steps is None or training.step < training.steps:
+        step = training.step
+        for group in training.optimizer.param_groups:
+            group["lr"] = rate_at(step, training.steps or schedule.warmup, schedule)
+        losses = losses_of(step)
+        training.optimizer.zero_grad(set_to_none=True)
+        backward(losses["loss"])
+        nn.utils.clip_grad_norm_(weights, schedule.clip)
+        training.optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, weights, 1 - average_at(step, schedule))
+            for name, value in losses.items():
+                training.window[name] = training.window.get(name, 0) + value.detach().float()
+        training.window_steps += 1
+        training.step += 1
+        yield training.step

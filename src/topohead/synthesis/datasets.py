@@ -1,0 +1,171 @@
+"""Training samples for every consumer: what a step sees is a function of seed and step alone."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from topohead.core.shapes import ExpressionSource, ShapeSource
+from topohead.io.shards import write_shards
+from topohead.synthesis import scans
+from topohead.synthesis.device_draws import draws
+from topohead.synthesis.scans import Cloud, Pose, ScanSurface
+
+Faults = Literal["none", "mixed", "all"]
+
+
+def sample_indices(
+    step: int, batch: int, part: int = 0, parts: int = 1, device: torch.device | str = "cpu"
+) -> Int[Tensor, " N"]:
+    """Numbers of the samples of a step, or of the `part`-th of `parts` equal shares of them.
+
+    They follow the global step alone: any number of processes sees the same batches.
+    """
+    if batch % parts:
+        raise ValueError(f"a batch of {batch} does not divide into {parts} equal shares")
+    first = step * batch + part * (batch // parts)
+    return torch.arange(first, first + batch // parts, device=device)
+
+
+@runtime_checkable
+class People(Protocol):
+    """Heads in some expression by number: control vertices [B V 3] and coefficients [B 52]."""
+
+    def at(self, indices: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class PosedPeople:
+    """A new person in a new expression for every number; half of them are neutral.
+
+    Half turn the neck, by up to 20° about each axis. Drawn on the CPU, made where the shapes are.
+    """
+
+    shapes: ShapeSource
+    expressions: ExpressionSource
+    seed: int
+
+    def at(self, indices: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
+        numbers = indices.cpu()
+        random = draws(self.seed, numbers)
+        coefficients, gaze = self.expressions(self.seed, numbers)
+        moved = random.chance("expressive", 0.5, 1).to(coefficients)
+        coefficients, gaze = coefficients * moved, gaze * moved[..., None]
+        neck = math.radians(20) * random.between("neck", -1, 1, 3)
+        neck = neck * random.chance("neck turned", 0.5, 1)
+        vertices = self.shapes.draw(self.seed, numbers).posed(coefficients, gaze, neck)
+        return vertices.to(indices.device), coefficients.to(indices.device)
+
+
+@dataclass(frozen=True)
+class PooledPeople:
+    """People made beforehand, met again and again: for sources slower than what they feed."""
+
+    vertices: Float[Tensor, "P V 3"]
+    coefficients: Float[Tensor, "P 52"]
+
+    def at(self, indices: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
+        chosen = indices % len(self.vertices)
+        return self.vertices[chosen], self.coefficients[chosen]
+
+
+def pooled(people: People, count: int, device: torch.device, chunk: int = 256) -> PooledPeople:
+    """The people with numbers 0 to `count` − 1."""
+    numbers = torch.arange(count, device=device)
+    vertices, coefficients = zip(*(people.at(part) for part in numbers.split(chunk)), strict=True)
+    return PooledPeople(torch.cat(vertices), torch.cat(coefficients))
+
+
+@dataclass(frozen=True)
+class ScanBatch:
+    """Scans and what is true of them.
+
+    `cloud` is in the scan's own frame and unit, `pose` brings the head frame there; `vertices`
+    (control mesh, metres) and `coefficients` (ARKit-52) are the head in its own frame.
+    """
+
+    cloud: Cloud
+    pose: Pose
+    vertices: Float[Tensor, "B V 3"]
+    coefficients: Float[Tensor, "B 52"]
+
+
+@dataclass(frozen=True)
+class ScanSource:
+    """Scans by number, of at most `points` points each; a number always is the same scan.
+
+    `faults`: none; all; or mixed, in which every fourth scan has none.
+    """
+
+    people: People
+    surface: ScanSurface
+    seed: int
+    points: int = 4096
+    faults: Faults = "mixed"
+
+    def at(self, indices: Int[Tensor, " B"]) -> ScanBatch:
+        """The scans with these numbers, on the device of the numbers."""
+        vertices, coefficients = self.people.at(indices)
+        random = draws(self.seed, indices)
+        pose = scans.random_pose(random)
+        cloud = scans.placed(self._cloud(vertices, random), pose)
+        return ScanBatch(cloud, pose, vertices, coefficients)
+
+    def _cloud(self, vertices: Float[Tensor, "B V 3"], random) -> Cloud:
+        if self.faults == "none":
+            return scans.clean_cloud(self.surface, vertices, random, self.points)
+        faulty = scans.faulty_cloud(self.surface, vertices, random, self.points)
+        if self.faults == "all":
+            return faulty
+        clean = scans.clean_cloud(self.surface, vertices, random, self.points)
+        return _chosen(random.chance("clean", 0.25), clean, faulty)
+
+    def batches(
+        self, batch: int, first: int = 0, part: int = 0, parts: int = 1
+    ) -> Iterator[ScanBatch]:
+        """Endless batches from step `first` on; see `sample_indices` for parts."""
+        step = first
+        while True:
+            yield self.at(sample_indices(step, batch, part, parts, self.surface.triangles.device))
+            step += 1
+
+
+def write_scans(folder: Path, source: ScanSource, count: int, size: int = 1024) -> Iterator[Path]:
+    """Scans 0 to `count` − 1 as WebDataset shards, for training elsewhere; yields their paths.
+
+    A sample is points, normals and inlier of its valid points, vertices, coefficients, the pose as
+    a matrix [3 4] from head frame to scan, each as .npy, and `sample.json`: its seed and number.
+    """
+
+    def sample(index: int) -> dict[str, Any]:
+        numbers = torch.tensor([index], device=source.surface.triangles.device)
+        scan = source.at(numbers)
+        valid = scan.cloud.valid[0]
+        linear = scan.pose.scale[0] * scan.pose.rotation[0]
+        arrays = {
+            "points": scan.cloud.points[0, valid],
+            "normals": scan.cloud.normals[0, valid],
+            "inlier": scan.cloud.inlier[0, valid],
+            "vertices": scan.vertices[0],
+            "coefficients": scan.coefficients[0],
+            "pose": torch.cat([linear, scan.pose.translation[0, :, None]], 1),
+        }
+        stored = {name: value.cpu().numpy() for name, value in arrays.items()}
+        return stored | {"sample": {"seed": source.seed, "index": index}}
+
+    return write_shards(folder, count, sample, size)
+
+
+def _chosen(choice: Bool[Tensor, " B"], yes: Cloud, no: Cloud) -> Cloud:
+    fields = ("points", "normals", "valid", "inlier")
+
+    def pick(name: str) -> Tensor:
+        a, b = getattr(yes, name), getattr(no, name)
+        return torch.where(choice.view(-1, *[1] * (a.dim() - 1)), a, b)
+
+    return Cloud(*(pick(name) for name in fields))

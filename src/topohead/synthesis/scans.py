@@ -1,0 +1,349 @@
+"""Scans of heads as scanners, photogrammetry and depth cameras leave them: points with faults.
+
+Every function takes its random numbers from `Draws`, so a scan is a pure function of its sample.
+Distances inside are metres in the head frame; `placed` moves a cloud to where the scanner had it.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from topohead.core import Topology
+from topohead.geometry.meshes import triangle_areas
+from topohead.geometry.subdivision import catmull_clark, refine
+from topohead.synthesis.constants import constant
+from topohead.synthesis.device_draws import Draws
+from topohead.synthesis.performances import euler
+
+INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
+"""Regions that scanners rarely see."""
+
+MOST_HOLES = 0.4
+"""Largest share of the surface that holes take."""
+
+CELL = 0.006
+"""Side of a cell of the depth view's z-buffer, metres."""
+
+UNITS = (1e-3, 1e-2, 1e2, 1e3)
+"""What a scan is multiplied by when its unit is taken for another."""
+
+
+@dataclass(frozen=True)
+class ScanSurface:
+    """The surface that is scanned: one Catmull–Clark step finer than the control mesh.
+
+    `inner` marks triangles inside mouth and sockets, `scalp` those under the hair.
+    """
+
+    refinement: Float[Tensor, "S V"]
+    triangles: Int[Tensor, "T 3"]
+    inner: Bool[Tensor, " T"]
+    scalp: Bool[Tensor, " T"]
+
+    def to(self, device: torch.device | str) -> "ScanSurface":
+        parts = (self.refinement, self.triangles, self.inner, self.scalp)
+        return ScanSurface(*(part.to(device) for part in parts))
+
+
+def scan_surface(topology: Topology) -> ScanSurface:
+    """The scanned surface of a head topology with named regions."""
+    finer, matrix = catmull_clark(replace(topology, mirror=None))
+    inner = finer.region_mask(*(name for name in INNER if name in finer.regions))
+    corners = finer.triangles
+    inside = inner[corners].all(1)
+    return ScanSurface(matrix, corners, inside, finer.region_mask("scalp")[corners].all(1))
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points of a batch of scans. What is not `valid` is padding.
+
+    `normals` are zero where a scan has none; `inlier` says that a point lies on the head.
+    """
+
+    points: Float[Tensor, "B N 3"]
+    normals: Float[Tensor, "B N 3"]
+    valid: Bool[Tensor, "B N"]
+    inlier: Bool[Tensor, "B N"]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Head frame to scan: p = scale · rotation · v + translation."""
+
+    scale: Float[Tensor, " B"]
+    rotation: Float[Tensor, "B 3 3"]
+    translation: Float[Tensor, "B 3"]
+
+    def apply(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+        turned = points @ self.rotation.transpose(1, 2)
+        return self.scale[:, None, None] * turned + self.translation[:, None]
+
+    def inverse(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N 3"]:
+        centred = (points - self.translation[:, None]) / self.scale[:, None, None]
+        return centred @ self.rotation
+
+
+def clean_cloud(
+    surface: ScanSurface, vertices: Float[Tensor, "B V 3"], random: Draws, count: int
+) -> Cloud:
+    """Even samples of the outer surface with exact normals, all of them inliers."""
+    points, normals, _ = _sampled(surface, vertices, random, count, faulty=False)
+    present = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+    return Cloud(points, normals, present, present)
+
+
+def faulty_cloud(
+    surface: ScanSurface, vertices: Float[Tensor, "B V 3"], random: Draws, count: int
+) -> Cloud:
+    """Uneven samples with holes, crops, one-view gaps, hair, shoulders, clutter, noise, and
+    normals that are rough, flipped or absent; at most `count` points a scan.
+    """
+    points, normals, scalp = _sampled(surface, vertices, random, 2 * count, faulty=True)
+    gone = _holes(points, random) | _cropped(points, vertices, random)
+    gone |= _hidden(points, normals, random)
+    points, hair = _haired(points, normals, scalp, random)
+    score = random.uniform("keep", 2 * count) + 2 * gone
+    chosen = score.topk(count, largest=False).indices
+    dense = (count * 8 ** (-random.uniform("density", 1))).clamp(min=min(count, 500))
+    valid = ~gone.gather(1, chosen) & (torch.arange(count, device=gone.device) < dense)
+    points, normals = (_rows(values, chosen) for values in (points, normals))
+    inlier = ~hair.gather(1, chosen)
+    points = points + _noise(random, count)
+    points, foreign = _among_others(points, vertices, random)
+    points = _quantised(points, random)
+    normals = _rough_normals(normals, foreign, random)
+    return Cloud(points, normals, valid, inlier & ~foreign & valid)
+
+
+def random_pose(random: Draws) -> Pose:
+    """±25° about each axis, a tenth of scans at any yaw; ±15 % in size, a tenth in a wrong unit."""
+    angles = math.radians(25) * random.between("turn", -1, 1, 3)
+    any_yaw = math.pi * random.between("yaw", -1, 1)
+    angles[:, 0] = torch.where(random.chance("any yaw", 0.1), any_yaw, angles[:, 0])
+    units = constant(UNITS, angles.device)
+    unit = units[(random.uniform("unit") * len(UNITS)).long()]
+    unit = torch.where(random.chance("wrong unit", 0.1), unit, 1.0)
+    scale = unit * random.between("size", 0.85, 1.15)
+    place = unit[:, None] * 0.2 * random.normal("place", 3)
+    return Pose(scale, euler(angles), place)
+
+
+def placed(cloud: Cloud, pose: Pose) -> Cloud:
+    """The cloud where the scanner had it; normals turn with it."""
+    normals = cloud.normals @ pose.rotation.transpose(1, 2)
+    return Cloud(pose.apply(cloud.points), normals, cloud.valid, cloud.inlier)
+
+
+def _sampled(
+    surface: ScanSurface,
+    vertices: Float[Tensor, "B V 3"],
+    random: Draws,
+    count: int,
+    faulty: bool,
+) -> tuple[Float[Tensor, "B M 3"], Float[Tensor, "B M 3"], Bool[Tensor, "B M"]]:
+    """Stratified points on the refined surface, their normals, and whether they are on the scalp.
+
+    The k-th point lies at share (k + u)/count of the surface's area, counted face by face. In
+    faulty scans density waves by a factor of about four, and every fifth shows inner parts.
+    """
+    fine = refine(surface.refinement, vertices)
+    weight = triangle_areas(fine, surface.triangles)
+    if faulty:
+        shown = ~surface.inner | random.chance("inner", 0.2, 1)
+        weight = weight * shown * _density(fine, surface.triangles, random)
+    else:
+        weight = weight * ~surface.inner
+    total = weight.double().cumsum(1)
+    position = (torch.arange(count, device=weight.device) + random.uniform("along", count)) / count
+    position = position.double().clamp(max=1 - 1e-9) * total[:, -1:]
+    face = torch.searchsorted(total, position, right=True).clamp(max=len(surface.triangles) - 1)
+    corners = surface.triangles[face]
+    a, b, c = (_rows(fine, corners[..., k]) for k in range(3))
+    u, v = random.uniform("within", 2, count, 1).unbind(1)
+    over = u + v > 1
+    u, v = torch.where(over, 1 - u, u), torch.where(over, 1 - v, v)
+    normals = torch.linalg.cross(b - a, c - a)
+    normals = torch.nn.functional.normalize(normals, dim=-1, eps=1e-20)
+    return a + u * (b - a) + v * (c - a), normals, surface.scalp[face]
+
+
+def _density(
+    fine: Float[Tensor, "B S 3"], triangles: Int[Tensor, "T 3"], random: Draws
+) -> Float[Tensor, "B T"]:
+    place = _rows(fine, triangles[:, 0].expand(len(fine), -1))
+    waves = random.normal("density waves", 4, 3) / 0.06
+    phase = 2 * math.pi * random.uniform("density phase", 1, 4)
+    strength = 0.5 * random.uniform("density strength", 1)
+    return torch.exp(strength * torch.sin(place @ waves.transpose(1, 2) + phase).sum(-1))
+
+
+def _holes(points: Float[Tensor, "B M 3"], random: Draws) -> Bool[Tensor, "B M"]:
+    """Up to three round holes, together at most `MOST_HOLES` of the points; half of scans whole."""
+    count = points.shape[1]
+    total = MOST_HOLES * random.uniform("holes", 1) * random.chance("holed", 0.5, 1)
+    split = random.uniform("hole split", 3) + 0.05
+    shares = total * split / split.sum(1, keepdim=True)
+    gone = torch.zeros(points.shape[:2], dtype=torch.bool, device=points.device)
+    for hole in range(3):
+        middle = (random.uniform(f"hole {hole}", 1, 1) * count).long().expand(-1, -1, 3)
+        distance = (points - points.gather(1, middle)).square().sum(-1)
+        ordered = distance.sort(1).values
+        last = (shares[:, hole : hole + 1] * count).long()
+        gone |= distance < ordered.gather(1, last)
+    return gone
+
+
+def _cropped(
+    points: Float[Tensor, "B M 3"], vertices: Float[Tensor, "B V 3"], random: Draws
+) -> Bool[Tensor, "B M"]:
+    """Cut by tilted planes: the neck in half of scans, crown and back in a quarter."""
+    low, high = vertices[..., 1].amin(1, keepdim=True), vertices[..., 1].amax(1, keepdim=True)
+    tilt = 0.4 * random.between("neck tilt", -1, 1, 2)
+    height = points[..., 1] + tilt[:, :1] * points[..., 0] + tilt[:, 1:] * points[..., 2]
+    neck = (height < low + 0.09 * random.uniform("neck cut", 1)) & random.chance("neck", 0.5, 1)
+    lean = random.between("scalp lean", 0.2, 1.3, 1)
+    up = torch.cos(lean) * points[..., 1] - torch.sin(lean) * points[..., 2]
+    start = torch.cos(lean) * high * random.between("scalp cut", 0.5, 0.9, 1)
+    scalp = (up > start + 0.03 * torch.sin(lean)) & random.chance("scalp", 0.25, 1)
+    return neck | scalp
+
+
+def _hidden(
+    points: Float[Tensor, "B M 3"], normals: Float[Tensor, "B M 3"], random: Draws
+) -> Bool[Tensor, "B M"]:
+    """What one depth camera from the front does not see, in a third of scans.
+
+    Points that face away or lie behind the nearest one in a cell of a z-buffer; how far behind
+    they may lie grows with the slope of the surface within a cell.
+    """
+    towards = random.normal("view", 3) * constant((0.5, 0.25, 0.2), points.device)
+    towards = torch.nn.functional.normalize(towards + constant((0, 0, 1), points.device), dim=-1)
+    up = constant(((0, 1, 0),), points.device).expand_as(towards)
+    right = torch.linalg.cross(up, towards)
+    right = torch.nn.functional.normalize(right, dim=-1)
+    camera = torch.stack([right, torch.linalg.cross(towards, right), towards], 2)
+    seen = points @ camera
+    cells = 64
+    column, row = ((seen[..., k] / CELL).floor().long() + cells // 2 for k in range(2))
+    cell = row.clamp(0, cells - 1) * cells + column.clamp(0, cells - 1)
+    depth = -seen[..., 2]
+    nearest = depth.new_full((len(points), cells * cells), 1e3)
+    nearest = nearest.scatter_reduce(1, cell, depth, "amin").gather(1, cell)
+    cosine = (normals @ towards[..., None])[..., 0]
+    slope = torch.sqrt((1 - cosine.square()).clamp(min=0)) / cosine.clamp(min=0.1)
+    covered = depth > nearest + CELL * (1 + 1.5 * slope)
+    return ((cosine < 0.1) | covered) & random.chance("one view", 0.33, 1)
+
+
+def _haired(
+    points: Float[Tensor, "B M 3"],
+    normals: Float[Tensor, "B M 3"],
+    scalp: Bool[Tensor, "B M"],
+    random: Draws,
+) -> tuple[Float[Tensor, "B M 3"], Bool[Tensor, "B M"]]:
+    """Scalp pushed out to a bumpy shell of 4 to 45 mm in two scans of five, some of it hanging.
+
+    Returns the points and which of them are hair.
+    """
+    waves = random.normal("hair waves", 3, 3) / 0.03
+    phase = 2 * math.pi * random.uniform("hair phase", 1, 3)
+    bumps = torch.sin(points @ waves.transpose(1, 2) + phase).mean(-1)
+    thick = 4e-3 + 0.04 * random.uniform("hair", 1).square()
+    height = thick * (1 + 0.4 * bumps) * random.between("hair depth", 0.6, 1, points.shape[1])
+    fall = 0.15 * random.uniform("hang", 1) * random.chance("long", 0.4, 1)
+    behind = (points[..., 2] < -0.02) * random.uniform("strand", points.shape[1])
+    moved = points + height[..., None] * normals
+    moved[..., 1] = moved[..., 1] - fall * behind
+    hair = scalp & random.chance("haired", 0.4, 1)
+    return torch.where(hair[..., None], moved, points), hair
+
+
+def _among_others(
+    points: Float[Tensor, "B N 3"], vertices: Float[Tensor, "B V 3"], random: Draws
+) -> tuple[Float[Tensor, "B N 3"], Bool[Tensor, "B N"]]:
+    """Some points replaced by shoulders below the neck or by clutter; and which ones."""
+    count = points.shape[1]
+    share = 0.25 * random.uniform("shoulders", 1) * random.chance("shouldered", 0.35, 1)
+    shoulders = random.uniform("shoulder", count) < share
+    low = vertices[..., 1].amin(1)
+    ball = torch.nn.functional.normalize(random.normal("shoulder place", count, 3), dim=-1)
+    ball[..., 1] = ball[..., 1].abs()
+    size = constant((0.2, 0.08, 0.11), points.device) * random.between(
+        "shoulder size", 0.8, 1.2, 1, 3
+    )
+    body = ball * size
+    body[..., 1] += (low - 0.06)[:, None]
+    body[..., 2] -= 0.09
+    points = torch.where(shoulders[..., None], body, points)
+    share = 0.06 * random.uniform("clutter", 1) * random.chance("cluttered", 0.4, 1)
+    clutter = random.uniform("stray", count) < share
+    points = torch.where(clutter[..., None], 0.11 * random.normal("stray place", count, 3), points)
+    return points, shoulders | clutter
+
+
+def _noise(random: Draws, count: int) -> Float[Tensor, "B N 3"]:
+    """Isotropic, 0 to 1.5 mm rms along each axis."""
+    return 1.5e-3 * random.uniform("noise", 1, 1) * random.normal("noise of points", count, 3)
+
+
+def _quantised(points: Float[Tensor, "B N 3"], random: Draws) -> Float[Tensor, "B N 3"]:
+    """A fifth of scans on a grid of 0.2 to 2 mm."""
+    step = 2e-4 * 10 ** random.uniform("grid", 1, 1)
+    return torch.where(random.chance("gridded", 0.2, 1, 1), (points / step).round() * step, points)
+
+
+def _rough_normals(
+    normals: Float[Tensor, "B N 3"], foreign: Bool[Tensor, "B N"], random: Draws
+) -> Float[Tensor, "B N 3"]:
+    """Shaken by up to 20°; absent in 30 % of scans, all flipped in 5 %, of random sign in 5 %."""
+    count = normals.shape[1]
+    shake = random.normal("normal shake", count, 3)
+    wild = 0.35 * random.uniform("normal noise", 1, 1)
+    wild = torch.where(foreign[..., None], 10.0, wild)
+    normals = torch.nn.functional.normalize(normals + wild * shake, dim=-1)
+    kind = random.uniform("normals", 1, 1)
+    sign = torch.where(random.chance("sign", 0.5, count, 1), 1.0, -1.0)
+    normals = torch.where((kind >= 0.3) & (kind < 0.35), -normals, normals)
+    normals = torch.where((kind >= 0.35) & (kind < 0.4), normals * sign, normals)
+    return torch.where(kind < 0.3, 0.0, normals)
+
+
+def _rows(values: Float[Tensor, "B V K"], index: Int[Tensor, "B N"]) -> Float[Tensor, "B N K"]:
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
+
+
+# What the registration network's stages are trained from
+
+
+def near_pose(random: Draws) -> Pose:
+    """What a pose stage leaves: half within ±6°, ±4 %, ±4 mm, half within twice to thrice that."""
+    rough = torch.where(random.chance("rough", 0.5, 1), 1.0, 0.0)
+    angles = math.radians(6) * (1 + rough) * random.between("near turn", -1, 1, 3)
+    size = 0.04 * (1 + rough) * random.between("near size", -1, 1, 1)
+    place = 0.004 * (1 + 2 * rough) * random.between("near place", -1, 1, 3)
+    return Pose(1 + size[:, 0], euler(angles), place)
+
+
+def guessed_turn(random: Draws) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, " B"]]:
+    """A wrong idea of which way a head faces, rotation and its angle in radians.
+
+    Six in ten are off by up to 60°, three in ten by up to 10°, one in ten by anything.
+    """
+    axis = torch.nn.functional.normalize(random.normal("guess axis", 3), dim=-1)
+    kind, share = random.uniform("guess kind"), random.uniform("guess angle")
+    angle = torch.where(kind < 0.6, math.radians(60) * share, math.radians(10) * share)
+    angle = torch.where(kind >= 0.9, math.pi * share, angle)
+    return _about(axis, angle), angle
+
+
+def _about(axis: Float[Tensor, "B 3"], angle: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:
+    """Rotations about unit axes (Rodrigues)."""
+    zero = torch.zeros_like(angle)
+    x, y, z = axis.unbind(-1)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    sine, cosine = torch.sin(angle)[:, None, None], torch.cos(angle)[:, None, None]
+    return torch.eye(3, device=axis.device) + sine * cross + (1 - cosine) * cross @ cross

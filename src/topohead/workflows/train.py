@@ -1,0 +1,322 @@
+"""`topohead train`: one loop for every network of the package, resumable, on one GPU or many."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from topohead.core.errors import InputError
+from topohead.synthesis.splits import SEEDS
+
+if TYPE_CHECKING:
+    import torch
+
+    from topohead.io.runs import RunFolder
+    from topohead.solvers.training import Task, Training
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY_S = 60.0
+
+FITTED_AFTER = 0.25
+"""Share of the warm-up after which steps are timed, to turn --minutes into their number."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train and for how long. The same command goes on after an interruption."""
+
+    name: Literal["register"]
+    """The network: register (scans to heads)."""
+    out: Path
+    """Folder of the run."""
+    preset: Literal["xs", "s", "l"] = "s"
+    """xs: seconds on a CPU, for tests; s: what ships, minutes on a GPU; l: several GPUs."""
+    seed: int = 0
+    """Decides first weights and data; same seed, same curve. 0 to 599, others are for tests."""
+    steps: int | None = None
+    """Number of steps; by default the preset's."""
+    minutes: float | None = None
+    """As many steps as fit into this time, measured during the warm-up; at most --steps."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: cuda where there is one."""
+    devices: int = 1
+    """GPUs (or CPU processes) of this machine; torchrun decides where it started us."""
+    restart: str | None = None
+    """Start over from a stage: train or evaluate."""
+    json: bool = False
+    """Print the result as one JSON object."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where the weights are, their hash, and what they reach on test samples."""
+
+    out: Path
+    weights: Path
+    hash: str
+    steps: int
+    metrics: Mapping[str, Any]
+
+    def summary(self) -> str:
+        return f"{self.steps} steps, weights {self.hash[:12]} in {self.weights}\n" + table(
+            self.metrics
+        )
+
+
+def _register(preset: str, seed: int, device: "torch.device") -> "Task":
+    from topohead.workflows.training.register import register_task
+
+    return register_task(preset, seed, device)
+
+
+TASKS: Mapping[str, Callable[[str, int, "torch.device"], "Task"]] = {"register": _register}
+"""How each network's task is made from preset, seed and device."""
+
+
+def train(config: TrainConfig) -> Trained | None:
+    """Train into `config.out`; None on processes other than the first."""
+    _check(config)
+    fabric = _fabric(config)
+    fabric.launch()
+    first = fabric.global_rank == 0
+    with _run_folder(config) if first else nullcontext() as run:
+        return _trained(config, fabric, run)
+
+
+def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Trained | None:
+    from topohead.solvers.training import Training
+    from topohead.workflows.training import files
+
+    fabric.barrier()  # a refused run folder must stop everyone before the work begins
+    task = TASKS[config.name](config.preset, config.seed, fabric.device)
+    if task.schedule.batch % fabric.world_size:
+        raise InputError(
+            f"a batch of {task.schedule.batch} does not divide among {fabric.world_size} "
+            "processes; choose another --devices"
+        )
+    steps = config.steps if config.minutes else config.steps or task.schedule.steps
+    training = Training(task.network, task.schedule, None if config.minutes else steps)
+    files.resume(config.out, training)
+    fabric.barrier()
+    if run is not None:
+        files.cut_curve(config.out, training.step)
+    forward = fabric.setup_module(task.network)
+    with _asked_to_stop() as stop:
+        for step in _steps(config, fabric, task, training, forward):
+            _tell(config, fabric, task, training)
+            if stop():
+                if run is not None:
+                    files.save_checkpoint(config.out, training)
+                log.info("stopped at step %d", step)
+                raise KeyboardInterrupt
+    if run is None:
+        return None
+    files.save_checkpoint(config.out, training)
+    run.finish("train", steps=training.step)
+    return _finished(config, run, task, training)
+
+
+def _steps(
+    config: TrainConfig, fabric: Any, task: "Task", training: "Training", forward: Any
+) -> Iterator[int]:
+    """The steps, with a checkpoint every minute and, under --minutes, their number found."""
+    from topohead.solvers.training import train as optimise
+    from topohead.workflows.progress import track
+    from topohead.workflows.training import files
+
+    def losses_of(step: int):
+        return task.loss(forward, task.batch(step, fabric.global_rank, fabric.world_size))
+
+    steps = optimise(training, losses_of, fabric.backward)
+    done = training.step
+    total = training.steps or config.steps or task.schedule.steps
+    saved = began = time.monotonic()
+    timed_from = done + max(1, round(FITTED_AFTER * task.schedule.warmup))
+    if fabric.global_rank == 0:
+        steps = track(steps, f"train {config.name}", total=total, done=done)
+    for step in steps:
+        now = time.monotonic()
+        if step == timed_from:
+            timed = _synchronised(fabric)
+        if training.steps is None and step >= max(task.schedule.warmup, timed_from + 1):
+            pace = (_synchronised(fabric) - timed) / (step - timed_from)
+            left = 60 * (config.minutes or 0) - (time.monotonic() - began)
+            fitting = min(step + max(0, int(left / pace)), config.steps or 1 << 60)
+            training.steps = fabric.broadcast(fitting)
+            log.info("%.1f steps a second: %d steps", 1 / pace, training.steps)
+        yield step
+        if fabric.global_rank == 0 and now - saved > CHECKPOINT_EVERY_S:
+            files.save_checkpoint(config.out, training)
+            saved = now
+
+
+def _tell(config: TrainConfig, fabric: Any, task: "Task", training: "Training") -> None:
+    """A row of the curve now and then; the measures on validation samples less often."""
+    import torch
+
+    from topohead.solvers.training import rate_at
+    from topohead.workflows.training import files
+
+    step, schedule = training.step, task.schedule
+    last = step == training.steps
+    if step % schedule.told and not last:
+        return
+    means = training.told()
+    if fabric.world_size > 1:
+        values = torch.tensor(list(means.values()), device=fabric.device)
+        values = fabric.all_reduce(values, reduce_op="mean")
+        means = dict(zip(means, values.tolist(), strict=True))
+    if fabric.global_rank:
+        return
+    if not means["loss"] < float("inf"):
+        raise RuntimeError(f"the loss is {means['loss']} at step {step}")
+    rate = rate_at(step - 1, training.steps or schedule.warmup, schedule)
+    row: dict[str, Any] = {"step": step, "rate": rate, **means}
+    if step % schedule.validated == 0 or last:
+        with training.averaged() as network:
+            row |= task.validate(network)
+    files.append_row(config.out, row)
+
+
+def _finished(config: TrainConfig, run: "RunFolder", task: "Task", training: "Training") -> Trained:
+    """Evaluation and the weights file."""
+    from topohead.io.weights import read_weights, write_weights
+    from topohead.workflows.training import files
+
+    path = config.out / f"{config.name}.safetensors"
+    if not run.is_done("evaluate"):
+        with training.averaged() as network:
+            metrics = task.evaluate(network)
+            tensors = _stored(network)
+        described = {"network": config.name, "preset": config.preset, "seed": config.seed,
+                     "steps": training.step, **task.describe}  # fmt: skip
+        write_weights(path, tensors, described, metrics)
+        run.write_json("evaluation.json", metrics)
+        title = f"topohead train {config.name} --preset {config.preset} --seed {config.seed}"
+        files.write_page(config.out, title, table(metrics))
+        run.finish("evaluate")
+    weights = read_weights(path)
+    return Trained(config.out, path, weights.hash, training.step, weights.metrics)
+
+
+def _stored(network: Any) -> dict[str, Any]:
+    """Parameters as float16; buffers, which are facts, as they are (indices in 32 bits)."""
+    import torch
+
+    parameters = {name: value.detach().half() for name, value in network.named_parameters()}
+    buffers = {
+        name: value.int() if value.dtype == torch.int64 else value
+        for name, value in network.named_buffers()
+    }
+    return parameters | buffers
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """Nested numbers as lines of text."""
+    lines = []
+    for kind, rows in metrics.items():
+        for name, row in rows.items():
+            values = "  ".join(f"{key} {value:.3g}" for key, value in row.items())
+            lines.append(f"{kind:<10} {name:<20} {values}")
+    return "\n".join(lines) + "\n"
+
+
+# What the loop stands on
+
+
+def _check(config: TrainConfig) -> None:
+    if config.steps is not None and config.steps < 1:
+        raise InputError(f"--steps must be at least 1, got {config.steps}")
+    if config.minutes is not None and not config.minutes > 0:
+        raise InputError(f"--minutes must be positive, got {config.minutes}")
+    if config.seed not in SEEDS["train"]:
+        raise InputError(
+            f"--seed {config.seed} is not for training; expected {SEEDS['train'].start} to "
+            f"{SEEDS['train'].stop - 1}"
+        )
+    if config.devices < 1:
+        raise InputError(f"--devices must be at least 1, got {config.devices}")
+    if config.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError("--device cuda: torch finds no CUDA device; leave --device out")
+
+
+def _run_folder(config: TrainConfig) -> "RunFolder":
+    from topohead.io.runs import RunFolder, Stage
+    from topohead.workflows.training import files
+
+    settings = {name: getattr(config, name) for name in ("name", "preset", "seed", "steps",
+                                                          "minutes")}  # fmt: skip
+    stages = [
+        Stage("train", tuple(settings), (files.CHECKPOINT, files.CURVE)),
+        Stage("evaluate", (), (f"{config.name}*.safetensors", "evaluation.json", files.PAGE)),
+    ]
+    return RunFolder(config.out, "train", settings, stages, restart=config.restart)
+
+
+def _fabric(config: TrainConfig) -> Any:
+    """Lightning Fabric on the chosen devices; bfloat16 autocast on CUDA, float32 on a CPU."""
+    import torch
+
+    try:
+        from lightning_fabric import Fabric
+    except ImportError:
+        try:
+            # the full package brings it under this name
+            from lightning.fabric import Fabric  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise InputError(
+                "training needs Lightning Fabric; install it with: pip install 'topohead[train]'"
+            ) from error
+    for talker in ("lightning_fabric", "lightning.fabric", "lightning"):
+        logging.getLogger(talker).setLevel(logging.WARNING)
+    kind = config.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
+    nodes = int(os.environ.get("WORLD_SIZE", here)) // here
+    if kind == "cuda" and here > torch.cuda.device_count():
+        raise InputError(
+            f"--devices {here}: this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    return Fabric(
+        accelerator=kind,
+        devices=here,
+        num_nodes=nodes,
+        strategy="ddp" if here * nodes > 1 else "auto",
+        precision="bf16-mixed" if kind == "cuda" else "32-true",
+    )
+
+
+def _synchronised(fabric: Any) -> float:
+    """The time when the device has done what it was told."""
+    import torch
+
+    if fabric.device.type == "cuda":
+        torch.cuda.synchronize(fabric.device)
+    return time.monotonic()
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or an interrupt came; the step that runs is finished first."""
+    asked: list[int] = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    try:
+        before = [signal.signal(each, lambda number, _: asked.append(number)) for each in signals]
+    except ValueError:  # only the main thread may listen
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)

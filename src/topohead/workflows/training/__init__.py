@@ -1,0 +1,1 @@
+"""What `topohead train` can train, and the parts that all of it shares."""

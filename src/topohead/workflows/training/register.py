@@ -1,0 +1,200 @@
+"""The registration network as a training task: data, loss, and how well it registers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from topohead.core import HeadModel
+from topohead.core.shapes import ExpressionSource, ShapeSource
+from topohead.losses.registration import (
+    Truth,
+    loss_surface,
+    registration_loss,
+)
+from topohead.models.learned_icp import IcpSize
+from topohead.models.registration import (
+    Registration,
+    RegistrationSize,
+    in_head,
+    template_of,
+)
+from topohead.models.scan_pose import PoseSize, normalised
+from topohead.solvers.training import Losses, Schedule, Task
+from topohead.synthesis.datasets import (
+    People,
+    PosedPeople,
+    ScanBatch,
+    ScanSource,
+    pooled,
+    sample_indices,
+)
+from topohead.synthesis.device_draws import draws
+from topohead.synthesis.scans import guessed_turn, near_pose, scan_surface
+from topohead.synthesis.splits import check_split
+from topohead.workflows.training.graphs import captured
+from topohead.workflows.training.register_scores import Scorer
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of network, clouds and schedule.
+
+    `pool` people are made before training and met again in ever new scans; 0 makes new ones.
+    """
+
+    size: RegistrationSize
+    schedule: Schedule
+    points: int
+    tested: int
+    pool: int = 0
+
+
+PRESETS: Mapping[str, Preset] = {
+    "xs": Preset(
+        RegistrationSize(PoseSize(256, 8, 32, 2, 1), IcpSize(96, 48, 3, 1, (2, 1), 8, 16, 8, 24)),
+        Schedule(steps=200, batch=8, rate=5e-3, warmup=20, average=0.99, told=10, validated=100),
+        points=512,
+        tested=8,
+        pool=64,
+    ),
+    "s": Preset(RegistrationSize(), Schedule(steps=7500, batch=64), 4096, tested=256, pool=16384),
+    "l": Preset(
+        RegistrationSize(
+            PoseSize(2048, 96, 256, 8, 3),
+            IcpSize(1024, 384, 12, 6, (8, 4, 2, 1, 1), 16, 192, 64, 256),
+        ),
+        Schedule(steps=100_000, batch=256, rate=6e-4, warmup=2000, average=0.9995, validated=5000),
+        points=8192,
+        tested=1024,
+        pool=65536,
+    ),
+}
+"""xs is for tests and takes seconds on a CPU, s is what ships, l is for several GPUs."""
+
+
+def register_task(preset: str, seed: int, device: torch.device) -> Task:
+    """The registration network on scans of the reference head's population."""
+    chosen = PRESETS[preset]
+    check_split(seed, "train")
+    head, shapes, expressions = population(device)
+    surface = scan_surface(head.topology).to(device)
+    people: People = PosedPeople(shapes, expressions, seed)
+    if chosen.pool:
+        people = pooled(people, chosen.pool, device)
+    source = ScanSource(people, surface, seed, chosen.points)
+    torch.manual_seed(seed)
+    network = Registration(chosen.size, template_of(head, chosen.size.icp.nodes)).to(device)
+    nodes = network.icp.nodes
+    knows = loss_surface(head.topology, head.topology.landmarks["ibug68"]).to(device)
+
+    made: dict[int, Callable[[Tensor], Prepared]] = {}
+
+    def batch(step: int, part: int, parts: int) -> Prepared:
+        numbers = sample_indices(step, chosen.schedule.batch, part, parts, device)
+        if not made:  # the first call says how large a part is
+
+            def make(numbers: Tensor) -> Prepared:
+                return prepared(source, numbers, chosen.size, nodes)
+
+            # people made on the fly may come from the CPU, which no graph holds
+            made[0] = captured(make, numbers) if chosen.pool else make
+        return made[0](numbers)
+
+    def loss(network: nn.Module, batch: Prepared) -> Losses:
+        guess, found = network(batch.guessed, batch.near)
+        return registration_loss(guess, found, batch.truth, knows, nodes)
+
+    scorer = Scorer(head, shapes, expressions, surface, seed, chosen.points, device)
+    return Task(
+        network,
+        chosen.schedule,
+        batch,
+        loss,
+        lambda network: scorer.validate(network, min(64, chosen.tested)),
+        lambda network: scorer.evaluate(network, chosen.tested),
+        {"size": chosen.size.plain(), "points": chosen.points},
+    )
+
+
+def population(device: torch.device) -> tuple[HeadModel, ShapeSource, ExpressionSource]:
+    """The reference head, its people on a device, and their expressions."""
+    from topohead.io.assets import reference_head
+    from topohead.synthesis.expressions import draw_expressions
+    from topohead.synthesis.shapes import load_shapes
+
+    return reference_head(0), load_shapes(device), draw_expressions
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Inputs of both stages and what is true of them."""
+
+    guessed: Mapping[str, Tensor]
+    near: Mapping[str, Tensor]
+    truth: Truth
+
+
+def prepared(
+    source: ScanSource, numbers: Tensor, size: RegistrationSize, nodes: Tensor
+) -> Prepared:
+    """Training inputs: for the pose stage scans turned by a wrong guess, for the learned ICP
+    scans about as far from the head frame as the pose stage leaves them.
+    """
+    scans = source.at(numbers)
+    random = draws(source.seed, numbers)
+    cloud, pose = scans.cloud, scans.pose
+    upright = pose.inverse(cloud.points)
+    normals = cloud.normals @ pose.rotation
+    residual = near_pose(random)
+    points = residual.apply(upright)
+    near = {
+        "points": points,
+        "normals": normals @ residual.rotation.transpose(1, 2),
+        "valid": cloud.valid & in_head(points, 1.3),
+    }
+    guessed, turned, angle = _guessed(scans, random, size.pose.points, upright, nodes)
+    truth = Truth(
+        residual.apply(scans.vertices),
+        cloud.inlier,
+        near["valid"],
+        scans.coefficients,
+        angle,
+        turned,
+        scans.vertices[:, nodes],
+    )
+    return Prepared(guessed, near, truth)
+
+
+def _guessed(
+    scans: ScanBatch, random, count: int, upright: Tensor, nodes: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Clouds normalised and turned by a guess, the truth's nodes among them, the guess's error.
+
+    Half of the clouds have lost what lies far from the head, as in the stage's later rounds.
+    """
+    cloud, pose = scans.cloud, scans.pose
+    order = random.uniform("looked at", cloud.points.shape[1]) + 2 * ~cloud.valid
+    looked = order.topk(count, largest=False).indices
+    points, normals, upright = (
+        values.gather(1, looked[..., None].expand(-1, -1, 3))
+        for values in (cloud.points, cloud.normals, upright)
+    )
+    valid = cloud.valid.gather(1, looked)
+    trimmed = valid & in_head(upright, 1.05)
+    trimmed = torch.where(trimmed.sum(1, keepdim=True) >= 100, trimmed, valid)
+    valid = torch.where(random.chance("trimmed", 0.5, 1), trimmed, valid)
+    off, angle = guessed_turn(random)
+    turn = off @ pose.rotation.transpose(1, 2)
+    small = normalised(points, valid)
+    back = turn.transpose(1, 2)
+    nodes_there = pose.apply(scans.vertices[:, nodes])
+    turned = (nodes_there - small.center[:, None]) / small.radius[:, None, None] @ back
+    guessed = {
+        "points": small.points @ back,
+        "normals": normals @ back,
+        "valid": valid,
+        "radius": small.radius,
+    }
+    return guessed, turned, angle

@@ -1,0 +1,164 @@
+"""Scans are what their truth says: labels, holes, poses; and depend on nothing but their number."""
+
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from topohead.core.shapes import Heads, ShapeSource
+from topohead.geometry.correspondence import TriangleTree
+from topohead.geometry.subdivision import refine
+from topohead.synthesis import scans
+from topohead.synthesis.datasets import PosedPeople, ScanSource, pooled, sample_indices, write_scans
+from topohead.synthesis.device_draws import draws
+from topohead.synthesis.expressions import draw_expressions
+from topohead.synthesis.shapes import load_shapes
+
+
+@pytest.fixture(scope="module")
+def source() -> ScanSource:
+    shapes = load_shapes("cpu")
+    people = PosedPeople(shapes, draw_expressions, 5)
+    return ScanSource(people, scans.scan_surface(shapes.topology), 5, 1024, "all")
+
+
+def surface_distance(source: ScanSource, batch, sample: int) -> torch.Tensor:
+    """Millimetres from a scan's points to its true surface."""
+    fine = refine(source.surface.refinement, batch.vertices[sample])
+    tree = TriangleTree(fine.double().numpy()[source.surface.triangles.numpy()])
+    points = batch.pose.inverse(batch.cloud.points)[sample].double().numpy()
+    return torch.from_numpy(tree.closest(points)[2]) * 1e3
+
+
+def test_the_population_satisfies_the_protocols(source: ScanSource) -> None:
+    assert isinstance(source.people.shapes, ShapeSource)
+    assert isinstance(source.people.shapes.draw(0, torch.arange(2)), Heads)
+
+
+def test_a_scan_is_a_function_of_its_number(source: ScanSource) -> None:
+    numbers = sample_indices(11, 6)
+    together, alone = source.at(numbers), source.at(numbers[4:5])
+    assert torch.equal(together.cloud.valid[4], alone.cloud.valid[0])
+    assert torch.equal(together.cloud.inlier[4], alone.cloud.inlier[0])
+    assert torch.allclose(together.vertices[4], alone.vertices[0], atol=1e-6)
+    scale = float(alone.pose.scale[0])
+    apart = (together.cloud.points[4] - alone.cloud.points[0]).abs().max()
+    assert float(apart) < 1e-5 * scale
+    again = source.at(numbers)
+    assert torch.equal(again.cloud.points, together.cloud.points)
+
+
+def test_pooled_people_are_the_same_people(source: ScanSource) -> None:
+    pool = replace(source, people=pooled(source.people, 8, torch.device("cpu"), chunk=3))
+    numbers = torch.tensor([5, 2])
+    assert torch.allclose(pool.at(numbers).vertices, source.at(numbers).vertices, atol=1e-6)
+    later = pool.at(numbers + 8)
+    assert torch.allclose(later.vertices, source.at(numbers).vertices, atol=1e-6)
+    assert not torch.equal(later.pose.rotation, pool.at(numbers).pose.rotation)
+
+
+def test_scans_are_written_and_read_back(source: ScanSource, tmp_path: Path) -> None:
+    (path,) = write_scans(tmp_path, source, 2)
+    with tarfile.open(path) as archive:
+        read = {name.partition(".")[2]: np.load(io.BytesIO(archive.extractfile(name).read()))
+                for name in archive.getnames() if name.startswith("00000001.")
+                and name.endswith(".npy")}  # fmt: skip
+    scan = source.at(torch.tensor([1]))
+    valid = scan.cloud.valid[0]
+    assert np.array_equal(read["points.npy"], scan.cloud.points[0, valid].numpy())
+    assert np.array_equal(read["inlier.npy"], scan.cloud.inlier[0, valid].numpy())
+    there = read["vertices.npy"] @ read["pose.npy"][:, :3].T + read["pose.npy"][:, 3]
+    assert np.allclose(there, scan.pose.apply(scan.vertices)[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_inliers_lie_on_the_head_and_others_do_not(source: ScanSource) -> None:
+    batch = source.at(sample_indices(0, 8))
+    for sample in range(8):
+        distance = surface_distance(source, batch, sample)
+        inlier = batch.cloud.inlier[sample]
+        # noise is at most 1.5 mm along each axis, the grid 2 mm
+        assert float(distance[inlier].quantile(0.99)) < 6
+        outlier = batch.cloud.valid[sample] & ~inlier
+        if outlier.sum() > 20:
+            assert float(distance[outlier].median()) > 3
+    assert not (batch.cloud.inlier & ~batch.cloud.valid).any()
+
+
+def test_clean_scans_lie_exactly_on_the_head(source: ScanSource) -> None:
+    clean = replace(source, faults="none")
+    batch = clean.at(sample_indices(3, 3))
+    assert batch.cloud.valid.all()
+    assert batch.cloud.inlier.all()
+    for sample in range(3):
+        assert float(surface_distance(clean, batch, sample).max()) < 0.01
+
+
+def test_holes_take_the_share_that_was_drawn() -> None:
+    numbers = torch.arange(400)
+    random = draws(0, numbers)
+    points = torch.nn.functional.normalize(random.normal("sphere", 500, 3), dim=-1)
+    gone = scans._holes(points, random).float().mean(1)
+    assert float(gone.max()) <= scans.MOST_HOLES
+    wanted = scans.MOST_HOLES * random.uniform("holes", 1) * random.chance("holed", 0.5, 1)
+    # holes may overlap, so at most what was drawn, and on the whole nearly that
+    assert (gone <= wanted[:, 0] + 1e-6).all()
+    assert float(gone.sum()) > 0.75 * float(wanted.sum())
+    assert 0.4 < float((gone > 0).float().mean()) < 0.6
+
+
+def test_one_view_sees_the_near_side_only() -> None:
+    random = draws(0, torch.arange(32))
+    directions = torch.nn.functional.normalize(random.normal("sphere", 20000, 3), dim=-1)
+    inside = torch.arange(20000) >= 16000
+    shell = torch.where(inside[:, None], 0.06, 0.1) * directions
+    hidden = scans._hidden(shell, directions, random)
+    seeing = hidden.any(1)
+    assert 0.15 < float(seeing.float().mean()) < 0.55
+    back = shell[..., 2] < -0.03
+    assert hidden[seeing][back[seeing]].float().mean() > 0.97
+    # the inner ball is behind the outer one
+    assert hidden[seeing][:, inside].float().mean() > 0.97
+    front = (directions[..., 2] > 0.9) & ~inside
+    assert hidden[seeing][front[seeing]].float().mean() < 0.05
+
+
+def test_poses_are_inverted_and_spread_as_stated() -> None:
+    random = draws(2, torch.arange(2000))
+    pose = scans.random_pose(random)
+    points = 0.1 * random.normal("p", 5, 3)
+    back = pose.inverse(pose.apply(points))
+    assert torch.allclose(back, points, atol=1e-5)
+    identity = pose.rotation @ pose.rotation.transpose(1, 2)
+    assert torch.allclose(identity, torch.eye(3).expand_as(identity), atol=1e-5)
+    metric = (pose.scale > 0.8) & (pose.scale < 1.2)
+    assert 0.87 < float(metric.float().mean()) < 0.93
+    off, angle = scans.guessed_turn(random)
+    cosine = (off.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
+    assert torch.allclose(torch.acos(cosine.clamp(-1, 1)), angle, atol=2e-3)
+
+
+def test_normals_agree_with_the_surface_or_are_absent(source: ScanSource) -> None:
+    batch = source.at(sample_indices(2, 24))
+    length = batch.cloud.normals.norm(dim=-1)
+    absent = (length == 0).all(1)
+    assert 1 <= int(absent.sum()) <= 14
+    assert torch.allclose(length[~absent], torch.ones_like(length[~absent]), atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_devices_make_the_same_scans(source: ScanSource) -> None:
+    numbers = sample_indices(1, 16)
+    here = source.at(numbers)
+    people = replace(source.people, shapes=load_shapes("cuda"))
+    there = replace(source, people=people, surface=source.surface.to("cuda")).at(numbers.cuda())
+    assert torch.allclose(there.vertices.cpu(), here.vertices, atol=1e-6)
+    # a draw at a threshold may fall to the other side: rarely
+    same = there.cloud.inlier.cpu() == here.cloud.inlier
+    assert float(same.float().mean()) > 0.995
+    scale = here.pose.scale[:, None]
+    apart = (there.cloud.points.cpu() - here.cloud.points).norm(dim=-1) / scale
+    assert float((apart < 1e-5).float().mean()) > 0.98
