@@ -1,0 +1,184 @@
+"""Hair of any groom on any head of a topology: roots, growth, locks, curls, cut, colours."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from topohead.core.strands import Strands
+from topohead.geometry.head_field import HeadField
+from topohead.geometry.strands import (
+    collide,
+    resampled,
+    segment_lengths,
+    tangents,
+    transported,
+)
+from topohead.synthesis import scalps
+from topohead.synthesis.grooms import Groom, GroomTable, pigment_color
+from topohead.synthesis.hair_flow import Plan, grown, plan
+from topohead.synthesis.hashing import normal, uniform
+from topohead.synthesis.scalps import Roots
+
+STRANDS, POINTS = 8192, 32
+LOCK = 26
+"""Strands a guide leads."""
+
+
+def grow(
+    groom: Groom | Sequence[Groom],
+    field: HeadField,
+    rest: Float[Tensor, "*B V 3"],
+    seed: int | Sequence[int],
+    strands: int = STRANDS,
+    points: int = POINTS,
+) -> Strands:
+    """Hair on one head [V 3], or on a batch [B V 3] with a groom and a seed each.
+
+    Roots lie on `rest`; the other points keep `CLEARANCE` from it. All is a function of groom,
+    head, seed and the number of the strand: what `density` or `hairline` take away moves no other.
+    On the device of `field` and `rest`.
+    """
+    single = rest.dim() == 2
+    grooms = [groom] if isinstance(groom, Groom) else list(groom)
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    bodies = rest[None] if single else rest
+    if not len(grooms) == len(seeds) == len(bodies):
+        raise ValueError(f"{len(bodies)} heads, {len(grooms)} grooms, {len(seeds)} seeds")
+    table = GroomTable(grooms, rest.device)
+    keys = torch.tensor(seeds, device=rest.device)
+    heads = field.place(bodies.float())
+    roots = scalps.scatter(field, scalps.scalp_weights(field), heads, keys, strands)
+    chance, room = scalps.hairline(roots, table, keys)
+    length = scalps.lengths(roots, table, room)
+    length = length * (1 + 0.10 * normal(keys, roots.number, 31))
+    choices = plan(roots, table, keys)
+    curves = grown(roots, length, choices, table, field, heads, points)
+    curves = _cut(curves, heads.canonical(curves), choices, table, keys, roots)
+    curves = _locked(curves, roots, choices, table, keys)
+    curves = collide(curves, field, heads)
+    kept = uniform(keys, roots.number, 30) < chance * table.density
+    widths = _widths(curves, table, kept, strands)
+    colors = _colors(curves, roots, table, keys)
+    grew = (curves, widths, colors, roots.triangle, roots.barycentrics)
+    return Strands(*(part[0] for part in grew)) if single else Strands(*grew)
+
+
+def _cut(
+    curves: Float[Tensor, "B S P 3"],
+    canonical: Float[Tensor, "B S P 3"],
+    choices: Plan,
+    groom: GroomTable,
+    seed: Int[Tensor, " B"],
+    roots: Roots,
+) -> Float[Tensor, "B S P 3"]:
+    """Strands end where they first fall below the scissors: the hem, or the fringe's."""
+    ragged = 0.0035 * normal(seed, roots.number, 32)
+    hem = (groom.cut + ragged)[..., None]
+    fringe = (groom.fringe_cut + 0.5 * ragged)[..., None]
+    in_front = (canonical[..., 2] > 0.0) & (choices.fringe > 0.35)[..., None]
+    below = canonical[..., 1] - torch.where(in_front, fringe, hem)
+    under = below < 0
+    count = curves.shape[2]
+    first = torch.where(under.any(-1), under.float().argmax(-1), count)
+    index = first.clamp(1, count - 1)
+    now = below.gather(-1, index[..., None])[..., 0]
+    before = below.gather(-1, index[..., None] - 1)[..., 0]
+    at = index - 1 + (before / (before - now).clamp(min=1e-9)).clamp(0, 1)
+    share = torch.where(first < count, at / (count - 1), torch.ones_like(at))
+    return resampled(curves, share.clamp(min=0.04))
+
+
+def _locked(
+    curves: Float[Tensor, "B S P 3"],
+    roots: Roots,
+    choices: Plan,
+    groom: GroomTable,
+    seed: Int[Tensor, " B"],
+) -> Float[Tensor, "B S P 3"]:
+    """Strands drawn to the guide of their lock, wound into curls, roughened."""
+    batch, count, points, _ = curves.shape
+    shares = torch.linspace(0, 1, points, device=curves.device)
+    guide = _guides(roots, choices, seed)
+    lead = curves.gather(1, guide[..., None, None].expand(curves.shape))
+    # from the root on, a lock closes by two thirds of its length
+    pull = groom.clump[..., None] * (shares / 0.65).clamp(max=1) ** 0.8
+    pull = pull * (0.7 + 0.3 * uniform(seed, roots.number, 41))[..., None]
+    apart = curves - lead
+    apart = apart - apart[:, :, :1]
+    rooted = curves[:, :, :1] - lead[:, :, :1]
+    loose = apart + rooted
+    curves = lead + loose * (1 - pull[..., None])
+    reached = segment_lengths(curves).cumsum(-1)
+    reached = torch.cat([torch.zeros_like(reached[..., :1]), reached], -1)
+    along = tangents(curves)
+    first = transported(along, roots.normals)
+    second = torch.linalg.cross(along, first)
+    led = torch.stack([uniform(seed, roots.number, 42), uniform(seed, roots.number, 43)], -1)
+    led = led.gather(1, guide[..., None].expand(led.shape))
+    own = uniform(seed, roots.number, 44) - 0.5
+    phase = 2 * torch.pi * (led[..., 0] + groom.curl_spread * 0.35 * own)
+    turns = groom.curl_frequency * (0.8 + 0.4 * led[..., 1])
+    angle = phase[..., None] + 2 * torch.pi * turns[..., None] * reached
+    radius = groom.curl_radius[..., None] * (reached / 0.025).clamp(max=1)
+    wound = radius[..., None] * (angle.cos()[..., None] * first + angle.sin()[..., None] * second)
+    start = wound[:, :, :1]
+    return curves + (wound - start) + _rough(reached, first, second, groom, seed, roots)
+
+
+def _guides(roots: Roots, choices: Plan, seed: Int[Tensor, " B"]) -> Int[Tensor, "B S"]:
+    """The strand that leads each strand's lock: the nearest of every `LOCK`-th, same side."""
+    count = roots.number.shape[0]
+    chosen = torch.arange(0, count, LOCK, device=seed.device)
+    apart = torch.stack([0.03 * choices.side, 0.03 * choices.fringe], -1)
+    shaken = torch.stack([normal(seed, roots.number, 45 + k) for k in range(3)], -1)
+    place = torch.cat([roots.canonical, apart], -1)
+    seen = torch.cat([roots.canonical + 0.0015 * shaken, apart], -1)
+    return chosen[torch.cdist(seen, place[:, chosen]).argmin(-1)]
+
+
+def _rough(
+    reached: Tensor, first: Tensor, second: Tensor, groom: GroomTable, seed: Tensor, roots: Roots
+) -> Tensor:
+    """Frizz: waves of random phase across each strand, a few strands far more than the rest."""
+    astray = uniform(seed, roots.number, 51)
+    strength = groom.frizz * (0.5 + astray + 4.0 * (astray > 0.96))
+    grown = 0.0035 * strength[..., None] * (reached / 0.06).clamp(max=1.5)
+    out = torch.zeros_like(first)
+    for k, axis in enumerate((first, second)):
+        for turn, (frequency, share) in enumerate(((14.0, 0.7), (37.0, 0.35))):
+            draw = 60 + 4 * k + turn
+            phase = 2 * torch.pi * uniform(seed, roots.number, draw)[..., None]
+            rate = frequency * (0.7 + 0.6 * uniform(seed, roots.number, draw + 2)[..., None])
+            wave = (2 * torch.pi * rate * reached + phase).sin() - phase.sin()
+            out = out + (share * grown * wave)[..., None] * axis
+    return out
+
+
+def _widths(
+    curves: Float[Tensor, "B S P 3"], groom: GroomTable, kept: Tensor, count: int
+) -> Float[Tensor, "B S P"]:
+    """Tapered diameters; fewer strands are wider, so that they hide as much."""
+    shares = torch.linspace(0, 1, curves.shape[2], device=curves.device)
+    width = groom.width * (STRANDS / count) ** 0.5 * kept
+    return width[..., None] * (1 - 0.65 * shares**3)
+
+
+def _colors(
+    curves: Float[Tensor, "B S P 3"], roots: Roots, groom: GroomTable, seed: Int[Tensor, " B"]
+) -> Float[Tensor, "B S P 3"]:
+    """Linear colours: pigment of each strand, some grey, dye, lighter towards the tips."""
+    spread = groom.jitter * normal(seed, roots.number, 71)
+    pigment = torch.exp(spread)
+    natural = pigment_color(groom.eumelanin * pigment, groom.pheomelanin * pigment)
+    white = natural.new_tensor([0.56, 0.55, 0.52]) * (0.8 + 0.2 * pigment)[..., None]
+    grey = uniform(seed, roots.number, 72) < groom.grey
+    natural = torch.where(grey[..., None], white, natural)
+    dye = torch.stack([groom.dye_red, groom.dye_green, groom.dye_blue], -1)
+    root = torch.lerp(natural, dye * pigment[..., None], groom.dye[..., None])
+    lighter = (root * 1.9 + 0.01).clamp(max=0.7)
+    shares = torch.linspace(0, 1, curves.shape[2], device=curves.device)
+    fade = (groom.tip_light[..., None] * shares**1.5)[..., None]
+    return torch.lerp(root[:, :, None], lighter[:, :, None], fade)
