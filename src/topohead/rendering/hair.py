@@ -108,7 +108,7 @@ def _scattered(
     colored = _lobe(half - 2 * SHIFT, 0.18) * facing
     tinted = (albedo + 0.02).sqrt()
     result = diffuse[..., None] * albedo * (0.35 + 0.65 * facing)[..., None]
-    return result + gloss * (0.011 * white[..., None] + 0.045 * colored[..., None] * tinted * albedo.clamp(min=0.02).sqrt())
+    return result + gloss * (0.007 * white[..., None] + 0.045 * colored[..., None] * tinted * albedo.clamp(min=0.02).sqrt())
 
 
 def _lobe(angle: Tensor, deviation: float) -> Tensor:

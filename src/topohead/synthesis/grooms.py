@@ -31,7 +31,8 @@ class Groom:
     `fringe` falls over the forehead and is cut at `fringe_cut`; below height `cut` all is cut.
     `curl_*` are a helix: radius, turns a metre, spread of phase between locks. The hair divides at
     `parting` along x = `part_offset` + `part_angle` · z down to z = `part_depth`. `sweep` is a
-    direction all hair is combed to, `whorl` the strength of its natural growth around the crown.
+    direction all hair is combed to, `whorl` the strength of its natural growth around the crown, `tuck`
+    how far it is combed behind the ears.
     Gathered hair (`tie`) meets at (`tie_y`, `tie_z`) of the middle and falls as a tail or winds on
     a ball of radius `bun`. `strip` leaves hair only where |x| is less; the rest is `shaved` long.
     """
@@ -55,6 +56,7 @@ class Groom:
     sweep_y: float = 0.0
     sweep_z: float = 0.0
     whorl: float = 1.0
+    tuck: float = 0.0
     radial: float = 0.0
     tie: float = 0.0
     tie_y: float = 0.07
@@ -87,52 +89,49 @@ STYLES: dict[str, Groom] = {
     "bald": Groom(density=0.0),
     "buzz": Groom(
         length_front=0.007, length_top=0.007, length_side=0.005, length_back=0.005, fade=0.4,
-        lift=1.0, gravity=0.0, stiffness=0.9, clump=0.0, frizz=0.05, volume=0.002, width=0.0004,
+        lift=0.5, gravity=0.0, stiffness=0.9, clump=0.0, frizz=0.05, volume=0.002, width=0.0004,
     ),
     "crew cut": Groom(
         length_front=0.034, length_top=0.028, length_side=0.014, length_back=0.012, fade=0.6,
-        lift=1.0, gravity=0.1, stiffness=0.75, clump=0.25, frizz=0.12, volume=0.010,
+        lift=0.8, gravity=0.1, stiffness=0.75, clump=0.25, frizz=0.12, volume=0.007,
         sweep_y=0.5, sweep_z=-0.1, width=0.0005,
     ),
     "pixie": Groom(
-        length_front=0.075, length_top=0.070, length_side=0.055, length_back=0.045, fade=0.1,
-        fringe=0.7, fringe_cut=0.034, lift=0.6, gravity=0.45, stiffness=0.55, clump=0.5,
-        frizz=0.12, volume=0.010, parting=0.6, part_offset=0.03, width=0.0006,
-    ),
+        length_front=0.075, length_top=0.070, length_side=0.045, length_back=0.045, fade=0.1,
+        fringe=0.7, fringe_cut=0.034, lift=0.5, gravity=0.45, stiffness=0.55, clump=0.5,
+        frizz=0.12, volume=0.007, parting=0.6, part_offset=0.03, width=0.0006, tuck=0.5,),
     "side part": Groom(
-        length_front=0.095, length_top=0.085, length_side=0.032, length_back=0.030, fade=0.6,
+        length_front=0.095, length_top=0.085, length_side=0.026, length_back=0.030, fade=0.6,
         parting=1.0, part_offset=0.036, part_angle=0.05, part_depth=-0.12, sweep_z=-0.35,
-        lift=0.75, gravity=0.3, stiffness=0.6, clump=0.45, frizz=0.06, volume=0.013,
-    ),
+        lift=0.55, gravity=0.3, stiffness=0.6, clump=0.45, frizz=0.06, volume=0.009, tuck=0.7,),
     "slicked back": Groom(
-        length_front=0.14, length_top=0.12, length_side=0.075, length_back=0.055, sweep_z=-1.6,
-        sweep_y=-0.1, whorl=0.2, lift=0.55, gravity=0.25, stiffness=0.5, clump=0.6, frizz=0.03,
-        volume=0.008, recession=0.35,
-    ),
+        length_front=0.14, length_top=0.12, length_side=0.06, length_back=0.055, sweep_z=-1.6,
+        sweep_y=-0.1, whorl=0.2, lift=0.4, gravity=0.25, stiffness=0.5, clump=0.6, frizz=0.03,
+        volume=0.006, recession=0.35, tuck=1.0,),
     "fringe bob": Groom(
         length_front=0.20, length_top=0.26, length_side=0.22, length_back=0.20, cut=-0.085,
-        fringe=1.0, fringe_cut=0.019, parting=0.8, lift=0.5, gravity=1.0, stiffness=0.25,
-        clump=0.35, frizz=0.03, volume=0.014,
+        fringe=1.0, fringe_cut=0.019, parting=0.4, lift=0.4, gravity=1.0, stiffness=0.25,
+        clump=0.35, frizz=0.03, volume=0.009,
     ),
     "long straight": Groom(
         length_front=0.42, length_top=0.44, length_side=0.38, length_back=0.36, parting=1.0,
-        part_offset=0.0, lift=0.45, gravity=1.0, stiffness=0.2, clump=0.4, frizz=0.04,
-        volume=0.012,
+        part_offset=0.0, lift=0.35, gravity=1.0, stiffness=0.2, clump=0.4, frizz=0.04,
+        volume=0.008,
     ),
     "long wavy": Groom(
         length_front=0.38, length_top=0.42, length_side=0.36, length_back=0.34, parting=1.0,
-        part_offset=0.022, curl_radius=0.008, curl_frequency=11.0, curl_spread=0.5, lift=0.7,
-        gravity=0.95, stiffness=0.25, clump=0.6, frizz=0.12, volume=0.020,
+        part_offset=0.022, curl_radius=0.009, curl_frequency=9.0, curl_spread=0.12, lift=0.5,
+        gravity=0.95, stiffness=0.25, clump=0.6, frizz=0.07, volume=0.013,
     ),
     "curly": Groom(
-        length_front=0.16, length_top=0.19, length_side=0.18, length_back=0.17, parting=0.5,
-        part_offset=0.015, curl_radius=0.0085, curl_frequency=26.0, curl_spread=1.0, lift=1.0,
-        gravity=0.65, stiffness=0.3, clump=0.75, frizz=0.3, volume=0.030,
+        length_front=0.13, length_top=0.15, length_side=0.12, length_back=0.12, parting=0.5,
+        part_offset=0.015, curl_radius=0.009, curl_frequency=20.0, curl_spread=1.0, lift=1.0,
+        gravity=0.55, stiffness=0.3, clump=0.9, frizz=0.12, volume=0.024,
     ),
     "afro": Groom(
-        length_front=0.075, length_top=0.085, length_side=0.075, length_back=0.075, radial=1.5,
-        curl_radius=0.0045, curl_frequency=55.0, curl_spread=1.0, lift=1.4, gravity=0.03,
-        stiffness=0.4, clump=0.35, frizz=0.7, volume=0.07, whorl=0.2,
+        length_front=0.05, length_top=0.058, length_side=0.05, length_back=0.052, radial=1.5,
+        curl_radius=0.0032, curl_frequency=55.0, curl_spread=1.0, lift=1.4, gravity=0.03,
+        stiffness=0.4, clump=0.35, frizz=0.45, volume=0.05, whorl=0.2,
     ),
     "bun": Groom(
         length_front=0.40, length_top=0.40, length_side=0.40, length_back=0.40, tie=1.0,
@@ -145,9 +144,9 @@ STYLES: dict[str, Groom] = {
         volume=0.004, whorl=0.0,
     ),
     "mohawk": Groom(
-        length_front=0.075, length_top=0.085, length_side=0.08, length_back=0.06, strip=0.021,
-        shaved=0.004, radial=1.5, whorl=0.1, lift=1.4, gravity=0.05, stiffness=0.75, clump=0.75,
-        frizz=0.08, volume=0.09,
+        length_front=0.06, length_top=0.07, length_side=0.06, length_back=0.04, strip=0.018,
+        shaved=0.004, radial=1.5, whorl=0.1, lift=1.4, gravity=0.05, stiffness=0.75, clump=0.45,
+        frizz=0.08, volume=0.07,
     ),
 }  # fmt: skip
 """Named styles, brown; `style` gives one and `replace` changes it."""

@@ -19,7 +19,7 @@ from topohead.geometry.strands import (
 from topohead.synthesis import scalps
 from topohead.synthesis.grooms import Groom, GroomTable, pigment_color
 from topohead.synthesis.hair_flow import Plan, grown, plan
-from topohead.synthesis.hashing import normal, uniform
+from topohead.synthesis.hashing import normal, uniform, waves
 from topohead.synthesis.scalps import Roots
 
 STRANDS, POINTS = 8192, 32
@@ -51,19 +51,32 @@ def grow(
     keys = torch.tensor(seeds, device=rest.device)
     heads = field.place(bodies.float())
     roots = scalps.scatter(field, scalps.scalp_weights(field), heads, keys, strands)
-    chance, room = scalps.hairline(roots, table, keys)
+    chance, room = scalps.hairline(roots.canonical, table, keys)
     length = scalps.lengths(roots, table, room)
     length = length * (1 + 0.10 * normal(keys, roots.number, 31))
     choices = plan(roots, table, keys)
     curves = grown(roots, length, choices, table, field, heads, points)
     curves = _cut(curves, heads.canonical(curves), choices, table, keys, roots)
-    curves = _locked(curves, roots, choices, table, keys)
+    curves = _locked(curves, length, roots, choices, table, keys)
     curves = collide(curves, field, heads)
     kept = uniform(keys, roots.number, 30) < chance * table.density
     widths = _widths(curves, table, kept, strands)
     colors = _colors(curves, roots, table, keys)
     grew = (curves, widths, colors, roots.triangle, roots.barycentrics)
     return Strands(*(part[0] for part in grew)) if single else Strands(*grew)
+
+
+def scalp_cover(
+    groom: Groom, points: Float[Tensor, "N 3"], seed: int
+) -> Float[Tensor, " N"]:
+    """How much of the skin's colour hair roots and stubble hide at canonical points, 0 to 1.
+
+    For painting the scalp below the strands, which are too few to be opaque where they are short.
+    """
+    table = GroomTable([groom], points.device)
+    key = torch.tensor([seed], device=points.device)
+    chance, _ = scalps.hairline(points[None], table, key)
+    return (chance * table.density)[0].clamp(0, 1)
 
 
 def _cut(
@@ -78,7 +91,7 @@ def _cut(
     ragged = 0.0035 * normal(seed, roots.number, 32)
     hem = (groom.cut + ragged)[..., None]
     fringe = (groom.fringe_cut + 0.5 * ragged)[..., None]
-    in_front = (canonical[..., 2] > 0.0) & (choices.fringe > 0.35)[..., None]
+    in_front = (canonical[..., 2] > -0.02) & (choices.fringe > 0)[..., None]
     below = canonical[..., 1] - torch.where(in_front, fringe, hem)
     under = below < 0
     count = curves.shape[2]
@@ -93,6 +106,7 @@ def _cut(
 
 def _locked(
     curves: Float[Tensor, "B S P 3"],
+    length: Float[Tensor, "B S"],
     roots: Roots,
     choices: Plan,
     groom: GroomTable,
@@ -104,7 +118,8 @@ def _locked(
     guide = _guides(roots, choices, seed)
     lead = curves.gather(1, guide[..., None, None].expand(curves.shape))
     # from the root on, a lock closes by two thirds of its length
-    pull = groom.clump[..., None] * (shares / 0.65).clamp(max=1) ** 0.8
+    sticky = groom.clump * ((length - 0.008) / 0.02).clamp(0, 1)  # stubble stands alone
+    pull = sticky[..., None] * (shares / 0.65).clamp(max=1) ** 0.8
     pull = pull * (0.7 + 0.3 * uniform(seed, roots.number, 41))[..., None]
     apart = curves - lead
     apart = apart - apart[:, :, :1]
@@ -119,8 +134,10 @@ def _locked(
     led = torch.stack([uniform(seed, roots.number, 42), uniform(seed, roots.number, 43)], -1)
     led = led.gather(1, guide[..., None].expand(led.shape))
     own = uniform(seed, roots.number, 44) - 0.5
-    phase = 2 * torch.pi * (led[..., 0] + groom.curl_spread * 0.35 * own)
-    turns = groom.curl_frequency * (0.8 + 0.4 * led[..., 1])
+    # neighbours wave together unless phases spread
+    shared = 0.25 * waves(seed, roots.canonical, 0.12, 46)
+    phase = 2 * torch.pi * (shared + groom.curl_spread * (led[..., 0] + 0.12 * own))
+    turns = groom.curl_frequency * (1 + groom.curl_spread * 0.4 * (led[..., 1] - 0.5))
     angle = phase[..., None] + 2 * torch.pi * turns[..., None] * reached
     radius = groom.curl_radius[..., None] * (reached / 0.025).clamp(max=1)
     wound = radius[..., None] * (angle.cos()[..., None] * first + angle.sin()[..., None] * second)

@@ -22,6 +22,9 @@ CROWN = (0.012, 0.098, -0.135)
 MIDDLE = (0.0, 0.030, -0.080)
 """Middle of the skull."""
 
+EAR = (0.090, -0.022, -0.082)
+"""The left ear's middle."""
+
 SWIRL = 0.5
 """Radians by which natural growth turns about the crown."""
 
@@ -51,8 +54,8 @@ def plan(roots: Roots, groom: GroomTable, seed: Int[Tensor, " B"]) -> Plan:
     ragged = 0.0015 * waves(seed, q, 0.012, 21)
     line = groom.part_offset + groom.part_angle * z + ragged
     side = torch.where(x > line, 1.0, -1.0)
-    reach = torch.sigmoid((z + 0.022 - 0.25 * x.abs()) / 0.006)
-    fringe = groom.fringe * reach
+    reach = torch.sigmoid((z + 0.055 - 0.7 * x.abs()) / 0.006)
+    fringe = (uniform(seed, number, 20) * 0.5 + 0.25 < reach).float() * groom.fringe
     layer = 0.25 + 0.75 * uniform(seed, number, 22)
     wander = 0.16 * waves(seed, q, 0.045, 23) + 0.07 * normal(seed, number, 24)
     around = 2 * torch.pi * uniform(seed, number, 25)
@@ -95,6 +98,10 @@ def flow(
          torch.full_like(plan.side, -0.35), torch.ones_like(plan.side)], -1,
     )  # fmt: skip
     total = total + (3.0 * plan.fringe)[..., None] * forward
+    beside = torch.sigmoid((q[..., 0].abs() - 0.060) / 0.006)
+    beside = beside * torch.sigmoid((0.035 - q[..., 1]) / 0.012)
+    behind = total.new_tensor([0.0, -0.35, -1.0])
+    total = total + (4.0 * groom.tuck * beside)[..., None] * behind
     total = normalize(total, dim=-1, eps=1e-6)
     lean = torch.linalg.cross(up, total)
     return total + plan.wander[..., None] * lean
@@ -120,6 +127,7 @@ def grown(
     lift = groom.lift[..., None]
     way = normalize(torch.sin(lift) * up + torch.cos(lift) * lead, dim=-1)
     bend = 0.012 + 0.09 * groom.stiffness
+    bloom = 0.015 + 0.035 * groom.parting
     keep = torch.exp(-step / (0.008 + 0.05 * groom.stiffness))[..., None]
     bias = root_bias(place, field, heads)
     distance = bias
@@ -129,7 +137,8 @@ def grown(
     for k in range(points - 1):
         reached = step * k
         q = heads.canonical(place)
-        height = groom.volume * plan.layer * (1 - torch.exp(-reached / 0.02)) + CLEARANCE
+        height = groom.volume * plan.layer * (1 - torch.exp(-reached / bloom))
+        height = height * (1 - 0.85 * _ears(q)) + CLEARANCE  # ears hold hair out as it is
         near = torch.exp(-((distance - height).clamp(min=0) / 0.03))
         lead = flow(q, up, plan, groom)
         heavy = groom.gravity * (1 - torch.exp(-reached / bend))
@@ -139,7 +148,8 @@ def grown(
         fall = torch.lerp(down.expand_as(up), _above(down, up), near[..., None])
         aim = (1 - heavy)[..., None] * lead + heavy[..., None] * (fall + _draped(q, roots))
         aim = aim + (groom.radial * (1 - tied))[..., None] * plan.up
-        rise = ((height - distance) / 0.012).clamp(-0.6, 1.0) * near * (1 - tied)
+        rise = ((height - distance) / 0.012).clamp(-0.8, 1.0) * near * (1 - tied)
+        rise = torch.where(rise < 0, rise * (1 - heavy), rise)  # what hangs, hangs straight
         aim = normalize(aim + rise[..., None] * up, dim=-1, eps=1e-6)
         way = normalize(torch.lerp(aim, way, keep), dim=-1, eps=1e-6)
         wanted = (0.5 * (reached + step)).clamp(max=CLEARANCE)
@@ -184,6 +194,12 @@ def _draped(q: Tensor, roots: Roots) -> Tensor:
     clear = torch.exp(-(((q[..., 2] + 0.11) * onto / 0.06).clamp(min=0)).square())
     push = 0.7 * low * onto * clear
     return torch.stack([torch.zeros_like(push), torch.zeros_like(push), push], -1)
+
+
+def _ears(q: Tensor) -> Tensor:
+    """1 over the ears, fading around them."""
+    arm = (torch.stack([q[..., 0].abs(), q[..., 1], q[..., 2]], -1) - q.new_tensor(EAR)) / 0.035
+    return torch.exp(-arm.square().sum(-1))
 
 
 def _flat(direction: Tensor, up: Tensor) -> Tensor:

@@ -79,15 +79,14 @@ def scalp_weights(field: HeadField) -> Float[Tensor, " T"]:
 
 
 def hairline(
-    roots: Roots, groom: GroomTable, seed: Int[Tensor, " B"]
+    q: Float[Tensor, "B S 3"], groom: GroomTable, seed: Int[Tensor, " B"]
 ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B S"]]:
-    """Chance that a root bears hair, and how far inside the hairline it is, metres.
+    """Chance that a canonical place bears hair, and how far inside the hairline it is, metres.
 
     A person's hairline: higher at the temples, with a peak in the middle, down before the ears,
     around them, and across the nape; ragged by some millimetres. Recession raises the temples and
     thins the crown.
     """
-    q = roots.canonical
     wander = 0.0022 * waves(seed, q, 0.022, 11) + 0.0012 * waves(seed, q, 0.008, 12)
     raised = 0.012 * (groom.hairline - 0.5)
     room = _inside(q, groom.recession.expand(q.shape[:2]), raised) + wander
@@ -120,7 +119,8 @@ def lengths(
     # young hair along the line is short
     total = total * (0.35 + 0.65 * _smooth(room, 0.0, 0.012))
     stripped = (groom.strip > 0) & (x.abs() > groom.strip + 0.15 * (0.02 - z).clamp(max=0).abs())
-    return torch.where(stripped, groom.shaved.expand_as(total), total)
+    shaved = groom.shaved * (0.35 + 0.65 * faded)
+    return torch.where(stripped, shaved, total)
 
 
 def _inside(q: Tensor, recession: Tensor, raised: Tensor) -> Tensor:
