@@ -120,8 +120,9 @@ class HeadField:
         """Signed distance in metres, positive outside, and its direction.
 
         Planes through the vertices around the nearest one, weighted by d⁻⁴ (implicit moving least
-        squares, Kolluri 2005); body below the head by capsules. Good to some tenths of a
-        millimetre near the surface, to a tenth of the distance far from it.
+        squares, Kolluri 2005); farther than the vertices are from each other, where planes of a
+        thin ear would count beyond its rim, the nearest vertex itself. Below the head, a body of
+        capsules. Good to some tenths of a millimetre near the surface.
         """
         canonical = heads.canonical(points)
         nearest = self._nearest(points, canonical, heads)
@@ -132,6 +133,13 @@ class HeadField:
         normal = (weight[..., None] * around[..., 3:]).sum(-2)
         plane = (weight * (offset * around[..., 3:]).sum(-1)).sum(-1)
         normal = torch.nn.functional.normalize(normal, dim=-1)
+        arm = offset[:, :, 0]
+        reach = arm.norm(dim=-1)
+        spacing = (around[..., 1:, :3] - around[..., :1, :3]).norm(dim=-1).mean(-1)
+        far = ((reach / spacing.clamp(min=1e-6) - 1) / 2).clamp(0, 1) * (plane > 0)
+        plane = torch.lerp(plane, reach, far)
+        away = arm / reach.clamp(min=1e-9)[..., None]
+        normal = torch.nn.functional.normalize(torch.lerp(normal, away, far[..., None]), dim=-1)
         body, outward = self._body(canonical)
         closer = body < plane
         return (

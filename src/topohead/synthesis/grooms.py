@@ -16,8 +16,9 @@ EUMELANIN = (0.419, 0.697, 1.37)
 PHEOMELANIN = (0.187, 0.4, 1.05)
 """Absorption of a fibre by unit concentration, linear RGB (d'Eon et al. 2011)."""
 
-AZIMUTHAL = 5.889
-"""√absorption to −log of the colour of many fibres, at roughness 0.3 (Chiang et al. 2016)."""
+AZIMUTHAL = 3.65
+"""√absorption to −log of the colour of many fibres. Chiang et al. (2016) have 5.9 at roughness 0.3,
+for strands that light passes one by one; lower here, as ours are locks: 1.3 looks mid-brown."""
 
 WHITE = 0.62
 """Linear brightness of hair without pigment."""
@@ -101,17 +102,17 @@ STYLES: dict[str, Groom] = {
         fringe=0.7, fringe_cut=0.034, lift=0.5, gravity=0.45, stiffness=0.55, clump=0.5,
         frizz=0.12, volume=0.007, parting=0.6, part_offset=0.03, width=0.0006, tuck=0.5,),
     "side part": Groom(
-        length_front=0.095, length_top=0.085, length_side=0.026, length_back=0.030, fade=0.6,
+        length_front=0.09, length_top=0.075, length_side=0.026, length_back=0.030, fade=0.6,
         parting=1.0, part_offset=0.036, part_angle=0.05, part_depth=-0.12, sweep_z=-0.35,
-        lift=0.55, gravity=0.3, stiffness=0.6, clump=0.45, frizz=0.06, volume=0.009, tuck=0.7,),
+        lift=0.55, gravity=0.45, stiffness=0.6, clump=0.45, frizz=0.06, volume=0.009, tuck=1.0,),
     "slicked back": Groom(
         length_front=0.14, length_top=0.12, length_side=0.06, length_back=0.055, sweep_z=-1.6,
-        sweep_y=-0.1, whorl=0.2, lift=0.4, gravity=0.25, stiffness=0.5, clump=0.6, frizz=0.03,
+        sweep_y=-0.7, whorl=0.2, lift=0.4, gravity=0.25, stiffness=0.5, clump=0.6, frizz=0.03,
         volume=0.006, recession=0.35, tuck=1.0,),
     "fringe bob": Groom(
         length_front=0.20, length_top=0.26, length_side=0.22, length_back=0.20, cut=-0.085,
-        fringe=1.0, fringe_cut=0.019, parting=0.4, lift=0.4, gravity=1.0, stiffness=0.25,
-        clump=0.35, frizz=0.03, volume=0.009,
+        fringe=1.0, fringe_cut=0.019, parting=0.3, lift=0.4, gravity=1.0, stiffness=0.25,
+        clump=0.15, frizz=0.03, volume=0.009,
     ),
     "long straight": Groom(
         length_front=0.42, length_top=0.44, length_side=0.38, length_back=0.36, parting=1.0,
@@ -124,13 +125,13 @@ STYLES: dict[str, Groom] = {
         gravity=0.95, stiffness=0.25, clump=0.6, frizz=0.07, volume=0.013,
     ),
     "curly": Groom(
-        length_front=0.13, length_top=0.15, length_side=0.12, length_back=0.12, parting=0.5,
+        length_front=0.13, length_top=0.15, length_side=0.12, length_back=0.12, parting=0.2,
         part_offset=0.015, curl_radius=0.009, curl_frequency=20.0, curl_spread=1.0, lift=1.0,
-        gravity=0.55, stiffness=0.3, clump=0.9, frizz=0.12, volume=0.024,
+        gravity=0.55, stiffness=0.3, clump=0.9, frizz=0.12, volume=0.018,
     ),
     "afro": Groom(
-        length_front=0.05, length_top=0.058, length_side=0.05, length_back=0.052, radial=1.5,
-        curl_radius=0.0032, curl_frequency=55.0, curl_spread=1.0, lift=1.4, gravity=0.03,
+        length_front=0.042, length_top=0.058, length_side=0.05, length_back=0.052, radial=1.5,
+        curl_radius=0.0038, curl_frequency=55.0, curl_spread=1.0, lift=1.4, gravity=0.03,
         stiffness=0.4, clump=0.35, frizz=0.45, volume=0.05, whorl=0.2,
     ),
     "bun": Groom(
@@ -218,7 +219,7 @@ def pigment_color(
     """
     dark = eumelanin[..., None] * eumelanin.new_tensor(EUMELANIN)
     absorbed = dark + pheomelanin[..., None] * eumelanin.new_tensor(PHEOMELANIN)
-    return WHITE * torch.exp(-AZIMUTHAL * 0.62 * absorbed.sqrt())
+    return WHITE * torch.exp(-AZIMUTHAL * absorbed.sqrt())
 
 
 class GroomTable:

@@ -57,11 +57,12 @@ def grow(
     choices = plan(roots, table, keys)
     curves = grown(roots, length, choices, table, field, heads, points)
     curves = _cut(curves, heads.canonical(curves), choices, table, keys, roots)
-    curves = _locked(curves, length, roots, choices, table, keys)
+    guide = _guides(roots, choices, keys)
+    curves = _locked(curves, guide, length, roots, table, keys)
     curves = collide(curves, field, heads)
     kept = uniform(keys, roots.number, 30) < chance * table.density
     widths = _widths(curves, table, kept, strands)
-    colors = _colors(curves, roots, table, keys)
+    colors = _colors(guide, points, roots, table, keys)
     grew = (curves, widths, colors, roots.triangle, roots.barycentrics)
     return Strands(*(part[0] for part in grew)) if single else Strands(*grew)
 
@@ -106,16 +107,14 @@ def _cut(
 
 def _locked(
     curves: Float[Tensor, "B S P 3"],
+    guide: Int[Tensor, "B S"],
     length: Float[Tensor, "B S"],
     roots: Roots,
-    choices: Plan,
     groom: GroomTable,
     seed: Int[Tensor, " B"],
 ) -> Float[Tensor, "B S P 3"]:
     """Strands drawn to the guide of their lock, wound into curls, roughened."""
-    batch, count, points, _ = curves.shape
-    shares = torch.linspace(0, 1, points, device=curves.device)
-    guide = _guides(roots, choices, seed)
+    shares = torch.linspace(0, 1, curves.shape[2], device=curves.device)
     lead = curves.gather(1, guide[..., None, None].expand(curves.shape))
     # from the root on, a lock closes by two thirds of its length
     sticky = groom.clump * ((length - 0.008) / 0.02).clamp(0, 1)  # stubble stands alone
@@ -184,10 +183,15 @@ def _widths(
 
 
 def _colors(
-    curves: Float[Tensor, "B S P 3"], roots: Roots, groom: GroomTable, seed: Int[Tensor, " B"]
+    guide: Int[Tensor, "B S"],
+    points: int,
+    roots: Roots,
+    groom: GroomTable,
+    seed: Int[Tensor, " B"],
 ) -> Float[Tensor, "B S P 3"]:
-    """Linear colours: pigment of each strand, some grey, dye, lighter towards the tips."""
-    spread = groom.jitter * normal(seed, roots.number, 71)
+    """Linear colours: pigment of each strand and lock, some grey, dye, lighter to the tips."""
+    drawn = normal(seed, roots.number, 71)
+    spread = groom.jitter * (drawn + drawn.gather(1, guide))
     pigment = torch.exp(spread)
     natural = pigment_color(groom.eumelanin * pigment, groom.pheomelanin * pigment)
     white = natural.new_tensor([0.56, 0.55, 0.52]) * (0.8 + 0.2 * pigment)[..., None]
@@ -196,6 +200,6 @@ def _colors(
     dye = torch.stack([groom.dye_red, groom.dye_green, groom.dye_blue], -1)
     root = torch.lerp(natural, dye * pigment[..., None], groom.dye[..., None])
     lighter = (root * 1.9 + 0.01).clamp(max=0.7)
-    shares = torch.linspace(0, 1, curves.shape[2], device=curves.device)
+    shares = torch.linspace(0, 1, points, device=seed.device)
     fade = (groom.tip_light[..., None] * shares**1.5)[..., None]
     return torch.lerp(root[:, :, None], lighter[:, :, None], fade)

@@ -25,6 +25,8 @@ MIDDLE = (0.0, 0.030, -0.080)
 EAR = (0.090, -0.022, -0.082)
 """The left ear's middle."""
 
+ABOVE_EAR = (0.082, 0.030, -0.080)
+
 SWIRL = 0.5
 """Radians by which natural growth turns about the crown."""
 
@@ -54,7 +56,7 @@ def plan(roots: Roots, groom: GroomTable, seed: Int[Tensor, " B"]) -> Plan:
     ragged = 0.0015 * waves(seed, q, 0.012, 21)
     line = groom.part_offset + groom.part_angle * z + ragged
     side = torch.where(x > line, 1.0, -1.0)
-    reach = torch.sigmoid((z + 0.055 - 0.7 * x.abs()) / 0.006)
+    reach = torch.sigmoid((z + 0.066 - 0.7 * x.abs()) / 0.006)
     fringe = (uniform(seed, number, 20) * 0.5 + 0.25 < reach).float() * groom.fringe
     layer = 0.25 + 0.75 * uniform(seed, number, 22)
     wander = 0.16 * waves(seed, q, 0.045, 23) + 0.07 * normal(seed, number, 24)
@@ -143,6 +145,8 @@ def grown(
         lead = flow(q, up, plan, groom)
         heavy = groom.gravity * (1 - torch.exp(-reached / bend))
         lead, near, heavy, tied = _gathered(lead, near, heavy, tied, q, step, plan, groom)
+        # what hangs over an ear stands off above it already, so that no step shows
+        height = height + 0.011 * groom.gravity * (1 - groom.tie - groom.tuck).clamp(0) * _above_ears(q)
         # combed hair keeps to the surface; hair that hangs may leave it
         lead = torch.lerp(lead, _flat(lead, up), near[..., None])
         fall = torch.lerp(down.expand_as(up), _above(down, up), near[..., None])
@@ -154,8 +158,8 @@ def grown(
         way = normalize(torch.lerp(aim, way, keep), dim=-1, eps=1e-6)
         wanted = (0.5 * (reached + step)).clamp(max=CLEARANCE)
         wanted = wanted + bias * torch.exp(-reached / BIAS_REACH)
-        way = steered(way, step, distance, up, wanted)
-        place = place + step[..., None] * way
+        # turned aside by the skin, hair does not fly on that way: only the step is steered
+        place = place + step[..., None] * steered(way, step, distance, up, wanted)
         trail.append(place)
         distance, up = field.distance(place, heads)
     return torch.stack(trail, 2)
@@ -200,6 +204,11 @@ def _ears(q: Tensor) -> Tensor:
     """1 over the ears, fading around them."""
     arm = (torch.stack([q[..., 0].abs(), q[..., 1], q[..., 2]], -1) - q.new_tensor(EAR)) / 0.035
     return torch.exp(-arm.square().sum(-1))
+
+
+def _above_ears(q: Tensor) -> Tensor:
+    arm = torch.stack([q[..., 0].abs(), q[..., 1], q[..., 2]], -1) - q.new_tensor(ABOVE_EAR)
+    return torch.exp(-(arm / q.new_tensor([0.03, 0.028, 0.05])).square().sum(-1))
 
 
 def _flat(direction: Tensor, up: Tensor) -> Tensor:
