@@ -30,7 +30,7 @@ def main() -> None:
     field = HeadField.of(head.topology, head.template).to(args.device)
     generator = torch.Generator().manual_seed(0)
     sizes = ((1, 8192, 32), (4, 2048, 32)) if args.device == "cpu" else (
-        (1, 8192, 32), (16, 8192, 32), (64, 8192, 32), (64, 4096, 32), (128, 2048, 24),
+        (1, 8192, 32), (16, 8192, 32), (64, 8192, 32), (64, 4096, 32), (256, 4096, 32), (256, 2048, 24),
     )  # fmt: skip
     rows = []
     for batch, strands, points in sizes:

@@ -47,7 +47,7 @@ STUDIO = lights.Lighting(
     (lights.Lamp((-1.0, 1.0, 1.6), 0.35, (14.0, 13.0, 12.0)),),
 )  # fmt: skip
 WALL = 0.42
-FRAME = torch.tensor([[-0.13, -0.20, -0.20], [0.13, 0.155, 0.06]])
+FRAME = torch.tensor([[-0.13, -0.20, -0.22], [0.13, 0.155, 0.06]])
 CLOSE = torch.tensor([[-0.085, -0.16, -0.10], [0.085, 0.10, 0.05]])
 CLOTH = (
     (-0.118, 0.046, 0.046, -0.088), (-0.170, 0.054, 0.056, -0.095), (-0.185, 0.075, 0.060, -0.100),
@@ -57,7 +57,7 @@ CLOTH = (
 """Height, half width, half depth and middle of each ring."""
 
 BLACK, DARK, BROWN, LIGHT = (5.0, 0.2), (2.2, 0.3), (1.1, 0.4), (0.55, 0.3)
-BLOND, PALE, RED, AUBURN = (0.22, 0.15), (0.10, 0.08), (0.25, 1.3), (0.8, 1.2)
+BLOND, PALE, RED, AUBURN = (0.18, 0.40), (0.07, 0.22), (0.10, 1.0), (0.6, 1.3)
 MELANIN = (0.16, 0.30, 0.50, 0.85, 1.35, 0.22)
 SHEET: tuple[tuple[str, int, tuple[float, float], dict[str, float]], ...] = (
     ("bald", 2, BROWN, {}), ("buzz", 4, BLACK, {}), ("crew cut", 0, BLOND, {}),

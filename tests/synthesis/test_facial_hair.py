@@ -104,7 +104,9 @@ def test_a_beard_goes_with_the_jaw(head: LinearHead, field: HeadField, rest: tor
     assert torch.allclose(before, after, atol=1e-6)
 
 
-def test_any_head_carries_local_hair(head: LinearHead, field: HeadField, rest: torch.Tensor) -> None:
+def test_any_head_carries_local_hair(
+    head: LinearHead, field: HeadField, rest: torch.Tensor
+) -> None:
     strands = grow_brows(Brows(), field, rest, 1, strands=400).packed()
     local = to_local(strands, rest, head.topology)
     back = from_local(local, strands, rest, head.topology, keep_length=False)

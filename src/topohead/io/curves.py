@@ -43,9 +43,7 @@ def read_curves_npz(path: Path) -> Strands:
     return Strands(*(torch.from_numpy(arrays[name]) for name in ARRAYS))
 
 
-def write_curves_usd(
-    strands: Strands, topology: Topology, path: Path, name: str = "hair"
-) -> None:
+def write_curves_usd(strands: Strands, topology: Topology, path: Path, name: str = "hair") -> None:
     """Cubic curves `/NAME/curves` through the strands' points, Catmull–Rom with pinned ends.
 
     Widths and colours stand at points; `st` is the root's place in the topology's UVs, one a
@@ -83,9 +81,7 @@ def write_curves_usd(
             ("rootBarycentrics", types.Float3Array,
              Vt.Vec3fArray.FromNumpy(_rows(packed.root_barycentrics))),
         ):  # fmt: skip
-            primvar = UsdGeom.PrimvarsAPI(curves).CreatePrimvar(
-                key, kind, UsdGeom.Tokens.uniform
-            )
+            primvar = UsdGeom.PrimvarsAPI(curves).CreatePrimvar(key, kind, UsdGeom.Tokens.uniform)
             primvar.Set(values)
 
 

@@ -87,7 +87,9 @@ def shade(
     for lamp in lights:
         way = albedo.new_tensor(lamp.direction)
         seen = _transmittance(density, points, way.expand(points.shape))
-        radiance = seen.reshape(strands.widths.shape)[..., None] * albedo.new_tensor(lamp.irradiance)
+        radiance = seen.reshape(strands.widths.shape)[..., None] * albedo.new_tensor(
+            lamp.irradiance
+        )
         total = total + radiance * _scattered(along, way, view, albedo, gloss)
     return total
 
@@ -108,7 +110,10 @@ def _scattered(
     colored = _lobe(half - 2 * SHIFT, 0.18) * facing
     tinted = (albedo + 0.02).sqrt()
     result = diffuse[..., None] * albedo * (0.35 + 0.65 * facing)[..., None]
-    return result + gloss * (0.007 * white[..., None] + 0.045 * colored[..., None] * tinted * albedo.clamp(min=0.02).sqrt())
+    return result + gloss * (
+        0.007 * white[..., None]
+        + 0.045 * colored[..., None] * tinted * albedo.clamp(min=0.02).sqrt()
+    )
 
 
 def _lobe(angle: Tensor, deviation: float) -> Tensor:

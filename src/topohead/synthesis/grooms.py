@@ -32,9 +32,8 @@ class Groom:
     `fringe` falls over the forehead and is cut at `fringe_cut`; below height `cut` all is cut.
     `curl_*` are a helix: radius, turns a metre, spread of phase between locks. The hair divides at
     `parting` along x = `part_offset` + `part_angle` · z down to z = `part_depth`. `sweep` is a
-    direction all hair is combed to, `whorl` the strength of its natural growth around the crown, `tuck`
-    how far it is combed behind the ears.
-    Gathered hair (`tie`) meets at (`tie_y`, `tie_z`) of the middle and falls as a tail or winds on
+    direction all hair is combed to, `whorl` the strength of its natural growth around the crown,
+    `tuck` how far it is combed behind the ears. Gathered hair (`tie`) meets at (`tie_y`, `tie_z`) of the middle and falls as a tail or winds on
     a ball of radius `bun`. `strip` leaves hair only where |x| is less; the rest is `shaved` long.
     """
 
@@ -107,7 +106,7 @@ STYLES: dict[str, Groom] = {
         lift=0.55, gravity=0.45, stiffness=0.6, clump=0.45, frizz=0.06, volume=0.009, tuck=1.0,),
     "slicked back": Groom(
         length_front=0.14, length_top=0.12, length_side=0.06, length_back=0.055, sweep_z=-1.6,
-        sweep_y=-0.7, whorl=0.2, lift=0.4, gravity=0.25, stiffness=0.5, clump=0.6, frizz=0.03,
+        sweep_y=-0.7, whorl=0.2, lift=0.4, gravity=0.5, stiffness=0.2, clump=0.6, frizz=0.03,
         volume=0.006, recession=0.35, tuck=1.0,),
     "fringe bob": Groom(
         length_front=0.20, length_top=0.26, length_side=0.22, length_back=0.20, cut=-0.085,
@@ -122,11 +121,11 @@ STYLES: dict[str, Groom] = {
     "long wavy": Groom(
         length_front=0.38, length_top=0.42, length_side=0.36, length_back=0.34, parting=1.0,
         part_offset=0.022, curl_radius=0.009, curl_frequency=9.0, curl_spread=0.12, lift=0.5,
-        gravity=0.95, stiffness=0.25, clump=0.6, frizz=0.07, volume=0.013,
+        gravity=0.95, stiffness=0.25, clump=0.6, frizz=0.07, volume=0.009,
     ),
     "curly": Groom(
-        length_front=0.13, length_top=0.15, length_side=0.12, length_back=0.12, parting=0.2,
-        part_offset=0.015, curl_radius=0.009, curl_frequency=20.0, curl_spread=1.0, lift=1.0,
+        length_front=0.13, length_top=0.15, length_side=0.12, length_back=0.12, parting=0.4,
+        part_offset=0.015, curl_radius=0.0105, curl_frequency=18.0, curl_spread=1.0, lift=1.0,
         gravity=0.55, stiffness=0.3, clump=0.9, frizz=0.12, volume=0.018,
     ),
     "afro": Groom(
@@ -191,9 +190,9 @@ def natural_color(groom: Groom, random: np.random.Generator) -> Groom:
     kind = random.choice(["black", "brown", "blond", "red"], p=[0.35, 0.40, 0.17, 0.08])
     low, high, red = {
         "black": (2.5, 6.0, 0.2),
-        "brown": (0.55, 2.0, 0.35),
-        "blond": (0.10, 0.35, 0.15),
-        "red": (0.15, 0.45, 1.2),
+        "brown": (0.55, 2.0, 0.4),
+        "blond": (0.08, 0.28, 0.35),
+        "red": (0.06, 0.25, 1.0),
     }[str(kind)]
     dyed = random.random() < 0.06
     dye = random.uniform(0.02, 0.5, 3)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from topohead.core.strands import Strands
 from topohead.geometry.head_field import HeadField
@@ -56,20 +55,19 @@ def grow(
     length = length * (1 + 0.10 * normal(keys, roots.number, 31))
     choices = plan(roots, table, keys)
     curves = grown(roots, length, choices, table, field, heads, points)
-    curves = _cut(curves, heads.canonical(curves), choices, table, keys, roots)
+    share = _cut(heads.canonical(curves), choices, table, keys, roots)
+    curves = resampled(curves, share)
     guide = _guides(roots, choices, keys)
     curves = _locked(curves, guide, length, roots, table, keys)
     curves = collide(curves, field, heads)
     kept = uniform(keys, roots.number, 30) < chance * table.density
-    widths = _widths(curves, table, kept, strands)
-    colors = _colors(guide, points, roots, table, keys)
+    widths = _widths(share, points, table, kept)
+    colors = _colors(guide, length, points, roots, table, keys)
     grew = (curves, widths, colors, roots.triangle, roots.barycentrics)
     return Strands(*(part[0] for part in grew)) if single else Strands(*grew)
 
 
-def scalp_cover(
-    groom: Groom, points: Float[Tensor, "N 3"], seed: int
-) -> Float[Tensor, " N"]:
+def scalp_cover(groom: Groom, points: Float[Tensor, "N 3"], seed: int) -> Float[Tensor, " N"]:
     """How much of the skin's colour hair roots and stubble hide at canonical points, 0 to 1.
 
     For painting the scalp below the strands, which are too few to be opaque where they are short.
@@ -81,28 +79,27 @@ def scalp_cover(
 
 
 def _cut(
-    curves: Float[Tensor, "B S P 3"],
     canonical: Float[Tensor, "B S P 3"],
     choices: Plan,
     groom: GroomTable,
     seed: Int[Tensor, " B"],
     roots: Roots,
-) -> Float[Tensor, "B S P 3"]:
-    """Strands end where they first fall below the scissors: the hem, or the fringe's."""
+) -> Float[Tensor, "B S"]:
+    """The share of each strand above the scissors, the hem's or the fringe's: 1 is uncut."""
     ragged = 0.0035 * normal(seed, roots.number, 32)
     hem = (groom.cut + ragged)[..., None]
     fringe = (groom.fringe_cut + 0.5 * ragged)[..., None]
     in_front = (canonical[..., 2] > -0.02) & (choices.fringe > 0)[..., None]
     below = canonical[..., 1] - torch.where(in_front, fringe, hem)
     under = below < 0
-    count = curves.shape[2]
+    count = canonical.shape[2]
     first = torch.where(under.any(-1), under.float().argmax(-1), count)
     index = first.clamp(1, count - 1)
     now = below.gather(-1, index[..., None])[..., 0]
     before = below.gather(-1, index[..., None] - 1)[..., 0]
     at = index - 1 + (before / (before - now).clamp(min=1e-9)).clamp(0, 1)
     share = torch.where(first < count, at / (count - 1), torch.ones_like(at))
-    return resampled(curves, share.clamp(min=0.04))
+    return share.clamp(min=0.04)
 
 
 def _locked(
@@ -174,16 +171,18 @@ def _rough(
 
 
 def _widths(
-    curves: Float[Tensor, "B S P 3"], groom: GroomTable, kept: Tensor, count: int
+    share: Float[Tensor, "B S"], points: int, groom: GroomTable, kept: Tensor
 ) -> Float[Tensor, "B S P"]:
-    """Tapered diameters; fewer strands are wider, so that they hide as much."""
-    shares = torch.linspace(0, 1, curves.shape[2], device=curves.device)
-    width = groom.width * (STRANDS / count) ** 0.5 * kept
-    return width[..., None] * (1 - 0.65 * shares**3)
+    """Tapered diameters, blunt where cut; fewer strands are wider, so that they hide as much."""
+    along = torch.linspace(0, 1, points, device=share.device)
+    width = groom.width * (STRANDS / share.shape[1]) ** 0.5 * kept
+    taper = torch.where(share < 1, 0.2, 0.65)
+    return width[..., None] * (1 - taper[..., None] * along**3)
 
 
 def _colors(
     guide: Int[Tensor, "B S"],
+    length: Float[Tensor, "B S"],
     points: int,
     roots: Roots,
     groom: GroomTable,
@@ -195,10 +194,13 @@ def _colors(
     pigment = torch.exp(spread)
     natural = pigment_color(groom.eumelanin * pigment, groom.pheomelanin * pigment)
     white = natural.new_tensor([0.56, 0.55, 0.52]) * (0.8 + 0.2 * pigment)[..., None]
-    grey = uniform(seed, roots.number, 72) < groom.grey
-    natural = torch.where(grey[..., None], white, natural)
+    # a strand stands for a lock, which greys by and by
+    spared = uniform(seed, roots.number, 72)
+    grey = ((1.4 * groom.grey - spared) / 0.4).clamp(0, 1)
+    natural = torch.lerp(natural, white, grey[..., None])
     dye = torch.stack([groom.dye_red, groom.dye_green, groom.dye_blue], -1)
-    root = torch.lerp(natural, dye * pigment[..., None], groom.dye[..., None])
+    dyed = groom.dye * ((length - 0.006) / 0.012).clamp(0, 1)  # stubble has grown since
+    root = torch.lerp(natural, dye * pigment[..., None], dyed[..., None])
     lighter = (root * 1.9 + 0.01).clamp(max=0.7)
     shares = torch.linspace(0, 1, points, device=seed.device)
     fade = (groom.tip_light[..., None] * shares**1.5)[..., None]

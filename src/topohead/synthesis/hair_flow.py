@@ -1,4 +1,4 @@
-"""Which way hair wants to go: natural growth, combing, parting, fringe, tie; and how it grows there.
+"""Which way hair wants to go, by nature, comb, parting, fringe and tie, and how it grows there.
 
 Directions are of the head frame, places canonical. Ward et al. 2007 survey such style fields.
 """
@@ -56,7 +56,7 @@ def plan(roots: Roots, groom: GroomTable, seed: Int[Tensor, " B"]) -> Plan:
     ragged = 0.0015 * waves(seed, q, 0.012, 21)
     line = groom.part_offset + groom.part_angle * z + ragged
     side = torch.where(x > line, 1.0, -1.0)
-    reach = torch.sigmoid((z + 0.066 - 0.7 * x.abs()) / 0.006)
+    reach = torch.sigmoid((z + 0.074 - 0.7 * x.abs()) / 0.006)
     fringe = (uniform(seed, number, 20) * 0.5 + 0.25 < reach).float() * groom.fringe
     layer = 0.25 + 0.75 * uniform(seed, number, 22)
     wander = 0.16 * waves(seed, q, 0.045, 23) + 0.07 * normal(seed, number, 24)
@@ -146,11 +146,15 @@ def grown(
         heavy = groom.gravity * (1 - torch.exp(-reached / bend))
         lead, near, heavy, tied = _gathered(lead, near, heavy, tied, q, step, plan, groom)
         # what hangs over an ear stands off above it already, so that no step shows
-        height = height + 0.011 * groom.gravity * (1 - groom.tie - groom.tuck).clamp(0) * _above_ears(q)
+        height = height + 0.011 * groom.gravity * (1 - groom.tie - groom.tuck).clamp(
+            0
+        ) * _above_ears(q)
         # combed hair keeps to the surface; hair that hangs may leave it
         lead = torch.lerp(lead, _flat(lead, up), near[..., None])
         fall = torch.lerp(down.expand_as(up), _above(down, up), near[..., None])
-        aim = (1 - heavy)[..., None] * lead + heavy[..., None] * (fall + _draped(q, roots))
+        aim = (1 - heavy)[..., None] * lead + heavy[..., None] * (
+            fall + _draped(q, roots) + _off_face(q, plan)
+        )
         aim = aim + (groom.radial * (1 - tied))[..., None] * plan.up
         rise = ((height - distance) / 0.012).clamp(-0.8, 1.0) * near * (1 - tied)
         rise = torch.where(rise < 0, rise * (1 - heavy), rise)  # what hangs, hangs straight
@@ -198,6 +202,14 @@ def _draped(q: Tensor, roots: Roots) -> Tensor:
     clear = torch.exp(-(((q[..., 2] + 0.11) * onto / 0.06).clamp(min=0)).square())
     push = 0.7 * low * onto * clear
     return torch.stack([torch.zeros_like(push), torch.zeros_like(push), push], -1)
+
+
+def _off_face(q: Tensor, plan: Plan) -> Tensor:
+    """Hair that is no fringe is kept out of the face: aside and back."""
+    before = torch.sigmoid((q[..., 2] + 0.004) / 0.006) * torch.sigmoid((0.062 - q[..., 1]) / 0.010)
+    push = 1.6 * before * (1 - plan.fringe) * (1 - q[..., 0].abs() / 0.075).clamp(min=0).sqrt()
+    aside = torch.where(q[..., 0].abs() > 0.012, q[..., 0].sign(), plan.side)
+    return torch.stack([push * aside, torch.zeros_like(push), -0.5 * push], -1)
 
 
 def _ears(q: Tensor) -> Tensor:

@@ -96,9 +96,7 @@ def hairline(
     return chance, room
 
 
-def lengths(
-    roots: Roots, groom: GroomTable, room: Float[Tensor, "B S"]
-) -> Float[Tensor, "B S"]:
+def lengths(roots: Roots, groom: GroomTable, room: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:
     """Metres of hair at each root before any cut: by zone, faded towards the ears."""
     x, y, z = roots.canonical.unbind(-1)
     front = torch.sigmoid((z + 0.030) / 0.010)
