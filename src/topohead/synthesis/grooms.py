@@ -33,8 +33,9 @@ class Groom:
     `curl_*` are a helix: radius, turns a metre, spread of phase between locks. The hair divides at
     `parting` along x = `part_offset` + `part_angle` · z down to z = `part_depth`. `sweep` is a
     direction all hair is combed to, `whorl` the strength of its natural growth around the crown,
-    `tuck` how far it is combed behind the ears. Gathered hair (`tie`) meets at (`tie_y`, `tie_z`) of the middle and falls as a tail or winds on
-    a ball of radius `bun`. `strip` leaves hair only where |x| is less; the rest is `shaved` long.
+    `tuck` how far it is combed behind the ears. Gathered hair (`tie`) meets at (`tie_y`, `tie_z`)
+    of the middle and falls as a tail or winds on a ball of radius `bun`. `strip` leaves hair only
+    where |x| is less; the rest is `shaved` long.
     """
 
     length_front: float = 0.05
