@@ -57,7 +57,7 @@ CLOTH = (
 """Height, half width, half depth and middle of each ring."""
 
 BLACK, DARK, BROWN, LIGHT = (5.0, 0.2), (2.2, 0.3), (1.1, 0.4), (0.55, 0.3)
-BLOND, PALE, RED, AUBURN = (0.18, 0.40), (0.07, 0.22), (0.10, 1.0), (0.6, 1.3)
+BLOND, PALE, RED, AUBURN = (0.18, 0.40), (0.07, 0.22), (0.13, 1.6), (0.6, 1.3)
 MELANIN = (0.16, 0.30, 0.50, 0.85, 1.35, 0.22)
 SHEET: tuple[tuple[str, int, tuple[float, float], dict[str, float]], ...] = (
     ("bald", 2, BROWN, {}), ("buzz", 4, BLACK, {}), ("crew cut", 0, BLOND, {}),

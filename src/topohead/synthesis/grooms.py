@@ -126,7 +126,7 @@ STYLES: dict[str, Groom] = {
     ),
     "curly": Groom(
         length_front=0.13, length_top=0.15, length_side=0.12, length_back=0.12, parting=0.4,
-        part_offset=0.015, curl_radius=0.0105, curl_frequency=18.0, curl_spread=1.0, lift=1.0,
+        part_offset=0.015, curl_radius=0.009, curl_frequency=26.0, curl_spread=1.0, lift=1.0,
         gravity=0.55, stiffness=0.3, clump=0.9, frizz=0.12, volume=0.018,
     ),
     "afro": Groom(
@@ -193,7 +193,7 @@ def natural_color(groom: Groom, random: np.random.Generator) -> Groom:
         "black": (2.5, 6.0, 0.2),
         "brown": (0.55, 2.0, 0.4),
         "blond": (0.08, 0.28, 0.35),
-        "red": (0.06, 0.25, 1.0),
+        "red": (0.08, 0.25, 1.5),
     }[str(kind)]
     dyed = random.random() < 0.06
     dye = random.uniform(0.02, 0.5, 3)

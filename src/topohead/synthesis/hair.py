@@ -58,11 +58,11 @@ def grow(
     share = _cut(heads.canonical(curves), choices, table, keys, roots)
     curves = resampled(curves, share)
     guide = _guides(roots, choices, keys)
-    curves = _locked(curves, guide, length, roots, table, keys)
+    curves, coil = _locked(curves, guide, length, roots, choices, table, keys)
     curves = collide(curves, field, heads)
     kept = uniform(keys, roots.number, 30) < chance * table.density
     widths = _widths(share, points, table, kept)
-    colors = _colors(guide, length, points, roots, table, keys)
+    colors = _colors(guide, length, points, roots, table, keys) * coil[..., None]
     grew = (curves, widths, colors, roots.triangle, roots.barycentrics)
     return Strands(*(part[0] for part in grew)) if single else Strands(*grew)
 
@@ -107,10 +107,14 @@ def _locked(
     guide: Int[Tensor, "B S"],
     length: Float[Tensor, "B S"],
     roots: Roots,
+    choices: Plan,
     groom: GroomTable,
     seed: Int[Tensor, " B"],
-) -> Float[Tensor, "B S P 3"]:
-    """Strands drawn to the guide of their lock, wound into curls, roughened."""
+) -> tuple[Float[Tensor, "B S P 3"], Float[Tensor, "B S P"]]:
+    """Strands drawn to the guide of their lock, wound into curls, roughened; and light on coils.
+
+    A coil shades its own inside: colours there are dimmed by up to a half.
+    """
     shares = torch.linspace(0, 1, curves.shape[2], device=curves.device)
     lead = curves.gather(1, guide[..., None, None].expand(curves.shape))
     # from the root on, a lock closes by two thirds of its length
@@ -138,7 +142,9 @@ def _locked(
     radius = groom.curl_radius[..., None] * (reached / 0.025).clamp(max=1)
     wound = radius[..., None] * (angle.cos()[..., None] * first + angle.sin()[..., None] * second)
     start = wound[:, :, :1]
-    return curves + (wound - start) + _rough(reached, first, second, groom, seed, roots)
+    outwards = (wound * choices.up[:, :, None]).sum(-1) / 0.006
+    coil = 1 + 0.5 * outwards.clamp(-1, 0) + 0.15 * outwards.clamp(0, 1)
+    return curves + (wound - start) + _rough(reached, first, second, groom, seed, roots), coil
 
 
 def _guides(roots: Roots, choices: Plan, seed: Int[Tensor, " B"]) -> Int[Tensor, "B S"]:
