@@ -18,8 +18,7 @@ import torch
 from measured_on import commit, hardware
 from torch.nn import functional
 
-from topohead.core import Distortion, Mesh
-from topohead.core.strands import Strands
+from topohead.core import Distortion, Mesh, Strands
 from topohead.geometry.correspondence import closest_points
 from topohead.geometry.head_field import HeadField
 from topohead.geometry.strands import gaussians, segment_lengths

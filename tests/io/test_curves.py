@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from topohead.core import InputError, Topology
-from topohead.core.strands import Strands
+from topohead.core import InputError, Strands, Topology
 from topohead.geometry.strands import gaussians
 from topohead.io.curves import (
     read_curves_npz,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from topohead.core.strands import Strands
+from topohead.core import Strands
 from topohead.rendering.hair import HairLight, darkened, openness, shade
 
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from topohead.core import Mesh
-from topohead.core.strands import Strands
+from topohead.core import Mesh, Strands
 from topohead.geometry.correspondence import closest_points
 from topohead.geometry.head_field import HeadField
 from topohead.geometry.strands import collide, segment_lengths

@@ -11,8 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from topohead.core import Topology
-from topohead.core.strands import Strands
+from topohead.core import Strands, Topology
 
 
 def root_frames(

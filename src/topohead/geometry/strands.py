@@ -5,8 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from topohead.core.splats import Splats
-from topohead.core.strands import Strands
+from topohead.core import Splats, Strands
 from topohead.geometry.head_field import HeadField, Placed
 
 CLEARANCE = 0.0012

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from topohead.core import InputError, Topology
-from topohead.core.strands import Strands
+from topohead.core import InputError, Strands, Topology
 from topohead.geometry.strands import gaussians
 from topohead.io.atomic import atomic_write
 from topohead.io.splat_ply import write_splat_ply

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
-from topohead.core.strands import Strands
+from topohead.core import Strands
 from topohead.geometry.strands import tangents
 
 CELLS = 48

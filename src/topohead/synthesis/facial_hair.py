@@ -14,8 +14,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from topohead.core import Mesh
-from topohead.core.strands import Strands
+from topohead.core import Mesh, Strands
 from topohead.geometry.correspondence import closest_points
 from topohead.geometry.head_field import HeadField, Placed
 from topohead.geometry.strands import collide

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from topohead.core.strands import Strands
+from topohead.core import Strands
 from topohead.geometry.head_field import HeadField
 from topohead.geometry.strands import (
     collide,
