@@ -67,6 +67,6 @@ def test_what_lies_under_hair_is_darker() -> None:
 
 def test_a_batch_is_shaded_as_its_heads_are() -> None:
     one, other = _rods(torch.tensor([0.0, 1.0, 0.0])), _rods(torch.tensor([0.6, 0.8, 0.0]))
-    parts = (torch.stack(pair) for pair in zip(one._parts, other._parts, strict=True))
+    parts = (torch.stack(pair) for pair in zip(one.parts, other.parts, strict=True))
     both = openness(Strands(*parts))
     assert torch.allclose(both[1], openness(other), atol=1e-6)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,13 @@ def test_brows_stay_in_their_region(head: LinearHead, field: HeadField, rest: to
     left = strands.points[..., 0] > 0
     assert 0.4 < left[:, 0].float().mean() < 0.6
     assert (left == left[:, :1]).all()  # nothing crosses the nose
+    # no thicker than a brow: the landmarks run along its upper edge
+    points = head.topology.landmarks["ibug68"]
+    corners = head.template[head.topology.triangles[points.triangles]]
+    line = (corners * points.barycentrics[..., None]).sum(1)[22:27].numpy()
+    roots = field.place(rest[None]).canonical(strands.points[None, :, 0])[0].numpy()
+    above = roots[:, 1] - np.interp(np.abs(roots[:, 0]), line[:, 0], line[:, 1])
+    assert above.min() > -0.009 and above.max() < 0.005
     sparse = grow_brows(Brows(density=0.3), field, rest, 1)
     assert 0.25 < len(sparse.packed().points) / len(strands.points) < 0.45
 

@@ -112,9 +112,7 @@ def test_same_seed_same_bytes_and_batches_change_nothing(
     assert torch.equal(batch.points, again.points) and torch.equal(batch.colors, again.colors)
     for index, groom in enumerate(grooms):
         alone = grow(groom, field, bodies[index], 7 + index, strands=COUNT)
-        # sums over vertices run in another order in a batch: the last digit may differ
-        apart = (alone.points - batch.points[index]).norm(dim=-1)
-        assert apart.quantile(0.98) < 1e-4
+        assert torch.equal(alone.points, batch.points[index])
     other = grow(grooms[0], field, rest, 70, strands=COUNT)
     assert not torch.allclose(other.points, batch.points[0], atol=1e-3)
 

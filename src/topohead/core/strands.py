@@ -36,26 +36,27 @@ class Strands:
 
     def head(self, index: int) -> "Strands":
         """One head of a batch, without its empty slots."""
-        return Strands(*(part[index] for part in self._parts)).packed()
+        return Strands(*(part[index] for part in self.parts)).packed()
 
     def packed(self) -> "Strands":
         """The strands of a single head without its empty slots."""
         kept = self.present
-        return Strands(*(part[kept] for part in self._parts))
+        return Strands(*(part[kept] for part in self.parts))
 
     def to(self, device: torch.device | str) -> "Strands":
         """The same strands on another device."""
-        return Strands(*(part.to(device) for part in self._parts))
+        return Strands(*(part.to(device) for part in self.parts))
 
     @classmethod
     def joined(cls, *several: "Strands") -> "Strands":
         """The strands of several growths on one head: scalp, brows, beard. P must agree."""
-        parts = zip(*(one._parts for one in several), strict=True)
+        parts = zip(*(one.parts for one in several), strict=True)
         depths = (3, 2, 3, 1, 2)  # axes from the end that count strands
         return cls(*(torch.cat(part, -depth) for part, depth in zip(parts, depths, strict=True)))
 
     @property
-    def _parts(self) -> tuple[Tensor, ...]:
+    def parts(self) -> tuple[Tensor, ...]:
+        """The five tensors, in the order of the fields."""
         return (
             self.points,
             self.widths,

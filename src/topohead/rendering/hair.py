@@ -111,8 +111,8 @@ def _scattered(
     tinted = (albedo + 0.02).sqrt()
     result = diffuse[..., None] * albedo * (0.35 + 0.65 * facing)[..., None]
     return result + gloss * (
-        0.007 * white[..., None]
-        + 0.045 * colored[..., None] * tinted * albedo.clamp(min=0.02).sqrt()
+        0.0045 * white[..., None]
+        + 0.032 * colored[..., None] * tinted * albedo.clamp(min=0.02).sqrt()
     )
 
 

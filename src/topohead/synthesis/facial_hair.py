@@ -199,7 +199,7 @@ def grow_lashes(
     sprouts = _Sprouts(torch.ones_like(length), way, bend, length, None)
     made = _strands(sprouts, roots, seeds, heads, field, points, 0.00010,
                     torch.tensor(colors, device=rest.device))  # fmt: skip
-    return made if not single else Strands(*(part[0] for part in made._parts))
+    return made if not single else Strands(*(part[0] for part in made.parts))
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _grow(
     width = torch.tensor([kind.width for kind in every], device=rest.device)
     colors = torch.tensor([kind.color for kind in every], device=rest.device)
     made = _strands(sprouts, roots, seeds, heads, field, points, width[:, None], colors)
-    return made if not single else Strands(*(part[0] for part in made._parts))
+    return made if not single else Strands(*(part[0] for part in made.parts))
 
 
 def _strands(

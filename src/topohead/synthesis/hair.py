@@ -37,7 +37,7 @@ def grow(
     """Hair on one head [V 3], or on a batch [B V 3] with a groom and a seed each.
 
     Roots lie on `rest`; the other points keep `CLEARANCE` from it. All is a function of groom,
-    head, seed and the number of the strand: what `density` or `hairline` take away moves no other.
+    head, seed and the number of the strand: what `density` takes away moves no other.
     On the device of `field` and `rest`.
     """
     single = rest.dim() == 2
@@ -151,11 +151,13 @@ def _guides(roots: Roots, choices: Plan, seed: Int[Tensor, " B"]) -> Int[Tensor,
     """The strand that leads each strand's lock: the nearest of every `LOCK`-th, same side."""
     count = roots.number.shape[0]
     chosen = torch.arange(0, count, LOCK, device=seed.device)
-    apart = torch.stack([0.03 * choices.side, 0.03 * choices.fringe], -1)
+    parted = torch.stack([0.03 * choices.side, 0.03 * choices.fringe], -1)
     shaken = torch.stack([normal(seed, roots.number, 45 + k) for k in range(3)], -1)
-    place = torch.cat([roots.canonical, apart], -1)
-    seen = torch.cat([roots.canonical + 0.0015 * shaken, apart], -1)
-    return chosen[torch.cdist(seen, place[:, chosen]).argmin(-1)]
+    place = torch.cat([roots.canonical, parted], -1)
+    seen = torch.cat([roots.canonical + 0.0015 * shaken, parted], -1)
+    # exact differences: by products, near ties would fall to other guides on another device
+    apart = torch.cdist(seen, place[:, chosen], compute_mode="donot_use_mm_for_euclid_dist")
+    return chosen[apart.argmin(-1)]
 
 
 def _rough(

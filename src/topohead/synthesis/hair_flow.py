@@ -3,6 +3,7 @@
 Directions are of the head frame, places canonical. Ward et al. 2007 survey such style fields.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -70,7 +71,7 @@ def plan(roots: Roots, groom: GroomTable, seed: Int[Tensor, " B"]) -> Plan:
         ],
         -1,
     )
-    outward = normalize(knot.mean(1, keepdim=True) - q.new_tensor(MIDDLE), dim=-1)
+    outward = normalize(_knot(groom) - q.new_tensor(MIDDLE), dim=-1)
     tilt = torch.stack([normal(seed, number, 27 + k) for k in range(3)], -1)
     axis = normalize(outward + 0.35 * tilt, dim=-1)
     up = normalize(q - q.new_tensor(MIDDLE), dim=-1) + 0.16 * tilt
@@ -84,9 +85,7 @@ def flow(
     away = q - q.new_tensor(CROWN)
     away = away - (away * up).sum(-1, keepdim=True) * up
     away = normalize(away, dim=-1, eps=1e-6)
-    swirled = away * torch.cos(torch.tensor(SWIRL)) + torch.linalg.cross(up, away) * torch.sin(
-        torch.tensor(SWIRL)
-    )
+    swirled = math.cos(SWIRL) * away + math.sin(SWIRL) * torch.linalg.cross(up, away)
     total = groom.whorl[..., None] * swirled
     front = torch.sigmoid((q[..., 2] - groom.part_depth) / 0.012)
     parted = torch.stack(
@@ -130,6 +129,7 @@ def grown(
     way = normalize(torch.sin(lift) * up + torch.cos(lift) * lead, dim=-1)
     bend = 0.012 + 0.09 * groom.stiffness
     bloom = 0.015 + 0.035 * groom.parting
+    loose = groom.gravity * (1 - groom.tie - groom.tuck).clamp(min=0)
     keep = torch.exp(-step / (0.008 + 0.05 * groom.stiffness))[..., None]
     bias = root_bias(place, field, heads)
     distance = bias
@@ -146,9 +146,7 @@ def grown(
         heavy = groom.gravity * (1 - torch.exp(-reached / bend))
         lead, near, heavy, tied = _gathered(lead, near, heavy, tied, q, step, plan, groom)
         # what hangs over an ear stands off above it already, so that no step shows
-        height = height + 0.011 * groom.gravity * (1 - groom.tie - groom.tuck).clamp(
-            0
-        ) * _above_ears(q)
+        height = height + 0.011 * loose * _above_ears(q)
         # combed hair keeps to the surface; hair that hangs may leave it
         lead = torch.lerp(lead, _flat(lead, up), near[..., None])
         fall = torch.lerp(down.expand_as(up), _above(down, up), near[..., None])
@@ -181,7 +179,7 @@ def _gathered(
     lead = torch.lerp(lead, arm / far.clamp(min=1e-6)[..., None], (tie * (1 - tied))[..., None])
     near = near * torch.where(tie > 0, (far / 0.035).clamp(max=1), 1.0) * (1 - tied)
     heavy = heavy * (1 - tie * (1 - tied))
-    knot = plan.tie.mean(1, keepdim=True)
+    knot = _knot(groom)
     outward = normalize(knot - knot.new_tensor(MIDDLE), dim=-1)
     ball = groom.bun[..., None]
     from_center = q - (knot + 0.55 * ball * outward)
@@ -193,6 +191,11 @@ def _gathered(
     after = torch.where(ball > 0, wound, tail.expand_as(wound))
     heavy = torch.where((ball[..., 0] > 0) & (tied > 0), torch.zeros_like(heavy), heavy)
     return torch.lerp(lead, after, tied[..., None]), near, heavy, tied
+
+
+def _knot(groom: GroomTable) -> Float[Tensor, "B 1 3"]:
+    """The middle of the tie."""
+    return torch.stack([torch.zeros_like(groom.tie_y), groom.tie_y, groom.tie_z], -1)
 
 
 def _draped(q: Tensor, roots: Roots) -> Tensor:
