@@ -78,6 +78,16 @@ def test_no_style_enters_the_head(
     assert _inside(strands, head, rest) <= 0.005
 
 
+def test_random_grooms_on_random_people_stay_outside(head: LinearHead, field: HeadField) -> None:
+    generator = torch.Generator().manual_seed(4)
+    for seed in range(4):
+        identity = torch.randn(len(head.identity_basis), generator=generator).clamp(-2.2, 2.2)
+        body = head.vertices(identity, torch.zeros(52))
+        strands = grow(random_groom(seed), field, body, seed, strands=200).packed()
+        assert torch.isfinite(strands.points).all()
+        assert not len(strands.points) or _inside(strands, head, body) <= 0.005
+
+
 def test_collision_pushes_out_and_keeps_lengths(
     head: LinearHead, field: HeadField, rest: torch.Tensor
 ) -> None:
