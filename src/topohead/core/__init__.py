@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from topohead.core.errors import InputError
     from topohead.core.head import ARKIT_52, HeadModel
     from topohead.core.splats import BoundSplats, GaussianBinding, Splats
+    from topohead.core.strands import Strands
     from topohead.core.topology import Mesh, SurfacePoints, Topology
     from topohead.core.views import Photographs, TrackedFrame, Views
 
 __all__ = [
     "ARKIT_52", "BoundSplats", "Cameras", "Capture", "Distortion", "GaussianBinding", "HeadModel",
-    "InputError", "Mesh", "Photographs", "Rig", "Splats", "SurfacePoints", "Topology",
+    "InputError", "Mesh", "Photographs", "Rig", "Splats", "Strands", "SurfacePoints", "Topology",
     "TrackedFrame", "Views",
 ]  # fmt: skip
 
@@ -28,6 +29,7 @@ _HOMES = {
     "errors": ("InputError",),
     "head": ("ARKIT_52", "HeadModel"),
     "splats": ("BoundSplats", "GaussianBinding", "Splats"),
+    "strands": ("Strands",),
     "topology": ("Mesh", "SurfacePoints", "Topology"),
     "views": ("Photographs", "TrackedFrame", "Views"),
 }
