@@ -136,8 +136,8 @@ def portrait_points(
 ) -> tuple[Float[Tensor, "B V 2"], Bool[Tensor, "B V"]]:
     """Where every vertex appears (pixels), and whether it is seen.
 
-    Seen: inside the picture, and at most `tolerance` metres behind the farthest of the four
-    samples about it.
+    Seen: inside the picture, not turned away by more than 12°, and at most `tolerance` metres
+    behind the farthest of the four pixel centres about it.
     """
     backend = _backend(heads.vertices)
     views, focals = camera_projections(scenes.world_to_camera, scenes.intrinsics, 1)
@@ -153,7 +153,10 @@ def portrait_points(
         found = inverse.flatten(1).gather(1, row * size[0] + column)
         farthest = torch.minimum(farthest, found)
     inside = ((pixels >= 0) & (pixels < pixels.new_tensor(size))).all(-1) & (depth > 0)
-    return pixels, inside & ((depth - tolerance) * farthest <= 1)
+    normals = smooth_normals(heads.vertices, mesh)
+    towards = functional.normalize(eyes(scenes.world_to_camera)[:, None] - heads.vertices, dim=-1)
+    facing = (normals * towards).sum(-1) > -0.2
+    return pixels, inside & facing & ((depth - tolerance) * farthest <= 1)
 
 
 def smooth_normals(
