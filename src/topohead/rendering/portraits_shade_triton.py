@@ -350,7 +350,7 @@ def _triangle_sample(x, y, sample, samples, t, seen, head, shared, triangles, li
         to = (dx / distance, dy / distance, dz / distance)
         sine = tl.minimum(radius / distance, 1.0)
         cosine, bumpy = _dot(smooth, to), _dot(n, to)
-        lit = seen & (radius > 0.0) & (cosine > -sine - scattering * SCATTER_RED)
+        lit = seen & (sine > 0.0) & (cosine > -sine - scattering * SCATTER_RED)
         if tl.max(lit.to(tl.int32), 0) > 0:
             share = _lamp_seen(
                 lamp_views + 12 * lamp, lamp_words + 2 * lamp * lamp_size * lamp_size, lamp_size,
@@ -405,7 +405,7 @@ def _hair_sample(x, y, segment, seen, strands, view_matrix, eye, lights):
         strength = radius * radius * PI / (distance * distance + radius * radius)
         strength *= hair_light(
             lamp_views + 12 * lamp, lamp_words + 2 * lamp * lamp_size * lamp_size, lamp_size,
-            lamp_size, place[0], place[1], place[2], seen & (radius > 0.0),
+            lamp_size, place[0], place[1], place[2], seen & (strength > 0.0),
         )  # fmt: skip
         lengthwise = _dot(along, to)
         sine = tl.sqrt(tl.maximum(1.0 - lengthwise * lengthwise, 0.0))
