@@ -21,7 +21,7 @@ from topohead.io.assets import reference_head
 from topohead.rendering.portraits import (
     PortraitHeads,
     PortraitMesh,
-    PortraitScenes,
+    SceneBatch,
     PortraitStrands,
     TexturePool,
     moved,
@@ -88,7 +88,7 @@ def batch_of(level: int, count: int, size: int, strands: int, points: int, skins
     sky = 0.06 * torch.randn(count, 16, 3, generator=generator)
     sky[:, 0] += 1.0
     lamps = torch.tensor([[1.1, 0.8, 1.2, 0.25, 22, 20, 18], [-1.2, 0.3, 0.4, 0.1, 30, 36, 44]])
-    scenes = PortraitScenes(
+    scenes = SceneBatch(
         pose,
         intrinsics,
         sky,

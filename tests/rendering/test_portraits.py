@@ -12,7 +12,7 @@ from topohead.rendering.portrait_light import harmonics, sphere
 from topohead.rendering.portraits import (
     PortraitHeads,
     PortraitMesh,
-    PortraitScenes,
+    SceneBatch,
     PortraitStrands,
     TexturePool,
     moved,
@@ -56,7 +56,7 @@ def scene(count: int, size: tuple[int, int], lamps: list[list[float]] | None = N
     sky = torch.zeros(count, 16, 3)
     sky[:, 0] = 0.4 / 0.282095
     rows = torch.tensor(lamps or [[0, 0, 9.0, 0, 0, 0, 0]]).float()
-    return PortraitScenes(
+    return SceneBatch(
         pose,
         matrix.expand(count, 3, 3).clone(),
         sky,

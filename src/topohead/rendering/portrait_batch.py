@@ -133,7 +133,7 @@ class PortraitHeads:
 
 
 @dataclass(frozen=True)
-class PortraitScenes:
+class SceneBatch:
     """Everything around the heads of a batch.
 
     `sky`: radiance as real spherical harmonics up to degree 3, linear, order (l, m) = (0, 0),

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from topohead.rendering.portrait_batch import PortraitHeads, PortraitMesh, PortraitScenes
+from topohead.rendering.portrait_batch import PortraitHeads, PortraitMesh, SceneBatch
 
 BOUNCE = (0.36, 0.20, 0.15)
 """Radiance that a direction which skin blocks sends back, relative to the light there."""
@@ -53,7 +53,7 @@ def gather_light(
     mesh: PortraitMesh,
     heads: PortraitHeads,
     normals: Float[Tensor, "B V 3"],
-    scenes: PortraitScenes,
+    scenes: SceneBatch,
     supersampling: int,
 ) -> PortraitLight:
     """Shadow maps of the sky and the lamps, and the sky's light through them."""

@@ -21,7 +21,7 @@ from topohead.rendering.portrait_batch import (
     PortraitHeads,
     PortraitMesh,
     Portraits,
-    PortraitScenes,
+    SceneBatch,
     PortraitStrands,
     TexturePool,
     moved,
@@ -32,7 +32,7 @@ __all__ = [
     "LABELS",
     "PortraitHeads",
     "PortraitMesh",
-    "PortraitScenes",
+    "SceneBatch",
     "PortraitStrands",
     "Portraits",
     "TexturePool",
@@ -51,7 +51,7 @@ def render_portraits(
     mesh: PortraitMesh,
     heads: PortraitHeads,
     textures: TexturePool,
-    scenes: PortraitScenes,
+    scenes: SceneBatch,
     backdrops: Float[Tensor, "N h w 3"],
     size: tuple[int, int],
     supersampling: int = 2,
@@ -91,7 +91,7 @@ class PortraitMaps:
 
 
 def portrait_maps(
-    mesh: PortraitMesh, heads: PortraitHeads, scenes: PortraitScenes, size: tuple[int, int]
+    mesh: PortraitMesh, heads: PortraitHeads, scenes: SceneBatch, size: tuple[int, int]
 ) -> PortraitMaps:
     """Geometry under every pixel centre of the pictures that `render_portraits` makes."""
     backend = _backend(heads.vertices)
@@ -130,7 +130,7 @@ def _weights(corner: Float[Tensor, "B H W 3 3"]) -> Float[Tensor, "B H W 3"]:
 def portrait_points(
     mesh: PortraitMesh,
     heads: PortraitHeads,
-    scenes: PortraitScenes,
+    scenes: SceneBatch,
     size: tuple[int, int],
     tolerance: float = 0.002,
 ) -> tuple[Float[Tensor, "B V 2"], Bool[Tensor, "B V"]]:

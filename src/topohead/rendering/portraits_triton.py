@@ -18,7 +18,7 @@ from topohead.rendering import portraits_shade_triton as shading
 from topohead.rendering.portrait_batch import (
     PortraitHeads,
     PortraitMesh,
-    PortraitScenes,
+    SceneBatch,
     PortraitStrands,
     TexturePool,
 )
@@ -167,7 +167,7 @@ def expose(
     linear: Float[Tensor, "B H W 3"],
     alpha: Float[Tensor, "B H W"],
     backdrops: Float[Tensor, "N h w 3"],
-    scenes: PortraitScenes,
+    scenes: SceneBatch,
     taps: Float[Tensor, "B K"],
 ) -> Float[Tensor, "B H W 3"]:
     """Stored pictures, srgb, of premultiplied light before a backdrop."""
