@@ -18,6 +18,7 @@ import measured_on
 import torch
 
 from topohead.io.assets import reference_head
+from topohead.io.images import write_image
 from topohead.rendering.portraits import (
     PortraitHeads,
     PortraitMesh,
@@ -27,8 +28,10 @@ from topohead.rendering.portraits import (
     moved,
     render_portraits,
 )
-from topohead.rendering.shading import portrait_camera
+from topohead.rendering.shading import linear_to_srgb, portrait_camera
 from topohead.synthesis import skin
+from topohead.synthesis.portrait_pathtrace import pathtraced_portrait
+from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
 
 SEED = 700
 
@@ -175,13 +178,56 @@ def agreement(_: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-SECTIONS = {"throughput": throughput, "agreement": agreement}
+def pathtraced(args: argparse.Namespace) -> dict[str, Any]:
+    """PSNR of linear light, tone-mapped alike, against path tracing under the same light."""
+    head = reference_head(1)
+    settings = PortraitSettings(shift=0.0, yaw=45, fill=(0.7, 0.8), field_of_view=(25, 30))
+    source = PortraitScenes.of(head.topology, (256, 256), settings, dressed=False)
+    indices = list(range(args.portraits))
+    scenes = source.draw(SEED, indices)
+    generator = torch.Generator().manual_seed(SEED)
+    identity = 0.7 * torch.randn(len(indices), len(head.identity_basis), generator=generator)
+    vertices = head.vertices(identity, torch.zeros(len(indices), 52)).contiguous()
+    heads = source.dress(vertices, torch.zeros(len(indices)).long())
+    maps = skin.paint(reference_head(0), skin.random_skin(SEED), SEED, 512)
+    level = torch.full_like(maps.roughness, 0.35)
+    pool = TexturePool.of(maps.albedo[None], maps.roughness[None], level[None])
+    drawn = source.render(scenes, heads, pool).linear
+    rows = []
+    for index in indices:
+        start = time.perf_counter()
+        traced = pathtraced_portrait(
+            source.mesh, heads, maps.albedo, maps.roughness, scenes, index, (256, 256), args.samples
+        )
+        # as the portrait's own sensor exposes it
+        exposure = scenes.sensor[index, :3]
+        ours, theirs = (linear_to_srgb((x * exposure).clamp(0, 1)) for x in (drawn[index], traced[..., :3]))
+        inside = traced[..., 3] > 0.5
+        error = (ours - theirs).square()
+        rows.append({
+            "psnr": round(float(-10 * error.mean().log10()), 2),
+            "psnr_head": round(float(-10 * error[inside].mean().log10()), 2),
+            "bias": [round(float(x), 4) for x in (ours - theirs)[inside].mean(0)],
+            "seconds": round(time.perf_counter() - start, 1),
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+        if args.pictures:
+            args.pictures.mkdir(parents=True, exist_ok=True)
+            difference = 0.5 + 2 * (ours - theirs)
+            write_image(args.pictures / f"{index}.png", torch.cat([ours, theirs, difference], 1))
+    return {"samples": args.samples, "portraits": rows}
+
+
+SECTIONS = {"throughput": throughput, "agreement": agreement, "pathtraced": pathtraced}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--portraits", type=int, default=6, help="of the path tracer")
+    parser.add_argument("--samples", type=int, default=256, help="light paths a pixel")
+    parser.add_argument("--pictures", type=Path, help="folder for pairs of the path tracer")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -39,9 +39,8 @@ def draw(
     projections: Float[Tensor, "B M 3 4"],
     focals: Float[Tensor, "B M"],
     size: tuple[int, int],
-    step: int = 1,
 ) -> Drawn:
-    """Meshes and ribbons (every `step`-th point of them) in all views of their heads."""
+    """Meshes and ribbons in all views of their heads."""
     projected, corners = _array(project(vertices, projections)), _array(triangles)
     heads, views = projected.shape[:2]
     inverse = np.empty((heads, views, size[1], size[0]), np.float32)
@@ -55,7 +54,7 @@ def draw(
     if strands is not None:
         hair.draw_ribbons(
             _array(strands.points), _array(strands.widths), _array(projections), _array(focals),
-            len(corners), step, inverse, names,
+            len(corners), inverse, names,
         )  # fmt: skip
     return inverse, names
 

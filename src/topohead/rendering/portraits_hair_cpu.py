@@ -105,11 +105,11 @@ def _draw_segment(start, end, widths, focal, strand, name, inverse_map, id_map):
 
 
 @njit(parallel=True, cache=True)
-def draw_ribbons(points, widths, projections, focals, first_name, step, inverse_map, id_map):
+def draw_ribbons(points, widths, projections, focals, first_name, inverse_map, id_map):
     """Draw strands [B S P 3] of widths [B S P] (metres) into maps [B M h w], nearest kept.
 
     `projections` [B M 3 4], `focals` [B M] in samples; segment k of strand s is called
-    first_name + s (P − 1) + k. Only every `step`-th point is used. `inverse_map` holds 1/depth.
+    first_name + s (P − 1) + k. `inverse_map` holds 1/depth.
     """
     heads, strands, count = points.shape[0], points.shape[1], points.shape[2]
     views = projections.shape[1]
@@ -119,11 +119,10 @@ def draw_ribbons(points, widths, projections, focals, first_name, step, inverse_
         for s in range(strands):
             p = points[b, s, 0]
             start = place_of(projection, np.float64(p[0]), np.float64(p[1]), np.float64(p[2]))
-            for k in range(0, count - 1, step):
-                to = min(k + step, count - 1)
-                p = points[b, s, to]
+            for k in range(count - 1):
+                p = points[b, s, k + 1]
                 end = place_of(projection, np.float64(p[0]), np.float64(p[1]), np.float64(p[2]))
-                ends = (widths[b, s, k], widths[b, s, to])
+                ends = (widths[b, s, k], widths[b, s, k + 1])
                 name = first_name + s * (count - 1) + k
                 _draw_segment(
                     start, end, ends, focal, s, name, inverse_map[b, m], id_map[b, m]
@@ -203,6 +202,18 @@ def gather_mesh(vertices, normals, projections, inverse_map, directions, radianc
     return out
 
 
+@njit(cache=True, inline="always")
+def _hair_sky(projection, inverse_map, x, y, z):
+    """`hair_light` of one texel: enough where many directions are added up."""
+    u, v, w = place_of(projection, x, y, z)
+    column, row = math.floor(u), math.floor(v)
+    inside = 0 <= row < inverse_map.shape[0] and 0 <= column < inverse_map.shape[1]
+    inverse = inverse_map[row, column] if inside else np.float32(0.0)
+    if inverse * (w - BIAS) <= 1.0:
+        return 1.0
+    return math.exp(-(w - 1.0 / inverse - BIAS) / HAIR_DEPTH)
+
+
 @njit(parallel=True, cache=True)
 def gather_hair(points, projections, inverse_map, directions, radiance):
     """Light from all sides on the points of strands [B S P 3]: ∫ L sin(T, ω) visible dω."""
@@ -223,7 +234,7 @@ def gather_hair(points, projections, inverse_map, directions, radiance):
                 along *= scale
                 sine = math.sqrt(max(0.0, 1.0 - along * along))
                 x, y, z = np.float64(p[0]), np.float64(p[1]), np.float64(p[2])
-                light = angle * sine * hair_light(projections[b, d], inverse_map[b, d], x, y, z)
+                light = angle * sine * _hair_sky(projections[b, d], inverse_map[b, d], x, y, z)
                 red += light * radiance[b, d, 0]
                 green += light * radiance[b, d, 1]
                 blue += light * radiance[b, d, 2]

@@ -64,31 +64,30 @@ def _thinned(strand, x, y, coverage):
     return (word >> 8).to(tl.int32).to(tl.float32) * (1.0 / 16777216) >= coverage
 
 
-@triton.jit(do_not_specialize=["strands", "count", "views", "height", "width", "first_name", "step"])
+@triton.jit(do_not_specialize=["strands", "count", "views", "height", "width", "first_name"])
 def draw_ribbons(
     points, widths, projections, focals, keys, strands, count, views, height, width, first_name,
-    step, BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Draw a block of segments of a head in one of its views."""
     task = tl.program_id(1).to(tl.int64)
     b = task // views
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    pieces = (count - 1 + step - 1) // step
+    pieces = count - 1
     alive = index < strands * pieces
-    strand, k = index // pieces, (index % pieces) * step
-    to = tl.minimum(k + step, count - 1)
+    strand, k = index // pieces, index % pieces
     at = b * strands * count + strand * count
     m = projections + 12 * task
     focal = tl.load(focals + task)
     x0, y0, z0 = load_point(points, at + k, alive)
-    x1, y1, z1 = load_point(points, at + to, alive)
+    x1, y1, z1 = load_point(points, at + k + 1, alive)
     u0, v0, d0 = place_of(m, x0, y0, z0)
     u1, v1, d1 = place_of(m, x1, y1, z1)
     alive = alive & (d0 > NEAR) & (d1 > NEAR)
     inverse0 = tl.div_rn(1.0, tl.where(alive, d0, 1.0))
     inverse1 = tl.div_rn(1.0, tl.where(alive, d1, 1.0))
     h0 = 0.5 * tl.load(widths + at + k, alive, 0.0) * focal * inverse0
-    h1 = 0.5 * tl.load(widths + at + to, alive, 0.0) * focal * inverse1
+    h1 = 0.5 * tl.load(widths + at + k + 1, alive, 0.0) * focal * inverse1
     reach = tl.maximum(tl.maximum(h0, h1), 0.5)
     du, dv = u1 - u0, v1 - v0
     scale = tl.div_rn(1.0, tl.maximum(du * du + dv * dv, 1e-12))
@@ -109,7 +108,7 @@ def draw_ribbons(
     span = reach * 1.41422
     rows = tl.floor(2.0 * span).to(tl.int32) + 1
     steps = tl.where(alive & (last >= first), (last - first + 1) * rows, 0)
-    name = first_name + strand * (count - 1) + k
+    name = first_name + index
     picture = keys + task * height * width
     for number in range(tl.max(steps, 0)):
         i, j = first + number // rows, number % rows
@@ -158,6 +157,14 @@ def hair_light(m, words, height, width, x, y, z, mask):
     lower = _through(words, row + 1, column, height, width, w, mask) * (1.0 - du)
     lower += _through(words, row + 1, column + 1, height, width, w, mask) * du
     return upper * (1.0 - dv) + lower * dv
+
+
+@triton.jit
+def _hair_sky(m, words, size, x, y, z, mask):
+    """`hair_light` of one texel."""
+    u, v, w = place_of(m, x, y, z)
+    row, column = tl.floor(v).to(tl.int32), tl.floor(u).to(tl.int32)
+    return _through(words, row, column, size, size, w, mask)
 
 
 @triton.jit
@@ -237,7 +244,7 @@ def gather_hair(
         along = (tx * tl.load(way) + ty * tl.load(way + 1) + tz * tl.load(way + 2)) * scale
         sine = tl.sqrt(tl.maximum(0.0, 1.0 - along * along))
         m, picture = projections + 12 * (b * dome + d), words + 2 * (b * dome + d) * size * size
-        light = angle * sine * hair_light(m, picture, size, size, x, y, z, inside)
+        light = angle * sine * _hair_sky(m, picture, size, x, y, z, inside)
         color = radiance + 3 * (b * dome + d)
         red += light * tl.load(color)
         green += light * tl.load(color + 1)

@@ -276,7 +276,7 @@ def _triangle_sample(x, y, sample, samples, t, head, shared, lights, texture, di
         )  # fmt: skip
         if seen <= 0.0:
             continue
-        strength = seen * math.pi * row[3] * row[3] / (distance * distance + row[3] * row[3])
+        strength = seen * math.pi * row[3] * row[3] / (distance * distance)
         shine = lamp_gloss(n, view, to, distance, row[3], alpha, f0) if cosine > 0.0 else 0.0
         for c in range(3):
             mixed = bumpy + SMOOTH[c] * scattering * (cosine - bumpy)
@@ -312,7 +312,7 @@ def _hair_sample(x, y, segment, points, colors, ambient, projection, eye, lights
         dx, dy, dz = row[0] - place[0], row[1] - place[1], row[2] - place[2]
         distance = math.sqrt(dx * dx + dy * dy + dz * dz)
         to = (dx / distance, dy / distance, dz / distance)
-        strength = math.pi * row[3] * row[3] / (distance * distance + row[3] * row[3])
+        strength = math.pi * row[3] * row[3] / (distance * distance)
         strength *= hair_light(projections[lamp], inverse_maps[lamp], place[0], place[1], place[2])
         tl = _dot(along, to)
         sine = math.sqrt(max(1.0 - tl * tl, 0.0))

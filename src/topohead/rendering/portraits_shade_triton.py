@@ -357,7 +357,7 @@ def _triangle_sample(x, y, sample, samples, t, seen, head, shared, triangles, li
                 tl.load(lamp_texels + lamp), disk, taps, sample, samples, place, smooth, cosine,
                 sine, lit,
             )  # fmt: skip
-            strength = radius * radius * PI / (distance * distance + radius * radius)
+            strength = radius * radius * PI / (distance * distance)
             strength = tl.where(lit, share * strength, 0.0)
             shine = _lamp_gloss(n, view, to, distance, radius, alpha, f0)
             shine = tl.where(cosine > 0.0, shine, 0.0)
@@ -402,7 +402,7 @@ def _hair_sample(x, y, segment, seen, strands, view_matrix, eye, lights):
         dx, dy, dz = tl.load(row) - place[0], tl.load(row + 1) - place[1], tl.load(row + 2) - place[2]
         distance = tl.sqrt(dx * dx + dy * dy + dz * dz)
         to = (dx / distance, dy / distance, dz / distance)
-        strength = radius * radius * PI / (distance * distance + radius * radius)
+        strength = radius * radius * PI / (distance * distance)
         strength *= hair_light(
             lamp_views + 12 * lamp, lamp_words + 2 * lamp * lamp_size * lamp_size, lamp_size,
             lamp_size, place[0], place[1], place[2], seen & (strength > 0.0),

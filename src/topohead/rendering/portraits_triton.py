@@ -48,9 +48,8 @@ def draw(
     projections: Float[Tensor, "B M 3 4"],
     focals: Float[Tensor, "B M"],
     size: tuple[int, int],
-    step: int = 1,
 ) -> Int[Tensor, "B M h w"]:
-    """Meshes and ribbons (every `step`-th point of them) in all views of their heads."""
+    """Meshes and ribbons in all views of their heads."""
     heads, views = projections.shape[:2]
     projected = project(vertices, projections).flatten(0, 1)
     device = vertices.device
@@ -63,11 +62,10 @@ def draw(
         )
         if strands is not None and heads * views > 0:
             _, count, points = strands.points.shape[:3]
-            pieces = triton.cdiv(points - 1, step)
-            hair.draw_ribbons[(triton.cdiv(count * pieces, 32), heads * views)](
+            hair.draw_ribbons[(triton.cdiv(count * (points - 1), 32), heads * views)](
                 strands.points.contiguous(), strands.widths.contiguous(), projections.contiguous(),
                 focals.contiguous(), keys, count, points, views, size[1], size[0], len(triangles),
-                step, BLOCK=32, num_warps=1, **_EXACT,
+                BLOCK=32, num_warps=1, **_EXACT,
             )  # fmt: skip
     return keys.unflatten(0, (heads, views))
 

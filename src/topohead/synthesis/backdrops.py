@@ -31,7 +31,8 @@ def _picture(random: np.random.Generator, size: int) -> Float[Tensor, "S S 3"]:
     y, x = np.mgrid[0:size, 0:size] / (size - 1) - 0.5
     angle = random.uniform(0, 2 * math.pi)
     ramp = (x * math.cos(angle) + y * math.sin(angle))[..., None]
-    picture = base * np.exp(ramp * random.normal(0, 0.5 if kind == "wall" else 1.2, 3))
+    fall = random.normal(0, 0.5 if kind == "wall" else 1.2) + random.normal(0, 0.2, 3)
+    picture = base * np.exp(ramp * fall)
     if kind == "gradient":
         share = 1 / (1 + np.exp(-ramp * random.uniform(3, 15)))
         picture = picture * share + _color(random) * (1 - share)
@@ -49,8 +50,8 @@ def _picture(random: np.random.Generator, size: int) -> Float[Tensor, "S S 3"]:
             picture[inside] += 4 * _color(random)
     blur = random.uniform(0.5, 6.0) * size / 128
     picture = cv2.GaussianBlur(picture, (0, 0), blur)
-    grain = cv2.GaussianBlur(random.standard_normal((size, size)), (0, 0), random.uniform(0.6, 3))
-    grain = grain / grain.std() * random.uniform(0, 0.12)
+    grain = cv2.GaussianBlur(random.standard_normal((size, size)), (0, 0), random.uniform(0.6, 6))
+    grain = grain / grain.std() * random.uniform(0, 0.25) ** 2
     return torch.from_numpy(np.maximum(picture * np.exp(grain[..., None]), 0)).float()
 
 

@@ -23,7 +23,7 @@ RIM, RIM_SIDES, TEMPLE = 28, 6, 10
 
 CAP_ROWS, CAP_COLUMNS, VISOR_ROWS = 12, 40, 6
 
-SHIRT_ROWS = 10
+SHIRT_ROWS = 14
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Wardrobe:
         pieces += [_grid(RIM, sides, True, True)] * 2
         pieces += [torch.tensor([[RIM, k, (k + 1) % RIM] for k in range(RIM)])] * 2
         pieces += [_grid(TEMPLE, sides, True)] * 3
-        pieces += [_grid(CAP_ROWS, CAP_COLUMNS, True), _grid(VISOR_ROWS, CAP_COLUMNS, False)]
+        pieces += [_grid(CAP_ROWS, CAP_COLUMNS, True), _grid(VISOR_ROWS, CAP_COLUMNS, True)]
         for piece, count in zip(pieces, self.sizes, strict=True):
             parts.append(piece + start)
             start += count
@@ -180,7 +180,7 @@ class Wardrobe:
         dome = middle[:, None] + reach[..., None] * ways
         edge = dome[:, :CAP_COLUMNS]
         front = angle.cos().clamp(min=0).to(vertices) ** 1.5
-        depth = torch.linspace(0, 1, VISOR_ROWS).to(vertices)[:, None] * front * 0.075
+        depth = torch.linspace(0, 1, VISOR_ROWS).to(vertices)[:, None] * front * 0.062
         fall = torch.stack([torch.zeros_like(depth), -0.35 * depth - 2 * depth**2, depth], -1)
         visor = edge[:, None] + fall
         return [dome @ axes, visor.flatten(1, 2) @ axes]
@@ -203,23 +203,25 @@ def _grid(rows: int, columns: int, around: bool, closed: bool = False) -> Int[Te
 
 
 def _shirt(rim: Float[Tensor, "B R 3"], axes: Tensor) -> Float[Tensor, "B N 3"]:
-    """A collar round the neck that widens to shoulders."""
+    """A collar round the neck, shoulders, and a trunk that leaves the picture below."""
     local = rim @ axes.transpose(1, 2)
     center = local.mean(1, keepdim=True)
     away = local - center
+    level = torch.tensor([1.0, 0.0, 1.0]).to(rim)
+    way = functional.normalize(away * level, dim=-1)[:, None]
     part = torch.linspace(0, 1, SHIRT_ROWS).to(rim)[:, None]
-    wide = part**0.8
-    flat = away[:, None] * torch.tensor([1.0, 0.0, 1.0]).to(rim)
-    way = functional.normalize(flat, dim=-1)
-    # shoulders: 0.19 m to a side, 0.1 m front to back, sloping down and then falling
-    reach = torch.stack([0.19 * way[..., 0], torch.zeros_like(way[..., 0]), 0.10 * way[..., 2]], -1)
-    near = flat * 1.06
-    drop = -0.075 * wide * (1 - 0.35 * way[..., 0].abs()) - 0.16 * (part - 0.6).clamp(min=0)
-    height = away[:, None, :, 1] * (1 - part) + 0.006 + drop
-    ring = near * (1 - wide[..., None]) + reach * wide[..., None]
-    ring = ring + torch.tensor([0.0, 0, 0.01]).to(rim) * wide[..., None]
-    ring = torch.cat([ring[..., :1], height[..., None], ring[..., 2:]], -1)
-    return ((ring + center[:, None]).flatten(1, 2)) @ axes
+    over = (part / 0.6).clamp(max=1)  # from the neck to the edge of the shoulders
+    trunk = (part - 0.6).clamp(min=0) / 0.4
+    wide = over**1.3
+    # half an ellipse of 0.21 m to a side and 0.11 m front to back, standing a little behind
+    reach = torch.tensor([0.21, 0.0, 0.11]).to(rim) * way
+    ring = 1.08 * (away * level)[:, None] * (1 - wide)[..., None] + reach * wide[..., None]
+    ring = ring + torch.tensor([0.0, 0.0, 0.012]).to(rim) * wide[..., None]
+    slope = 0.05 + 0.045 * way[..., 2].abs()
+    drop = slope * over + 0.03 * over**4 + 0.30 * trunk
+    height = away[:, None, :, 1] * (1 - over) + 0.010 - drop
+    place = torch.stack([ring[..., 0], height, ring[..., 2]], -1) + center[:, None]
+    return place.flatten(1, 2) @ axes
 
 
 def _glasses(

@@ -93,8 +93,8 @@ def _bright_piece(
     spread = ((1 - (ways @ way)[..., None]).clamp(min=0) * weight).sum() / weight.sum()
     # an even disk of angular radius a has mean 1 − cos of a²/4
     angle = float((4 * spread).sqrt().clamp(0.01, 0.35))
-    radius = FAR_LAMP * math.tan(angle)
-    share = radius**2 / (FAR_LAMP**2 + radius**2)
+    radius = FAR_LAMP * math.sin(angle)
+    share = (radius / FAR_LAMP) ** 2  # of a hemisphere, cosine-weighted
     return torch.cat([way * FAR_LAMP, way.new_tensor([radius]), flux / (math.pi * share)]), taken
 
 
@@ -161,7 +161,7 @@ def _sky(
     sky[1] = lift * mean * (4 * math.pi / 3) * 0.488603
     deviation = unrest * np.repeat([0, 0.5, 0.25, 0.15], [1, 3, 5, 7])[:, None] * mean / 0.282095
     common, own = random.standard_normal((16, 1)), random.standard_normal((16, 3))
-    return sky + deviation * (0.9 * common + 0.35 * own)
+    return sky + deviation * (0.9 * common + 0.2 * own)
 
 
 def _lamp(
@@ -178,8 +178,8 @@ def _lamp(
     place = distance * np.array(
         [math.sin(around) * math.cos(up), math.sin(up), math.cos(around) * math.cos(up)]
     )
-    radius = distance * math.tan(random.uniform(*angle))
-    share = radius**2 / (distance**2 + radius**2)
+    radius = distance * math.sin(random.uniform(*angle))
+    share = (radius / distance) ** 2
     color = _white(random.normal(0, 0.35)) * np.exp(colorful * 0.4 * random.standard_normal(3))
     return np.concatenate([place, [radius], irradiance * color / (math.pi * share)])
 
@@ -192,6 +192,5 @@ def irradiance(
     from_sky = (harmonics(normal)[..., None] * band.to(sky)[:, None] * sky).sum(-2).clamp(min=0)
     distance = lamps[..., :3].norm(dim=-1, keepdim=True).clamp(min=1e-6)
     facing = ((lamps[..., :3] / distance) * normal[..., None, :]).sum(-1, keepdim=True).clamp(min=0)
-    square = lamps[..., 3:4] ** 2
-    each = math.pi * lamps[..., 4:] * square / (distance**2 + square) * facing
+    each = math.pi * lamps[..., 4:] * (lamps[..., 3:4] / distance) ** 2 * facing
     return from_sky + each.sum(-2)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from topohead.core import Topology
 from topohead.geometry.cameras import look_at
@@ -35,6 +36,11 @@ CENTER = (0.0, -0.015, -0.05)
 
 HEIGHT = 0.24
 """Metres from chin to crown, roughly."""
+
+
+SIDES = torch.tensor([[0.0, 0, 1], [0.7, 0.1, 0.7], [-0.7, 0.1, 0.7], [0, 0.6, 0.8], [1, 0, 0],
+                      [-1, 0, 0]])  # fmt: skip
+"""Where skin faces that a camera may not burn out."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,9 @@ class PortraitScenes:
         else:
             sky, lamps = portrait_lights.random_light(random)
         towards = (-pose[:3, :3].T @ pose[:3, 3] - torch.tensor(CENTER).double()).float()
-        light = portrait_lights.irradiance(sky, lamps, torch.nn.functional.normalize(towards, dim=0))
+        sides = torch.cat([functional.normalize(towards, dim=0)[None], SIDES])
+        light = portrait_lights.irradiance(sky[None], lamps[None], sides)
+        light = (light[0] + light.amax(0)) / 2
         wide = random.uniform(0.4, 1.0)
         corner = random.uniform(0, 1 - wide, 2)
         sensor, blur = self._sensor(random, light)
@@ -169,12 +177,12 @@ class PortraitScenes:
     def _sensor(
         self, random: np.random.Generator, light: Float[Tensor, "3"]
     ) -> tuple[Float[Tensor, "6"], Float[Tensor, ""]]:
-        """Exposed for the light on the side of the head that the camera sees, half balanced."""
+        """Exposed for the light on the head, mostly balanced."""
         settings = self.settings
         mean = float(light.mean())
         balance = (mean / light.numpy().clip(1e-3)) ** random.uniform(0.3, 1.0)
         cast = np.exp(settings.casts * random.normal(0, 0.06, 3))
-        exposure = math.exp(settings.casts * random.normal(0, 0.3)) * 2.6 / max(mean, 1e-3)
+        exposure = math.exp(settings.casts * random.normal(0, 0.25)) * 2.4 / max(mean, 1e-3)
         noise = settings.noise * random.random() ** 2
         numbers = [*(exposure * balance * cast), random.uniform(0, 0.3),
                    0.012 * noise, 0.03 * noise]  # fmt: skip
