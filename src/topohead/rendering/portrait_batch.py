@@ -112,7 +112,10 @@ class TexturePool:
 
 @dataclass(frozen=True)
 class PortraitStrands:
-    """Hair of a batch: S strands of P points, metres; widths across; linear colours."""
+    """Hair of a batch: S strands of P points, metres; linear colours.
+
+    `widths` are diameters in metres, zero along a strand that is not there.
+    """
 
     points: Float[Tensor, "B S P 3"]
     widths: Float[Tensor, "B S P"]

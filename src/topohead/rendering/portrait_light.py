@@ -19,7 +19,7 @@ BOUNCE = (0.36, 0.20, 0.15)
 DOME = 24
 """Directions from which the sky's reach into folds is found."""
 
-DOME_MAP, LAMP_MAP = 128, 256
+DOME_MAP, LAMP_MAP = 128, 384
 """Texels a side of the shadow maps of a direction of the sky, and of a lamp."""
 
 LAMP_TAPS = 12

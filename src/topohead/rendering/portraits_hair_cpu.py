@@ -67,7 +67,7 @@ def _draw_segment(start, end, widths, focal, strand, name, inverse_map, id_map):
     height, width = id_map.shape
     u0, v0, z0 = start
     u1, v1, z1 = end
-    if not (z0 > NEAR and z1 > NEAR):
+    if not (z0 > NEAR and z1 > NEAR and widths[0] + widths[1] > 0):
         return
     inverse0, inverse1 = one / z0, one / z1
     h0, h1 = half * widths[0] * focal * inverse0, half * widths[1] * focal * inverse1

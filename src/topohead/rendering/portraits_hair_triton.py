@@ -88,6 +88,7 @@ def draw_ribbons(
     inverse1 = tl.div_rn(1.0, tl.where(alive, d1, 1.0))
     h0 = 0.5 * tl.load(widths + at + k, alive, 0.0) * focal * inverse0
     h1 = 0.5 * tl.load(widths + at + k + 1, alive, 0.0) * focal * inverse1
+    alive = alive & (h0 + h1 > 0.0)  # some strands of a batch may not be there
     reach = tl.maximum(tl.maximum(h0, h1), 0.5)
     du, dv = u1 - u0, v1 - v0
     scale = tl.div_rn(1.0, tl.maximum(du * du + dv * dv, 1e-12))

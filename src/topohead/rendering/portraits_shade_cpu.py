@@ -122,7 +122,7 @@ def lamp_seen(projection, inverse_map, texel, disk, sample, samples, place, n, c
     u, v, w = place_of(
         projection, place[0] + away * n[0], place[1] + away * n[1], place[2] + away * n[2]
     )
-    reach = min(max(sine * 0.06 / texel, 1.5), 24.0)
+    reach = min(max(sine * 0.06 / texel, 1.5), 40.0)
     blockers, total = 0.0, 0.0
     for k in range(sample, disk.shape[0], samples):
         column, row = math.floor(u + reach * disk[k, 0]), math.floor(v + reach * disk[k, 1])
@@ -133,7 +133,7 @@ def lamp_seen(projection, inverse_map, texel, disk, sample, samples, place, n, c
                 total += 1.0 / inverse
     if blockers == 0.0:
         return 1.0
-    reach = min(max(sine * (w - total / blockers) / texel, 1.2), 24.0)
+    reach = min(max(sine * (w - total / blockers) / texel, 1.2), 40.0)
     seen, tried = 0.0, 0.0
     for k in range(sample, disk.shape[0], samples):
         column, row = math.floor(u + reach * disk[k, 0]), math.floor(v + reach * disk[k, 1])

@@ -130,7 +130,7 @@ def _lamp_seen(
     u, v, w = place_of(
         m, place[0] + away * n[0], place[1] + away * n[1], place[2] + away * n[2]
     )
-    reach = tl.minimum(tl.maximum(sine * 0.06 / texel, 1.5), 24.0)
+    reach = tl.minimum(tl.maximum(sine * 0.06 / texel, 1.5), 40.0)
     blockers, total = tl.zeros_like(u), tl.zeros_like(u)
     for k in range(taps):
         spot = disk + 2 * (k * samples + sample)
@@ -144,7 +144,7 @@ def _lamp_seen(
     seen = tl.where(blocked, 0.0, 1.0)
     if tl.max(blocked.to(tl.int32), 0) > 0:
         depth = total / tl.maximum(blockers, 1.0)
-        reach = tl.minimum(tl.maximum(sine * (w - depth) / texel, 1.2), 24.0)
+        reach = tl.minimum(tl.maximum(sine * (w - depth) / texel, 1.2), 40.0)
         for k in range(taps):
             spot = disk + 2 * (k * samples + sample)
             column = tl.floor(u + reach * tl.load(spot)).to(tl.int32)
