@@ -14,8 +14,11 @@ from numba import njit, prange
 NEAR = 0.01
 """Metres; what reaches nearer to a camera or lamp is left out."""
 
-HAIR_DEPTH = 0.006
+HAIR_DEPTH = 0.009
 """Metres of hair behind its first surface that let 1/e of the light through."""
+
+HAIR_BIAS = 0.0025
+"""Metres behind the first surface that are in full light: a map sees single hairs, and gaps."""
 
 BIAS = 0.0008
 """Metres by which an occluder must be in front."""
@@ -147,7 +150,7 @@ def hair_light(projection, inverse_map, x, y, z):
         r, c = row + k // 2, column + k % 2
         weight = (dv if k // 2 else 1.0 - dv) * (du if k % 2 else 1.0 - du)
         if 0 <= r < height and 0 <= c < width and inverse_map[r, c] > 0.0:
-            behind = w - 1.0 / inverse_map[r, c] - BIAS
+            behind = w - 1.0 / inverse_map[r, c] - HAIR_BIAS
             light += weight * math.exp(-max(behind, 0.0) / HAIR_DEPTH)
         else:
             light += weight
@@ -209,9 +212,9 @@ def _hair_sky(projection, inverse_map, x, y, z):
     column, row = math.floor(u), math.floor(v)
     inside = 0 <= row < inverse_map.shape[0] and 0 <= column < inverse_map.shape[1]
     inverse = inverse_map[row, column] if inside else np.float32(0.0)
-    if inverse * (w - BIAS) <= 1.0:
+    if inverse * (w - HAIR_BIAS) <= 1.0:
         return 1.0
-    return math.exp(-(w - 1.0 / inverse - BIAS) / HAIR_DEPTH)
+    return math.exp(-(w - 1.0 / inverse - HAIR_BIAS) / HAIR_DEPTH)
 
 
 @njit(parallel=True, cache=True)

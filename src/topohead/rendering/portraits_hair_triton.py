@@ -14,6 +14,7 @@ from topohead.rendering import portraits_hair_cpu
 
 NEAR = tl.constexpr(portraits_hair_cpu.NEAR)
 HAIR_DEPTH = tl.constexpr(portraits_hair_cpu.HAIR_DEPTH)
+HAIR_BIAS = tl.constexpr(portraits_hair_cpu.HAIR_BIAS)
 BIAS = tl.constexpr(portraits_hair_cpu.BIAS)
 LAST_ID = tl.constexpr(0x7FFFFFFF)
 PI = tl.constexpr(3.141592653589793)
@@ -141,7 +142,7 @@ def inverse_at(words, row, column, height, width, mask):
 def _through(words, row, column, height, width, w, mask):
     inverse = inverse_at(words, row, column, height, width, mask)
     hit = inverse > 0.0
-    behind = w - 1.0 / tl.where(hit, inverse, 1.0) - BIAS
+    behind = w - 1.0 / tl.where(hit, inverse, 1.0) - HAIR_BIAS
     return tl.where(hit, tl.exp(-tl.maximum(behind, 0.0) / HAIR_DEPTH), 1.0)
 
 

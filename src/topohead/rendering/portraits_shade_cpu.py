@@ -24,8 +24,8 @@ SMOOTH = (0.65, 0.3, 0.15)
 PLAIN_SPECULAR = 0.5
 """Specular level of parts without maps: f0 = 0.04."""
 
-HAIR_GLOSS, HAIR_TINTED_GLOSS = 0.0115, 0.35
-"""Strength of the white highlight (a quarter of f0 = 0.046) and of the tinted one."""
+HAIR_GLOSS, HAIR_TINTED_GLOSS = 0.009, 0.35
+"""Strength of the white highlight (a fifth of f0 = 0.046) and of the tinted one."""
 
 CHANNELS = 7
 """Of a texel: albedo, roughness, specular level, slope along u and along v."""
@@ -296,7 +296,13 @@ def _hair_sample(x, y, segment, points, colors, ambient, projection, eye, lights
     t = ((x - u0) * du + (y - v0) * dv) / max(du * du + dv * dv, 1e-12)
     t = min(max(t, 0.0), 1.0)
     place = (p[0] + t * (q[0] - p[0]), p[1] + t * (q[1] - p[1]), p[2] + t * (q[2] - p[2]))
-    along = unit(q[0] - p[0], q[1] - p[1], q[2] - p[2])
+    # the tangent turns evenly from point to point, so that gloss does
+    o, r = points[s, max(k - 1, 0)], points[s, min(k + 2, count - 1)]
+    a = unit(q[0] - o[0], q[1] - o[1], q[2] - o[2])
+    b = unit(r[0] - p[0], r[1] - p[1], r[2] - p[2])
+    along = unit(
+        a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1]), a[2] + t * (b[2] - a[2])
+    )
     view = unit(eye[0] - place[0], eye[1] - place[1], eye[2] - place[2])
     tv = _dot(along, view)
     # ∫ sin dω = π²: under even light a fibre looks as light as its colour

@@ -385,7 +385,12 @@ def _hair_sample(x, y, segment, seen, strands, view_matrix, eye, lights):
     du, dv = u1 - u0, v1 - v0
     t = _clip(((x - u0) * du + (y - v0) * dv) / tl.maximum(du * du + dv * dv, 1e-12))
     place = _mix(p, q, q, 1.0 - t, t, 0.0)
-    along = _unit(q[0] - p[0], q[1] - p[1], q[2] - p[2])
+    o = load_point(points, at - tl.where(k > 0, 1, 0), seen)
+    r = load_point(points, at + tl.where(k < count - 2, 2, 1), seen)
+    a = _unit(q[0] - o[0], q[1] - o[1], q[2] - o[2])
+    b = _unit(r[0] - p[0], r[1] - p[1], r[2] - p[2])
+    along = _mix(a, b, b, 1.0 - t, t, 0.0)
+    along = _unit(along[0], along[1], along[2])
     view = _unit(eye[0] - place[0], eye[1] - place[1], eye[2] - place[2])
     tv = _dot(along, view)
     c0, c1 = load_point(colors, at, seen), load_point(colors, at + 1, seen)
