@@ -113,10 +113,13 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
     cuda = device == "cuda"
     pool = moved(pool_of(4, 256, torch.float16 if cuda else torch.float32), device)
     rows = []
-    plans = [(256, 0, 3000, 14), (256, 0, 0, 2), (256, 1, 3000, 14), (512, 0, 4000, 16)]
+    plans = [(256, 0, 3000, 14), (512, 0, 4000, 16), (256, 0, 0, 2), (256, 1, 3000, 14)]
     for size, level, strands, points in plans:
+        if level not in args.levels:
+            continue
         count = args.batch if cuda else 4
-        mesh, heads, scenes = (moved(x, device) for x in batch_of(level, count, size, strands, points, 4))
+        batch = batch_of(level, count, size, strands, points, 4)
+        mesh, heads, scenes = (moved(x, device) for x in batch)
         backdrops = torch.rand(2, 16, 16, 3).to(device)
 
         def one() -> None:
@@ -125,9 +128,11 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
         seconds = _seconds(one, 10 if cuda else 2)
         rows.append({"size": size, "level": level, "strands": strands, "points": points,
                      "batch": count, "portraits_per_second": round(count / seconds, 1)})  # fmt: skip
+        if cuda:
+            rows[-1]["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+            torch.cuda.reset_peak_memory_stats()
         if cuda and args.profile:
             rows[-1]["kernels_ms"] = _profile(one)
-            rows[-1]["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         print(rows[-1], flush=True)
     return {"device": device, "rows": rows}
 
@@ -225,6 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--levels", type=int, nargs="+", default=[0, 1], help="of the head")
     parser.add_argument("--portraits", type=int, default=6, help="of the path tracer")
     parser.add_argument("--samples", type=int, default=256, help="light paths a pixel")
     parser.add_argument("--pictures", type=Path, help="folder for pairs of the path tracer")
