@@ -10,7 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from topohead.io.images import write_image
 from topohead.rendering.portraits import (
     PortraitHeads,
     PortraitMesh,
-    SceneBatch,
     PortraitStrands,
+    SceneBatch,
     TexturePool,
     moved,
     render_portraits,
@@ -84,9 +84,7 @@ def batch_of(level: int, count: int, size: int, strands: int, points: int, skins
     identity = 0.7 * torch.randn(count, len(head.identity_basis), generator=generator)
     vertices = head.vertices(identity, torch.zeros(count, 52)).contiguous()
     yaws = (2 * torch.rand(count, generator=generator) - 1).tolist()
-    cameras = [
-        portrait_camera(v, (size, size), yaw=y) for v, y in zip(vertices, yaws, strict=True)
-    ]
+    cameras = [portrait_camera(v, (size, size), yaw=y) for v, y in zip(vertices, yaws, strict=True)]
     pose, intrinsics = (torch.stack(x) for x in zip(*cameras, strict=True))
     sky = 0.06 * torch.randn(count, 16, 3, generator=generator)
     sky[:, 0] += 1.0
@@ -120,14 +118,12 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
         count = args.batch if cuda else 4
         batch = batch_of(level, count, size, strands, points, 4)
         mesh, heads, scenes = (moved(x, device) for x in batch)
-        backdrops = torch.rand(2, 16, 16, 3).to(device)
-
-        def one() -> None:
-            render_portraits(mesh, heads, pool, scenes, backdrops, (size, size))
-
+        inputs = (mesh, heads, pool, scenes, torch.rand(2, 16, 16, 3).to(device), (size, size))
+        one = partial(render_portraits, *inputs)
         seconds = _seconds(one, 10 if cuda else 2)
+        rate = round(count / seconds, 1)
         rows.append({"size": size, "level": level, "strands": strands, "points": points,
-                     "batch": count, "portraits_per_second": round(count / seconds, 1)})  # fmt: skip
+                     "batch": count, "portraits_per_second": rate})  # fmt: skip
         if cuda:
             rows[-1]["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
             torch.cuda.reset_peak_memory_stats()
@@ -206,7 +202,9 @@ def pathtraced(args: argparse.Namespace) -> dict[str, Any]:
         )
         # as the portrait's own sensor exposes it
         exposure = scenes.sensor[index, :3]
-        ours, theirs = (linear_to_srgb((x * exposure).clamp(0, 1)) for x in (drawn[index], traced[..., :3]))
+        ours, theirs = (
+            linear_to_srgb((x * exposure).clamp(0, 1)) for x in (drawn[index], traced[..., :3])
+        )
         inside = traced[..., 3] > 0.5
         error = (ours - theirs).square()
         rows.append({

@@ -1,7 +1,7 @@
 """What a batch of portraits is made of, and what comes back; drawn by `portraits`."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -16,15 +16,14 @@ Tensors = TypeVar("Tensors")
 
 
 def moved(data: Tensors, device: torch.device | str) -> Tensors:
-    """A frozen dataclass with all its tensors (and those within) on another device."""
-    values: dict[str, Any] = {}
-    for field in fields(data):  # pyright: ignore[reportArgumentType] -- a dataclass
-        value = getattr(data, field.name)
-        if isinstance(value, Tensor):
-            values[field.name] = value.to(device)
-        elif hasattr(value, "__dataclass_fields__"):
-            values[field.name] = moved(value, device)
-    return replace(data, **values)  # pyright: ignore[reportArgumentType]
+    """A tensor, or a frozen dataclass with all tensors in it, on another device."""
+    whole: Any = data
+    if isinstance(whole, Tensor):
+        whole = whole.to(device)
+    elif is_dataclass(whole):
+        parts = {field.name: moved(getattr(whole, field.name), device) for field in fields(whole)}
+        whole = replace(cast("Any", whole), **parts)
+    return whole
 
 
 @dataclass(frozen=True)

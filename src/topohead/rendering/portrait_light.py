@@ -11,7 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from topohead.rendering.portrait_batch import PortraitHeads, PortraitMesh, PortraitStrands, SceneBatch
+from topohead.rendering.portrait_batch import (
+    PortraitHeads,
+    PortraitMesh,
+    PortraitStrands,
+    SceneBatch,
+)
 
 BOUNCE = (0.36, 0.20, 0.15)
 """Radiance that a direction which skin blocks sends back, relative to the light there."""

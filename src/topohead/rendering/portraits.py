@@ -21,8 +21,8 @@ from topohead.rendering.portrait_batch import (
     PortraitHeads,
     PortraitMesh,
     Portraits,
-    SceneBatch,
     PortraitStrands,
+    SceneBatch,
     TexturePool,
     moved,
 )
@@ -32,9 +32,9 @@ __all__ = [
     "LABELS",
     "PortraitHeads",
     "PortraitMesh",
-    "SceneBatch",
     "PortraitStrands",
     "Portraits",
+    "SceneBatch",
     "TexturePool",
     "moved",
     "portrait_maps",
@@ -159,9 +159,7 @@ def portrait_points(
     return pixels, inside & facing & ((depth - tolerance) * farthest <= 1)
 
 
-def smooth_normals(
-    vertices: Float[Tensor, "B V 3"], mesh: PortraitMesh
-) -> Float[Tensor, "B V 3"]:
+def smooth_normals(vertices: Float[Tensor, "B V 3"], mesh: PortraitMesh) -> Float[Tensor, "B V 3"]:
     """Unit normals of vertices, triangles weighted by area, summed in a fixed order."""
     corner = vertices[:, mesh.triangles.long()]
     area = torch.linalg.cross(corner[:, :, 1] - corner[:, :, 0], corner[:, :, 2] - corner[:, :, 0])

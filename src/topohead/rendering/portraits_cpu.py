@@ -16,8 +16,8 @@ from topohead.rendering.mesh_cpu import rasterize_projected
 from topohead.rendering.portrait_batch import (
     PortraitHeads,
     PortraitMesh,
-    SceneBatch,
     PortraitStrands,
+    SceneBatch,
     TexturePool,
 )
 from topohead.rendering.portrait_light import PortraitLight
@@ -80,11 +80,11 @@ def gather_mesh(
     bounce: Float[Tensor, "3"],
 ) -> Float[Tensor, "B V 3"]:
     """Share of the sky's irradiance that reaches each vertex."""
-    tables = (vertices, normals, projections)
-    rest = (directions, radiance, texel, bounce)
-    return torch.from_numpy(
-        hair.gather_mesh(*map(_array, tables), maps[0], *map(_array, rest))
-    )
+    light = hair.gather_mesh(
+        _array(vertices), _array(normals), _array(projections), maps[0], _array(directions),
+        _array(radiance), _array(texel), _array(bounce),
+    )  # fmt: skip
+    return torch.from_numpy(light)
 
 
 def gather_hair(

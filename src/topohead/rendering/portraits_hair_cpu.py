@@ -74,7 +74,7 @@ def _draw_segment(start, end, widths, focal, strand, name, inverse_map, id_map):
         return
     inverse0, inverse1 = one / z0, one / z1
     h0, h1 = half * widths[0] * focal * inverse0, half * widths[1] * focal * inverse1
-    reach = max(max(h0, h1), half)
+    reach = max(h0, h1, half)
     du, dv = u1 - u0, v1 - v0
     scale = one / max(du * du + dv * dv, np.float32(1e-12))
     steep = abs(dv) > abs(du)
@@ -127,9 +127,7 @@ def draw_ribbons(points, widths, projections, focals, first_name, inverse_map, i
                 end = place_of(projection, np.float64(p[0]), np.float64(p[1]), np.float64(p[2]))
                 ends = (widths[b, s, k], widths[b, s, k + 1])
                 name = first_name + s * (count - 1) + k
-                _draw_segment(
-                    start, end, ends, focal, s, name, inverse_map[b, m], id_map[b, m]
-                )
+                _draw_segment(start, end, ends, focal, s, name, inverse_map[b, m], id_map[b, m])
                 start = end
 
 

@@ -1,6 +1,6 @@
 # Triton's own annotations are loose; it may be absent where no CUDA is
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportArgumentType=false
-# pyright: reportOperatorIssue=false
+# pyright: reportOperatorIssue=false, reportGeneralTypeIssues=false
 """Triton kernels of the portraits' sensor: `portraits_sensor_cpu` in float32, the same noise."""
 
 import triton

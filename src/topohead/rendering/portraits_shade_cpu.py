@@ -300,9 +300,7 @@ def _hair_sample(x, y, segment, points, colors, ambient, projection, eye, lights
     o, r = points[s, max(k - 1, 0)], points[s, min(k + 2, count - 1)]
     a = unit(q[0] - o[0], q[1] - o[1], q[2] - o[2])
     b = unit(r[0] - p[0], r[1] - p[1], r[2] - p[2])
-    along = unit(
-        a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1]), a[2] + t * (b[2] - a[2])
-    )
+    along = unit(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1]), a[2] + t * (b[2] - a[2]))
     view = unit(eye[0] - place[0], eye[1] - place[1], eye[2] - place[2])
     tv = _dot(along, view)
     # ∫ sin dω = π²: under even light a fibre looks as light as its colour
@@ -310,7 +308,7 @@ def _hair_sample(x, y, segment, points, colors, ambient, projection, eye, lights
         color = colors[s, k, c] + t * (colors[s, k + 1, c] - colors[s, k, c])
         light = ambient[s, k, c] + t * (ambient[s, k + 1, c] - ambient[s, k, c])
         out[c] = color * light / (math.pi * math.pi)
-    sky, lamps, projections, inverse_maps, lamp_texels = lights
+    _, lamps, projections, inverse_maps, _ = lights
     for lamp in range(lamps.shape[0]):
         row = lamps[lamp]
         if row[3] <= 0.0:  # none: heads of a batch have as many rows as the richest

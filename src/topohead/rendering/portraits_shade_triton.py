@@ -13,13 +13,23 @@ import triton.language as tl
 
 from topohead.rendering import portraits_shade_cpu as cpu
 from topohead.rendering.portraits_hair_triton import (
-    BIAS,
     LAST_ID,
     PI,
     hair_light,
-    inverse_at,
     load_point,
     place_of,
+)
+from topohead.rendering.portraits_optics_triton import (
+    CHANNELS,
+    channel,
+    clip,
+    dot,
+    lamp_gloss,
+    lamp_seen,
+    sky_gloss,
+    sky_light,
+    unit,
+    wrapped,
 )
 
 SKIN = tl.constexpr(cpu.SKIN)
@@ -35,155 +45,10 @@ SMOOTH_BLUE = tl.constexpr(cpu.SMOOTH[2])
 PLAIN_SPECULAR = tl.constexpr(cpu.PLAIN_SPECULAR)
 HAIR_GLOSS = tl.constexpr(cpu.HAIR_GLOSS)
 HAIR_TINTED_GLOSS = tl.constexpr(cpu.HAIR_TINTED_GLOSS)
-CHANNELS = tl.constexpr(cpu.CHANNELS)
 LOG2_E = tl.constexpr(math.log2(math.e))
 TILE_WIDTH = tl.constexpr(16)
 TILE_HEIGHT = tl.constexpr(8)
 TILE = tl.constexpr(128)
-
-
-@triton.jit
-def _unit(x, y, z):
-    inverse = 1.0 / tl.sqrt(x * x + y * y + z * z + 1e-20)
-    return x * inverse, y * inverse, z * inverse
-
-
-@triton.jit
-def _dot(a, b):
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-@triton.jit
-def _clip(x):
-    return tl.minimum(tl.maximum(x, 0.0), 1.0)
-
-
-@triton.jit
-def _sky_light(sky, c: tl.constexpr, n, w1, w2, w3):
-    """Σ weight(l) L_lm Y_lm(n), the mean with weight 1."""
-    x, y, z = n
-    s = sky + c
-    one = 0.488603 * (y * tl.load(s + 3) + z * tl.load(s + 6) + x * tl.load(s + 9))
-    two = 1.092548 * (
-        x * y * tl.load(s + 12) + y * z * tl.load(s + 15) + x * z * tl.load(s + 21)
-    )
-    two += 0.315392 * (3.0 * z * z - 1.0) * tl.load(s + 18)
-    two += 0.546274 * (x * x - y * y) * tl.load(s + 24)
-    three = 0.590044 * (y * (3.0 * x * x - y * y) * tl.load(s + 27))
-    three += 0.590044 * (x * (x * x - 3.0 * y * y) * tl.load(s + 45))
-    three += 2.890611 * x * y * z * tl.load(s + 30)
-    three += 1.445306 * z * (x * x - y * y) * tl.load(s + 42)
-    three += 0.457046 * (5.0 * z * z - 1.0) * (y * tl.load(s + 33) + x * tl.load(s + 39))
-    three += 0.373176 * z * (5.0 * z * z - 3.0) * tl.load(s + 36)
-    return 0.282095 * tl.load(s) + w1 * one + w2 * two + w3 * three
-
-
-@triton.jit
-def _wrapped(cosine, width):
-    """The mean of a clamped cosine over a source or scatter; see `portraits_shade_cpu`."""
-    bend = (cosine + width) * (cosine + width) / (4.0 * tl.maximum(width, 1e-6))
-    return tl.where(cosine >= width, cosine, tl.where(cosine <= -width, 0.0, bend))
-
-
-@triton.jit
-def _sky_gloss(f0, rough, nv):
-    grazing = tl.minimum((1.0 - rough) * (1.0 - rough), tl.exp2(-9.28 * nv))
-    a = grazing * (1.0 - rough) + (0.0425 - 0.0275 * rough)
-    scale = -1.04 * a + 1.04 - 0.572 * rough
-    return tl.maximum(f0 * scale + 1.04 * a + 0.022 * rough - 0.04, 0.0)
-
-
-@triton.jit
-def _lamp_gloss(n, view, to, distance, radius, alpha, f0):
-    nv = tl.maximum(_dot(n, view), 0.03)
-    twice = 2.0 * _dot(n, view)
-    mirror = (twice * n[0] - view[0], twice * n[1] - view[1], twice * n[2] - view[2])
-    along = distance * _dot(to, mirror)
-    gx = along * mirror[0] - distance * to[0]
-    gy = along * mirror[1] - distance * to[1]
-    gz = along * mirror[2] - distance * to[2]
-    share = tl.minimum(1.0, radius / tl.sqrt(gx * gx + gy * gy + gz * gz + 1e-12))
-    light = _unit(
-        distance * to[0] + share * gx, distance * to[1] + share * gy, distance * to[2] + share * gz
-    )
-    nl = _dot(n, light)
-    half = _unit(light[0] + view[0], light[1] + view[1], light[2] + view[2])
-    nh = tl.minimum(_dot(n, half), 1.0)
-    vh = _clip(_dot(view, half))
-    a2 = alpha * alpha
-    wide = tl.minimum(1.0, alpha + 0.5 * radius / distance)
-    d = nh * nh * (a2 - 1.0) + 1.0
-    distribution = a2 / (d * d * PI) * (a2 / (wide * wide))
-    lit = tl.maximum(nl, 0.0)
-    geometry = lit * tl.sqrt(nv * nv * (1.0 - a2) + a2) + nv * tl.sqrt(lit * lit * (1.0 - a2) + a2)
-    rest = 1.0 - vh
-    fresnel = f0 + (1.0 - f0) * rest * rest * rest * rest * rest
-    return distribution * fresnel * 0.5 / tl.maximum(geometry, 1e-6) * lit
-
-
-@triton.jit
-def _lamp_seen(
-    m, words, size, texel, disk, taps, sample, samples, place, n, cosine, sine, lit
-):
-    """Share of a lamp that points see; see `portraits_shade_cpu.lamp_seen`."""
-    away = 1.5 * texel * tl.sqrt(tl.maximum(0.0, 1.0 - cosine * cosine)) + BIAS
-    u, v, w = place_of(
-        m, place[0] + away * n[0], place[1] + away * n[1], place[2] + away * n[2]
-    )
-    reach = tl.minimum(tl.maximum(sine * 0.06 / texel, 1.5), 40.0)
-    blockers, total = tl.zeros_like(u), tl.zeros_like(u)
-    for k in range(taps):
-        spot = disk + 2 * (k * samples + sample)
-        column = tl.floor(u + reach * tl.load(spot)).to(tl.int32)
-        row = tl.floor(v + reach * tl.load(spot + 1)).to(tl.int32)
-        inverse = inverse_at(words, row, column, size, size, lit)
-        hidden = inverse * (w - BIAS) > 1.0
-        blockers += tl.where(hidden, 1.0, 0.0)
-        total += tl.where(hidden, 1.0 / tl.where(hidden, inverse, 1.0), 0.0)
-    blocked = blockers > 0.0
-    seen = tl.where(blocked, 0.0, 1.0)
-    if tl.max(blocked.to(tl.int32), 0) > 0:
-        depth = total / tl.maximum(blockers, 1.0)
-        reach = tl.minimum(tl.maximum(sine * (w - depth) / texel, 1.2), 40.0)
-        for k in range(taps):
-            spot = disk + 2 * (k * samples + sample)
-            column = tl.floor(u + reach * tl.load(spot)).to(tl.int32)
-            row = tl.floor(v + reach * tl.load(spot + 1)).to(tl.int32)
-            inverse = inverse_at(words, row, column, size, size, lit & blocked)
-            hidden = inverse * (w - BIAS) > 1.0
-            seen += tl.where(blocked & ~hidden, 1.0 / taps.to(tl.float32), 0.0)
-    return seen
-
-
-@triton.jit
-def _texel(texels, offsets, sizes, level, u, v, c: tl.constexpr, mask):
-    """A channel of one level of the pyramids, bilinear."""
-    size = tl.load(sizes + level, mask, 8)
-    side = size.to(tl.float32)
-    x, y = u * side - 0.5, (1.0 - v) * side - 0.5
-    left, top = tl.floor(x), tl.floor(y)
-    fx, fy = x - left, y - top
-    c0 = tl.minimum(tl.maximum(left.to(tl.int32), 0), size - 1)
-    c1 = tl.minimum(tl.maximum(left.to(tl.int32) + 1, 0), size - 1)
-    r0 = tl.minimum(tl.maximum(top.to(tl.int32), 0), size - 1) * size
-    r1 = tl.minimum(tl.maximum(top.to(tl.int32) + 1, 0), size - 1) * size
-    base = texels + tl.load(offsets + level, mask, 0) * CHANNELS + c
-    upper = (1.0 - fx) * tl.load(base + (r0 + c0) * CHANNELS, mask, 0.0).to(tl.float32)
-    upper += fx * tl.load(base + (r0 + c1) * CHANNELS, mask, 0.0).to(tl.float32)
-    lower = (1.0 - fx) * tl.load(base + (r1 + c0) * CHANNELS, mask, 0.0).to(tl.float32)
-    lower += fx * tl.load(base + (r1 + c1) * CHANNELS, mask, 0.0).to(tl.float32)
-    return (1.0 - fy) * upper + fy * lower
-
-
-@triton.jit
-def _channel(texture, low, part, u, v, c: tl.constexpr, mask):
-    """A channel between two levels."""
-    texels, offsets, sizes, levels = texture
-    fine = _texel(texels, offsets, sizes, low, u, v, c, mask)
-    coarse = _texel(
-        texels, offsets, sizes, tl.minimum(low + 1, levels - 1), u, v, c, mask & (part > 0.0)
-    )
-    return (1.0 - part) * fine + part * coarse
 
 
 @triton.jit
@@ -234,27 +99,27 @@ def _surface(t, i, j, k, b0, b1, b2, corners, screen, smooth, head, shared, text
     part = level - low.to(tl.float32)
     u = b0 * ua + b1 * ub + b2 * uc
     v = b0 * va + b1 * vb + b2 * vc
-    red = _channel(texture, low, part, u, v, 0, skin)
-    green = _channel(texture, low, part, u, v, 1, skin)
-    blue = _channel(texture, low, part, u, v, 2, skin)
-    rough = _channel(texture, low, part, u, v, 3, skin)
-    specular = _channel(texture, low, part, u, v, 4, skin)
-    slope_u = _channel(texture, low, part, u, v, 5, skin)
-    slope_v = _channel(texture, low, part, u, v, 6, skin)
+    red = channel(texture, low, part, u, v, 0, skin)
+    green = channel(texture, low, part, u, v, 1, skin)
+    blue = channel(texture, low, part, u, v, 2, skin)
+    rough = channel(texture, low, part, u, v, 3, skin)
+    specular = channel(texture, low, part, u, v, 4, skin)
+    slope_u = channel(texture, low, part, u, v, 5, skin)
+    slope_v = channel(texture, low, part, u, v, 6, skin)
     sign = tl.where(turn >= 0.0, 1.0, -1.0)
     e1 = (q[0] - p[0], q[1] - p[1], q[2] - p[2])
     e2 = (r[0] - p[0], r[1] - p[1], r[2] - p[2])
-    right = _unit(
+    right = unit(
         sign * (v2 * e1[0] - v1 * e2[0]),
         sign * (v2 * e1[1] - v1 * e2[1]),
         sign * (v2 * e1[2] - v1 * e2[2]),
     )
-    up = _unit(
+    up = unit(
         sign * (u1 * e2[0] - u2 * e1[0]),
         sign * (u1 * e2[1] - u2 * e1[1]),
         sign * (u1 * e2[2] - u2 * e1[2]),
     )
-    n = _unit(
+    n = unit(
         smooth[0] - slope_u * right[0] - slope_v * up[0],
         smooth[1] - slope_u * right[1] - slope_v * up[1],
         smooth[2] - slope_u * right[2] - slope_v * up[2],
@@ -285,14 +150,14 @@ def _plain(ta, tb, tc, b0, b1, b2, c: tl.constexpr, mask):
 def _sky_part(albedo, c: tl.constexpr, even, sky, n, smooth, mirror, scattering, blur, gloss, seen):
     """Diffuse light and gloss of the sky in one channel."""
     even = scattering * even
-    mixed = _unit(
+    mixed = unit(
         n[0] + even * (smooth[0] - n[0]),
         n[1] + even * (smooth[1] - n[1]),
         n[2] + even * (smooth[2] - n[2]),
     )
-    light = tl.maximum(_sky_light(sky, c, mixed, 2.0 / 3.0, 0.25, 0.0), 0.0)
+    light = tl.maximum(sky_light(sky, c, mixed, 2.0 / 3.0, 0.25, 0.0), 0.0)
     cube = blur * blur * blur
-    shine = tl.maximum(_sky_light(sky, c, mirror, blur, cube, cube * cube), 0.0)
+    shine = tl.maximum(sky_light(sky, c, mirror, blur, cube, cube * cube), 0.0)
     return albedo * light * seen + gloss * shine * seen * seen
 
 
@@ -300,7 +165,7 @@ def _sky_part(albedo, c: tl.constexpr, even, sky, n, smooth, mirror, scattering,
 def _body(albedo, even, scatter, cosine, bumpy, sine, scattering):
     """Diffuse light of a lamp in one channel, for irradiance 1 across its rays."""
     mixed = bumpy + scattering * even * (cosine - bumpy)
-    return _wrapped(mixed, sine + scattering * scatter) * albedo / PI
+    return wrapped(mixed, sine + scattering * scatter) * albedo / PI
 
 
 @triton.jit
@@ -314,61 +179,84 @@ def _triangle_sample(x, y, sample, samples, t, seen, head, shared, triangles, li
     pa, pb = load_point(projected, i, seen), load_point(projected, j, seen)
     pc = load_point(projected, k, seen)
     b0, b1, b2, front = _barycentrics(pa, pb, pc, x, y)
-    p, q, r = load_point(vertices, i, seen), load_point(vertices, j, seen), load_point(vertices, k, seen)
+    p, q, r = (
+        load_point(vertices, i, seen),
+        load_point(vertices, j, seen),
+        load_point(vertices, k, seen),
+    )
     place = _mix(p, q, r, b0, b1, b2)
     na, nb = load_point(normals, i, seen), load_point(normals, j, seen)
     nc = load_point(normals, k, seen)
     smooth = _mix(na, nb, nc, b0, b1, b2)
     side = tl.where(front, 1.0, -1.0)
-    smooth = _unit(side * smooth[0], side * smooth[1], side * smooth[2])
+    smooth = unit(side * smooth[0], side * smooth[1], side * smooth[2])
     red, green, blue, rough, specular, n = _surface(
         t, i, j, k, b0, b1, b2, (p, q, r), (pa, pb, pc), smooth, head, shared, texture, seen
     )
     label = tl.load(labels + t, seen, 0)
     scattering = tl.where((label == SKIN) | (label == MOUTH), 1.0, 0.0)
-    view = _unit(eye[0] - place[0], eye[1] - place[1], eye[2] - place[2])
-    toward = _dot(n, view)
+    view = unit(eye[0] - place[0], eye[1] - place[1], eye[2] - place[2])
+    toward = dot(n, view)
     nv = tl.maximum(toward, 0.03)
     f0, alpha = 0.08 * specular, tl.maximum(rough * rough, 0.002)
-    mirror = _unit(
+    mirror = unit(
         2.0 * toward * n[0] - view[0], 2.0 * toward * n[1] - view[1], 2.0 * toward * n[2] - view[2]
     )
     aa, ab = load_point(ambient, i, seen), load_point(ambient, j, seen)
     ac = load_point(ambient, k, seen)
     open_sky = _mix(aa, ab, ac, b0, b1, b2)
     blur = tl.exp2(alpha * alpha * (-1.4 * LOG2_E))
-    gloss = _sky_gloss(f0, rough, nv)
+    gloss = sky_gloss(f0, rough, nv)
     sky, lamps, lamp_count, lamp_views, lamp_words, lamp_size, lamp_texels, disk, taps = lights
-    out_r = _sky_part(red, 0, SMOOTH_RED, sky, n, smooth, mirror, scattering, blur, gloss, open_sky[0])
-    out_g = _sky_part(green, 1, SMOOTH_GREEN, sky, n, smooth, mirror, scattering, blur, gloss, open_sky[1])
-    out_b = _sky_part(blue, 2, SMOOTH_BLUE, sky, n, smooth, mirror, scattering, blur, gloss, open_sky[2])
+    out_r = _sky_part(
+        red, 0, SMOOTH_RED, sky, n, smooth, mirror, scattering, blur, gloss, open_sky[0]
+    )
+    out_g = _sky_part(
+        green, 1, SMOOTH_GREEN, sky, n, smooth, mirror, scattering, blur, gloss, open_sky[1]
+    )
+    out_b = _sky_part(
+        blue, 2, SMOOTH_BLUE, sky, n, smooth, mirror, scattering, blur, gloss, open_sky[2]
+    )
     for lamp in range(lamp_count):
         row = lamps + 7 * lamp
         radius = tl.load(row + 3)
-        dx, dy, dz = tl.load(row) - place[0], tl.load(row + 1) - place[1], tl.load(row + 2) - place[2]
+        dx, dy, dz = (
+            tl.load(row) - place[0],
+            tl.load(row + 1) - place[1],
+            tl.load(row + 2) - place[2],
+        )
         distance = tl.sqrt(dx * dx + dy * dy + dz * dz)
         to = (dx / distance, dy / distance, dz / distance)
         sine = tl.minimum(radius / distance, 1.0)
-        cosine, bumpy = _dot(smooth, to), _dot(n, to)
+        cosine, bumpy = dot(smooth, to), dot(n, to)
         lit = seen & (sine > 0.0) & (cosine > -sine - scattering * SCATTER_RED)
         if tl.max(lit.to(tl.int32), 0) > 0:
-            share = _lamp_seen(
+            share = lamp_seen(
                 lamp_views + 12 * lamp, lamp_words + 2 * lamp * lamp_size * lamp_size, lamp_size,
                 tl.load(lamp_texels + lamp), disk, taps, sample, samples, place, smooth, cosine,
                 sine, lit,
             )  # fmt: skip
             strength = radius * radius * PI / (distance * distance)
             strength = tl.where(lit, share * strength, 0.0)
-            shine = _lamp_gloss(n, view, to, distance, radius, alpha, f0)
+            shine = lamp_gloss(n, view, to, distance, radius, alpha, f0)
             shine = tl.where(cosine > 0.0, shine, 0.0)
-            out_r += strength * tl.load(row + 4) * (
-                _body(red, SMOOTH_RED, SCATTER_RED, cosine, bumpy, sine, scattering) + shine
+            out_r += (
+                strength
+                * tl.load(row + 4)
+                * (_body(red, SMOOTH_RED, SCATTER_RED, cosine, bumpy, sine, scattering) + shine)
             )
-            out_g += strength * tl.load(row + 5) * (
-                _body(green, SMOOTH_GREEN, SCATTER_GREEN, cosine, bumpy, sine, scattering) + shine
+            out_g += (
+                strength
+                * tl.load(row + 5)
+                * (
+                    _body(green, SMOOTH_GREEN, SCATTER_GREEN, cosine, bumpy, sine, scattering)
+                    + shine
+                )
             )
-            out_b += strength * tl.load(row + 6) * (
-                _body(blue, SMOOTH_BLUE, SCATTER_BLUE, cosine, bumpy, sine, scattering) + shine
+            out_b += (
+                strength
+                * tl.load(row + 6)
+                * (_body(blue, SMOOTH_BLUE, SCATTER_BLUE, cosine, bumpy, sine, scattering) + shine)
             )
     return out_r, out_g, out_b, label
 
@@ -383,16 +271,16 @@ def _hair_sample(x, y, segment, seen, strands, view_matrix, eye, lights):
     u0, v0, _ = place_of(view_matrix, p[0], p[1], p[2])
     u1, v1, _ = place_of(view_matrix, q[0], q[1], q[2])
     du, dv = u1 - u0, v1 - v0
-    t = _clip(((x - u0) * du + (y - v0) * dv) / tl.maximum(du * du + dv * dv, 1e-12))
+    t = clip(((x - u0) * du + (y - v0) * dv) / tl.maximum(du * du + dv * dv, 1e-12))
     place = _mix(p, q, q, 1.0 - t, t, 0.0)
     o = load_point(points, at - tl.where(k > 0, 1, 0), seen)
     r = load_point(points, at + tl.where(k < count - 2, 2, 1), seen)
-    a = _unit(q[0] - o[0], q[1] - o[1], q[2] - o[2])
-    b = _unit(r[0] - p[0], r[1] - p[1], r[2] - p[2])
+    a = unit(q[0] - o[0], q[1] - o[1], q[2] - o[2])
+    b = unit(r[0] - p[0], r[1] - p[1], r[2] - p[2])
     along = _mix(a, b, b, 1.0 - t, t, 0.0)
-    along = _unit(along[0], along[1], along[2])
-    view = _unit(eye[0] - place[0], eye[1] - place[1], eye[2] - place[2])
-    tv = _dot(along, view)
+    along = unit(along[0], along[1], along[2])
+    view = unit(eye[0] - place[0], eye[1] - place[1], eye[2] - place[2])
+    tv = dot(along, view)
     c0, c1 = load_point(colors, at, seen), load_point(colors, at + 1, seen)
     color = _mix(c0, c1, c1, 1.0 - t, t, 0.0)
     l0, l1 = load_point(ambient, at, seen), load_point(ambient, at + 1, seen)
@@ -404,7 +292,11 @@ def _hair_sample(x, y, segment, seen, strands, view_matrix, eye, lights):
     for lamp in range(lamp_count):
         row = lamps + 7 * lamp
         radius = tl.load(row + 3)
-        dx, dy, dz = tl.load(row) - place[0], tl.load(row + 1) - place[1], tl.load(row + 2) - place[2]
+        dx, dy, dz = (
+            tl.load(row) - place[0],
+            tl.load(row + 1) - place[1],
+            tl.load(row + 2) - place[2],
+        )
         distance = tl.sqrt(dx * dx + dy * dy + dz * dz)
         to = (dx / distance, dy / distance, dz / distance)
         strength = radius * radius * PI / (distance * distance)
@@ -412,16 +304,18 @@ def _hair_sample(x, y, segment, seen, strands, view_matrix, eye, lights):
             lamp_views + 12 * lamp, lamp_words + 2 * lamp * lamp_size * lamp_size, lamp_size,
             lamp_size, place[0], place[1], place[2], seen & (strength > 0.0),
         )  # fmt: skip
-        lengthwise = _dot(along, to)
+        lengthwise = dot(along, to)
         sine = tl.sqrt(tl.maximum(1.0 - lengthwise * lengthwise, 0.0))
-        turn = _dot(to, view) - lengthwise * tv
+        turn = dot(to, view) - lengthwise * tv
         turn = turn / tl.maximum(sine * tl.sqrt(tl.maximum(1.0 - tv * tv, 0.0)), 1e-4)
         phase = 0.25 * (1.0 + turn) * (1.0 + turn) * 0.7854
-        half = _unit(to[0] + view[0], to[1] + view[1], to[2] + view[2])
-        th = _dot(along, half)
+        half = unit(to[0] + view[0], to[1] + view[1], to[2] + view[2])
+        th = dot(along, half)
         first, second = th + 0.05, th - 0.08
         white = tl.exp2(first * first * LOG2_E / (-2.0 * 0.12 * 0.12)) * (3.3245 * HAIR_GLOSS)
-        tinted = tl.exp2(second * second * LOG2_E / (-2.0 * 0.2 * 0.2)) * (1.9947 * HAIR_TINTED_GLOSS)
+        tinted = tl.exp2(second * second * LOG2_E / (-2.0 * 0.2 * 0.2)) * (
+            1.9947 * HAIR_TINTED_GLOSS
+        )
         white, tinted = white * (0.5 + 0.5 * turn), tinted * phase / PI
         body = phase / PI + tinted
         out_r += strength * sine * tl.load(row + 4) * (color[0] * body + white)
@@ -431,8 +325,9 @@ def _hair_sample(x, y, segment, seen, strands, view_matrix, eye, lights):
 
 
 _NUMBERS = [
-    "factor", "triangle_count", "head_vertices", "vertex_count", "plain_count", "levels", "texels_each", "strand_count",
-    "point_count", "lamp_count", "lamp_size", "taps", "height", "width",
+    "factor", "triangle_count", "head_vertices", "vertex_count", "plain_count", "levels",
+    "texels_each", "strand_count", "point_count", "lamp_count", "lamp_size", "taps",
+    "height", "width",
 ]  # fmt: skip
 
 

@@ -18,14 +18,17 @@ from topohead.rendering import portraits_shade_triton as shading
 from topohead.rendering.portrait_batch import (
     PortraitHeads,
     PortraitMesh,
-    SceneBatch,
     PortraitStrands,
+    SceneBatch,
     TexturePool,
 )
 from topohead.rendering.portrait_light import PortraitLight
 
 _EXACT = {"enable_fp_fusion": False}
 """Launch option: a fused multiply-add would round differently from the CPU."""
+
+_ONE_WARP = {"num_warps": 1}
+"""Launch option: lanes wait for the longest of few."""
 
 
 def project(
@@ -65,7 +68,7 @@ def draw(
             hair.draw_ribbons[(triton.cdiv(count * (points - 1), 32), heads * views)](
                 strands.points.contiguous(), strands.widths.contiguous(), projections.contiguous(),
                 focals.contiguous(), keys, count, points, views, size[1], size[0], len(triangles),
-                BLOCK=32, num_warps=1, **_EXACT,
+                BLOCK=32, **_EXACT, **_ONE_WARP,
             )  # fmt: skip
     return keys.unflatten(0, (heads, views))
 
@@ -156,7 +159,7 @@ def shade(
             factor, len(mesh.triangles), mesh.head_vertices, normals.shape[1],
             heads.tint.shape[1], len(textures.sizes), textures.texels.shape[1],
             points.shape[1], points.shape[2], light.lamps.shape[1], light.lamp_maps.shape[-1],
-            len(light.disk) // factor**2, height, width, num_warps=4,
+            len(light.disk) // factor**2, height, width,
         )  # fmt: skip
     return color, coverage, label
 

@@ -153,9 +153,7 @@ class Wardrobe:
             places.append(torch.stack([outer, high[:, 1] - 0.010, (low[:, 2] + high[:, 2]) / 2], 1))
         return torch.stack(places, 1) @ axes
 
-    def _cap(
-        self, vertices: Tensor, axes: Tensor, eyes: Tensor
-    ) -> list[Float[Tensor, "B N 3"]]:
+    def _cap(self, vertices: Tensor, axes: Tensor, eyes: Tensor) -> list[Float[Tensor, "B N 3"]]:
         """A dome clear of the head's convex hull, and a visor from its front edge."""
         skull = vertices[:, self.topology.regions["rigid"].to(vertices.device)]
         face = vertices[:, self.topology.regions["brows"].to(vertices.device)]

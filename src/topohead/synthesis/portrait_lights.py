@@ -119,7 +119,9 @@ def random_light(
     random: np.random.Generator,
 ) -> tuple[Float[Tensor, "16 3"], Float[Tensor, "L 7"]]:
     """A sunny day, an overcast one, a room, a studio or a stage."""
-    kind = random.choice(["sun", "overcast", "room", "studio", "stage"], p=[0.2, 0.2, 0.3, 0.2, 0.1])
+    kind = random.choice(
+        ["sun", "overcast", "room", "studio", "stage"], p=[0.2, 0.2, 0.3, 0.2, 0.1]
+    )
     wall = random.uniform(0.5, 1.0)
     if kind == "sun":
         sky = _sky(random, 0.35 * _white(random.uniform(-0.5, -0.1)), 0.5, 0.12)
@@ -185,12 +187,12 @@ def _lamp(
 
 
 def irradiance(
-    sky: Float[Tensor, "*B 16 3"], lamps: Float[Tensor, "*B L 7"], normal: Float[Tensor, "*B 3"]
+    sky: Float[Tensor, "16 3"], lamps: Float[Tensor, "L 7"], normals: Float[Tensor, "*B 3"]
 ) -> Float[Tensor, "*B 3"]:
-    """Light on an unshadowed surface at the origin (Ramamoorthi & Hanrahan 2001)."""
+    """Light on unshadowed surfaces at the origin (Ramamoorthi & Hanrahan 2001)."""
     band = torch.tensor([math.pi] + [2 * math.pi / 3] * 3 + [math.pi / 4] * 5 + [0.0] * 7)
-    from_sky = (harmonics(normal)[..., None] * band.to(sky)[:, None] * sky).sum(-2).clamp(min=0)
-    distance = lamps[..., :3].norm(dim=-1, keepdim=True).clamp(min=1e-6)
-    facing = ((lamps[..., :3] / distance) * normal[..., None, :]).sum(-1, keepdim=True).clamp(min=0)
-    each = math.pi * lamps[..., 4:] * (lamps[..., 3:4] / distance) ** 2 * facing
-    return from_sky + each.sum(-2)
+    from_sky = (harmonics(normals) @ (band.to(sky)[:, None] * sky)).clamp(min=0)
+    distance = lamps[:, :3].norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    facing = (normals @ (lamps[:, :3] / distance).T).clamp(min=0)
+    each = math.pi * lamps[:, 4:] * (lamps[:, 3:4] / distance) ** 2
+    return from_sky + facing @ each

@@ -20,8 +20,8 @@ from topohead.rendering.portraits import (
     PortraitHeads,
     PortraitMesh,
     Portraits,
-    SceneBatch,
     PortraitStrands,
+    SceneBatch,
     TexturePool,
     moved,
     render_portraits,
@@ -118,12 +118,18 @@ class PortraitScenes:
         if self.wardrobe is None:
             return PortraitHeads(vertices, skin, vertices.new_zeros(len(vertices), 0, 4), strands)
         if outfits is None:
-            raise ValueError("these scenes have a wardrobe: give the outfits, or make them undressed")
+            raise ValueError(
+                "these scenes have a wardrobe: give the outfits, or make them undressed"
+            )
         worn, tint = self.wardrobe.wear(vertices, outfits)
         return PortraitHeads(torch.cat([vertices, worn], 1), skin, tint, strands)
 
     def render(
-        self, scenes: SceneBatch, heads: PortraitHeads, textures: TexturePool, supersampling: int = 2
+        self,
+        scenes: SceneBatch,
+        heads: PortraitHeads,
+        textures: TexturePool,
+        supersampling: int = 2,
     ) -> Portraits:
         """Pictures of dressed heads; all tensors where this source is."""
         backdrops = self.backdrops
@@ -141,7 +147,7 @@ class PortraitScenes:
             sky, lamps = portrait_lights.random_light(random)
         towards = (-pose[:3, :3].T @ pose[:3, 3] - torch.tensor(CENTER).double()).float()
         sides = torch.cat([functional.normalize(towards, dim=0)[None], SIDES])
-        light = portrait_lights.irradiance(sky[None], lamps[None], sides)
+        light = portrait_lights.irradiance(sky, lamps, sides)
         light = (light[0] + light.amax(0)) / 2
         wide = random.uniform(0.4, 1.0)
         corner = random.uniform(0, 1 - wide, 2)
@@ -152,7 +158,9 @@ class PortraitScenes:
             torch.tensor(noise_key(seed, 64, index)),
         )  # fmt: skip
 
-    def _camera(self, random: np.random.Generator) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"]]:
+    def _camera(
+        self, random: np.random.Generator
+    ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"]]:
         settings, (width, height) = self.settings, self.size
         view = math.radians(random.uniform(*settings.field_of_view))
         focal = 0.5 * min(width, height) / math.tan(0.5 * view)

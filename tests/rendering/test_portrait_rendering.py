@@ -12,8 +12,8 @@ from topohead.rendering.portrait_light import harmonics, sphere
 from topohead.rendering.portraits import (
     PortraitHeads,
     PortraitMesh,
-    SceneBatch,
     PortraitStrands,
+    SceneBatch,
     TexturePool,
     moved,
     portrait_maps,
@@ -43,7 +43,7 @@ def ball(rings: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return vertices, triangles, uv[triangles]
 
 
-def scene(count: int, size: tuple[int, int], lamps: list[list[float]] | None = None):
+def scene(count: int, size: tuple[int, int], lamps: list[list[float]] | None = None) -> SceneBatch:
     """Cameras half a metre in front, a white sky of radiance 0.4, no blur and no noise."""
     eye = torch.tensor([[0.08 * b, 0.05, 0.5] for b in range(count)]).double()
     pose = torch.eye(4).double().expand(count, 4, 4).clone()
@@ -85,7 +85,9 @@ def balls(count: int, rings: int, label: int = 2) -> tuple[PortraitMesh, Portrai
     return mesh, PortraitHeads(heads, torch.zeros(count).long(), torch.zeros(count, 0, 4))
 
 
-def rough_scene(count: int, size: tuple[int, int]):
+def rough_scene(
+    count: int, size: tuple[int, int]
+) -> tuple[PortraitMesh, PortraitHeads, TexturePool, SceneBatch, torch.Tensor]:
     """Everything at once: bumps, plain parts, hair, two lamps, noise, blur, a coloured sky."""
     vertices, triangles, uv = ball(5)
     generator = torch.Generator().manual_seed(700)
@@ -116,7 +118,9 @@ def rough_scene(count: int, size: tuple[int, int]):
     )
     tint = torch.rand(count, len(part), 4, generator=generator)
     heads = PortraitHeads(both, torch.arange(count) % 2, tint, strands)
-    scenes = scene(count, size, [[0.6, 0.7, 0.9, 0.15, 20, 18, 16], [-1, 0.2, 0.3, 0.05, 60, 80, 90]])
+    scenes = scene(
+        count, size, [[0.6, 0.7, 0.9, 0.15, 20, 18, 16], [-1, 0.2, 0.3, 0.05, 60, 80, 90]]
+    )
     sky = scenes.sky + 0.1 * torch.randn(count, 16, 3, generator=generator)
     sensor = torch.tensor([[1.1, 0.9, 1.0, 0.2, 0.002, 0.006]]).expand(count, 6).clone()
     scenes = replace(scenes, sky=sky, sensor=sensor, blur=torch.full((count,), 0.6))
@@ -125,7 +129,9 @@ def rough_scene(count: int, size: tuple[int, int]):
 
 def test_a_ball_under_an_even_sky_is_evenly_lit() -> None:
     mesh, heads = balls(1, 24)
-    drawn = render_portraits(mesh, heads, plain_pool(), scene(1, (48, 48)), torch.zeros(1, 2, 2, 3), (48, 48))
+    drawn = render_portraits(
+        mesh, heads, plain_pool(), scene(1, (48, 48)), torch.zeros(1, 2, 2, 3), (48, 48)
+    )
     inside = drawn.alpha[0] == 1
     assert inside.sum() > 800
     # radiance 0.4 · albedo 0.5, and f0 = 0 leaves a little gloss at grazing angles
@@ -187,7 +193,8 @@ def test_ribbons_cover_as_much_as_they_are_wide() -> None:
     points = start + 0.02 * step * torch.tensor([0.0, 0.5, 1.0])[:, None]
     scenes = scene(1, (256, 256))
     pose = torch.eye(4).double()[None].clone()
-    pose[0, :3] = look_at(*(torch.tensor(x).double() for x in ([0, 0, 0.5], [0, 0, 0], [0, 1.0, 0])))[:3]
+    pose[0, 1, 1] = pose[0, 2, 2] = -1
+    pose[0, 2, 3] = 0.5
     scenes = replace(scenes, world_to_camera=pose)
     view, focal = portrait_light.camera_projections(pose, scenes.intrinsics, 1)
     for pixels in (0.2, 0.7, 2.0):  # thinner and thicker than a sample
@@ -195,9 +202,13 @@ def test_ribbons_cover_as_much_as_they_are_wide() -> None:
         area = 0
         for s in range(400):  # one at a time, so that none hides another
             strand = PortraitStrands(
-                points[:, s : s + 1].contiguous(), torch.full((1, 1, 3), width), torch.ones(1, 1, 3, 3)
+                points[:, s : s + 1].contiguous(),
+                torch.full((1, 1, 3), width),
+                torch.ones(1, 1, 3, 3),
             )
-            drawn = portraits_cpu.draw(mesh.triangles, away.vertices, strand, view, focal, (256, 256))
+            drawn = portraits_cpu.draw(
+                mesh.triangles, away.vertices, strand, view, focal, (256, 256)
+            )
             area += int((drawn[1] >= len(mesh.triangles)).sum())
         length = 0.02 * float(focal) / 0.45
         caps = math.pi / 4 * max(pixels, 1)  # ends are round, a sample across at least
@@ -262,8 +273,8 @@ def test_triton_draws_what_the_cpu_draws(monkeypatch: pytest.MonkeyPatch) -> Non
     inputs = rough_scene(2, size)
     wanted = render_portraits(*inputs, size)
     monkeypatch.setattr(portraits, "_backend", lambda _: portraits_triton)
-    there = (x.to(device) if isinstance(x, torch.Tensor) else moved(x, device) for x in inputs)
-    found = render_portraits(*there, size)
+    mesh, heads, pool, scenes, backdrops = (moved(x, device) for x in inputs)
+    found = render_portraits(mesh, heads, pool, scenes, backdrops, size)
     portrait_light._constants.cache_clear()
     assert (found.label.cpu() != wanted.label).float().mean() < 0.01
     assert (found.alpha.cpu() != wanted.alpha).float().mean() < 0.01
@@ -276,19 +287,24 @@ def test_triton_draws_what_the_cpu_draws(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.gpu
 def test_cuda_pictures_agree_with_the_cpu() -> None:
     size = (128, 128)
-    inputs = rough_scene(4, size)
-    wanted = render_portraits(*inputs, size)
-    moved_inputs = [
-        x.cuda() if isinstance(x, torch.Tensor) else moved(x, "cuda") for x in inputs
-    ]
-    found = render_portraits(*moved_inputs, size)
-    again = render_portraits(*moved_inputs, size)
+    mesh, heads, pool, scenes, backdrops = rough_scene(4, size)
+    wanted = render_portraits(mesh, heads, pool, scenes, backdrops, size)
+    there, worn, maps, views, behind = (
+        moved(x, "cuda") for x in (mesh, heads, pool, scenes, backdrops)
+    )
+    found = render_portraits(there, worn, maps, views, behind, size)
+    again = render_portraits(there, worn, maps, views, behind, size)
     assert torch.equal(found.srgb, again.srgb)
     assert (found.label.cpu() != wanted.label).float().mean() < 0.002
     median, beyond = agreement(found.srgb, wanted.srgb)
     assert median < 1e-4
     assert beyond < 0.005
-    pixels, seen = portrait_points(*moved_inputs[:2], moved_inputs[3], size)
-    there, known = portrait_points(*inputs[:2], inputs[3], size)
-    assert (pixels.cpu() - there).abs().max() < 1e-3
+    pixels, seen = portrait_points(there, worn, views, size)
+    expected, known = portrait_points(mesh, heads, scenes, size)
+    assert (pixels.cpu() - expected).abs().max() < 1e-3
     assert (seen.cpu() != known).float().mean() < 0.005
+    first, second = (
+        portrait_maps(there, worn, views, size),
+        portrait_maps(mesh, heads, scenes, size),
+    )
+    assert (first.triangle.cpu() != second.triangle).float().mean() < 0.005
