@@ -142,15 +142,14 @@ class Wardrobe:
 
     def _ears(self, vertices: Tensor, axes: Tensor) -> Float[Tensor, "B 2 3"]:
         """Where temples rest: in front of the top of either ear."""
-        ears = self.topology.regions["ears"].to(vertices.device)
-        local = vertices[:, ears] @ axes.transpose(1, 2)
+        local = vertices[:, self.topology.regions["ears"]] @ axes.transpose(1, 2)
+        across = local[0, :, 0] - local[0, :, 0].mean()  # the same side on every head
         places = []
         for sign in (1.0, -1.0):
-            mask = local[:1, :, 0] * sign > local[:1, :, 0].mul(sign).amax() - 0.06
-            own = local[:, mask[0]]
+            own = local[:, across * sign > 0]
             low, high = own.amin(1), own.amax(1)
-            outer = torch.where(torch.tensor(sign > 0), low[:, 0] + 0.012, high[:, 0] - 0.012)
-            places.append(torch.stack([outer, high[:, 1] - 0.010, (low[:, 2] + high[:, 2]) / 2], 1))
+            inner = low[:, 0] + 0.012 if sign > 0 else high[:, 0] - 0.012
+            places.append(torch.stack([inner, high[:, 1] - 0.010, (low[:, 2] + high[:, 2]) / 2], 1))
         return torch.stack(places, 1) @ axes
 
     def _cap(self, vertices: Tensor, axes: Tensor, eyes: Tensor) -> list[Float[Tensor, "B N 3"]]:
@@ -264,7 +263,7 @@ def _line(start: Float[Tensor, "B 3"], end: Float[Tensor, "B 3"]) -> Float[Tenso
 
 def _wire(
     path: Float[Tensor, "B N 3"], radius: Float[Tensor, "B 1"], closed: bool
-) -> Float[Tensor, "B N*S 3"]:
+) -> Float[Tensor, "B K 3"]:
     """A tube round a path."""
     if closed:
         along = path.roll(-1, 1) - path.roll(1, 1)
