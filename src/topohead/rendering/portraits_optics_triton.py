@@ -148,3 +148,17 @@ def channel(texture, low, part, u, v, c: tl.constexpr, mask):
         texels, offsets, sizes, tl.minimum(low + 1, levels - 1), u, v, c, mask & (part > 0.0)
     )
     return (1.0 - part) * fine + part * coarse
+
+
+@triton.jit
+def barycentrics(pa, pb, pc, x, y):
+    """Weights of samples, and whether triangles are seen from outside."""
+    ax, ay = (pa[0] - x) * pa[2], (pa[1] - y) * pa[2]
+    bx, by = (pb[0] - x) * pb[2], (pb[1] - y) * pb[2]
+    cx, cy = (pc[0] - x) * pc[2], (pc[1] - y) * pc[2]
+    wa, wb, wc = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
+    front = wa + wb + wc < 0.0
+    sign = tl.where(front, -1.0, 1.0)
+    b0, b1, b2 = tl.maximum(wa * sign, 0.0), tl.maximum(wb * sign, 0.0), tl.maximum(wc * sign, 0.0)
+    scale = 1.0 / tl.maximum(b0 + b1 + b2, 1e-20)
+    return b0 * scale, b1 * scale, b2 * scale, front

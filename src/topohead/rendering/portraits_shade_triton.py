@@ -21,6 +21,7 @@ from topohead.rendering.portraits_hair_triton import (
 )
 from topohead.rendering.portraits_optics_triton import (
     CHANNELS,
+    barycentrics,
     channel,
     clip,
     dot,
@@ -59,20 +60,6 @@ def _mix(a, b, c, b0, b1, b2):
         b0 * a[1] + b1 * b[1] + b2 * c[1],
         b0 * a[2] + b1 * b[2] + b2 * c[2],
     )
-
-
-@triton.jit
-def _barycentrics(pa, pb, pc, x, y):
-    """Weights of samples, and whether triangles are seen from outside."""
-    ax, ay = (pa[0] - x) * pa[2], (pa[1] - y) * pa[2]
-    bx, by = (pb[0] - x) * pb[2], (pb[1] - y) * pb[2]
-    cx, cy = (pc[0] - x) * pc[2], (pc[1] - y) * pc[2]
-    wa, wb, wc = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
-    front = wa + wb + wc < 0.0
-    sign = tl.where(front, -1.0, 1.0)
-    b0, b1, b2 = tl.maximum(wa * sign, 0.0), tl.maximum(wb * sign, 0.0), tl.maximum(wc * sign, 0.0)
-    scale = 1.0 / tl.maximum(b0 + b1 + b2, 1e-20)
-    return b0 * scale, b1 * scale, b2 * scale, front
 
 
 @triton.jit
@@ -178,7 +165,7 @@ def _triangle_sample(x, y, sample, samples, t, seen, head, shared, triangles, li
     k = tl.load(triangles + 3 * t + 2, seen, 0)
     pa, pb = load_point(projected, i, seen), load_point(projected, j, seen)
     pc = load_point(projected, k, seen)
-    b0, b1, b2, front = _barycentrics(pa, pb, pc, x, y)
+    b0, b1, b2, front = barycentrics(pa, pb, pc, x, y)
     p, q, r = (
         load_point(vertices, i, seen),
         load_point(vertices, j, seen),
