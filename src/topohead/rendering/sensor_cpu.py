@@ -33,7 +33,7 @@ def philox(counter, key):
 
 
 @njit(cache=True, inline="always")
-def _normal_pair(first, second):
+def normal_pair(first, second):
     """Two standard normals of two words (Box & Muller 1958), at most 5.8 from zero."""
     # 23 bits, so that float32 on other devices holds the same numbers
     u = (float(first >> np.uint64(9)) + 0.5) * 2.0**-23
@@ -43,7 +43,7 @@ def _normal_pair(first, second):
 
 
 @njit(cache=True, inline="always")
-def _mirrored(index, count):
+def mirrored(index, count):
     """The place inside a row of `count` that a place beyond its ends repeats."""
     index = index % (2 * count)
     return min(index, 2 * count - 1 - index)
@@ -62,7 +62,7 @@ def expose(light, weights, center, falloff, gain, offset, read, shot, key):
     for y in prange(height):
         row = np.zeros((width, 3))
         for k in range(len(weights)):
-            source = light[_mirrored(y + k - reach, height)]
+            source = light[mirrored(y + k - reach, height)]
             for x in range(width):
                 for c in range(3):
                     row[x, c] += weights[k] * source[x, c]
@@ -70,21 +70,21 @@ def expose(light, weights, center, falloff, gain, offset, read, shot, key):
             dx, dy = x + 0.5 - center[0], y + 0.5 - center[1]
             lens = 1.0 - falloff * (dx * dx + dy * dy)
             a, b, c, d = philox(y * width + x, key)
-            first, second = _normal_pair(a, b)
-            third, _ = _normal_pair(c, d)
+            first, second = normal_pair(a, b)
+            third, _ = normal_pair(c, d)
             for channel in range(3):
                 value = 0.0
                 for k in range(len(weights)):
-                    value += weights[k] * row[_mirrored(x + k - reach, width), channel]
+                    value += weights[k] * row[mirrored(x + k - reach, width), channel]
                 value = value * lens * gain[channel] + offset[channel]
                 noise = first if channel == 0 else (second if channel == 1 else third)
                 value += math.sqrt(read * read + shot * shot * max(value, 0.0)) * noise
-                out[y, x, channel] = _srgb(value)
+                out[y, x, channel] = srgb(value)
     return out
 
 
 @njit(cache=True, inline="always")
-def _srgb(linear):
+def srgb(linear):
     """The sRGB curve (IEC 61966-2-1), clipped to [0, 1]."""
     if linear <= 0.0031308:
         return 12.92 * max(linear, 0.0)

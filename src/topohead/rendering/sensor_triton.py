@@ -37,7 +37,7 @@ def expose(
 
 
 @triton.jit
-def _mirrored(index, count):
+def mirrored(index, count):
     """The place inside a row of `count` that a place beyond its ends repeats."""
     index = (index + 64 * count) % (2 * count)  # a remainder takes the sign of what is divided
     return tl.minimum(index, 2 * count - 1 - index)
@@ -51,7 +51,7 @@ def _blur_columns(light, weights, blurred, height, length, taps, BLOCK: tl.const
     inside = x < length
     total = tl.zeros((BLOCK,), tl.float32)
     for k in range(taps):
-        row = _mirrored(y + k - taps // 2, height).to(tl.int64)
+        row = mirrored(y + k - taps // 2, height).to(tl.int64)
         total += tl.load(weights + k) * tl.load(light + row * length + x, inside, 0.0)
     tl.store(blurred + y.to(tl.int64) * length + x, total, inside)
 
@@ -67,7 +67,7 @@ def _expose(blurred, weights, numbers, out, key, width, taps, BLOCK: tl.constexp
     green = tl.zeros((BLOCK,), tl.float32)
     blue = tl.zeros((BLOCK,), tl.float32)
     for k in range(taps):
-        at = blurred + 3 * (start + _mirrored(x + k - taps // 2, width))
+        at = blurred + 3 * (start + mirrored(x + k - taps // 2, width))
         weight = tl.load(weights + k)
         red += weight * tl.load(at, inside, 0.0)
         green += weight * tl.load(at + 1, inside, 0.0)
@@ -77,8 +77,8 @@ def _expose(blurred, weights, numbers, out, key, width, taps, BLOCK: tl.constexp
     lens = 1.0 - tl.load(numbers + 2) * (dx * dx + dy * dy)
     zero = tl.zeros((BLOCK,), tl.uint32)
     a, b, c, d = tl.philox(key, (y * width + x).to(tl.uint32), zero, zero, zero)
-    first, second = _normal_pair(a, b)
-    third, _ = _normal_pair(c, d)
+    first, second = normal_pair(a, b)
+    third, _ = normal_pair(c, d)
     place = out + 3 * (start + x)
     _store(place, red, lens, first, numbers, 0, inside)
     _store(place, green, lens, second, numbers, 1, inside)
@@ -97,7 +97,7 @@ def _store(place, value, lens, noise, numbers, channel: tl.constexpr, inside):
 
 
 @triton.jit
-def _normal_pair(first, second):
+def normal_pair(first, second):
     """Two standard normals of two words; see `sensor_cpu`."""
     # shifted words are below 2²³: signed is the same number and converts in one instruction
     u = ((first >> 9).to(tl.int32).to(tl.float32) + 0.5) * (1.0 / 8388608)

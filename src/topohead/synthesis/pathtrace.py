@@ -42,14 +42,14 @@ def film(take: Take, frame: int, samples: int) -> Iterator[Picture]:
     cameras = take.rig.exact.cameras
     with tempfile.TemporaryDirectory(prefix="topohead-pathtrace-") as folder:
         _write_job(Path(folder), take, lit, frame, samples)
-        _run(Path(folder))
+        run_job(Path(folder))
         for index, name in enumerate(cameras.names):
             ideal = np.load(Path(folder) / f"{name}.npy")
             picture = torch.from_numpy(_through_lens(take, index, ideal))
             yield develop(take, frame, index, name, picture[..., :3], picture[..., 3])
 
 
-def _run(folder: Path) -> None:
+def run_job(folder: Path) -> None:
     """Render the job in a process of its own; its compiled kernels and memory end with it."""
     command = [sys.executable, "-m", "topohead.synthesis.pathtrace_worker", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

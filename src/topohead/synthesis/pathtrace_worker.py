@@ -49,13 +49,22 @@ def _scene(mitsuba: Any, job: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
     parts: dict[str, Any] = {
         "type": "scene",
         "integrator": {"type": "path", "max_depth": BOUNCES + 1, "hide_emitters": True},
-        "sky": {"type": "envmap", "bitmap": mitsuba.Bitmap(_sky(light))},
+        "sky": {"type": "envmap", "bitmap": mitsuba.Bitmap(_sky(light, arrays))},
         "skin": _skin(mitsuba, job, arrays),
-        "prop": _prop(mitsuba, arrays),
     }
+    if "prop_vertices" in arrays:
+        parts["prop"] = _prop(mitsuba, arrays)
     transform = mitsuba.ScalarTransform4f
     for number, lamp in enumerate(light["lamps"]):
         radiance = {"type": "rgb", "value": list(lamp["radiance"])}
+        if light.get("balls"):
+            parts[f"lamp{number}"] = {
+                "type": "sphere",
+                "center": lamp["position"],
+                "radius": lamp["radius"],
+                "emitter": {"type": "area", "radiance": radiance},
+            }
+            continue
         place = transform().look_at(lamp["position"], job["center"], [0, 1, 0])
         parts[f"lamp{number}"] = {
             "type": "disk",
@@ -65,8 +74,10 @@ def _scene(mitsuba: Any, job: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
     return mitsuba.load_dict(parts)
 
 
-def _sky(light: dict[str, Any], rows: int = 64) -> np.ndarray:
-    """Radiance by direction, top row straight up, linear in the height of the direction."""
+def _sky(light: dict[str, Any], arrays: dict[str, np.ndarray], rows: int = 64) -> np.ndarray:
+    """Radiance by direction, top row straight up: as given, or linear in the height."""
+    if "sky" in arrays:
+        return arrays["sky"].astype(np.float32)
     blend = 0.5 + 0.5 * np.cos(np.pi * (np.arange(rows) + 0.5) / rows)
     below, above = np.array(light["below"]), np.array(light["above"])
     column = below + blend[:, None] * (above - below)

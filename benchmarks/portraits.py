@@ -1,0 +1,248 @@
+"""Batched portraits: how many a second, how well devices agree, how far from path tracing.
+
+    python benchmarks/portraits.py throughput|agreement|pathtraced --out portraits.json
+
+Heads are random shapes of the reference head with painted skin and plain strands on the scalp;
+seeds are 700 and above.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import measured_on
+import torch
+
+from topohead.io.assets import reference_head
+from topohead.io.images import write_image
+from topohead.rendering.portraits import (
+    PortraitHeads,
+    PortraitMesh,
+    PortraitStrands,
+    SceneBatch,
+    TexturePool,
+    moved,
+    render_portraits,
+)
+from topohead.rendering.shading import linear_to_srgb, portrait_camera
+from topohead.synthesis import skin
+from topohead.synthesis.portrait_pathtrace import pathtraced_portrait
+from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
+
+SEED = 700
+
+
+def mesh_of(level: int) -> PortraitMesh:
+    """The reference head with its labels."""
+    topology = reference_head(level).topology
+    label = torch.ones(len(topology.triangles), dtype=torch.int64)
+    for names, number in ((("mouth_interior", "teeth", "tongue"), 3), (("eyes",), 2)):
+        mask = topology.region_mask(*names)
+        label[mask[topology.triangles].all(1)] = number
+    uv = topology.uv[topology.triangle_uv].float()
+    return PortraitMesh.of(topology.triangles, uv, label, topology.vertex_count)
+
+
+def strands_of(level: int, count: int, strands: int, points: int) -> PortraitStrands:
+    """Straight hair that falls outward and down from random places of the scalp."""
+    head = reference_head(level)
+    generator = torch.Generator().manual_seed(SEED + 1)
+    scalp = head.topology.region_mask("scalp")[head.topology.triangles].all(1)
+    triangles = head.topology.triangles[scalp]
+    pick = triangles[torch.randint(len(triangles), (count, strands), generator=generator)]
+    weight = torch.rand(count, strands, 3, generator=generator)
+    root = (head.template[pick] * (weight / weight.sum(-1, keepdim=True))[..., None]).sum(2)
+    away = torch.nn.functional.normalize(root - torch.tensor([0, -0.02, -0.07]), dim=-1)
+    along = torch.linspace(0, 1, points)[None, None, :, None]
+    stray = 0.03 * torch.randn(count, strands, 1, 3, generator=generator)
+    fall = torch.tensor([0, -0.8, 0]) * along**2
+    path = away[:, :, None] * (0.02 + 0.35 * along) + fall + stray * along
+    path = path + torch.tensor([0, 0, -0.25]) * along
+    width = 6e-4 * (1 - 0.7 * along[..., 0]).expand(count, strands, points)
+    shade = torch.exp(0.25 * torch.randn(count, strands, 1, 1, generator=generator))
+    color = (torch.tensor([0.10, 0.055, 0.03]) * shade).expand(count, strands, points, 3)
+    points_ = root[:, :, None] + 0.12 * path
+    return PortraitStrands(points_.contiguous(), width.contiguous(), color.contiguous())
+
+
+def pool_of(count: int, size: int, dtype: torch.dtype = torch.float32) -> TexturePool:
+    """Painted skins; flat, since pores are below a pixel here."""
+    head = reference_head(0)
+    maps = [skin.paint(head, skin.random_skin(SEED + i), SEED + i, size) for i in range(count)]
+    albedo, rough = torch.stack([m.albedo for m in maps]), torch.stack([m.roughness for m in maps])
+    return TexturePool.of(albedo, rough, torch.full_like(rough, 0.35), dtype=dtype)
+
+
+def batch_of(level: int, count: int, size: int, strands: int, points: int, skins: int) -> Any:
+    """Mesh, heads and scenes of a batch."""
+    head = reference_head(level)
+    generator = torch.Generator().manual_seed(SEED)
+    identity = 0.7 * torch.randn(count, len(head.identity_basis), generator=generator)
+    vertices = head.vertices(identity, torch.zeros(count, 52)).contiguous()
+    yaws = (2 * torch.rand(count, generator=generator) - 1).tolist()
+    cameras = [portrait_camera(v, (size, size), yaw=y) for v, y in zip(vertices, yaws, strict=True)]
+    pose, intrinsics = (torch.stack(x) for x in zip(*cameras, strict=True))
+    sky = 0.06 * torch.randn(count, 16, 3, generator=generator)
+    sky[:, 0] += 1.0
+    lamps = torch.tensor([[1.1, 0.8, 1.2, 0.25, 22, 20, 18], [-1.2, 0.3, 0.4, 0.1, 30, 36, 44]])
+    scenes = SceneBatch(
+        pose,
+        intrinsics,
+        sky,
+        lamps.expand(count, 2, 7).contiguous(),
+        torch.zeros(count, dtype=torch.int64),
+        torch.tensor([[0.0, 0, 1, 1]]).expand(count, 4).contiguous(),
+        torch.tensor([[1.0, 1, 1, 0.1, 0.002, 0.006]]).expand(count, 6).contiguous(),
+        torch.full((count,), 0.6),
+        torch.arange(count) + (1 << 62),
+    )
+    hair = strands_of(level, count, strands, points) if strands else None
+    heads = PortraitHeads(vertices, torch.arange(count) % skins, torch.zeros(count, 0, 4), hair)
+    return mesh_of(level), heads, scenes
+
+
+def throughput(args: argparse.Namespace) -> dict[str, Any]:
+    """Portraits a second by size, level and hair."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cuda = device == "cuda"
+    pool = moved(pool_of(4, 256, torch.float16 if cuda else torch.float32), device)
+    rows = []
+    plans = [(256, 0, 3000, 14), (512, 0, 4000, 16), (256, 0, 0, 2), (256, 1, 3000, 14)]
+    for size, level, strands, points in plans:
+        if level not in args.levels:
+            continue
+        count = args.batch if cuda else 4
+        batch = batch_of(level, count, size, strands, points, 4)
+        mesh, heads, scenes = (moved(x, device) for x in batch)
+        inputs = (mesh, heads, pool, scenes, torch.rand(2, 16, 16, 3).to(device), (size, size))
+        one = partial(render_portraits, *inputs)
+        seconds = _seconds(one, 10 if cuda else 2)
+        rate = round(count / seconds, 1)
+        rows.append({"size": size, "level": level, "strands": strands, "points": points,
+                     "batch": count, "portraits_per_second": rate})  # fmt: skip
+        if cuda:
+            rows[-1]["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+            torch.cuda.reset_peak_memory_stats()
+        if cuda and args.profile:
+            rows[-1]["kernels_ms"] = _profile(one)
+        print(rows[-1], flush=True)
+    return {"device": device, "rows": rows}
+
+
+def _seconds(one: Callable[[], None], repeats: int) -> float:
+    """Best of three of the mean over some runs, after one that compiles."""
+    one()
+    best = float("inf")
+    for _ in range(3):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            one()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        best = min(best, (time.perf_counter() - start) / repeats)
+    return best
+
+
+def _profile(one: Callable[[], None]) -> dict[str, float]:
+    """Milliseconds of the busiest kernels."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        one()
+        torch.cuda.synchronize()
+    times: dict[str, float] = {}
+    for event in profile.events():
+        times[event.name[:40]] = times.get(event.name[:40], 0.0) + event.device_time / 1000
+    busiest = sorted(times.items(), key=lambda item: -item[1])[:12]
+    return {name: round(value, 3) for name, value in busiest}
+
+
+def agreement(_: argparse.Namespace) -> dict[str, Any]:
+    """How far pictures made on CUDA are from those of the CPU."""
+    mesh, heads, scenes = batch_of(0, 4, 256, 3000, 14, 4)
+    pool, backdrops = pool_of(4, 256), torch.rand(2, 16, 16, 3)
+    wanted = render_portraits(mesh, heads, pool, scenes, backdrops, (256, 256))
+    there = [moved(x, "cuda") for x in (mesh, heads, pool, scenes)]
+    found = render_portraits(*there, backdrops.cuda(), (256, 256))
+    again = render_portraits(*there, backdrops.cuda(), (256, 256))
+    difference = (found.srgb.cpu() - wanted.srgb).abs()
+    return {
+        "repeats_equal": bool(torch.equal(found.srgb, again.srgb)),
+        "median": float(difference.median()),
+        "mean": float(difference.mean()),
+        "beyond_2_codes": float((difference > 2 / 255).float().mean()),
+        "labels_differ": float((found.label.cpu() != wanted.label).float().mean()),
+    }
+
+
+def pathtraced(args: argparse.Namespace) -> dict[str, Any]:
+    """PSNR of linear light, tone-mapped alike, against path tracing under the same light."""
+    head = reference_head(1)
+    settings = PortraitSettings(shift=0.0, yaw=45, fill=(0.7, 0.8), field_of_view=(25, 30))
+    source = PortraitScenes.of(head.topology, (256, 256), settings, dressed=False)
+    indices = list(range(args.portraits))
+    scenes = source.draw(SEED, indices)
+    generator = torch.Generator().manual_seed(SEED)
+    identity = 0.7 * torch.randn(len(indices), len(head.identity_basis), generator=generator)
+    vertices = head.vertices(identity, torch.zeros(len(indices), 52)).contiguous()
+    heads = source.dress(vertices, torch.zeros(len(indices)).long())
+    maps = skin.paint(reference_head(0), skin.random_skin(SEED), SEED, 512)
+    level = torch.full_like(maps.roughness, 0.35)
+    pool = TexturePool.of(maps.albedo[None], maps.roughness[None], level[None])
+    drawn = source.render(scenes, heads, pool).linear
+    rows = []
+    for index in indices:
+        start = time.perf_counter()
+        traced = pathtraced_portrait(
+            source.mesh, heads, maps.albedo, maps.roughness, scenes, index, (256, 256), args.samples
+        )
+        # as the portrait's own sensor exposes it
+        exposure = scenes.sensor[index, :3]
+        ours, theirs = (
+            linear_to_srgb((x * exposure).clamp(0, 1)) for x in (drawn[index], traced[..., :3])
+        )
+        inside = traced[..., 3] > 0.5
+        error = (ours - theirs).square()
+        rows.append({
+            "psnr": round(float(-10 * error.mean().log10()), 2),
+            "psnr_head": round(float(-10 * error[inside].mean().log10()), 2),
+            "bias": [round(float(x), 4) for x in (ours - theirs)[inside].mean(0)],
+            "seconds": round(time.perf_counter() - start, 1),
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+        if args.pictures:
+            args.pictures.mkdir(parents=True, exist_ok=True)
+            difference = 0.5 + 2 * (ours - theirs)
+            write_image(args.pictures / f"{index}.png", torch.cat([ours, theirs, difference], 1))
+    return {"samples": args.samples, "portraits": rows}
+
+
+SECTIONS = {"throughput": throughput, "agreement": agreement, "pathtraced": pathtraced}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--levels", type=int, nargs="+", default=[0, 1], help="of the head")
+    parser.add_argument("--portraits", type=int, default=6, help="of the path tracer")
+    parser.add_argument("--samples", type=int, default=256, help="light paths a pixel")
+    parser.add_argument("--pictures", type=Path, help="folder for pairs of the path tracer")
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    result: dict[str, Any] = {"commit": measured_on.commit(), "hardware": measured_on.hardware()}
+    result["seed"] = SEED
+    for section in args.sections:
+        result[section] = SECTIONS[section](args)
+        print(section, json.dumps(result[section]), flush=True)
+        if args.out:
+            args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

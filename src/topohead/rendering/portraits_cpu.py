@@ -1,0 +1,154 @@
+"""Portraits on CPU cores: tensors in, tensors out, around the compiled loops.
+
+`portraits_triton` has the same functions for CUDA. Drawn pictures have a form of each own:
+here 1/depth (0: nothing) and the name of what is nearest (−1: nothing), [B M h w].
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from topohead.rendering import portraits_hair_cpu as hair
+from topohead.rendering import portraits_sensor_cpu as sensor
+from topohead.rendering import portraits_shade_cpu as shading
+from topohead.rendering.mesh_cpu import rasterize_projected
+from topohead.rendering.portrait_batch import (
+    PortraitHeads,
+    PortraitMesh,
+    PortraitStrands,
+    SceneBatch,
+    TexturePool,
+)
+from topohead.rendering.portrait_light import PortraitLight
+
+Drawn = tuple[np.ndarray, np.ndarray]
+
+
+def project(
+    points: Float[Tensor, "B N 3"], projections: Float[Tensor, "B M 3 4"]
+) -> Float[Tensor, "B M N 3"]:
+    """(u, v, depth) float32 of points in every view of their head, computed in float64."""
+    return torch.from_numpy(hair.project(_array(points), _array(projections)))
+
+
+def draw(
+    triangles: Int[Tensor, "T 3"],
+    vertices: Float[Tensor, "B V 3"],
+    strands: PortraitStrands | None,
+    projections: Float[Tensor, "B M 3 4"],
+    focals: Float[Tensor, "B M"],
+    size: tuple[int, int],
+) -> Drawn:
+    """Meshes and ribbons in all views of their heads."""
+    projected, corners = _array(project(vertices, projections)), _array(triangles)
+    heads, views = projected.shape[:2]
+    inverse = np.empty((heads, views, size[1], size[0]), np.float32)
+    names = np.empty((heads, views, size[1], size[0]), np.int32)
+    for b in range(heads):
+        for m in range(views):
+            depth, names[b, m] = rasterize_projected(
+                projected[b, m], corners, size[0], size[1], False, hair.NEAR
+            )
+            np.divide(np.float32(1.0), depth, out=inverse[b, m])
+    if strands is not None:
+        hair.draw_ribbons(
+            _array(strands.points), _array(strands.widths), _array(projections), _array(focals),
+            len(corners), inverse, names,
+        )  # fmt: skip
+    return inverse, names
+
+
+def inverse_depths(drawn: Drawn) -> Float[Tensor, "B M h w"]:
+    """1/depth; zero where nothing is seen."""
+    return torch.from_numpy(drawn[0])
+
+
+def names(drawn: Drawn) -> Int[Tensor, "B M h w"]:
+    """Triangle, or number of triangles plus segment of hair; -1 where nothing is seen."""
+    return torch.from_numpy(drawn[1])
+
+
+def gather_mesh(
+    vertices: Float[Tensor, "B V 3"],
+    normals: Float[Tensor, "B V 3"],
+    projections: Float[Tensor, "B D 3 4"],
+    maps: Drawn,
+    directions: Float[Tensor, "D 3"],
+    radiance: Float[Tensor, "B D 3"],
+    texel: Float[Tensor, " B"],
+    bounce: Float[Tensor, "3"],
+) -> Float[Tensor, "B V 3"]:
+    """Share of the sky's irradiance that reaches each vertex."""
+    light = hair.gather_mesh(
+        _array(vertices), _array(normals), _array(projections), maps[0], _array(directions),
+        _array(radiance), _array(texel), _array(bounce),
+    )  # fmt: skip
+    return torch.from_numpy(light)
+
+
+def gather_hair(
+    strands: PortraitStrands | None,
+    projections: Float[Tensor, "B D 3 4"],
+    maps: Drawn,
+    directions: Float[Tensor, "D 3"],
+    radiance: Float[Tensor, "B D 3"],
+) -> Float[Tensor, "B S P 3"]:
+    """∫ L sin(T, ω) visible dω at points of strands."""
+    if strands is None:
+        return torch.zeros(len(projections), 0, 2, 3)
+    light = hair.gather_hair(
+        _array(strands.points), _array(projections), maps[0], _array(directions), _array(radiance)
+    )
+    return torch.from_numpy(light)
+
+
+def shade(
+    drawn: Drawn,
+    factor: int,
+    mesh: PortraitMesh,
+    heads: PortraitHeads,
+    normals: Float[Tensor, "B V 3"],
+    views: Float[Tensor, "B 1 3 4"],
+    eye: Float[Tensor, "B 3"],
+    textures: TexturePool,
+    light: PortraitLight,
+) -> tuple[Float[Tensor, "B H W 3"], Float[Tensor, "B H W"], UInt8[Tensor, "B H W"]]:
+    """Linear colour, premultiplied, coverage and label of pictures drawn with one view a head."""
+    strands = heads.strands
+    if strands is None:
+        empty = torch.zeros(len(views), 0, 2, 3)
+        points, colors = empty, empty
+    else:
+        points, colors = strands.points, strands.colors
+    parts = (
+        mesh.triangles, mesh.corner_uv, mesh.label, mesh.textured, mesh.head_vertices,
+        heads.vertices, normals, light.ambient, project(heads.vertices, views)[:, 0], heads.tint,
+        eye, views[:, 0], heads.skin, textures.texels, textures.offsets, textures.sizes,
+        points, colors, light.hair, light.sky, light.lamps, light.lamp_views, light.lamp_maps[0],
+        light.lamp_texel, light.disk,
+    )  # fmt: skip
+    arrays = (_array(x) if isinstance(x, Tensor) else x for x in parts)
+    pictures = shading.shade(drawn[1][:, 0], factor, len(mesh.triangles), *arrays)
+    color, coverage, label = (torch.from_numpy(x) for x in pictures)
+    return color, coverage, label
+
+
+def expose(
+    linear: Float[Tensor, "B H W 3"],
+    alpha: Float[Tensor, "B H W"],
+    backdrops: Float[Tensor, "N h w 3"],
+    scenes: SceneBatch,
+    taps: Float[Tensor, "B K"],
+) -> Float[Tensor, "B H W 3"]:
+    """Stored pictures, srgb, of premultiplied light before a backdrop."""
+    light = sensor.composite(
+        _array(linear), _array(alpha), _array(backdrops), _array(scenes.backdrop),
+        _array(scenes.window),
+    )  # fmt: skip
+    keys = _array(scenes.key).astype(np.uint64)
+    return torch.from_numpy(sensor.expose(light, _array(taps), _array(scenes.sensor), keys))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.detach().numpy())
