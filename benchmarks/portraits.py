@@ -17,12 +17,12 @@ from typing import Any
 import measured_on
 import torch
 
+from topohead.core import Strands
 from topohead.io.assets import reference_head
 from topohead.io.images import write_image
 from topohead.rendering.portraits import (
     PortraitHeads,
     PortraitMesh,
-    PortraitStrands,
     SceneBatch,
     TexturePool,
     moved,
@@ -47,7 +47,7 @@ def mesh_of(level: int) -> PortraitMesh:
     return PortraitMesh.of(topology.triangles, uv, label, topology.vertex_count)
 
 
-def strands_of(level: int, count: int, strands: int, points: int) -> PortraitStrands:
+def strands_of(level: int, count: int, strands: int, points: int) -> Strands:
     """Straight hair that falls outward and down from random places of the scalp."""
     head = reference_head(level)
     generator = torch.Generator().manual_seed(SEED + 1)
@@ -66,7 +66,7 @@ def strands_of(level: int, count: int, strands: int, points: int) -> PortraitStr
     shade = torch.exp(0.25 * torch.randn(count, strands, 1, 1, generator=generator))
     color = (torch.tensor([0.10, 0.055, 0.03]) * shade).expand(count, strands, points, 3)
     points_ = root[:, :, None] + 0.12 * path
-    return PortraitStrands(points_.contiguous(), width.contiguous(), color.contiguous())
+    return Strands.loose(points_.contiguous(), width.contiguous(), color.contiguous())
 
 
 def pool_of(count: int, size: int, dtype: torch.dtype = torch.float32) -> TexturePool:

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from topohead.core import Strands
 from topohead.geometry.cameras import look_at
 from topohead.rendering import portrait_light, portraits, portraits_cpu
 from topohead.rendering.portrait_light import harmonics, sphere
 from topohead.rendering.portraits import (
     PortraitHeads,
     PortraitMesh,
-    PortraitStrands,
     SceneBatch,
     TexturePool,
     moved,
@@ -111,7 +111,7 @@ def rough_scene(
     root = torch.nn.functional.normalize(torch.randn(count, 40, 3, generator=generator), dim=-1)
     along = torch.linspace(0, 1, 4)[:, None]
     points = root[:, :, None] * (RADIUS + 0.05 * along) - torch.tensor([0, 0.04, 0]) * along**2
-    strands = PortraitStrands(
+    strands = Strands.loose(
         points.contiguous(),
         0.0005 + 0.003 * torch.rand(count, 40, 4, generator=generator),
         torch.rand(count, 40, 4, 3, generator=generator) * 0.3,
@@ -201,7 +201,7 @@ def test_ribbons_cover_as_much_as_they_are_wide() -> None:
         width = pixels * 0.45 / float(focal)
         area = 0
         for s in range(400):  # one at a time, so that none hides another
-            strand = PortraitStrands(
+            strand = Strands.loose(
                 points[:, s : s + 1].contiguous(),
                 torch.full((1, 1, 3), width),
                 torch.ones(1, 1, 3, 3),
@@ -231,7 +231,7 @@ def test_hair_hides_vertices_and_maps_agree_with_projection() -> None:
     centre = torch.stack([columns, rows], 1) + 0.5
     assert (place - centre).abs().max() < 0.05  # weights are perspective-correct, the sum is not
     points = heads.vertices[0] * 1.3
-    strands = PortraitStrands(
+    strands = Strands.loose(
         torch.stack([points, points + torch.tensor([0, 0.02, 0])], 1)[None].contiguous(),
         torch.full((1, len(points), 2), 0.02),
         torch.ones(1, len(points), 2, 3),

@@ -48,6 +48,17 @@ class Strands:
         return Strands(*(part.to(device) for part in self.parts))
 
     @classmethod
+    def loose(
+        cls,
+        points: Float[Tensor, "*B S P 3"],
+        widths: Float[Tensor, "*B S P"],
+        colors: Float[Tensor, "*B S P 3"],
+    ) -> "Strands":
+        """Strands that only are to be drawn: all are said to stand on the first triangle."""
+        roots = torch.zeros(points.shape[:-2], dtype=torch.long, device=points.device)
+        return cls(points, widths, colors, roots, points.new_zeros(*roots.shape, 3))
+
+    @classmethod
     def joined(cls, *several: "Strands") -> "Strands":
         """The strands of several growths on one head: scalp, brows, beard. P must agree."""
         parts = zip(*(one.parts for one in several), strict=True)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from topohead.core import InputError
+from topohead.core import InputError, Strands
 
 LABELS = ("background", "skin", "eye", "mouth", "hair", "cloth")
 """What a pixel mostly shows, by its number in `Portraits.label`; cloth is any worn thing."""
@@ -110,18 +110,6 @@ class TexturePool:
 
 
 @dataclass(frozen=True)
-class PortraitStrands:
-    """Hair of a batch: S strands of P points, metres; linear colours.
-
-    `widths` are diameters in metres, zero along a strand that is not there.
-    """
-
-    points: Float[Tensor, "B S P 3"]
-    widths: Float[Tensor, "B S P"]
-    colors: Float[Tensor, "B S P 3"]
-
-
-@dataclass(frozen=True)
 class PortraitHeads:
     """Shapes of a batch in world metres, which skin of the pool each wears, colours of parts.
 
@@ -131,7 +119,7 @@ class PortraitHeads:
     vertices: Float[Tensor, "B V 3"]
     skin: Int[Tensor, " B"]
     tint: Float[Tensor, "B Q 4"]
-    strands: PortraitStrands | None = None
+    strands: Strands | None = None
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from topohead.core import Strands
 from topohead.rendering.portrait_batch import (
     PortraitHeads,
     PortraitMesh,
-    PortraitStrands,
     SceneBatch,
 )
 
@@ -88,14 +88,14 @@ def gather_light(
     )  # fmt: skip
 
 
-def _sparse(strands: PortraitStrands | None) -> PortraitStrands | None:
+def _sparse(strands: Strands | None) -> Strands | None:
     """Half of the strands, twice as wide, in half as many pieces: enough for the sky."""
     if strands is None:
         return None
     count = strands.points.shape[2]
     kept = [round(k * (count - 1) / (count // 2)) for k in range(count // 2 + 1)]
     points, widths = strands.points[:, ::2], strands.widths[:, ::2]
-    return PortraitStrands(
+    return Strands.loose(
         torch.stack([points[:, :, k] for k in kept], 2),
         torch.stack([2 * widths[:, :, k] for k in kept], 2),
         strands.colors,

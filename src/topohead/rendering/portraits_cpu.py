@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from topohead.core import Strands
 from topohead.rendering import portraits_hair_cpu as hair
 from topohead.rendering import portraits_sensor_cpu as sensor
 from topohead.rendering import portraits_shade_cpu as shading
@@ -16,7 +17,6 @@ from topohead.rendering.mesh_cpu import rasterize_projected
 from topohead.rendering.portrait_batch import (
     PortraitHeads,
     PortraitMesh,
-    PortraitStrands,
     SceneBatch,
     TexturePool,
 )
@@ -35,7 +35,7 @@ def project(
 def draw(
     triangles: Int[Tensor, "T 3"],
     vertices: Float[Tensor, "B V 3"],
-    strands: PortraitStrands | None,
+    strands: Strands | None,
     projections: Float[Tensor, "B M 3 4"],
     focals: Float[Tensor, "B M"],
     size: tuple[int, int],
@@ -88,7 +88,7 @@ def gather_mesh(
 
 
 def gather_hair(
-    strands: PortraitStrands | None,
+    strands: Strands | None,
     projections: Float[Tensor, "B D 3 4"],
     maps: Drawn,
     directions: Float[Tensor, "D 3"],

@@ -11,6 +11,7 @@ import triton
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from topohead.core import Strands
 from topohead.rendering import mesh_triton, portraits_hair_cpu
 from topohead.rendering import portraits_hair_triton as hair
 from topohead.rendering import portraits_sensor_triton as sensor
@@ -18,7 +19,6 @@ from topohead.rendering import portraits_shade_triton as shading
 from topohead.rendering.portrait_batch import (
     PortraitHeads,
     PortraitMesh,
-    PortraitStrands,
     SceneBatch,
     TexturePool,
 )
@@ -47,7 +47,7 @@ def project(
 def draw(
     triangles: Int[Tensor, "T 3"],
     vertices: Float[Tensor, "B V 3"],
-    strands: PortraitStrands | None,
+    strands: Strands | None,
     projections: Float[Tensor, "B M 3 4"],
     focals: Float[Tensor, "B M"],
     size: tuple[int, int],
@@ -107,7 +107,7 @@ def gather_mesh(
 
 
 def gather_hair(
-    strands: PortraitStrands | None,
+    strands: Strands | None,
     projections: Float[Tensor, "B D 3 4"],
     maps: Int[Tensor, "B D h w"],
     directions: Float[Tensor, "D 3"],

@@ -13,14 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from topohead.core import Topology
+from topohead.core import Strands, Topology
 from topohead.geometry.cameras import look_at
 from topohead.rendering.portraits import (
     LABELS,
     PortraitHeads,
     PortraitMesh,
     Portraits,
-    PortraitStrands,
     SceneBatch,
     TexturePool,
     moved,
@@ -111,7 +110,7 @@ class PortraitScenes:
         self,
         vertices: Float[Tensor, "B V 3"],
         skin: Int[Tensor, " B"],
-        strands: PortraitStrands | None = None,
+        strands: Strands | None = None,
         outfits: Outfits | None = None,
     ) -> PortraitHeads:
         """Heads ready to be drawn: which skin of the pool they have, their hair, what they wear."""
