@@ -49,19 +49,14 @@ class Materials:
     def of(maps: SkinMaps) -> "Materials":
         """Texture pyramid by 2×2 means down to 8 texels."""
         size = len(maps.height)
-        height = maps.height.numpy()
+        height = maps.height.cpu().numpy()
         down, along = np.gradient(height)
-        # slopes across a chart's border are between unrelated places: flat there
-        inside = maps.covered.numpy()
-        safe = inside.copy()
-        for axis in (0, 1):
-            for step in (-1, 1):
-                safe &= np.roll(inside, step, axis)
-        along, down = along * safe * size, down * safe * size
+        # heights go on beyond the charts' borders, so slopes are right up to there
+        along, down = along * size, down * size
         level = np.concatenate(
             [
-                maps.albedo.numpy(),
-                maps.roughness.numpy()[..., None],
+                maps.albedo.cpu().numpy(),
+                maps.roughness.cpu().numpy()[..., None],
                 along[..., None],
                 -down[..., None],  # v runs up, rows run down
             ],
