@@ -9,6 +9,7 @@ import math
 from types import ModuleType
 from zlib import crc32
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -61,7 +62,9 @@ class Fields:
             return _triton().octaves(
                 points.contiguous(), *rows.to(device), torch.tensor(seeds, device=device)
             )
-        found = fields_cpu.octaves(points.numpy(), *rows.numpy(), torch.tensor(seeds).numpy())
+        found = fields_cpu.octaves(
+            points.T.contiguous().numpy(), *rows.numpy(), np.array(seeds, np.uint32)
+        )
         return torch.from_numpy(found)
 
     def cells(

@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit, prange
 
 MASK = 0xFFFFFFFF
+BLOCK = 1024
+SLOPE, ONE = np.float32(2.0 / 1023), np.float32(1.0)
 
 
 @njit(cache=True, inline="always")
@@ -25,47 +27,67 @@ def _hash(i, j, k, seed):
 
 
 @njit(cache=True, inline="always")
-def _corner(i, j, k, seed, x, y, z):
+def _mixed32(x):
+    """`_mixed` in 32-bit registers, of which a vector unit holds many."""
+    x = np.uint32(x ^ (x >> np.uint32(16)))
+    x = np.uint32(x * np.uint32(0x7FEB352D))
+    x = np.uint32(x ^ (x >> np.uint32(15)))
+    x = np.uint32(x * np.uint32(0x846CA68B))
+    return np.uint32(x ^ (x >> np.uint32(16)))
+
+
+@njit(cache=True, inline="always")
+def _corner(cell, x, y, z):
     """The linear ramp of a lattice point: its random gradient times the way from there."""
-    bits = _hash(i, j, k, seed)
-    gx = (bits & 1023) * (2.0 / 1023) - 1.0
-    gy = ((bits >> 10) & 1023) * (2.0 / 1023) - 1.0
-    gz = ((bits >> 20) & 1023) * (2.0 / 1023) - 1.0
+    bits = _mixed32(cell)
+    gx = np.float32(np.int32(bits & np.uint32(1023))) * SLOPE - ONE
+    gy = np.float32(np.int32((bits >> np.uint32(10)) & np.uint32(1023))) * SLOPE - ONE
+    gz = np.float32(np.int32((bits >> np.uint32(20)) & np.uint32(1023))) * SLOPE - ONE
     return gx * x + gy * y + gz * z
 
 
 @njit(cache=True, inline="always")
+def _fade(x):
+    return x * x * x * (x * (x * np.float32(6.0) - np.float32(15.0)) + np.float32(10.0))
+
+
+@njit(cache=True, inline="always")
 def _gradient_noise(x, y, z, seed):
-    i, j, k = math.floor(x), math.floor(y), math.floor(z)
-    x, y, z = x - i, y - j, z - k
-    i, j, k = np.int64(i), np.int64(j), np.int64(k)
-    u = x * x * x * (x * (x * 6.0 - 15.0) + 10.0)
-    v = y * y * y * (y * (y * 6.0 - 15.0) + 10.0)
-    w = z * z * z * (z * (z * 6.0 - 15.0) + 10.0)
-    a = _corner(i, j, k, seed, x, y, z)
-    a += u * (_corner(i + 1, j, k, seed, x - 1.0, y, z) - a)
-    b = _corner(i, j + 1, k, seed, x, y - 1.0, z)
-    b += u * (_corner(i + 1, j + 1, k, seed, x - 1.0, y - 1.0, z) - b)
-    c = _corner(i, j, k + 1, seed, x, y, z - 1.0)
-    c += u * (_corner(i + 1, j, k + 1, seed, x - 1.0, y, z - 1.0) - c)
-    d = _corner(i, j + 1, k + 1, seed, x, y - 1.0, z - 1.0)
-    d += u * (_corner(i + 1, j + 1, k + 1, seed, x - 1.0, y - 1.0, z - 1.0) - d)
+    fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
+    x, y, z = x - fx, y - fy, z - fz
+    i = np.uint32(np.uint32(np.int32(fx)) * np.uint32(0x8DA6B343))
+    j = np.uint32(np.uint32(np.int32(fy)) * np.uint32(0xD8163841))
+    k = np.uint32(np.uint32(np.int32(fz)) * np.uint32(0xCB1AB31F))
+    i1 = np.uint32(i + np.uint32(0x8DA6B343))
+    j1 = np.uint32(j + np.uint32(0xD8163841))
+    k0, k1 = np.uint32(k ^ seed), np.uint32(np.uint32(k + np.uint32(0xCB1AB31F)) ^ seed)
+    u, v, w = _fade(x), _fade(y), _fade(z)
+    x1, y1, z1 = x - ONE, y - ONE, z - ONE
+    a = _corner(i ^ j ^ k0, x, y, z)
+    a += u * (_corner(i1 ^ j ^ k0, x1, y, z) - a)
+    b = _corner(i ^ j1 ^ k0, x, y1, z)
+    b += u * (_corner(i1 ^ j1 ^ k0, x1, y1, z) - b)
+    c = _corner(i ^ j ^ k1, x, y, z1)
+    c += u * (_corner(i1 ^ j ^ k1, x1, y, z1) - c)
+    d = _corner(i ^ j1 ^ k1, x, y1, z1)
+    d += u * (_corner(i1 ^ j1 ^ k1, x1, y1, z1) - d)
     a += v * (b - a)
     c += v * (d - c)
     return a + w * (c - a)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def octaves(points, frequencies, weights, seeds):
-    """Σ weight · noise(frequency · point) [N] of points [N 3]; one entry an octave."""
-    out = np.empty(len(points), np.float32)
-    for n in prange(len(points)):
-        x, y, z = points[n, 0], points[n, 1], points[n, 2]
-        total = 0.0
+    """Σ weight · noise(frequency · point) [N] of points [3 N]; one entry an octave, all 32 bits."""
+    count = points.shape[1]
+    out = np.zeros(count, np.float32)
+    for block in prange((count + BLOCK - 1) // BLOCK):
+        first, last = block * BLOCK, min((block + 1) * BLOCK, count)
         for o in range(len(frequencies)):
-            f = frequencies[o]
-            total += weights[o] * _gradient_noise(x * f, y * f, z * f, seeds[o])
-        out[n] = total
+            f, weight, seed = frequencies[o], weights[o], seeds[o]
+            for n in range(first, last):
+                x, y, z = points[0, n] * f, points[1, n] * f, points[2, n] * f
+                out[n] += weight * _gradient_noise(x, y, z, seed)
     return out
 
 

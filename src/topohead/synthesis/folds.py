@@ -112,24 +112,32 @@ def fold_height(
     total = torch.zeros_like(points[:, 0])
     if not len(points):
         return total
-    wobble = torch.stack([fields.octaves(points, 0.009, 0.002, f"fold{k}") for k in range(3)], 1)
-    uneven = 1 + 0.35 * fields.octaves(points, 0.012, 0.004, "fold-depth")
-    bent = points + 0.00035 * wobble
-    low, high = bent.amin(0), bent.amax(0)
+    low, high = points.amin(0), points.amax(0)
+    near: list[tuple[Fold, float, Tensor]] = []
+    touched = torch.zeros_like(total, dtype=torch.bool)
     for fold, depth in zip(folds, depths, strict=True):
-        width = WIDTH[fold.group] / 1000
         line = fold.points.to(points.device)
-        reach = 4.5 * width
-        if depth < 2e-6 or bool(((line.amin(0) - reach > high) | (line.amax(0) + reach < low)).any()):
+        reach = 4.5 * WIDTH[fold.group] / 1000
+        bottom, top = line.amin(0) - reach, line.amax(0) + reach
+        if depth < 2e-6 or bool(((bottom > high) | (top < low)).any()):
             continue
-        box = (bent > line.amin(0) - reach).all(1) & (bent < line.amax(0) + reach).all(1)
-        near = box.nonzero()[:, 0]
-        for part in near.split(1 << 18):
-            distance, along = _to_line(bent[part], line)
-            taper = torch.sin(torch.pi * along.clamp(0, 1)).clamp(min=0) ** 0.6
-            away = distance / width
-            profile = -torch.exp(-(away**2)) + 0.30 * torch.exp(-(((away - 1.9) / 0.9) ** 2))
-            total[part] += depth * taper * uneven[part].clamp(0.2, 1.8) * profile
+        box = ((points > bottom) & (points < top)).all(1)
+        near.append((fold, depth, box))
+        touched |= box
+    if not near:
+        return total
+    p = points[touched]
+    wobble = torch.stack([fields.octaves(p, 0.009, 0.004, f"fold{k}") for k in range(3)], 1)
+    uneven = (1 + 0.35 * fields.octaves(p, 0.012, 0.006, "fold-depth")).clamp(0.2, 1.8)
+    bent, added = p + 0.00035 * wobble, torch.zeros_like(p[:, 0])
+    for fold, depth, box in near:
+        chosen = box[touched].nonzero()[:, 0]
+        distance, along = _to_line(bent[chosen], fold.points.to(points.device))
+        taper = torch.sin(torch.pi * along).clamp(min=0) ** 0.6
+        away = distance / (WIDTH[fold.group] / 1000)
+        profile = -torch.exp(-(away**2)) + 0.30 * torch.exp(-(((away - 1.9) / 0.9) ** 2))
+        added[chosen] += depth * taper * uneven[chosen] * profile
+    total[touched] = added
     return total
 
 

@@ -98,10 +98,12 @@ def paint_tiles(
     stars: tuple[charts.Chart, ...] = (),
     expression: Float[Tensor, " 52"] | None = None,
     side: int | None = None,
+    part: tuple[range, range] | None = None,
 ) -> Iterator[Tile]:
     """The maps tile by tile, so that a map of any size takes the memory of one tile.
 
-    Tiles are at most `side` texels square; zero where nothing is known.
+    Tiles are at most `side` texels square; zero where nothing is known. Only those that reach into
+    `part` (rows, columns) are painted.
     """
     canvas = Canvas(head)
     samples = 1 if canvas.texel(size) < FINE else 2
@@ -109,6 +111,8 @@ def paint_tiles(
     painter = _Painter(head, parameters, seed, canvas.texel(size * samples), stars, expression)
     for row in range(0, size, side):
         for column in range(0, size, side):
+            if part and not _touches(part, row, column, side):
+                continue
             # a border around the tile, so that margins do not end with it
             texels = canvas.tile(
                 size, row - MARGIN, column - MARGIN, side + 2 * MARGIN, samples
@@ -117,6 +121,12 @@ def paint_tiles(
             inner = slice(MARGIN, MARGIN + side)
             values = values[inner, inner][: size - row, : size - column]
             yield _tile(row, column, values)
+
+
+def _touches(part: tuple[range, range], row: int, column: int, side: int) -> bool:
+    rows, columns = part
+    down = row < rows.stop and row + side > rows.start
+    return down and column < columns.stop and column + side > columns.start
 
 
 def _tile(row: int, column: int, values: Float[Tensor, "S W 8"]) -> Tile:
