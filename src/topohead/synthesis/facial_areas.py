@@ -59,7 +59,7 @@ class Areas:
         chin = blob(shifted(at[8], 0.0, 0.012, 0.0), 0.025, 0.018, 0.03)
         forehead = blob(shifted(at[27], 0.0, 0.04, 0.0), 0.05, 0.025, 0.05)
         lips = region("lips", 1.25, 0.15)
-        corners = (shifted(at[42], -0.0015, -0.0004, 0.0), shifted(at[39], 0.0015, -0.0004, 0.0))
+        corners = (shifted(at[42], 0.0010, -0.0003, 0.0), shifted(at[39], -0.0010, -0.0003, 0.0))
         return Areas(
             nose=nose,
             chin=chin,
@@ -74,7 +74,7 @@ class Areas:
             neck=region("neck"),
             scalp=region("scalp", 1.4, 0.2),
             beard=_beard_area(p, at) * (1 - lips),
-            caruncle=sum((blob(c, 0.0022, 0.0020, 0.004) for c in corners), zero),
+            caruncle=sum((blob(c, 0.0018, 0.0012, 0.004) for c in corners), zero),
             tension=_tension(p, at),
         )  # fmt: skip
 

@@ -81,8 +81,8 @@ def paint_globe(
     sclera = _sclera(points, ring / radius, fields, yellow, veins)
     iris = _iris(ring, angle, center, colors, fields)
     # the sclera grows softly over the iris's border
-    wave = 0.00012 * fields.octaves(_around(ring, angle, center, 0.0), 0.9, 0.3, "limbus")
-    outside = ((ring + wave - IRIS) / 0.0007 + 0.5).clamp(0, 1)[:, None]
+    wave = 0.00005 * fields.octaves(_around(ring, angle, center, 0.0), 0.9, 0.3, "limbus")
+    outside = ((ring + wave - IRIS) / 0.0009 + 0.5).clamp(0, 1)[:, None]
     outside = outside * outside * (3 - 2 * outside)
     color = torch.lerp(iris, sclera, outside)
     ragged = 0.00005 * fields.octaves(_around(ring, angle, center, 0.0), 0.35, 0.1, "pupil")

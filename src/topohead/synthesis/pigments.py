@@ -25,7 +25,7 @@ CAROTENE = (0.00, 0.02, 0.16)
 VENOUS = (0.17, 0.09, 0.03)
 """Depth of a vein below the skin: red light reaches it and does not come back, so it looks blue."""
 
-BROWN_SPOT = (1.0, 0.55, 0.30)
+BROWN_SPOT = (0.75, 0.50, 0.26)
 """Depth of spots at fair skin's melanin 0, by kind: mole, freckle, age spot."""
 
 
@@ -68,13 +68,13 @@ def _spots(
     p: Float[Tensor, "N 3"], areas: Areas, fields: Fields, parameters: SkinParameters
 ) -> Float[Tensor, " N"]:
     """Moles, freckles and age spots, as melanin."""
-    warp = torch.stack([fields.octaves(p, 0.003, 0.0008, f"warp{k}") for k in range(3)], 1)
-    bent = p + 0.00022 * warp
+    warp = torch.stack([fields.octaves(p, 0.004, 0.002, f"warp{k}") for k in range(3)], 1)
+    bent = p + 0.00012 * warp
     outside = 1 - areas.lips
     moles, own = fields.spots(
         bent, 0.016, (0.0005, 0.0026), 0.7 * parameters.moles * outside, "moles"
     )
-    total = BROWN_SPOT[0] * (0.35 + 0.65 * own) * _plateau(moles, 0.35)
+    total = BROWN_SPOT[0] * (0.25 + 0.75 * own) * _plateau(moles, 0.6)
     if parameters.freckles > 0.02:
         sunny = (areas.cheeks + areas.nose + 0.4 * areas.t_zone + 0.08).clamp(max=1) * outside
         reach = (parameters.freckles * sunny).clamp(max=1)
@@ -110,7 +110,7 @@ def _blood(
     flush = flush * (1 + 0.35 * mottle + 0.25 * broad).clamp(min=0)
     blood = blood + 0.55 * parameters.redness * flush
     blood = blood + 0.30 * parameters.under_eye * areas.under_eye
-    blood = blood + 0.22 * parameters.lid_tone * areas.lid + 1.1 * areas.caruncle
+    blood = blood + 0.22 * parameters.lid_tone * areas.lid + 0.6 * areas.caruncle
     vermilion = areas.lips * (1 + 0.12 * mottle + 0.10 * broad)
     blood = blood + (0.45 + 0.55 * parameters.lip_blood) * vermilion
     if parameters.blemishes > 0.02:

@@ -50,7 +50,7 @@ def pore_depth(
     x = depth.clamp(0, 1)
     cup = x * x * (3 - 2 * x)
     shown = fields.kept(2.5 * widest)
-    return (0.000030 + 0.000085 * parameters.pores) * rich.clamp(max=1.3) * (0.5 + own) * cup * shown
+    return (0.000045 + 0.000105 * parameters.pores) * rich.clamp(max=1.3) * (0.5 + own) * cup * shown
 
 
 def _furrows(

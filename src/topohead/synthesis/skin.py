@@ -21,7 +21,7 @@ from topohead.synthesis.facial_areas import Areas, template_landmarks
 from topohead.synthesis.hair_marks import HairMarks
 from topohead.synthesis.irises import paint_globe
 
-__all__ = ["SkinMaps", "SkinParameters", "Tile", "paint", "paint_tiles", "random_skin"]
+__all__ = ["SkinMaps", "SkinParameters", "Tile", "bare_albedo", "paint", "paint_tiles", "random_skin"]
 
 TILE = 512
 """Side in samples of the squares that are painted at a time."""
@@ -121,6 +121,20 @@ def paint_tiles(
             inner = slice(MARGIN, MARGIN + side)
             values = values[inner, inner][: size - row, : size - column]
             yield _tile(row, column, values)
+
+
+def bare_albedo(head: HeadModel, parameters: SkinParameters, seed: int) -> Float[Tensor, "N 3"]:
+    """Linear albedo at the vertices of the face without lips, lids, brows and hair."""
+    topology = head.topology
+    away = [name for name in ("lips", "eyelids", "brows") if name in topology.regions]
+    chosen = topology.region_mask("face") & ~topology.region_mask(*away)
+    p = head.template[chosen.to(head.template.device)].float()
+    covered = torch.ones(1, len(p), dtype=torch.bool)
+    texels = Texels(p, {}, torch.arange(len(p)), covered, 0.0)
+    noise = Fields(seed)
+    areas = Areas.of(texels, template_landmarks(head))
+    depth = pigments.optical_depth(texels, areas, noise, parameters)
+    return pigments.albedo_of(depth, parameters.scatter)
 
 
 def _touches(part: tuple[range, range], row: int, column: int, side: int) -> bool:
