@@ -16,8 +16,8 @@ from topohead.synthesis.complexions import SkinParameters
 from topohead.synthesis.facial_areas import Areas
 
 VEIL = 0.035
-BASE = (0.66, 0.61, 0.50)
-MELANIN = (1.45, 2.24, 3.10)
+BASE = (0.71, 0.69, 0.65)
+MELANIN = (1.28, 1.99, 2.75)
 HAEMOGLOBIN = (0.12, 0.75, 0.80)
 CAROTENE = (0.00, 0.02, 0.16)
 """Depths of a unit of pigment in red, green and blue."""
@@ -53,7 +53,7 @@ def _melanin(
 ) -> Float[Tensor, " N"]:
     patchy = fields.octaves(p, 0.060, 0.006, "melanin", 0.6)
     grain = fields.octaves(p, 0.004, 0.0006, "melanin-grain", 0.75)
-    m = parameters.melanin
+    m = parameters.melanin**1.3  # half of all people are fair, tan and olive
     # forehead and temples see more sun than the jaw's underside
     shade = 0.05 * torch.tanh((p[:, 1] + 0.06) / 0.05)
     total = m * (1 + 0.055 * patchy + 0.035 * grain + shade) + 0.006 * grain
