@@ -11,8 +11,9 @@ from topohead.core import HeadModel, Topology
 from topohead.geometry.meshes import triangle_areas
 from topohead.rendering.mesh import interpolate, rasterize_uv
 
-MARGIN = 6
-"""Texels beyond a chart's border that are painted as if the surface went on."""
+MARGIN, APRON = 6, 9
+"""Texels beyond a chart's border that are painted as if the surface went on; a tile is painted with as
+many around it as they depend on."""
 
 STRAIGHT = 2
 """Rings of them that carry on straight; the rest repeats the last."""

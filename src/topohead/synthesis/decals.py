@@ -22,7 +22,7 @@ class Decal:
     corner: tuple[float, float]
     near: float
     far: float
-    levels: tuple[Float[Tensor, "H W"], ...]
+    levels: tuple[Float[Tensor, "_ _"], ...]
 
     def at(self, points: Float[Tensor, "N 3"], texel: float) -> Float[Tensor, " N"]:
         """The picture at points of the template, averaged over about a `texel`."""

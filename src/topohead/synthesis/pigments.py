@@ -16,7 +16,7 @@ from topohead.synthesis.complexions import SkinParameters
 from topohead.synthesis.facial_areas import Areas
 
 VEIL = 0.035
-BASE = (0.71, 0.69, 0.65)
+BASE = (0.675, 0.655, 0.615)
 MELANIN = (1.28, 1.99, 2.75)
 HAEMOGLOBIN = (0.12, 0.75, 0.80)
 CAROTENE = (0.00, 0.02, 0.16)

@@ -15,7 +15,7 @@ from torch import Tensor
 from topohead.core import HeadModel
 from topohead.rendering.fields import Fields
 from topohead.synthesis import charts, folds, linings, pigments, relief
-from topohead.synthesis.canvas import MARGIN, Canvas, Texels
+from topohead.synthesis.canvas import APRON, Canvas, Texels
 from topohead.synthesis.complexions import SkinParameters, random_skin
 from topohead.synthesis.facial_areas import Areas, template_landmarks
 from topohead.synthesis.hair_marks import HairMarks
@@ -114,11 +114,9 @@ def paint_tiles(
             if part and not _touches(part, row, column, side):
                 continue
             # a border around the tile, so that margins do not end with it
-            texels = canvas.tile(
-                size, row - MARGIN, column - MARGIN, side + 2 * MARGIN, samples
-            )
+            texels = canvas.tile(size, row - APRON, column - APRON, side + 2 * APRON, samples)
             values = _averaged(texels, painter.values(texels), samples)
-            inner = slice(MARGIN, MARGIN + side)
+            inner = slice(APRON, APRON + side)
             values = values[inner, inner][: size - row, : size - column]
             yield _tile(row, column, values)
 
