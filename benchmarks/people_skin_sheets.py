@@ -79,12 +79,16 @@ def main() -> None:
         eyes.append(person.film(EYE, 384))
     write(args.out / "skin-closeups.jpg", grid(closeups, 2))
     write(args.out / "skin-faces.jpg", grid(faces[:6], 3))
-    write(args.out / "skin-people.jpg", cv2.resize(grid(faces, 6), None, fx=0.5, fy=0.5,
-                                                   interpolation=cv2.INTER_AREA))
+    write(
+        args.out / "skin-people.jpg",
+        cv2.resize(grid(faces, 6), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+    )
     write(args.out / "skin-eyes.jpg", grid(eyes[:8], 4))
     old = max(range(FIRST, FIRST + 60), key=lambda s: skin.random_skin(s).age)
     still, moved = (Person(old, args.size, args.device, e) for e in ({}, FROWN))
-    rows = [torch.cat([p.film(s, 384) for s in (FOREHEAD, TEMPLE, NOSE)], 1) for p in (still, moved)]
+    rows = [
+        torch.cat([p.film(s, 384) for s in (FOREHEAD, TEMPLE, NOSE)], 1) for p in (still, moved)
+    ]
     write(args.out / "skin-folds.jpg", grid(rows, 1))
     smiles = [Person(s, args.size, args.device, SMILE).film(MOUTH, 512) for s in (702, 705)]
     write(args.out / "skin-teeth.jpg", grid(smiles, 2))
@@ -105,8 +109,8 @@ class Person:
                         torch.eye(4).double()[None], 30.0, "still")  # fmt: skip
         surfaces = subject.at(motion, 0)
         parameters = skin.random_skin(seed)
-        extras = [props.neck_plug(subject, surfaces),
-                  props.dentures(make_teeth(head, parameters, seed), subject, surfaces)]  # fmt: skip
+        teeth = props.dentures(make_teeth(head, parameters, seed), subject, surfaces)
+        extras = [props.neck_plug(subject, surfaces), teeth]
         blockers = (surfaces.vertices, subject.blockers)
         self._lit = render.light_head(
             subject.finer, surfaces.surface, blockers, props.joined(extras), LIGHT, device=device

@@ -19,7 +19,10 @@ def test_octaves_are_seeded_smooth_and_of_unit_variance() -> None:
     values = fields.octaves(points, 0.05, 0.01, "a")
     assert abs(float(values.std()) - 1) < 0.08 and abs(float(values.mean())) < 0.08
     assert torch.equal(values, Fields(1).octaves(points, 0.05, 0.01, "a"))
-    for other in (Fields(2).octaves(points, 0.05, 0.01, "a"), fields.octaves(points, 0.05, 0.01, "b")):
+    for other in (
+        Fields(2).octaves(points, 0.05, 0.01, "a"),
+        fields.octaves(points, 0.05, 0.01, "b"),
+    ):
         correlation = torch.corrcoef(torch.stack([values, other]))[0, 1]
         assert abs(float(correlation)) < 0.05
     step = fields.octaves(points + torch.tensor([1e-5, 0, 0]), 0.05, 0.01, "a") - values
@@ -77,7 +80,9 @@ def test_a_footprint_takes_away_what_a_box_would() -> None:
     """Means over boxes against the field that knows of them: same amplitude to a tenth."""
     middle = _points(4000)
     side, wave = 0.01, 0.02
-    inside = (torch.stack(torch.meshgrid(*[torch.arange(8)] * 2, indexing="ij"), -1) + 0.5) / 8 - 0.5
+    inside = (
+        torch.stack(torch.meshgrid(*[torch.arange(8)] * 2, indexing="ij"), -1) + 0.5
+    ) / 8 - 0.5
     offsets = torch.nn.functional.pad(inside.reshape(-1, 2) * side, (0, 1))
     box = torch.stack([Fields(3).octaves(middle + o, wave, wave, "a") for o in offsets]).mean(0)
     told = Fields(3, side).octaves(middle, wave, wave, "a")

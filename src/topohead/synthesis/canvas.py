@@ -12,8 +12,8 @@ from topohead.geometry.meshes import triangle_areas
 from topohead.rendering.mesh import interpolate, rasterize_uv
 
 MARGIN, APRON = 6, 9
-"""Texels beyond a chart's border that are painted as if the surface went on; a tile is painted with as
-many around it as they depend on."""
+"""Texels beyond a chart's border that are painted as if the surface went on; and how many around a
+tile they depend on."""
 
 STRAIGHT = 2
 """Rings of them that carry on straight; the rest repeats the last."""

@@ -1,4 +1,4 @@
-"""What varies from skin to skin, by name: drawn by seed, and labels of the pictures made with it."""
+"""What varies from skin to skin, by name: drawn by seed, and labels of the pictures made of it."""
 
 from dataclasses import dataclass
 

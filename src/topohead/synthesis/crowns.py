@@ -10,7 +10,7 @@ AROUND = 20
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of tooth, metres: width along the row, height of the crown, depth from cheek to tongue.
+    """A kind of tooth, metres: width along the row, height of the crown, depth cheek to tongue.
 
     `thin` is the share of the depth that is left at the edge, `cusps` how many points it has.
     """

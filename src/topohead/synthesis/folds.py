@@ -196,8 +196,16 @@ def _middle(marks: np.ndarray) -> list[_Line]:
         top = lip - 0.0005 - 0.0012 * (k % 3) - 0.15 * abs(x)
         bottom = marks[51, 1] + 0.001 - 0.22 * abs(x)
         z_lip = marks[51, 2]
-        lines.append(("lip", "", _curve((0.9 * x, top, z_lip), (x, (top + bottom) / 2, z_lip),
-                                        (1.04 * x, bottom, z_lip)), 0.7 + 0.3 * (k % 2)))
+        lines.append(
+            (
+                "lip",
+                "",
+                _curve(
+                    (0.9 * x, top, z_lip), (x, (top + bottom) / 2, z_lip), (1.04 * x, bottom, z_lip)
+                ),
+                0.7 + 0.3 * (k % 2),
+            )
+        )
     chin = marks[8]
     for drop, half, strength in ((0.016, 0.045, 1.0), (0.034, 0.050, 0.8)):
         y, back = chin[1] - drop, chin[2] - 0.035
@@ -210,9 +218,8 @@ def _middle(marks: np.ndarray) -> list[_Line]:
 def _side(marks: np.ndarray, right: bool) -> list[_Line]:
     """Lines of one side, described on the person's left (+x)."""
     flip = np.array([-1.0, 1, 1]) if right else np.ones(3)
-    index = {"outer": 36 if right else 45, "inner": 39 if right else 42, "mouth": 48 if right else 54,
-             "wing": 31 if right else 35, "brow": 21 if right else 22}  # fmt: skip
-    outer, inner, mouth, wing, brow = (marks[i] * flip for i in index.values())
+    index = (36, 39, 48, 31, 21) if right else (45, 42, 54, 35, 22)
+    outer, inner, mouth, wing, brow = (marks[i] * flip for i in index)
     side = "Right" if right else "Left"
 
     def at(mark: np.ndarray, x: float, y: float, z: float = 0.0) -> np.ndarray:
@@ -222,24 +229,72 @@ def _side(marks: np.ndarray, right: bool) -> list[_Line]:
     for slope, start, length, strength in ((0.55, 6, 13, 0.7), (0.2, 7, 17, 1.0),
                                            (-0.15, 7, 17, 0.9), (-0.55, 6, 15, 0.8)):  # fmt: skip
         first = at(outer, start, slope * 5, -2)
-        found.append(("crow", _curve(first, at(first, length / 2, slope * length / 2 - 0.6, -5),
-                                     at(first, length, slope * length * 0.8 - 2.0, -12)), strength))
+        found.append(
+            (
+                "crow",
+                _curve(
+                    first,
+                    at(first, length / 2, slope * length / 2 - 0.6, -5),
+                    at(first, length, slope * length * 0.8 - 2.0, -12),
+                ),
+                strength,
+            )
+        )
     middle = (outer + inner) / 2
     for drop, strength in ((9, 1.0), (13, 0.8), (17, 0.5)):
-        found.append(("under_eye", _curve(at(inner, 3, -drop * 0.6, 2), at(middle, -3, -drop, 6),
-                                          at(middle, 8, -drop * 0.95, 3),
-                                          at(outer, 1, -drop * 0.55, -1)), strength))
-    found.append(("glabella", _curve(at(brow, -6.2, -4, 0), at(brow, -6.8, 3, 1),
-                                     at(brow, -5.6, 11, 1)), 1.0))
-    found.append(("glabella", _curve(at(brow, -3.2, 0, 0), at(brow, -2.8, 6, 0),
-                                     at(brow, -1.5, 12, 0)), 0.5))
-    found.append(("nasolabial", _curve(at(wing, 5.5, 7, -4), at(wing, 12, 0, -4),
-                                       at(mouth, 5.5, 8, 0), at(mouth, 8.5, 0, -3),
-                                       at(mouth, 7.5, -7, -4)), 1.0))
-    found.append(("marionette", _curve(at(mouth, 3.2, -2.5, 0), at(mouth, 4.5, -9, -2),
-                                       at(mouth, 4.2, -19, -5)), 1.0))
+        found.append(
+            (
+                "under_eye",
+                _curve(
+                    at(inner, 3, -drop * 0.6, 2),
+                    at(middle, -3, -drop, 6),
+                    at(middle, 8, -drop * 0.95, 3),
+                    at(outer, 1, -drop * 0.55, -1),
+                ),
+                strength,
+            )
+        )
+    found.append(
+        (
+            "glabella",
+            _curve(at(brow, -6.2, -4, 0), at(brow, -6.8, 3, 1), at(brow, -5.6, 11, 1)),
+            1.0,
+        )
+    )
+    found.append(
+        ("glabella", _curve(at(brow, -3.2, 0, 0), at(brow, -2.8, 6, 0), at(brow, -1.5, 12, 0)), 0.5)
+    )
+    found.append(
+        (
+            "nasolabial",
+            _curve(
+                at(wing, 5.5, 7, -4),
+                at(wing, 12, 0, -4),
+                at(mouth, 5.5, 8, 0),
+                at(mouth, 8.5, 0, -3),
+                at(mouth, 7.5, -7, -4),
+            ),
+            1.0,
+        )
+    )
+    found.append(
+        (
+            "marionette",
+            _curve(at(mouth, 3.2, -2.5, 0), at(mouth, 4.5, -9, -2), at(mouth, 4.2, -19, -5)),
+            1.0,
+        )
+    )
     nose = (marks[28] + marks[29]) / 2
     for rise in (0, 4.5):
-        found.append(("bunny", _curve(at(nose, 3.5, 7 + rise, 0), at(nose, 6.5, 5 + rise, -3),
-                                      at(nose, 10, 1 + rise, -8)), 0.8))
+        found.append(
+            (
+                "bunny",
+                _curve(
+                    at(nose, 3.5, 7 + rise, 0),
+                    at(nose, 6.5, 5 + rise, -3),
+                    at(nose, 10, 1 + rise, -8),
+                ),
+                0.8,
+            )
+        )
     return [(group, side, points * flip, strength) for group, points, strength in found]

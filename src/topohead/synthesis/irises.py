@@ -104,7 +104,7 @@ def _iris(
     colors: IrisColors,
     fields: Fields,
 ) -> Float[Tensor, "N 3"]:
-    """Fibres run outward from the pupil, coarser beyond the collarette; crypts gape between them."""
+    """Fibres run outward from the pupil, coarser beyond the collarette; crypts gape between."""
     inner, middle, rim = (ring.new_tensor(c) for c in (colors.inner, colors.middle, colors.rim))
     share = ((ring - colors.pupil) / (IRIS - colors.pupil)).clamp(0, 1)
     coarse = fields.octaves(_around(ring, angle, center, 0.5), 0.34, 0.08, "iris-coarse", 0.75)
@@ -144,7 +144,7 @@ def _sclera(
     aged = points.new_tensor([0.56, 0.47, 0.33])
     color = torch.lerp(white, aged, (yellow * (0.35 + 0.65 * edge * patch)).clamp(0, 1)[:, None])
     red = points.new_tensor([0.50, 0.15, 0.12])
-    weight = 0.06 * edge + (0.12 + 0.55 * veins) * vein * patch * (0.10 + 0.9 * edge)
+    weight = 0.06 * edge + (0.20 + 0.60 * veins) * vein * patch * (0.10 + 0.9 * edge)
     return torch.lerp(color, red, weight.clamp(max=0.8)[:, None])
 
 

@@ -1,4 +1,4 @@
-"""Pigments of the skin: optical depth of melanin and blood at every texel, and the albedo they give.
+"""Pigments of the skin: optical depth of melanin and blood at every texel, and their albedo.
 
 Linear albedo = veil + (base − veil) · exp(−melanin · a_m − haemoglobin · a_h), per channel: Beer's
 law under a veil of light that the horny layer turns back before it meets pigment. Without the veil
@@ -60,7 +60,6 @@ def _melanin(
     total = total + 0.055 * (0.4 + m) * (2 * parameters.under_eye * areas.under_eye)
     total = total + 0.06 * (0.4 + m) * parameters.lid_tone * areas.lid
     total = total + 0.22 * m * parameters.lip_melanin * areas.lips
-    # a moustache and beard area looks darker when shaven: hair below the skin
     return total + _spots(p, areas, fields, parameters)
 
 
@@ -106,8 +105,8 @@ def _blood(
     flush = flush + 0.9 * parameters.nose_redness * areas.nose + 0.08 * areas.nose
     flush = flush + 0.5 * parameters.chin_redness * areas.chin
     flush = flush + 0.9 * parameters.ear_redness * areas.ears
-    blood = parameters.haemoglobin * (1 + 0.17 * parameters.mottling * mottle + 0.10 * broad)
-    flush = flush * (1 + 0.35 * mottle + 0.25 * broad).clamp(min=0)
+    blood = parameters.haemoglobin * (1 + 0.13 * parameters.mottling * mottle + 0.08 * broad)
+    flush = flush * (1 + 0.22 * mottle + 0.22 * broad).clamp(min=0)
     blood = blood + 0.55 * parameters.redness * flush
     blood = blood + 0.30 * parameters.under_eye * areas.under_eye
     blood = blood + 0.22 * parameters.lid_tone * areas.lid + 0.6 * areas.caruncle
@@ -131,5 +130,7 @@ def _veins(
     """Winding veins at temples, lids and neck, which melanin hides."""
     wander = fields.octaves(p, 0.034, 0.010, "veins", 0.5)
     vein = torch.exp(-((wander / 0.07) ** 2)) * (1 - areas.lips)
-    where = (areas.temples + 0.8 * areas.under_eye + 0.6 * areas.lid + 0.4 * areas.neck).clamp(max=1)
+    where = (areas.temples + 0.8 * areas.under_eye + 0.6 * areas.lid + 0.4 * areas.neck).clamp(
+        max=1
+    )
     return 1.2 * parameters.veins * vein * where * 2.718 ** (-2.0 * parameters.melanin)

@@ -1,4 +1,4 @@
-"""Height of the skin's surface at every texel: furrows, pores, lip lines, folds, bumps and scars."""
+"""Height of the skin at every texel: furrows, pores, lip lines, bumps and scars; and its gloss."""
 
 import torch
 from jaxtyping import Float
@@ -50,7 +50,9 @@ def pore_depth(
     x = depth.clamp(0, 1)
     cup = x * x * (3 - 2 * x)
     shown = fields.kept(2.5 * widest)
-    return (0.000045 + 0.000105 * parameters.pores) * rich.clamp(max=1.3) * (0.5 + own) * cup * shown
+    return (
+        (0.000045 + 0.000105 * parameters.pores) * rich.clamp(max=1.3) * (0.5 + own) * cup * shown
+    )
 
 
 def _furrows(

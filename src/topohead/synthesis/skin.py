@@ -21,7 +21,15 @@ from topohead.synthesis.facial_areas import Areas, template_landmarks
 from topohead.synthesis.hair_marks import HairMarks
 from topohead.synthesis.irises import paint_globe
 
-__all__ = ["SkinMaps", "SkinParameters", "Tile", "bare_albedo", "paint", "paint_tiles", "random_skin"]
+__all__ = [
+    "SkinMaps",
+    "SkinParameters",
+    "Tile",
+    "bare_albedo",
+    "paint",
+    "paint_tiles",
+    "random_skin",
+]
 
 TILE = 512
 """Side in samples of the squares that are painted at a time."""

@@ -79,7 +79,9 @@ class Take:
         blockers = (surfaces.vertices, self.subject.blockers)
         device = self.materials.atlas.device
         finer, surface = self.subject.finer, surfaces.surface
-        lit = render.light_head(finer, surface, blockers, joined(extras), self.lighting, device=device)
+        lit = render.light_head(
+            finer, surface, blockers, joined(extras), self.lighting, device=device
+        )
         if self.blood_flow:
             change = blood_change(self.subject, surfaces, self.blood_flow)
             lit = replace(lit, light=flushed(lit.light, change))

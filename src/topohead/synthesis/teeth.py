@@ -19,7 +19,7 @@ from topohead.synthesis.crowns import LOWER, UPPER, Kind, crown, gum_profile
 
 BANDS = ("teeth_upper", "teeth_lower")
 
-ARCH_WIDTH, ARCH_SHIFT = (0.84, 0.80), (0.0020, -0.0006)
+ARCH_WIDTH, ARCH_SHIFT = (0.77, 0.74), (0.0020, -0.0006)
 """Of upper and lower row: half width as a share of the band's, metres in front of the band."""
 
 OVERBITE, DROP = 0.0024, 0.0011
@@ -120,7 +120,7 @@ def _row(
                     grid[..., 0] * np.sin(turn) + grid[..., 2] * np.cos(turn))  # fmt: skip
             # roots converge: crowns lean out a little towards the edge
             z = z + (0.10 + jitter[4]) * (1 - height) * kind.height * (k < 3)
-            points = (place + x[..., None] * along + (z + jitter[0])[..., None] * outward)
+            points = place + x[..., None] * along + (z + jitter[0])[..., None] * outward
             points[..., 1] = level + jitter[1] + up * height * kind.height * size
             points[..., 0] *= side
             if side < 0:
