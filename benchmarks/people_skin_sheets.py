@@ -26,6 +26,8 @@ from topohead.synthesis.performances import Motion
 from topohead.synthesis.teeth import make_teeth
 
 FIRST, PEOPLE, LARGEST = 700, 12, 300_000
+SHOWN = (0, 1, 2, 3, 4, 5)
+"""Of the people, those whose faces are shown large."""
 
 LIGHT = Lighting(
     (0.10, 0.10, 0.11),
@@ -69,28 +71,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--level", type=int, default=1, help="of the reference head")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     closeups, faces, eyes = [], [], []
     for seed in range(FIRST, FIRST + PEOPLE):
-        person = Person(seed, args.size, args.device)
+        person = Person(seed, args)
         closeups.append(torch.cat([person.film(s, 224) for s in (CHEEK, EYE, LIPS)], 1))
         faces.append(person.film(FACE, 512))
         eyes.append(person.film(EYE, 384))
     write(args.out / "skin-closeups.jpg", grid(closeups, 2))
-    write(args.out / "skin-faces.jpg", grid(faces[:6], 3))
-    write(
-        args.out / "skin-people.jpg",
-        cv2.resize(grid(faces, 6), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
-    )
+    write(args.out / "skin-faces.jpg", grid([faces[i] for i in SHOWN], 3))
+    write(args.out / "skin-people.jpg", cv2.resize(grid(faces, 6), None, fx=0.5, fy=0.5,
+                                                   interpolation=cv2.INTER_AREA))
     write(args.out / "skin-eyes.jpg", grid(eyes[:8], 4))
     old = max(range(FIRST, FIRST + 60), key=lambda s: skin.random_skin(s).age)
-    still, moved = (Person(old, args.size, args.device, e) for e in ({}, FROWN))
+    still, moved = (Person(old, args, e) for e in ({}, FROWN))
     rows = [
         torch.cat([p.film(s, 384) for s in (FOREHEAD, TEMPLE, NOSE)], 1) for p in (still, moved)
     ]
     write(args.out / "skin-folds.jpg", grid(rows, 1))
-    smiles = [Person(s, args.size, args.device, SMILE).film(MOUTH, 512) for s in (702, 705)]
+    smiles = [Person(s, args, SMILE).film(MOUTH, 512) for s in (702, 705)]
     write(args.out / "skin-teeth.jpg", grid(smiles, 2))
 
 
@@ -98,13 +99,13 @@ class Person:
     """One random person with maps and light, ready to be filmed."""
 
     def __init__(
-        self, seed: int, size: int, device: str, expression: dict[str, float] | None = None
+        self, seed: int, args: argparse.Namespace, expression: dict[str, float] | None = None
     ) -> None:
-        head = reference_head()
+        head, device = reference_head(args.level), args.device
         coefficients = torch.zeros(52)
         for name, value in (expression or {}).items():
             coefficients[ARKIT_52.index(name)] = value
-        subject = subjects.make_subject(head, seed, 0.8, 1.0, 0.05, asymmetry_basis())
+        subject = subjects.make_subject(head, seed, 0.8, 1.0, 0.05, asymmetry_basis(args.level))
         motion = Motion(coefficients[None].double(), torch.zeros(1, 2, 2).double(),
                         torch.eye(4).double()[None], 30.0, "still")  # fmt: skip
         surfaces = subject.at(motion, 0)
@@ -116,7 +117,7 @@ class Person:
             subject.finer, surfaces.surface, blockers, props.joined(extras), LIGHT, device=device
         )
         there = replace(head, template=head.template.to(device))
-        maps = skin.paint(there, parameters, seed, size, expression=coefficients)
+        maps = skin.paint(there, parameters, seed, args.size, expression=coefficients)
         self._materials = render.Materials.of(maps).to(device)
         points = head.topology.landmarks["ibug68"]
         corners = surfaces.vertices[head.topology.triangles[points.triangles]]

@@ -56,14 +56,12 @@ class Fields:
         seeds = [self._key(f"{name}/{octave}") for octave in range(len(waves))]
         # a bump and a hollow take two cells of the lattice
         frequencies = [2.0 / wave for wave in waves]
-        rows = torch.tensor([frequencies, kept], dtype=torch.float32)
         if points.is_cuda:
-            device = points.device
-            return _triton().octaves(
-                points.contiguous(), *rows.to(device), torch.tensor(seeds, device=device)
-            )
+            tables = (torch.tensor(x, device=points.device) for x in (frequencies, kept, seeds))
+            return _triton().octaves(points.contiguous(), *tables)
+        tables = (np.array(frequencies, np.float32), np.array(kept, np.float32))
         found = fields_cpu.octaves(
-            points.T.contiguous().numpy(), *rows.numpy(), np.array(seeds, np.uint32)
+            points.T.contiguous().numpy(), *tables, np.array(seeds, np.uint32)
         )
         return torch.from_numpy(found)
 

@@ -76,7 +76,9 @@ class Canvas:
         # texels count from the top, v from the bottom
         shift = torch.tensor([column / side, (size - row - side) / side], dtype=torch.float64)
         raster = rasterize_uv(
-            self._uv * scale - shift.to(self._device), self._triangle_uv, (side * samples,) * 2
+            self._uv * scale - shift.to(self._device),
+            self._triangle_uv,
+            (side * samples, side * samples),
         )
         covered = raster.triangle >= 0
         values = interpolate(self._values, self._triangles, raster)
