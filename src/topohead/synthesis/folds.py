@@ -30,14 +30,14 @@ ACTIONS: Mapping[str, tuple[tuple[str, float], ...]] = {
 
 DEPTH: Mapping[str, tuple[float, float]] = {
     "forehead": (0.20, 0.30), "glabella": (0.24, 0.35), "crow": (0.16, 0.26),
-    "under_eye": (0.12, 0.16), "nasolabial": (0.40, 0.60), "marionette": (0.34, 0.40),
+    "under_eye": (0.12, 0.16), "nasolabial": (0.34, 0.50), "marionette": (0.28, 0.32),
     "bunny": (0.05, 0.22), "lip": (0.13, 0.20), "neck": (0.30, 0.20),
 }  # fmt: skip
 """Millimetres of a group's lines: in the oldest face at rest, and what full action adds."""
 
 WIDTH: Mapping[str, float] = {
-    "forehead": 0.9, "glabella": 0.9, "crow": 0.6, "under_eye": 0.7, "nasolabial": 1.6,
-    "marionette": 1.3, "bunny": 0.7, "lip": 0.5, "neck": 1.2,
+    "forehead": 1.3, "glabella": 1.2, "crow": 0.9, "under_eye": 1.0, "nasolabial": 2.8,
+    "marionette": 2.2, "bunny": 1.0, "lip": 0.6, "neck": 1.8,
 }  # fmt: skip
 """Millimetres from a line's bottom to where its flank is steepest, times √2."""
 
@@ -127,9 +127,9 @@ def fold_height(
     if not near:
         return total
     p = points[touched]
-    wobble = torch.stack([fields.octaves(p, 0.009, 0.004, f"fold{k}") for k in range(3)], 1)
-    uneven = (1 + 0.35 * fields.octaves(p, 0.012, 0.006, "fold-depth")).clamp(0.2, 1.8)
-    bent, added = p + 0.00035 * wobble, torch.zeros_like(p[:, 0])
+    wobble = torch.stack([fields.octaves(p, 0.020, 0.008, f"fold{k}", 0.4) for k in range(3)], 1)
+    uneven = (1 + 0.35 * fields.octaves(p, 0.018, 0.009, "fold-depth")).clamp(0.2, 1.8)
+    bent, added = p + 0.0007 * wobble, torch.zeros_like(p[:, 0])
     for fold, depth, box in near:
         chosen = box[touched].nonzero()[:, 0]
         distance, along = _to_line(bent[chosen], fold.points.to(points.device))
