@@ -29,8 +29,8 @@ ACTIONS: Mapping[str, tuple[tuple[str, float], ...]] = {
 """Which actions fold the lines of a group; * is the side."""
 
 DEPTH: Mapping[str, tuple[float, float]] = {
-    "forehead": (0.20, 0.30), "glabella": (0.24, 0.35), "crow": (0.16, 0.26),
-    "under_eye": (0.12, 0.16), "nasolabial": (0.34, 0.50), "marionette": (0.28, 0.32),
+    "forehead": (0.26, 0.30), "glabella": (0.24, 0.35), "crow": (0.22, 0.26),
+    "under_eye": (0.17, 0.16), "nasolabial": (0.46, 0.50), "marionette": (0.38, 0.32),
     "bunny": (0.05, 0.22), "lip": (0.13, 0.20), "neck": (0.30, 0.20),
 }  # fmt: skip
 """Millimetres of a group's lines: in the oldest face at rest, and what full action adds."""
@@ -128,7 +128,7 @@ def fold_height(
         return total
     p = points[touched]
     wobble = torch.stack([fields.octaves(p, 0.020, 0.008, f"fold{k}", 0.4) for k in range(3)], 1)
-    uneven = (1 + 0.35 * fields.octaves(p, 0.018, 0.009, "fold-depth")).clamp(0.2, 1.8)
+    uneven = (1 + 0.25 * fields.octaves(p, 0.018, 0.009, "fold-depth")).clamp(0.2, 1.8)
     bent, added = p + 0.0007 * wobble, torch.zeros_like(p[:, 0])
     for fold, depth, box in near:
         chosen = box[touched].nonzero()[:, 0]
