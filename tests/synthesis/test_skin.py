@@ -198,7 +198,7 @@ def test_folds_deepen_with_their_action(head: LinearHead, action: str, group: st
     middle = torch.stack([f.points for f in lines if f.group == group and f.side == side])
     points = middle[:, 8:20].reshape(-1, 3)
     still, moved = (folds.fold_height(points, lines, d, noise) for d in (rest, acted))
-    assert moved.mean() < still.mean() - 3e-5  # metres deeper at the lines' bottoms
+    assert moved.min() < still.min() - 3e-5  # metres deeper at the lines' bottoms
 
 
 def test_folds_lie_on_the_skin(head: LinearHead) -> None:

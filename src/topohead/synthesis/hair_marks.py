@@ -36,19 +36,22 @@ class HairMarks:
     ) -> Float[Tensor, "N 3"]:
         """Linear albedo with the hair over it."""
         p, own = texels.points, self._parameters
-        color = p.new_tensor(own.hair_color)
-        tone = (1 + 0.25 * fields.octaves(p, 0.002, 0.0007, "hair-tone", 0.8)).clamp(0.4, 1.6)
-        shades = color * tone[:, None]
         below = areas.beard * own.stubble
+        # hairs below the skin darken a shaven face
         albedo = albedo * (1 - 0.28 * below[:, None] * p.new_tensor([1.0, 0.85, 0.7]))
-        crowd = fields.octaves(p, 0.0018, 0.0008, "crop", 0.8)
-        cropped = (areas.scalp * own.hair * (0.86 + 0.14 * crowd)).clamp(0, 0.97)
-        for density in (
-            cropped,
-            self._stubs(p, areas.beard * own.stubble, fields),
-            *(opacity * decal.at(p, texels.texel) for decal, opacity in self._decals),
-        ):
-            albedo = torch.lerp(albedo, shades, density[:, None])
+        crop = areas.scalp.nonzero()[:, 0]
+        crowd = fields.octaves(p[crop], 0.0018, 0.0008, "crop", 0.8)
+        cropped = texels.zero.clone()
+        cropped[crop] = (areas.scalp[crop] * own.hair * (0.86 + 0.14 * crowd)).clamp(0, 0.97)
+        layers = [cropped, self._stubs(p, below, fields)]
+        layers += [opacity * decal.at(p, texels.texel) for decal, opacity in self._decals]
+        hairy = torch.stack(layers).amax(0).nonzero()[:, 0]
+        tone = fields.octaves(p[hairy], 0.002, 0.0007, "hair-tone", 0.8)
+        shades = p.new_tensor(own.hair_color) * (1 + 0.25 * tone).clamp(0.4, 1.6)[:, None]
+        covered = albedo[hairy]
+        for layer in layers:
+            covered = torch.lerp(covered, shades, layer[hairy, None])
+        albedo[hairy] = covered
         return albedo
 
     def _stubs(

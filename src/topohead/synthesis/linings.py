@@ -13,7 +13,7 @@ TONGUE = (0.42, 0.16, 0.15)
 IVORY = (0.66, 0.58, 0.45)
 
 
-def lined(
+def line(
     albedo: Float[Tensor, "N 3"],
     roughness: Float[Tensor, " N"],
     height: Float[Tensor, " N"],
@@ -21,26 +21,27 @@ def lined(
     lip: Float[Tensor, "3"],
     fields: Fields,
     parameters: SkinParameters,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour, roughness and height with the inside of the mouth over the skin's.
+) -> None:
+    """Write the inside of the mouth over the skin's colour, roughness and height, in place.
 
     It gets darker from the lips (`lip` is their middle) to the throat.
     """
-    p, zero = texels.points, texels.zero
+    parts = [texels.regions.get(n, texels.zero) for n in ("mouth_interior", "tongue", "teeth")]
+    weights = torch.stack(parts).clamp(0, 1)
+    chosen = weights.amax(0).nonzero()[:, 0]
+    if not len(chosen):
+        return
+    p, (inside, tongue, teeth) = texels.points[chosen], weights[:, chosen]
     depth = ((lip[2] - p[:, 2]).clamp(0, 0.06) / 0.06)[:, None]
     patchy = fields.octaves(p, 0.008, 0.002, "mouth")[:, None]
-    inside = texels.regions.get("mouth_interior", zero).clamp(0, 1)
-    tongue = texels.regions.get("tongue", zero).clamp(0, 1)
-    teeth = texels.regions.get("teeth", zero).clamp(0, 1)
     shade = (1 + 0.15 * patchy) * (1 - 0.75 * depth)
-    albedo = torch.lerp(albedo, p.new_tensor(LINING) * shade, inside[:, None])
+    color = torch.lerp(albedo[chosen], p.new_tensor(LINING) * shade, inside[:, None])
     coat = fields.octaves(p, 0.006, 0.002, "tongue-coat")[:, None].clamp(0, 1)
     flesh = p.new_tensor(TONGUE) * (1 + 0.12 * patchy) + 0.06 * coat
-    albedo = torch.lerp(albedo, flesh * (1 - 0.6 * depth), tongue[:, None])
+    color = torch.lerp(color, flesh * (1 - 0.6 * depth), tongue[:, None])
     ivory = p.new_tensor(IVORY) * (1 - 0.25 * parameters.tooth_shade) * (1 + 0.05 * patchy)
-    albedo = torch.lerp(albedo, ivory, teeth[:, None])
-    wet = torch.full_like(roughness, 0.28)
-    roughness = torch.lerp(roughness, wet, inside)
-    roughness = torch.lerp(roughness, torch.full_like(roughness, 0.18), teeth)
+    albedo[chosen] = torch.lerp(color, ivory, teeth[:, None])
+    wet = torch.lerp(roughness[chosen], torch.full_like(inside, 0.28), inside)
+    roughness[chosen] = torch.lerp(wet, torch.full_like(wet, 0.18), teeth)
     bumps, _ = fields.spots(p, 0.0013, (0.0003, 0.0006), tongue, "papillae")
-    return albedo, roughness, height * (1 - inside) + 0.00012 * bumps * tongue
+    height[chosen] = height[chosen] * (1 - inside) + 0.00012 * bumps * tongue

@@ -17,9 +17,13 @@ STRETCH = 0.75
 
 
 def fine_height(
-    texels: Texels, areas: Areas, fields: Fields, parameters: SkinParameters
+    texels: Texels,
+    areas: Areas,
+    fields: Fields,
+    parameters: SkinParameters,
+    pores: Float[Tensor, " N"],
 ) -> Float[Tensor, " N"]:
-    """Metres above the smooth surface, folds of expression left out.
+    """Metres above the smooth surface, folds of expression left out; `pores` is `pore_depth`.
 
     Fine furrows enclose polygons of half a millimetre (Piérard et al. 2004, "relief lines", 20 to
     100 µm deep); pores are dents of 0.1 to 0.4 mm, wider and denser on nose and cheeks; both lie
@@ -31,9 +35,11 @@ def fine_height(
     soft = 0.000028 * fields.octaves(p, 0.0050, 0.0012, "unevenness", 0.7)
     height = soft + 0.000006 * fields.octaves(p, 0.00045, 0.0002, "grit", 0.7)
     height = height + bare * _furrows(p, areas, fields, parameters, axis)
-    height = height - bare * pore_depth(texels, areas, fields, parameters)
+    height = height - bare * pores
     height = height + (1 - areas.lips) * _marks(p, areas, fields, parameters)
-    return torch.lerp(height, _lip_height(p, fields), areas.lips)
+    lip = areas.lips.nonzero()[:, 0]
+    height[lip] = torch.lerp(height[lip], _lip_height(p[lip], fields), areas.lips[lip])
+    return height
 
 
 def pore_depth(
@@ -108,7 +114,11 @@ def _lip_height(p: Float[Tensor, "N 3"], fields: Fields) -> Float[Tensor, " N"]:
 
 
 def gloss(
-    texels: Texels, areas: Areas, fields: Fields, parameters: SkinParameters
+    texels: Texels,
+    areas: Areas,
+    fields: Fields,
+    parameters: SkinParameters,
+    pores: Float[Tensor, " N"],
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Perceptual roughness, and reflectance at normal incidence.
 
@@ -121,9 +131,9 @@ def gloss(
     rough = parameters.roughness + 0.028 * patchy + 0.018 * fine
     rough = rough - (0.04 + 0.11 * parameters.oiliness) * areas.t_zone - 0.03 * areas.cheeks
     rough = rough + 0.05 * areas.neck + 0.06 * parameters.age
-    moist = 0.36 + 0.05 * fields.octaves(p, 0.004, 0.001, "lip-gloss")
-    rough = torch.lerp(rough, moist, areas.lips)
+    lip = areas.lips.nonzero()[:, 0]
+    moist = 0.36 + 0.05 * fields.octaves(p[lip], 0.004, 0.001, "lip-gloss")
+    rough[lip] = torch.lerp(rough[lip], moist, areas.lips[lip])
     rough = torch.lerp(rough, rough.new_full((1,), 0.16), areas.caruncle.clamp(max=1))
-    pore = pore_depth(texels, areas, fields, parameters) / 0.00012
-    level = parameters.specular * (1 - 0.45 * pore.clamp(max=1)) * (1 + 0.06 * patchy)
+    level = parameters.specular * (1 - 0.45 * (pores / 0.00012).clamp(max=1)) * (1 + 0.06 * patchy)
     return rough, level

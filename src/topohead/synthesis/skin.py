@@ -202,15 +202,14 @@ class _Painter:
         areas = Areas.of(texels, self.marks)
         depth = pigments.optical_depth(texels, areas, noise, parameters)
         albedo = pigments.albedo_of(depth, parameters.scatter)
-        height = relief.fine_height(texels, areas, noise, parameters)
+        pores = relief.pore_depth(texels, areas, noise, parameters)
+        height = relief.fine_height(texels, areas, noise, parameters, pores)
         height = height + folds.fold_height(p, self.folds, self.depths, noise)
-        roughness, specular = relief.gloss(texels, areas, noise, parameters)
+        roughness, specular = relief.gloss(texels, areas, noise, parameters, pores)
         albedo = self.hair.over(albedo, texels, areas, noise)
         rough_hair = areas.scalp * parameters.hair
         roughness = torch.lerp(roughness, torch.full_like(roughness, 0.55), rough_hair)
-        albedo, roughness, height = linings.lined(
-            albedo, roughness, height, texels, self.marks[62], noise, parameters
-        )
+        linings.line(albedo, roughness, height, texels, self.marks[62], noise, parameters)
         self._eyes(texels, albedo, roughness, height)
         albedo, height = charts.draw(self.stars, p, texels.texel, albedo, height, self.tones)
         columns = (roughness.clamp(0.03, 1.0), height, specular)
