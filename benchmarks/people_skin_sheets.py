@@ -25,9 +25,7 @@ from topohead.synthesis.lights import Lamp, Lighting
 from topohead.synthesis.performances import Motion
 from topohead.synthesis.teeth import make_teeth
 
-FIRST, PEOPLE, LARGEST = 700, 12, 300_000
-SHOWN = (0, 1, 2, 3, 4, 5)
-"""Of the people, those whose faces are shown large."""
+FIRST, LARGEST = 700, 300_000
 
 LIGHT = Lighting(
     (0.10, 0.10, 0.11),
@@ -71,17 +69,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--people", type=int, default=12)
     parser.add_argument("--level", type=int, default=1, help="of the reference head")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     closeups, faces, eyes = [], [], []
-    for seed in range(FIRST, FIRST + PEOPLE):
+    for seed in range(FIRST, FIRST + args.people):
         person = Person(seed, args)
         closeups.append(torch.cat([person.film(s, 224) for s in (CHEEK, EYE, LIPS)], 1))
         faces.append(person.film(FACE, 512))
         eyes.append(person.film(EYE, 384))
     write(args.out / "skin-closeups.jpg", grid(closeups, 2))
-    write(args.out / "skin-faces.jpg", grid([faces[i] for i in SHOWN], 3))
+    write(args.out / "skin-faces.jpg", grid(faces[:6], 3))
     write(
         args.out / "skin-people.jpg",
         cv2.resize(grid(faces, 6), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
@@ -142,7 +141,9 @@ class Person:
 
 
 def grid(pictures: list[Tensor], columns: int) -> np.ndarray:
-    """Pictures side by side as 8-bit codes."""
+    """Pictures side by side as 8-bit codes, black where there is none."""
+    columns = min(columns, len(pictures))
+    pictures = pictures + [torch.zeros_like(pictures[0])] * (-len(pictures) % columns)
     rows = [torch.cat(pictures[i : i + columns], 1) for i in range(0, len(pictures), columns)]
     return (torch.cat(rows) * 255).round().byte().numpy()
 
