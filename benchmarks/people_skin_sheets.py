@@ -81,10 +81,6 @@ def main() -> None:
         eyes.append(person.film(EYE, 384))
     write(args.out / "skin-closeups.jpg", grid(closeups, 2))
     write(args.out / "skin-faces.jpg", grid(faces[:6], 3))
-    write(
-        args.out / "skin-people.jpg",
-        cv2.resize(grid(faces, 6), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
-    )
     write(args.out / "skin-eyes.jpg", grid(eyes[:8], 4))
     old = max(range(FIRST, FIRST + 60), key=lambda s: skin.random_skin(s).age)
     still, moved = (Person(old, args, e) for e in ({}, FROWN))
