@@ -51,7 +51,8 @@ def _maps(size: int) -> SkinMaps:
     roughness = torch.rand(size, size, generator=generator) * 0.5 + 0.2
     wave = torch.sin(torch.arange(size) * 0.9)
     return SkinMaps(albedo, roughness, 1e-4 * wave[:, None] * wave,
-                    torch.ones(size, size, dtype=torch.bool))  # fmt: skip
+                    torch.ones(size, size, dtype=torch.bool),
+                    torch.full((size, size), 0.028))  # fmt: skip
 
 
 def _prop() -> Props:

@@ -9,7 +9,7 @@ from topohead.core import ARKIT_52
 from topohead.io.assets import reference_head
 from topohead.synthesis import blood, subjects
 from topohead.synthesis.lights import GatheredLight
-from topohead.synthesis.skin import HAEMOGLOBIN
+from topohead.synthesis.pigments import HAEMOGLOBIN
 from topohead.synthesis.subjects import Subject, neutral_motion
 
 

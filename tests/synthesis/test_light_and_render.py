@@ -1,6 +1,7 @@
 """The stage's renderer against closed forms and against the camera model of the package."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,7 @@ def _dotted_plane(cells: int = 8, steps: int = 64) -> tuple[Topology, torch.Tens
         torch.full((size, size), 0.5),
         torch.zeros(size, size),
         torch.ones(size, size, dtype=torch.bool),
+        torch.full((size, size), 0.028),
     )
     return topology, vertices, maps
 
@@ -160,7 +162,7 @@ def test_bumps_change_shading_and_gloss_adds_light() -> None:
     ramp = torch.linspace(1, 0, 512)[:, None].expand(512, 512) * 0.02  # rises with v: faces down
 
     def mean(height: torch.Tensor, gloss: float) -> float:
-        materials = Materials.of(SkinMaps(grey, maps.roughness, height, maps.covered))
+        materials = Materials.of(replace(maps, albedo=grey, height=height))
         view = render_view(lit, materials, pose, intrinsics, Distortion(), (128, 128), 2, gloss)
         return float(view[0][44:84, 44:84].mean())
 

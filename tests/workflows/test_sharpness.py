@@ -42,7 +42,8 @@ def _star_texture(topology: Topology, vertices: torch.Tensor) -> np.ndarray:
     raster = rasterize_uv(topology.uv, topology.triangle_uv, (SIZE, SIZE))
     points = interpolate(vertices.double(), topology.triangles, raster)[raster.covered]
     albedo = torch.full((len(points), 3), 0.4)
-    albedo, _ = draw((CHART,), points, 0.0002, albedo, torch.zeros(len(points)))
+    tones = (torch.full((3,), 0.4),)
+    albedo, _ = draw((CHART,), points, 0.0002, albedo, torch.zeros(len(points)), tones)
     texture = torch.full((SIZE, SIZE, 3), 0.4)
     texture[raster.covered] = albedo
     return texture.numpy()

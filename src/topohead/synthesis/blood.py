@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.synthesis.lights import GatheredLight
-from topohead.synthesis.skin import HAEMOGLOBIN
+from topohead.synthesis.pigments import HAEMOGLOBIN
 from topohead.synthesis.subjects import Subject, Surfaces
 
 DEPTH = 0.8

@@ -43,8 +43,9 @@ class Chart:
     ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"], Float[Tensor, " N"]]:
         """Two coordinates in the star's plane and the height above it, metres, of the template's
         points."""
-        offset = points.double() - torch.tensor(self.center, dtype=torch.float64)
-        axes = torch.tensor([self.across, self.up, self.normal], dtype=torch.float64)
+        exact = points.double()
+        offset = exact - exact.new_tensor(self.center)
+        axes = exact.new_tensor([self.across, self.up, self.normal])
         x, y, height = (offset @ axes.T).unbind(1)
         return x, y, height
 
@@ -90,6 +91,16 @@ def _triple(vector: Float[Tensor, "3"]) -> tuple[float, float, float]:
     return vector[0].item(), vector[1].item(), vector[2].item()
 
 
+def disc(chart: Chart, rings: int = 24) -> Float[Tensor, "N 3"]:
+    """Points spread evenly over a star, in the template's frame, metres."""
+    count = torch.arange(3 * rings * rings)
+    radius = chart.radius * ((count + 0.5) / len(count)).sqrt()
+    angle = count * math.pi * (3 - math.sqrt(5))  # the golden angle
+    across, up = torch.tensor(chart.across), torch.tensor(chart.up)
+    offset = (radius * angle.cos())[:, None] * across + (radius * angle.sin())[:, None] * up
+    return torch.tensor(chart.center) + offset
+
+
 def uv_frame(chart: Chart, head: HeadModel) -> dict[str, list[float]]:
     """Where a star lies in the head's texture: UV of its centre, and a metre's step of UV along its
     axes there."""
@@ -115,14 +126,16 @@ def draw(
     texel: float,
     albedo: Float[Tensor, "N 3"],
     height: Float[Tensor, " N"],
+    tones: tuple[Float[Tensor, "3"], ...],
 ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, " N"]]:
     """Linear albedo and height of pores at the template's points, with the stars on them.
 
-    Inside a star the skin is smooth and of one tone. What `texel` (metres) cannot hold fades out.
+    Inside a star the skin is smooth and of one tone, its of `tones`, darkened where it would get
+    too bright. What `texel` (metres) cannot hold fades out.
     """
     albedo, height = albedo.clone(), height.clone()
-    for chart in charts:
-        close = (points - torch.tensor(chart.center)).norm(dim=1) < 1.5 * chart.radius
+    for chart, own in zip(charts, tones, strict=True):
+        close = (points - points.new_tensor(chart.center)).norm(dim=1) < 1.5 * chart.radius
         index = torch.nonzero(close)[:, 0]
         x, y, above = chart.polar(points[index])
         radius = torch.hypot(x, y)
@@ -131,7 +144,7 @@ def draw(
         inside = rim > 0
         if not inside.any():
             continue
-        tone = albedo[index[inside]].double().mean(0)
+        tone = own.double()
         tone = tone * (BRIGHTEST / (1 + chart.contrast) / tone.max()).clamp(max=1)
         finest = chart.spokes * texel / math.pi  # radius at which a cycle is two texels
         shown = ((radius / finest - 1) / 0.15).clamp(0, 1)

@@ -7,16 +7,10 @@ than its grain, and octaves use periods that share no common multiple, so repeat
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import KDTree
 from torch import Tensor
 
 CELLS = 64
 """Voxels on a side of a noise cube."""
-
-DOTS = 14
-"""Scattered dots along a side of the periodic cube of `Noise.cells`."""
-
-VOXELS_A_DOT = 6
 
 GRAIN = 6.0
 """Voxels from one bump of the noise to the next: enough for trilinear sampling to look smooth."""
@@ -33,7 +27,6 @@ class Noise:
         random = np.random.default_rng([seed, 76])
         white = random.standard_normal((3, CELLS, CELLS, CELLS)).astype(np.float32)
         self._cubes = [_padded(_band_passed(torch.from_numpy(cube))) for cube in white]
-        self._dots: Float[Tensor, "1 1 D D D"] | None = None
 
     def smooth(
         self, points: Float[Tensor, "N 3"], wavelength: float, name: str, channels: int = 1
@@ -62,19 +55,6 @@ class Noise:
             # not exactly a half, so that the octaves' periods do not line up
             wavelength, weight, index = wavelength * 0.487, weight * falloff, index + 1
         return total / max(power, 1e-12) ** 0.5
-
-    def cells(
-        self, points: Float[Tensor, "N 3"], size: float, name: str, jitter: float = 0.3
-    ) -> Float[Tensor, " N"]:
-        """Distance to the nearest of scattered dots, in dot spacings (Worley 1996).
-
-        `size` is the mean spacing in metres; positions are warped so that no pattern shows.
-        """
-        warp = self.smooth(points, size * 5, f"{name}-warp", 3)
-        place = points / size + jitter * warp
-        if self._dots is None:
-            self._dots = _padded(_dot_distance(self._seed))
-        return _sample(self._dots, place * VOXELS_A_DOT)
 
 
 def _band_passed(white: Float[Tensor, "D H W"]) -> Float[Tensor, "D H W"]:
@@ -108,15 +88,3 @@ def _sample(
         values = torch.nn.functional.grid_sample(padded, grid, "bilinear", "border", True)
         out[start : start + chunk] = values[0, 0, 0, 0]
     return out
-
-
-def _dot_distance(seed: int) -> Float[Tensor, "D H W"]:
-    """Distance to the nearest dot, one jittered dot a cell, on a periodic lattice of voxels."""
-    random = np.random.default_rng([seed, 77])
-    corner = np.stack(np.meshgrid(*[np.arange(DOTS)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    dots = (corner + random.random(corner.shape)) % DOTS
-    size = DOTS * VOXELS_A_DOT
-    axis = np.arange(size) / VOXELS_A_DOT
-    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    distance, _ = KDTree(dots, boxsize=DOTS).query(grid)
-    return torch.from_numpy(distance.astype(np.float32)).reshape(size, size, size)

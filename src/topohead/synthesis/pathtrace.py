@@ -71,7 +71,7 @@ def _write_job(folder: Path, take: Take, lit: LitHead, frame: int, samples: int)
         skin_triangles=triangles,
         prop_vertices=lit.vertices.numpy(),
         prop_triangles=lit.triangles[textured:].numpy(),
-        prop_color=lit.tint[int(lit.triangles[textured, 0])].numpy(),
+        prop_colors=lit.tint.numpy(),
         albedo=maps.albedo.numpy(),
         roughness=maps.roughness.numpy(),
         height=maps.height.numpy(),

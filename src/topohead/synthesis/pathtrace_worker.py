@@ -112,9 +112,11 @@ def _skin(mitsuba: Any, job: dict[str, Any], arrays: dict[str, np.ndarray]) -> A
 
 
 def _prop(mitsuba: Any, arrays: dict[str, np.ndarray]) -> Any:
-    color = {"type": "rgb", "value": arrays["prop_color"].tolist()}
+    color = {"type": "mesh_attribute", "name": "vertex_color"}
     surface = {"type": "diffuse", "reflectance": color}
-    return _mesh(mitsuba, "prop", arrays["prop_vertices"], arrays["prop_triangles"], surface)
+    mesh = _mesh(mitsuba, "prop", arrays["prop_vertices"], arrays["prop_triangles"], surface)
+    mesh.add_attribute("vertex_color", 3, arrays["prop_colors"].astype(np.float32).ravel())
+    return mesh
 
 
 def _mesh(

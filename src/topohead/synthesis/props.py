@@ -1,5 +1,6 @@
-"""What is filmed but belongs to no head model: a plug that closes the neck."""
+"""What is filmed but belongs to no head model: a plug that closes the neck, teeth and gums."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.synthesis.subjects import Subject, Surfaces
+from topohead.synthesis.teeth import Teeth
 
 PLUG = (0.06, 0.06, 0.065)
 """Linear albedo: the dark cloth of a neck rest."""
@@ -20,6 +22,25 @@ class Props:
     triangles: Int[Tensor, "Q 3"]
     colors: Float[Tensor, "P 3"]
     roughness: Float[Tensor, " P"]
+
+
+def joined(parts: Sequence[Props]) -> Props:
+    """Several props as one, in their order."""
+    starts = [0]
+    for part in parts:
+        starts.append(starts[-1] + len(part.vertices))
+    return Props(
+        torch.cat([part.vertices for part in parts]),
+        torch.cat([part.triangles + start for part, start in zip(parts, starts, strict=False)]),
+        torch.cat([part.colors for part in parts]),
+        torch.cat([part.roughness for part in parts]),
+    )
+
+
+def dentures(teeth: Teeth, subject: Subject, surfaces: Surfaces) -> Props:
+    """Both rows of teeth with their gums, where the subject's skull and jaw are."""
+    vertices = teeth.placed(subject.rest, surfaces.vertices)
+    return Props(vertices, teeth.topology.triangles, teeth.colors, teeth.roughness)
 
 
 def neck_plug(subject: Subject, surfaces: Surfaces) -> Props:

@@ -121,7 +121,8 @@ def describe(take: Take, settings: dict[str, Any]) -> dict[str, Any]:
             "vertices": "the tracked topology; the first rows of surface, so exactly on it",
             "surface": "one Catmull-Clark step finer, displaced by wrinkles; this was filmed",
             "pose": "moves the head of frame 1 to this frame, world",
-            "untracked": "the plug that closes the neck is filmed but not in the meshes",
+            "untracked": "the plug that closes the neck, and teeth in the place of the reference "
+            "head's plain bands, are filmed but not in the meshes",
             "regions": "by name on the head model's topology",
         },
     }

@@ -49,33 +49,19 @@ class Materials:
     def of(maps: SkinMaps) -> "Materials":
         """Texture pyramid by 2×2 means down to 8 texels."""
         size = len(maps.height)
-        height = maps.height.numpy()
-        down, along = np.gradient(height)
-        # slopes across a chart's border are between unrelated places: flat there
-        inside = maps.covered.numpy()
-        safe = inside.copy()
-        for axis in (0, 1):
-            for step in (-1, 1):
-                safe &= np.roll(inside, step, axis)
-        along, down = along * safe * size, down * safe * size
-        level = np.concatenate(
-            [
-                maps.albedo.numpy(),
-                maps.roughness.numpy()[..., None],
-                along[..., None],
-                -down[..., None],  # v runs up, rows run down
-            ],
-            -1,
-        ).astype(np.float32)
+        # heights go on beyond the charts' borders, so slopes are right up to there
+        down, along = torch.gradient(maps.height)
+        slopes = torch.stack([along, -down], -1) * size  # v runs up, rows run down
+        level = torch.cat([maps.albedo, maps.roughness[..., None], slopes], -1)
         levels = [level]
         while len(level) >= 16 and len(level) % 2 == 0:
             half = len(level) // 2
             level = level.reshape(half, 2, half, 2, 6).mean((1, 3))
             levels.append(level)
-        sizes = np.array([len(level) for level in levels], np.int64)
-        offsets = np.concatenate([[0], np.cumsum(sizes**2)[:-1]]).astype(np.int64)
-        atlas = np.concatenate([x.reshape(-1, 6) for x in levels])
-        return Materials(*(torch.from_numpy(x) for x in (atlas, offsets, sizes)))
+        sizes = torch.tensor([len(level) for level in levels])
+        offsets = torch.cumsum(sizes**2, 0) - sizes**2
+        atlas = torch.cat([level.reshape(-1, 6) for level in levels])
+        return Materials(atlas, offsets.to(atlas.device), sizes.to(atlas.device))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from topohead.geometry.meshes import boundary_edges, triangle_areas, vertex_norm
 from topohead.geometry.subdivision import catmull_clark
 from topohead.synthesis.noise import Noise
 from topohead.synthesis.performances import Motion, euler
+from topohead.synthesis.teeth import BANDS
 
 FIELD_WAVELENGTH = 0.055
 """Metres from bump to bump of the shape that no head model spans."""
@@ -71,7 +72,7 @@ class Subject:
     @cached_property
     def blockers(self) -> Int[Tensor, "K 3"]:
         """Triangles of the tracked topology that are filmed, and so throw shadows."""
-        return _without_shells(self.head.topology).triangles
+        return _filmed(self.head.topology).triangles
 
     @cached_property
     def rim(self) -> Int[Tensor, "E 2"]:
@@ -139,7 +140,7 @@ def make_subject(
     rest = _reseat(rest, globes, head)
     # nobody asks the filmed surface for its mirror map, and it takes seconds
     finer, refinement = catmull_clark(replace(head.topology, mirror=None))
-    finer = _without_shells(finer)
+    finer = _filmed(finer)
     template = refinement @ head.template
     relief = _relief(noise, template, finer) * relief_mm / 1000
     return Subject(
@@ -147,11 +148,13 @@ def make_subject(
     )
 
 
-def _without_shells(topology: Topology) -> Topology:
-    """Without the faces of transparent shells (tears, lashes) that some heads wrap around eyes."""
-    if "eye_shells" not in topology.regions:
+def _filmed(topology: Topology) -> Topology:
+    """Without the transparent shells (tears, lashes) that some heads wrap around eyes, and without
+    the plain bands in whose place others show `synthesis.teeth`."""
+    hidden = [name for name in ("eye_shells", *BANDS) if name in topology.regions]
+    if not hidden:
         return topology
-    shown = ~topology.region_mask("eye_shells")[topology.faces].all(1)
+    shown = ~topology.region_mask(*hidden)[topology.faces].all(1)
     return replace(topology, faces=topology.faces[shown], face_uv=topology.face_uv[shown])
 
 

@@ -19,12 +19,13 @@ from topohead.synthesis.charts import Chart, place_charts
 from topohead.synthesis.lights import Lighting
 from topohead.synthesis.noise import Noise
 from topohead.synthesis.performances import Motion
-from topohead.synthesis.props import neck_plug
+from topohead.synthesis.props import dentures, joined, neck_plug
 from topohead.synthesis.render import LitHead, Materials
 from topohead.synthesis.rigs import RigSettings, StageRig
 from topohead.synthesis.sensors import Sensor, expose, noise_key
 from topohead.synthesis.skin import SkinMaps, SkinParameters
 from topohead.synthesis.subjects import Subject, Surfaces
+from topohead.synthesis.teeth import Teeth, has_bands, make_teeth
 
 LANDMARK_PIXELS = 1.5
 """Standard deviation of a detector's landmarks, pixels of a picture of 512 on its long side."""
@@ -67,15 +68,20 @@ class Take:
     optics: Optics
     charts: tuple[Chart, ...] = ()
     blood_flow: float = 0.0
+    teeth: Teeth | None = None
 
     def light(self, motion: Motion, frame: int) -> tuple[Surfaces, LitHead]:
         """The head in one frame of a motion, and the light on it."""
         surfaces = self.subject.at(motion, frame)
-        plug = neck_plug(self.subject, surfaces)
+        extras = [neck_plug(self.subject, surfaces)]
+        if self.teeth is not None:
+            extras.append(dentures(self.teeth, self.subject, surfaces))
         blockers = (surfaces.vertices, self.subject.blockers)
         device = self.materials.atlas.device
         finer, surface = self.subject.finer, surfaces.surface
-        lit = render.light_head(finer, surface, blockers, plug, self.lighting, device=device)
+        lit = render.light_head(
+            finer, surface, blockers, joined(extras), self.lighting, device=device
+        )
         if self.blood_flow:
             change = blood_change(self.subject, surfaces, self.blood_flow)
             lit = replace(lit, light=flushed(lit.light, change))
@@ -153,6 +159,7 @@ def make_take(
         optics,
         stars,
         blood_flow,
+        make_teeth(head, parameters, seed) if has_bands(head) else None,
     )
 
 
