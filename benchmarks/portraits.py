@@ -30,6 +30,7 @@ from topohead.rendering.portraits import (
 )
 from topohead.rendering.shading import linear_to_srgb, portrait_camera
 from topohead.synthesis import skin
+from topohead.synthesis.people import load_people
 from topohead.synthesis.portrait_pathtrace import pathtraced_portrait
 from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
 
@@ -221,7 +222,41 @@ def pathtraced(args: argparse.Namespace) -> dict[str, Any]:
     return {"samples": args.samples, "portraits": rows}
 
 
-SECTIONS = {"throughput": throughput, "agreement": agreement, "pathtraced": pathtraced}
+def people(args: argparse.Namespace) -> dict[str, Any]:
+    """Whole people by number: shape, expression, hair, clothes, light, picture, all made anew."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = []
+    for size in (256, 512):
+        made = load_people(SEED, (size, size), args.looks, 256, device, args.ict)
+        batch = args.batch if device == "cuda" else 8
+        made.at(torch.arange(batch))  # compiles
+        started, used, rounds = time.perf_counter(), time.process_time(), 3
+        for number in range(rounds):
+            pictures = made.at(torch.arange(batch) + (number + 1) * batch).pictures
+        shown = float(pictures.srgb.mean())  # waits for the device
+        seconds, cores = time.perf_counter() - started, time.process_time() - used
+        rows.append({"size": size, "batch": batch, "strands": made.strands, "mean": shown,
+                     "portraits_per_second": rounds * batch / seconds,
+                     "core_seconds_each": cores / (rounds * batch)})  # fmt: skip
+        if args.pictures and size == 256:
+            drawn = torch.cat(
+                [made.at(torch.arange(k, k + 8)).pictures.srgb for k in range(0, 64, 8)]
+            )
+            sheet = (
+                drawn.reshape(8, 8, size, size, 3).transpose(1, 2).reshape(8 * size, 8 * size, 3)
+            )
+            for name, picture in (("people", _half(sheet)), ("portraits", sheet[:1024, :1024])):
+                write_image(args.pictures / f"{name}.jpg", picture.cpu(), quality=82)
+    return {"device": device, "rows": rows}
+
+
+def _half(picture: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.avg_pool2d(picture.permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0)
+
+
+SECTIONS = {
+    "throughput": throughput, "agreement": agreement, "pathtraced": pathtraced, "people": people,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -231,7 +266,9 @@ def main() -> None:
     parser.add_argument("--levels", type=int, nargs="+", default=[0, 1], help="of the head")
     parser.add_argument("--portraits", type=int, default=6, help="of the path tracer")
     parser.add_argument("--samples", type=int, default=256, help="light paths a pixel")
-    parser.add_argument("--pictures", type=Path, help="folder for pairs of the path tracer")
+    parser.add_argument("--pictures", type=Path, help="folder for pairs of the path tracer, sheets")
+    parser.add_argument("--looks", type=int, default=24, help="skins that people share")
+    parser.add_argument("--ict", type=Path, help="ICT-FaceKit's model; without it shapes vary less")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,6 +29,7 @@ from topohead.synthesis import portrait_lights
 from topohead.synthesis.backdrops import procedural_backdrops
 from topohead.synthesis.occluders import Outfits, Wardrobe
 from topohead.synthesis.sensors import noise_key
+from topohead.synthesis.teeth import BANDS
 
 CENTER = (0.0, -0.015, -0.05)
 """Middle of a head in the head frame, metres; where cameras aim."""
@@ -78,6 +79,7 @@ class PortraitScenes:
     settings: PortraitSettings = field(default_factory=PortraitSettings)
     panoramas: tuple[tuple[Tensor, Tensor], ...] = ()
     wardrobe: Wardrobe | None = None
+    teeth: bool = False
 
     @staticmethod
     def of(
@@ -87,13 +89,17 @@ class PortraitScenes:
         panoramas: tuple[tuple[Tensor, Tensor], ...] = (),
         dressed: bool = True,
         backdrops: Float[Tensor, "N h w 3"] | None = None,
+        teeth: Topology | None = None,
     ) -> "PortraitScenes":
-        """Scenes before 64 procedural backdrops, unless others are given."""
+        """Scenes before 64 procedural backdrops, unless others are given.
+
+        `teeth` take the place of the head's own plain rows; `dress` then wants them.
+        """
         wardrobe = Wardrobe(topology) if dressed else None
         pool = procedural_backdrops(0, 64) if backdrops is None else backdrops
-        mesh = portrait_mesh(topology, wardrobe)
+        mesh = portrait_mesh(topology, wardrobe, teeth)
         chosen = settings or PortraitSettings()
-        return PortraitScenes(mesh, pool, size, chosen, panoramas, wardrobe)
+        return PortraitScenes(mesh, pool, size, chosen, panoramas, wardrobe, teeth is not None)
 
     def to(self, device: torch.device | str) -> "PortraitScenes":
         """The same source, its pictures made on `device`."""
@@ -112,16 +118,20 @@ class PortraitScenes:
         skin: Int[Tensor, " B"],
         strands: Strands | None = None,
         outfits: Outfits | None = None,
+        teeth: tuple[Float[Tensor, "B T 3"], Float[Tensor, "B T 4"]] | None = None,
     ) -> PortraitHeads:
-        """Heads ready to be drawn: which skin of the pool they have, their hair, what they wear."""
-        if self.wardrobe is None:
-            return PortraitHeads(vertices, skin, vertices.new_zeros(len(vertices), 0, 4), strands)
-        if outfits is None:
-            raise ValueError(
-                "these scenes have a wardrobe: give the outfits, or make them undressed"
-            )
-        worn, tint = self.wardrobe.wear(vertices, outfits)
-        return PortraitHeads(torch.cat([vertices, worn], 1), skin, tint, strands)
+        """Heads ready to be drawn: which skin of the pool they have, their hair, what they wear.
+
+        `teeth` are places, and linear albedo and roughness.
+        """
+        if (outfits is None) != (self.wardrobe is None) or (teeth is None) == self.teeth:
+            raise ValueError("give outfits where there is a wardrobe, teeth where there are teeth")
+        parts = [] if teeth is None else [teeth]
+        if self.wardrobe is not None and outfits is not None:
+            parts.insert(0, self.wardrobe.wear(vertices, outfits))
+        places = torch.cat([vertices, *(place for place, _ in parts)], 1)
+        tints = [vertices.new_zeros(len(vertices), 0, 4), *(tint for _, tint in parts)]
+        return PortraitHeads(places, skin, torch.cat(tints, 1).contiguous(), strands)
 
     def render(
         self,
@@ -198,26 +208,34 @@ class PortraitScenes:
         return torch.tensor(numbers).float(), torch.tensor(blur).float()
 
 
-def portrait_mesh(topology: Topology, wardrobe: Wardrobe | None = None) -> PortraitMesh:
-    """A head's triangles with their labels, and those of what it may wear."""
+def portrait_mesh(
+    topology: Topology, wardrobe: Wardrobe | None = None, teeth: Topology | None = None
+) -> PortraitMesh:
+    """A head's triangles with their labels, then those of what it may wear, then of its teeth."""
     label = torch.full((len(topology.triangles),), LABELS.index("skin"))
     for names, kind in ((("mouth_interior", "teeth", "tongue"), "mouth"), (("eyes",), "eye")):
         known = [name for name in names if name in topology.regions]
         if known:
-            inside = topology.region_mask(*known)[topology.triangles].all(1)
-            label[inside] = LABELS.index(kind)
+            label[_inside(topology, known)] = LABELS.index(kind)
+    hidden = ["eye_shells"] if teeth is None else ["eye_shells", *BANDS]
     shown = torch.ones(len(topology.triangles), dtype=torch.bool)
-    if "eye_shells" in topology.regions:  # transparent: tears and lashes of some heads
-        shown = ~topology.region_mask("eye_shells")[topology.triangles].all(1)
+    for name in hidden:  # shells are transparent: tears and lashes of some heads
+        if name in topology.regions:
+            shown &= ~_inside(topology, [name])
     count = topology.vertex_count
-    triangles, uv = topology.triangles[shown], topology.uv[topology.triangle_uv[shown]].float()
-    if wardrobe is None:
-        return PortraitMesh.of(triangles, uv, label[shown], count)
-    worn = wardrobe.triangles
-    return PortraitMesh.of(
-        torch.cat([triangles, worn + count]),
-        torch.cat([uv, torch.zeros(len(worn), 3, 2)]),
-        torch.cat([label[shown], torch.full((len(worn),), LABELS.index("cloth"))]),
-        count + sum(wardrobe.sizes),
-        count,
-    )
+    triangles, uv = [topology.triangles[shown]], topology.uv[topology.triangle_uv[shown]].float()
+    labels, parts = [label[shown]], 0
+    extra = [] if wardrobe is None else [(wardrobe.triangles, sum(wardrobe.sizes), "cloth")]
+    extra += [] if teeth is None else [(teeth.triangles, teeth.vertex_count, "mouth")]
+    for part, size, kind in extra:
+        triangles.append(part + count + parts)
+        labels.append(torch.full((len(part),), LABELS.index(kind)))
+        parts += size
+    plain = torch.zeros(sum(map(len, labels)) - len(uv), 3, 2)
+    whole = torch.cat(triangles)
+    return PortraitMesh.of(whole, torch.cat([uv, plain]), torch.cat(labels), count + parts, count)
+
+
+def _inside(topology: Topology, names: list[str]) -> Bool[Tensor, " T"]:
+    """Triangles all within named regions."""
+    return topology.region_mask(*names)[topology.triangles].all(1)

@@ -1,0 +1,86 @@
+"""People by number: alike in any batch, with everything that a portrait shows."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from topohead.rendering.portraits import LABELS, portrait_points
+from topohead.synthesis.people import PortraitPeople, load_people, write_portraits
+
+SIZE = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def people() -> PortraitPeople:
+    return load_people(701, SIZE, looks=3, texture_size=64)
+
+
+def test_a_batch_is_its_samples(people: PortraitPeople) -> None:
+    together = people.at(torch.tensor([4, 9, 5]))
+    alone = people.at(torch.tensor([9]))
+    assert torch.equal(together.pictures.srgb[1], alone.pictures.srgb[0])
+    assert torch.equal(together.rest[1], alone.rest[0])
+    assert torch.equal(together.coefficients[1], alone.coefficients[0])
+    assert not torch.equal(together.rest[0], together.rest[1])
+    assert not torch.equal(together.pictures.srgb[0], together.pictures.srgb[2])
+
+
+def test_portraits_show_hair_cloth_eyes_and_where_vertices_are(people: PortraitPeople) -> None:
+    made = people.at(torch.arange(12))
+    seen = {LABELS[int(number)] for number in made.pictures.label.unique()}
+    assert seen == set(LABELS)
+    assert set(made.look.tolist()) == {0, 1, 2}
+    pixels, visible = portrait_points(people.scenes.mesh, made.heads, made.scenes, SIZE)
+    count = made.rest.shape[1]
+    for number in range(12):
+        x, y = pixels[number, :count][visible[number, :count]].long().unbind(1)
+        inside = (x >= 0) & (x < SIZE[0]) & (y >= 0) & (y < SIZE[1])
+        assert inside.sum() > 300
+        assert (made.pictures.alpha[number][y[inside], x[inside]] > 0).float().mean() > 0.97
+
+
+def test_an_open_mouth_shows_teeth_in_place_of_the_plain_rows(people: PortraitPeople) -> None:
+    mesh, topology = people.scenes.mesh, people.shapes.topology
+    assert people.looks.tint is not None and people.scenes.wardrobe is not None
+    bands = topology.region_mask("teeth_upper", "teeth_lower")
+    drawn = torch.zeros(topology.vertex_count, dtype=torch.bool)
+    own = mesh.triangles[(mesh.triangles < topology.vertex_count).all(1)].long()
+    drawn[own.unique()] = True
+    assert not drawn[bands].any()
+    rows = len(people.looks.teeth[0].vertices)
+    made = people.at(torch.arange(2))
+    expected = topology.vertex_count + sum(people.scenes.wardrobe.sizes) + rows
+    assert made.heads.vertices.shape[1] == expected == mesh.fan.shape[0]
+    crowns = made.heads.vertices[:, -rows:]
+    middle = made.rest[:, topology.regions["lips"]].mean(1, keepdim=True)
+    assert ((crowns - middle).norm(dim=-1) < 0.09).all()
+
+
+def test_shards_hold_what_was_drawn_and_a_stopped_writer_goes_on(
+    people: PortraitPeople, tmp_path: Path
+) -> None:
+    paths = list(write_portraits(tmp_path, people, 3, size=2))
+    assert [path.name for path in paths] == ["00000000.tar", "00000002.tar"]
+    first = paths[0].read_bytes()
+    paths[0].unlink()
+    kept = paths[1].stat().st_mtime_ns
+    assert list(write_portraits(tmp_path, people, 3, size=2)) == paths
+    assert paths[0].read_bytes() == first
+    assert paths[1].stat().st_mtime_ns == kept
+    made = people.at(torch.tensor([1]))
+    with tarfile.open(paths[0]) as archive:
+        files = {name: archive.extractfile(name).read() for name in archive.getnames()}  # pyright: ignore[reportOptionalMemberAccess]
+    flags = cv2.IMREAD_UNCHANGED
+    portrait = cv2.imdecode(np.frombuffer(files["00000001.portrait.png"], np.uint8), flags)
+    label = cv2.imdecode(np.frombuffer(files["00000001.label.png"], np.uint8), flags)
+    assert portrait is not None and label is not None
+    assert np.array_equal(portrait[..., 2::-1], made.pictures.codes[0].numpy())
+    assert np.array_equal(label, made.pictures.label[0].numpy())
+    told = json.loads(files["00000001.sample.json"])
+    assert (told["seed"], told["index"], told["look"]) == (701, 1, int(made.look[0]))
+    assert told["skin"]["melanin"] == people.looks.skins[told["look"]].melanin
