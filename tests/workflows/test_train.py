@@ -18,7 +18,7 @@ from topohead.core import InputError
 from topohead.io.weights import read_weights
 from topohead.models.registration import Registration, RegistrationSize, template_of
 from topohead.workflows import train as workflow
-from topohead.workflows.progress import showing
+from topohead.workflows.progress import Sight, showing
 from topohead.workflows.train import TrainConfig, train
 from topohead.workflows.training import register
 from topohead.workflows.training.register import PRESETS
@@ -51,6 +51,24 @@ class At:
         self.left -= 1
         if self.left == 0:
             self.act()
+
+
+class Button:
+    """A watcher whose user wants the end once there is something to see."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.seen: list[Sight] = []
+
+    def begin(self, what: str, total: int, done: int) -> None: ...
+
+    def end(self) -> None: ...
+
+    def advance(self) -> None: ...
+
+    def show(self, sight: Sight) -> None:
+        self.seen.append(sight)
+        self.stopping = True
 
 
 def config(out: Path, **changes: Any) -> TrainConfig:
@@ -89,6 +107,15 @@ def test_stopped_and_killed_runs_end_in_the_same_bytes(
     again = train(config(stopped))
     assert again.hash == whole.hash
     assert results(stopped) == wanted
+
+    asked, button = tmp_path / "asked", Button()
+    with showing(button), pytest.raises(KeyboardInterrupt):
+        train(config(asked))
+    assert [sight.step for sight in button.seen] == ["2"]
+    assert button.seen[0].values["loss"] == rows[0]["loss"]
+    assert torch.load(asked / "checkpoint.pt", weights_only=True)["step"] == 2
+    train(config(asked))
+    assert results(asked) == wanted
 
     killed = tmp_path / "killed"
     monkeypatch.setattr(workflow, "CHECKPOINT_EVERY_S", 0.0)

@@ -20,6 +20,7 @@ EXTRAS = {
     "mitsuba": ("pathtrace", "path-traced staged takes: `topohead stage --renderer pathtrace`"),
     "pxr": ("usd", "USD, in and out: `topohead export RUN --to usd`"),
     "viser": ("viewer", "the page of --dashboard; meshes where `topohead view` has no built page"),
+    "lightning_fabric": ("train", "training networks again: `topohead train`"),
     "pycolmap": ("colmap", "calibrating a rig from its own images; not used by this version"),
 }
 """Optional modules: the package's extra that holds each, and what it is for."""

@@ -47,6 +47,10 @@ class TrainConfig:
     """Where to train; auto: cuda where there is one."""
     devices: int = 1
     """GPUs (or CPU processes) of this machine; torchrun decides where it started us."""
+    dashboard: bool = False
+    """A page on this machine while it trains: curves of the losses, and a stop button."""
+    dashboard_port: int | None = None
+    """Its port on 127.0.0.1; by default 8766, or a free one when that is taken."""
     restart: str | None = None
     """Start over from a stage: train or evaluate."""
     json: bool = False
@@ -107,14 +111,17 @@ def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Train
     if run is not None:
         files.cut_curve(config.out, training.step)
     forward = fabric.setup_module(task.network)
-    with _asked_to_stop() as stop:
-        for step in _steps(config, fabric, task, training, forward):
-            _tell(config, fabric, task, training)
-            if stop():
-                if run is not None:
-                    files.save_checkpoint(config.out, training)
-                log.info("stopped at step %d", step)
-                raise KeyboardInterrupt
+    try:
+        with _asked_to_stop() as stop:
+            for _ in _steps(config, fabric, task, training, forward):
+                _tell(config, fabric, task, training)
+                if stop():
+                    raise KeyboardInterrupt
+    except KeyboardInterrupt:  # a signal, or the dashboard's button, always between two steps
+        if run is not None:
+            files.save_checkpoint(config.out, training)
+        log.info("stopped at step %d", training.step)
+        raise
     if run is None:
         return None
     files.save_checkpoint(config.out, training)
@@ -161,6 +168,7 @@ def _tell(config: TrainConfig, fabric: Any, task: "Task", training: "Training") 
     import torch
 
     from topohead.solvers.training import rate_at
+    from topohead.workflows.progress import Sight, show
     from topohead.workflows.training import files
 
     step, schedule = training.step, task.schedule
@@ -176,6 +184,7 @@ def _tell(config: TrainConfig, fabric: Any, task: "Task", training: "Training") 
         return
     if not means["loss"] < float("inf"):
         raise RuntimeError(f"the loss is {means['loss']} at step {step}")
+    show(Sight(str(step), means))
     rate = rate_at(step - 1, training.steps or schedule.warmup, schedule)
     row: dict[str, Any] = {"step": step, "rate": rate, **means}
     if step % schedule.validated == 0 or last:
