@@ -24,7 +24,7 @@ def known_flags() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_and_verbs_in_the_documentation_exist(page: Path) -> None:
-    text = page.read_text()
+    text = re.sub(r"`[^`]*benchmarks/[^`]*`", "", page.read_text())  # they have flags of their own
     told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     assert told <= known_flags(), told - known_flags()
     assert set(re.findall(r"\btopohead ([a-z]+) [A-Z`-]", text)) <= set(VERBS)

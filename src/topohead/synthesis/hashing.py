@@ -42,5 +42,7 @@ def waves(
     way = way * (2 * torch.pi / wavelength * (0.6 + 0.8 * draws[..., 2:3]))
     shape = (len(seed), *[1] * (points.dim() - 2), 6)
     phase = 2 * torch.pi * draws[..., 3].view(shape)
-    along = torch.einsum("b...c,bkc->b...k", points, way)
+    # term by term: a matrix product may round a head of a batch and a head alone differently
+    x, y, z = (points[..., c, None] * way[..., c].view(shape) for c in range(3))
+    along = x + y + z
     return (along + phase).sin().sum(-1) * (2 / 6) ** 0.5
