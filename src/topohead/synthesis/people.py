@@ -35,6 +35,8 @@ from topohead.synthesis.teeth import Teeth, has_bands, make_teeth
 
 SPECULAR_UNIT = 0.08
 """Reflectance at normal incidence of specular level 1."""
+SMALL = 256
+"""Pixels a side of pictures for which half of the strands do."""
 SCALP_COLOR, SCALP_COVER = 0.7, 0.72
 """How dark and how dense the roots of hair are on the skin below."""
 
@@ -77,7 +79,7 @@ class PortraitBatch:
 class PortraitPeople:
     """Portraits by number, made where the shapes, looks, scenes and field are.
 
-    `strands` of `points` points a head; fewer are drawn wider.
+    `strands` of `points` points a head; fewer are drawn wider, and that does for small pictures.
     """
 
     shapes: ShapeSource
@@ -86,8 +88,8 @@ class PortraitPeople:
     scenes: PortraitScenes
     field: HeadField
     seed: int
-    strands: int = 4096
-    points: int = 16
+    strands: int
+    points: int
 
     def at(self, indices: Int[Tensor, " B"]) -> PortraitBatch:
         """The portraits with these numbers; a batch is its samples one by one."""
@@ -150,7 +152,10 @@ def load_people(
         shapes = load_shapes(device, ict)
         tint = None if pool.tint is None else pool.tint.to(device)
         pool = replace(pool, maps=moved(pool.maps, device), tint=tint)
-    return PortraitPeople(shapes, draw_expressions, pool, scenes.to(device), field.to(device), seed)
+    hair = (2048, 12) if max(size) <= SMALL else (4096, 16)
+    return PortraitPeople(
+        shapes, draw_expressions, pool, scenes.to(device), field.to(device), seed, *hair
+    )
 
 
 def write_portraits(
