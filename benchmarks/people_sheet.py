@@ -22,10 +22,12 @@ from topohead.rendering.shading import portrait_camera, render_mesh
 from topohead.synthesis.shapes import load_shapes
 
 SEED = 760
+ACTOR = 6
 
 
 def main(folder: Path, ict: Path | None) -> None:
-    """Both sheets; the head that acts is the first of the seed."""
+    """Both sheets; the head that acts is one of the seed's."""
+    folder.mkdir(parents=True, exist_ok=True)
     shapes = load_shapes(ict=ict)
     fine, matrix = catmull_clark(replace(shapes.topology, mirror=None))
 
@@ -41,7 +43,7 @@ def main(folder: Path, ict: Path | None) -> None:
     actions = torch.eye(52)
     close = ARKIT_52.index("mouthClose")  # closes lips over an open jaw; alone it crosses them
     actions[close, close] = actions[close, ARKIT_52.index("jawOpen")] = 0.4
-    actor = shapes.draw(SEED, [0] * 52)
+    actor = shapes.draw(SEED, [ACTOR] * 52)
     save(
         folder / "people_actions.jpg",
         tiles(actor.posed(actions, gaze_of_looks(actions)), (112, 140), 0.25),

@@ -46,8 +46,29 @@ def grow(
     bodies = rest[None] if single else rest
     if not len(grooms) == len(seeds) == len(bodies):
         raise ValueError(f"{len(bodies)} heads, {len(grooms)} grooms, {len(seeds)} seeds")
-    table = GroomTable(grooms, rest.device)
-    keys = torch.tensor(seeds, device=rest.device)
+    if rest.is_cuda or single:
+        grew = _grow(grooms, field, bodies, seeds, strands, points)
+    else:  # vector units round the end of an array differently: a head must not be another's middle
+        each = [
+            _grow([groom], field, body[None], [key], strands, points)
+            for groom, body, key in zip(grooms, bodies, seeds, strict=True)
+        ]
+        grew = Strands(
+            *(torch.cat(part) for part in zip(*(one.parts for one in each), strict=True))
+        )
+    return Strands(*(part[0] for part in grew.parts)) if single else grew
+
+
+def _grow(
+    grooms: list[Groom],
+    field: HeadField,
+    bodies: Float[Tensor, "B V 3"],
+    seeds: list[int],
+    strands: int,
+    points: int,
+) -> Strands:
+    table = GroomTable(grooms, bodies.device)
+    keys = torch.tensor(seeds, device=bodies.device)
     heads = field.place(bodies.float())
     roots = scalps.scatter(field, scalps.scalp_weights(field), heads, keys, strands)
     chance, room = scalps.hairline(roots.canonical, table, keys)
@@ -63,8 +84,7 @@ def grow(
     kept = uniform(keys, roots.number, 30) < chance * table.density
     widths = _widths(share, points, table, kept)
     colors = _colors(guide, length, points, roots, table, keys) * coil[..., None]
-    grew = (curves, widths, colors, roots.triangle, roots.barycentrics)
-    return Strands(*(part[0] for part in grew)) if single else Strands(*grew)
+    return Strands(curves, widths, colors, roots.triangle, roots.barycentrics)
 
 
 def scalp_cover(groom: Groom, points: Float[Tensor, "N 3"], seed: int) -> Float[Tensor, " N"]:
