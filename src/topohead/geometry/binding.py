@@ -9,7 +9,6 @@ moves rigidly with the mesh, scales with it, and stretches where a triangle stre
 
 from collections.abc import Callable
 
-import roma
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -97,6 +96,9 @@ def decomposed(
     covariances: Float[Tensor, "N 3 3"],
 ) -> tuple[Float[Tensor, "N 4"], Float[Tensor, "N 3"]]:
     """Quaternions wxyz and standard deviations (descending) with R diag(s²) Rᵀ = covariance."""
+    # brings torch's compiler: four seconds that opening a page need not wait for
+    import roma  # noqa: PLC0415
+
     squares, axes = torch.linalg.eigh(covariances)
     scales = squares.clamp(min=0).sqrt().flip(-1)
     scales = torch.maximum(scales, FLAT * scales[:, :1]).clamp(min=SMALLEST)
@@ -163,4 +165,6 @@ def check_bound(splats: BoundSplats, triangle_count: int, told: str) -> None:
 
 def _turns(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
     unit = torch.nn.functional.normalize(quats, dim=-1)
+    import roma  # noqa: PLC0415
+
     return roma.unitquat_to_rotmat(unit[:, [1, 2, 3, 0]])

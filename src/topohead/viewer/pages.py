@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from topohead.viewer.bodies import BINARY, Scene
-from topohead.workflows.progress import track
 
 DIST = Path(__file__).parent / "dist"
 """Where `npm run build` in the folder `page` leaves it; in the wheel, not in git."""
@@ -47,6 +46,8 @@ def built_page(folder: Path = DIST) -> Page | None:
 
 def offline_html(page: Page, scene: Scene, frames: int) -> str:
     """One HTML file with the scene inside, in at most `frames` frames. It asks for nothing."""
+    from topohead.workflows.progress import track  # brings torch, which --help need not wait for
+
     scene = Scene(scene.title, tuple(subject.reduced(frames) for subject in scene.subjects))
     names = [f"{i}/{n}" for i, subject in enumerate(scene.subjects) for n in subject.names()]
     missing: list[str] = []
