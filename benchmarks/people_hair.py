@@ -27,12 +27,13 @@ from topohead.io.images import write_image
 from topohead.models.linear import LinearHead
 from topohead.rendering import splats
 from topohead.rendering.hair import HairLight, shade
-from topohead.rendering.mesh import interpolate, rasterize, rasterize_uv
+from topohead.rendering.mesh import rasterize
 from topohead.rendering.shading import linear_to_srgb, portrait_camera
 from topohead.synthesis import lights, render, skin, subjects
 from topohead.synthesis.facial_hair import BEARDS, Brows, grow_beard, grow_brows, grow_lashes
-from topohead.synthesis.grooms import STYLES, Groom, GroomTable, pigment_color, style
-from topohead.synthesis.hair import grow, scalp_cover
+from topohead.synthesis.grooms import STYLES, root_color, style
+from topohead.synthesis.hair import grow
+from topohead.synthesis.people import with_roots
 from topohead.synthesis.props import Props, neck_plug
 
 SUN = functional.normalize(torch.tensor([-1.0, 1.0, 1.6]), dim=0)
@@ -80,8 +81,6 @@ class Sitter:
     rest: torch.Tensor
     lit: render.LitHead
     maps: skin.SkinMaps
-    places: torch.Tensor
-    scalp: torch.Tensor
 
 
 def main() -> None:
@@ -124,7 +123,7 @@ def styles_sheet(head: LinearHead, field: HeadField, size: int, tile: int) -> to
             grow_brows(Brows(color=color), field, sitter.rest, person, points=32),
             grow_lashes(tuple(0.6 * c for c in color), field, sitter.rest, person, points=32),
         )
-        painted = with_scalp(sitter, groom, number)
+        painted = render.Materials.of(with_roots(sitter.maps, head, groom, number))
         views = [
             photograph(sitter, painted, strands, yaw, size, int(1.25 * size), FRAME)
             for yaw in (0.12, math.pi / 2, math.pi)
@@ -152,17 +151,11 @@ def faces_sheet(head: LinearHead, field: HeadField) -> torch.Tensor:
             grow_lashes(tuple(0.5 * c for c in color), field, sitter.rest, index, points=12),
             grow_beard(replace(BEARDS[name], color=color), field, sitter.rest, index, points=12),
         )
-        painted = with_scalp(sitter, groom, index)
+        painted = render.Materials.of(with_roots(sitter.maps, head, groom, index))
         views = [photograph(sitter, painted, strands, y, 320, 320, CLOSE) for y in (0.1, 0.9)]
         rows.append(torch.cat(views, 1))
         print(name, flush=True)
     return torch.cat([torch.cat(rows[k : k + 3], 1) for k in (0, 3)], 0)
-
-
-def root_color(groom: Groom) -> torch.Tensor:
-    """The linear colour of a groom's hair without its grey."""
-    table = GroomTable([groom], torch.device("cpu"))
-    return pigment_color(table.eumelanin, table.pheomelanin)[0, 0]
 
 
 def sit(head: LinearHead, seed: int, melanin: float, texture: int = 1024) -> Sitter:
@@ -171,9 +164,6 @@ def sit(head: LinearHead, seed: int, melanin: float, texture: int = 1024) -> Sit
     person = replace(person, place=torch.eye(4, dtype=torch.float64))
     parameters = replace(skin.random_skin(seed), hair=0.0, stubble=0.0, melanin=melanin)
     maps = skin.paint(head, parameters, seed, texture)
-    topology = head.topology
-    raster = rasterize_uv(topology.uv, topology.triangle_uv, (texture, texture))
-    scalp = topology.region_mask("scalp").float()[:, None]
     surfaces = person.at(subjects.neutral_motion(), 0)
     plug, cloth = neck_plug(person, surfaces), pullover()
     props = Props(
@@ -184,13 +174,7 @@ def sit(head: LinearHead, seed: int, melanin: float, texture: int = 1024) -> Sit
     )
     blockers = (surfaces.vertices, person.blockers)
     lit = render.light_head(person.finer, surfaces.surface, blockers, props, STUDIO)
-    return Sitter(
-        person.rest,
-        lit,
-        maps,
-        interpolate(head.template, topology.triangles, raster),
-        interpolate(scalp, topology.triangles, raster)[..., 0],
-    )
+    return Sitter(person.rest, lit, maps)
 
 
 def pullover() -> Props:
@@ -212,17 +196,6 @@ def pullover() -> Props:
     count = len(vertices)
     color = torch.tensor([0.035, 0.04, 0.05]).expand(count, 3)
     return Props(vertices, triangles, color, torch.full((count,), 0.9))
-
-
-def with_scalp(sitter: Sitter, groom: Groom, seed: int) -> render.Materials:
-    """The person's maps, the scalp darkened by the roots of this hair."""
-    maps = sitter.maps
-    cover = torch.zeros(maps.height.shape)
-    inside = maps.covered & (sitter.scalp > 0.01)
-    cover[inside] = scalp_cover(groom, sitter.places[inside], seed)
-    color = 0.7 * root_color(groom).expand_as(maps.albedo)
-    albedo = torch.lerp(maps.albedo, color, 0.72 * cover[..., None])
-    return render.Materials.of(replace(maps, albedo=albedo))
 
 
 def photograph(

@@ -39,7 +39,7 @@ SURVEY = {
 }
 """3,997 adults at work in the United States, 2003 (Zhuang and Bradtmiller 2005, J. Occup. Environ.
 Hyg. 2:567–576): bizygomatic breadth, pupil to pupil, glabella to the back of the head, greatest
-breadth above the ears, menton to sellion."""
+breadth above the ears, menton to sellion. As remembered: the table itself was not at hand."""
 
 LIMITS = 3.2
 """A head is drawn again when a size is so many deviations from the survey's mean."""

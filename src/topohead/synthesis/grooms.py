@@ -210,6 +210,12 @@ def natural_color(groom: Groom, random: np.random.Generator) -> Groom:
     )
 
 
+def root_color(groom: Groom) -> Float[Tensor, "3"]:
+    """The linear colour of a groom's hair where it grows, without grey and dye."""
+    table = GroomTable([groom], torch.device("cpu"))
+    return pigment_color(table.eumelanin, table.pheomelanin)[0, 0]
+
+
 def pigment_color(
     eumelanin: Float[Tensor, "*B"], pheomelanin: Float[Tensor, "*B"]
 ) -> Float[Tensor, "*B 3"]:

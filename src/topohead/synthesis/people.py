@@ -25,7 +25,7 @@ from topohead.rendering.portraits import PortraitHeads, Portraits, SceneBatch, T
 from topohead.synthesis.canvas import Canvas
 from topohead.synthesis.complexions import SkinParameters, random_skin
 from topohead.synthesis.expressions import draw_expressions
-from topohead.synthesis.grooms import Groom, GroomTable, pigment_color, random_groom
+from topohead.synthesis.grooms import Groom, random_groom, root_color
 from topohead.synthesis.hair import STRANDS, grow, scalp_cover
 from topohead.synthesis.occluders import Outfits, draw_outfits
 from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
@@ -99,7 +99,8 @@ class PortraitPeople:
         posed, device = heads.posed(coefficients, gaze), heads.rest.device
         look = [self._look(index) for index in numbers]
         keys = [self.seed * 1_000_003 + index for index in numbers]
-        # on the head at rest: expressions that move the scalp move it by less than hair is off
+        # on the head at rest: faces move the scalp by less than hair is off (in 64 of them a
+        # tenth of a millimetre mostly, 1.15 at most)
         hair = grow([self.looks.grooms[k] for k in look], self.field, heads.rest, keys,
                     self.strands, self.points)  # fmt: skip
         hair = replace(hair, widths=hair.widths * math.sqrt(STRANDS / self.strands))  # same cover
@@ -208,7 +209,7 @@ def make_looks(
 
     `told` hears how many are done: a look of 512 texels takes seconds on a core.
     """
-    canvas = Canvas(head)
+    texel = Canvas(head).texel(size)
     skins, grooms, teeth, painted = [], [], [], []
     for number in range(count):
         key = seed * 1_000_003 + number
@@ -218,7 +219,7 @@ def make_looks(
         if dark > 0.5:  # fair hair is as rare on dark skin as it is in life
             groom = replace(groom, eumelanin=max(groom.eumelanin, dark))
         maps = paint(head, replace(skin, hair=0.0), key, size)
-        painted.append(_with_roots(maps, head, canvas, groom, key))
+        painted.append(with_roots(maps, head, groom, key))
         if has_bands(head):
             teeth.append(make_teeth(head, skin, key))
         skins.append(skin)
@@ -228,7 +229,7 @@ def make_looks(
         torch.stack([maps.albedo for maps in painted]),
         torch.stack([maps.roughness for maps in painted]),
         torch.stack([maps.specular for maps in painted]) / SPECULAR_UNIT,
-        torch.stack([_normals(maps.height, canvas.texel(size)) for maps in painted]),
+        torch.stack([_normals(maps.height, texel) for maps in painted]),
     )
     tint = None
     if teeth:
@@ -237,16 +238,13 @@ def make_looks(
     return Looks(tuple(skins), tuple(grooms), pool, tuple(teeth), tint)
 
 
-def _with_roots(
-    maps: SkinMaps, head: HeadModel, canvas: Canvas, groom: Groom, key: int
-) -> SkinMaps:
-    """The maps with the scalp darkened where hair stands."""
+def with_roots(maps: SkinMaps, head: HeadModel, groom: Groom, seed: int) -> SkinMaps:
+    """The maps with the scalp darkened where the hair of this groom and seed stands."""
     size = len(maps.height)
-    texels = canvas.tile(size, 0, 0, size, 1)
-    table = GroomTable([groom], maps.albedo.device)
-    color = SCALP_COLOR * pigment_color(table.eumelanin, table.pheomelanin)[0, 0]
+    texels = Canvas(head).tile(size, 0, 0, size, 1)
+    color = SCALP_COLOR * root_color(groom).to(maps.albedo)
     scalp = texels.regions["scalp"].clamp(0, 1)
-    cover = SCALP_COVER * scalp * scalp_cover(groom, texels.points, key)
+    cover = SCALP_COVER * scalp * scalp_cover(groom, texels.points, seed)
     albedo = maps.albedo.flatten(0, 1).clone()
     albedo[texels.index] = torch.lerp(albedo[texels.index], color.expand(len(cover), 3),
                                       cover[:, None])  # fmt: skip

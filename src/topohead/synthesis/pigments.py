@@ -3,7 +3,7 @@
 Linear albedo = veil + (base − veil) · exp(−melanin · a_m − haemoglobin · a_h), per channel: Beer's
 law under a veil of light that the horny layer turns back before it meets pigment. Without the veil
 no absorption gives both fair and dark skin: measured chroma falls again below L* = 45. The numbers
-are a least-squares fit to CIELAB means of measured skin from L* = 72 to 28 (see docs/skin.md).
+are a least-squares fit to seven CIELAB tones of L* = 72 to 28, set by judgement (docs/skin.md).
 """
 
 import torch
