@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from topohead.core.capture import Capture
     from topohead.core.errors import InputError
     from topohead.core.head import ARKIT_52, HeadModel
+    from topohead.core.scans import Scan, ScanFit
     from topohead.core.splats import BoundSplats, GaussianBinding, Splats
     from topohead.core.strands import Strands
     from topohead.core.topology import Mesh, SurfacePoints, Topology
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARKIT_52", "BoundSplats", "Cameras", "Capture", "Distortion", "GaussianBinding", "HeadModel",
-    "InputError", "Mesh", "Photographs", "Rig", "Splats", "Strands", "SurfacePoints", "Topology",
-    "TrackedFrame", "Views",
+    "InputError", "Mesh", "Photographs", "Rig", "Scan", "ScanFit", "Splats", "Strands",
+    "SurfacePoints", "Topology", "TrackedFrame", "Views",
 ]  # fmt: skip
 
 _HOMES = {
@@ -28,6 +29,7 @@ _HOMES = {
     "capture": ("Capture",),
     "errors": ("InputError",),
     "head": ("ARKIT_52", "HeadModel"),
+    "scans": ("Scan", "ScanFit"),
     "splats": ("BoundSplats", "GaussianBinding", "Splats"),
     "strands": ("Strands",),
     "topology": ("Mesh", "SurfacePoints", "Topology"),
