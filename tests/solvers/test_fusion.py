@@ -168,7 +168,7 @@ def test_a_globe_takes_no_colour_from_the_lid_that_lies_on_it() -> None:
     assert (texture.coverage > 0)[eye].float().mean() > 0.2
     assert (texture.srgb - truth)[eye].abs().max() < 0.07
     assert lid.sum() > 1000
-    assert (texture.srgb - truth)[lid].abs().max() < 0.05
+    assert (texture.srgb - truth)[lid].abs().max() < 0.07
 
 
 def test_the_line_between_closed_lips_stays_dark(scene) -> None:
