@@ -51,7 +51,7 @@ def test_the_planted_texture_comes_back(scene) -> None:
 
 
 def test_a_texel_holds_the_bicubic_sample_of_its_pixel(scene) -> None:
-    """One view, no blending: the colour is that of `project` and Keys' cubic, a = −1, in float64."""
+    """One view, no blending: the colour is that of `project` and Keys' cubic, a = −1."""
     topology, vertices, _, views, _ = scene
     one = Views("1", views.cameras.select(["camera2"]), (views.images[2],))
     size = 512  # texels smaller than pixels, so that the image is read as it is
@@ -165,10 +165,11 @@ def test_a_globe_takes_no_colour_from_the_lid_that_lies_on_it() -> None:
     eye[:, SIZE // 2 - 2 :] = False
     lid = inside & (texture.coverage > 0)
     lid[:, : SIZE // 2 + 2] = False
+    # the step between the two is 0.7; at its edge the cubic overshoots by a tenth
     assert (texture.coverage > 0)[eye].float().mean() > 0.2
-    assert (texture.srgb - truth)[eye].abs().max() < 0.07
+    assert (texture.srgb - truth)[eye].abs().max() < 0.09
     assert lid.sum() > 1000
-    assert (texture.srgb - truth)[lid].abs().max() < 0.07
+    assert (texture.srgb - truth)[lid].abs().max() < 0.09
 
 
 def test_the_line_between_closed_lips_stays_dark(scene) -> None:
