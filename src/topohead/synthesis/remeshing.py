@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
-from topohead.geometry.meshes import face_normals
+from topohead.geometry.meshes import face_normals, vertex_areas
 from topohead.rendering.mesh import Raster, rasterize
 
 VIEWS, PICTURE = 24, 1024
@@ -136,7 +136,8 @@ def scattered(surface: Triangulated, count: int, generator: torch.Generator) -> 
     many more vertices than `count`). Neither even nor well shaped, as random insertion is.
     """
     vertices, triangles = surface
-    seeds = torch.randperm(len(vertices), generator=generator)[:count]
+    area = vertex_areas(vertices, triangles)
+    seeds = torch.multinomial(area / area.sum(), count, generator=generator)
     edges = torch.cat([triangles[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))])
     edges = edges.sort(1).values.unique(dim=0)
     length = (vertices[edges[:, 0]] - vertices[edges[:, 1]]).norm(dim=-1).double().numpy()
