@@ -1,7 +1,7 @@
-"""The scans of the protocol H1 to H4, by cell: made people, scanned well or badly, and their truth.
+"""The scans of the protocol H1 to H4, by cell: made people scanned well or badly, and the truth.
 
-A case is a function of (seed, number, cell). Faults of H4 come one at a time, at full strength, from
-the generator that training uses too; `one view` and H3 do not: no network saw their like.
+A case is a function of (seed, number, cell). Faults of H4 come one at a time, at full strength,
+from the generator that training uses too; `one view` and H3 do not: no network saw their like.
 """
 
 import math
@@ -88,21 +88,33 @@ class Bench:
         twice, second = catmull_clark(once)
         return [first, second], twice.triangles
 
-    def people(self, count: int, sources: Sequence[str] = SOURCES, seed: int | None = None):
-        """The first people of these sources; every other one at rest, all with a still neck."""
+    def people(
+        self,
+        count: int,
+        sources: Sequence[str] = SOURCES,
+        seed: int | None = None,
+        moving: bool = True,
+    ) -> list[Person]:
+        """The first people of these sources; all with a still neck, every other one at rest.
+
+        Without `moving`, all at rest.
+        """
         seed = self.seed if seed is None else seed
         wanted = {SOURCES.index(name) for name in sources}
         numbers: list[int] = []
-        for start in range(0, 64 * count + 64, 64):
+        start = 0
+        while len(numbers) < count:
             found = self.shapes.people(seed, range(start, start + 64)).source
             numbers += [start + k for k, source in enumerate(found) if int(source) in wanted]
-            if len(numbers) >= count:
-                break
+            start += 64
+            if not numbers and start > 640:
+                raise SystemExit(f"no people of {', '.join(sources)}: give --ict")
         chosen = torch.tensor(numbers[:count])
+        heads = self.shapes.draw(seed, chosen)
         coefficients, gaze = draw_expressions(seed, chosen)
-        moved = (torch.arange(count) % 2 == 1).to(coefficients)[:, None]
+        moved = ((torch.arange(count) % 2 == 1) & moving).to(coefficients)[:, None]
         coefficients, gaze = moved * coefficients, moved[..., None] * gaze
-        posed = self.shapes.draw(seed, chosen).posed(coefficients, gaze)
+        posed = heads.posed(coefficients, gaze) if moving else heads.rest
         rows = zip(chosen.tolist(), posed, coefficients.float(), strict=True)
         return [Person(*row) for row in rows]
 
@@ -180,9 +192,17 @@ def turned(random: Draws, degrees: float) -> Pose:
     """Turned by so much about a random axis."""
     axis = torch.nn.functional.normalize(random.normal("turned axis", 3), dim=-1)
     rotation = torch.linalg.matrix_exp(
-        math.radians(degrees) * torch.linalg.cross(axis[:, None].expand(-1, 3, 3), torch.eye(3)[None])
+        math.radians(degrees)
+        * torch.linalg.cross(axis[:, None].expand(-1, 3, 3), torch.eye(3)[None])
     ).transpose(1, 2)
     return Pose(torch.ones(1), rotation, 0.1 * random.normal("turned place", 3))
+
+
+def anywhere(random: Draws, number: int) -> Pose:
+    """As training has them, ±25° and ±15 % in size, every tenth at any yaw; in metres."""
+    return scans.random_pose(
+        Forced(random.keys, frozenset({"any yaw"} if number % 10 == 9 else ()))
+    )
 
 
 def foreign_file(random: Draws) -> Pose:
@@ -215,6 +235,6 @@ CELLS: dict[str, Maker] = {
     "hair": _fault(["haired"], hair=0.7),
     "shoulders": _fault(["shouldered"], shoulders=1.0),
     "millimetres, z up": lambda b, p, r: clean(b, p, r, foreign_file(Forced(r.keys))),
-    "everything": lambda b, p, r: sampled(b, p, r, scans.random_pose(r)),
+    "everything": lambda b, p, r: sampled(b, p, r, anywhere(r, p.number)),
 }
 """Who scans how, by the name of the cell."""

@@ -167,9 +167,7 @@ class Judge:
             "angle_p99": float(angles.flatten().quantile(0.99)),
         }
 
-    def actions(
-        self, found: Float[Tensor, "V 3"], truth: Float[Tensor, "V 3"]
-    ) -> dict[str, float]:
+    def actions(self, found: Float[Tensor, "V 3"], truth: Float[Tensor, "V 3"]) -> dict[str, float]:
         """How far the found head's 52 actions lead from where the true person's lead.
 
         Both are carried by deformation gradients, as the rig does. `rig` is the mean of the error
@@ -193,9 +191,7 @@ class Judge:
         return tangential(case.in_head(fit.vertices) - truth, normals)
 
     @staticmethod
-    def _pose(
-        found: Float[Tensor, "V 3"], truth: Float[Tensor, "V 3"]
-    ) -> tuple[float, float]:
+    def _pose(found: Float[Tensor, "V 3"], truth: Float[Tensor, "V 3"]) -> tuple[float, float]:
         """Degrees and share by which a head is turned and sized wrongly as a whole."""
         fix = umeyama(found[None].float(), truth[None].float())
         cosine = (float(fix.rotation[0].trace()) - 1) / 2

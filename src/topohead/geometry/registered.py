@@ -6,7 +6,6 @@ cannot see that, so every distance here comes with the part of it along the skin
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -46,9 +45,7 @@ def f_score(
     return 2 * precision * recall / (precision + recall).clamp(min=1e-12)
 
 
-def round_trip(
-    found: Mesh, truth: Mesh, points: Int[Tensor, " N"]
-) -> Float[Tensor, " N"]:
+def round_trip(found: Mesh, truth: Mesh, points: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """How far a texture baked from the true surface is displaced, at true vertices `points`.
 
     Each point goes to the nearest place on the registered surface, reads its texture coordinate
@@ -73,8 +70,6 @@ def coverage(
     return (ratio < CHI_SQUARE[per_cent]).double().mean()
 
 
-def tangential(
-    offset: Float[Tensor, "V 3"], normals: Float[Tensor, "V 3"]
-) -> Float[Tensor, "V 3"]:
+def tangential(offset: Float[Tensor, "V 3"], normals: Float[Tensor, "V 3"]) -> Float[Tensor, "V 3"]:
     """The part of vectors along the surface."""
     return offset - (offset * normals).sum(-1, keepdim=True) * normals

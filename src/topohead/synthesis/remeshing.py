@@ -161,7 +161,7 @@ def depth_view(
     pixels as those of structured light are. Triangles end at jumps of depth.
     """
     center, radius = _ball(surface.vertices)
-    camera, intrinsics = _camera(center, towards, 0.5 + radius, side, 1.1 * radius)
+    camera, intrinsics = looking_at(center, towards, 0.5 + radius, side, 1.1 * radius)
     raster = rasterize(surface.vertices, surface.triangles, camera, intrinsics, (side, side))
     rough = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(seed))
     kernel = torch.ones(1, 1, 3, 3) / 3
@@ -181,11 +181,35 @@ def depth_view(
     return _used(points, triangles[joined])
 
 
+def looking_at(
+    center: Float[Tensor, "3"],
+    towards: Float[Tensor, "3"],
+    distance: float,
+    side: int,
+    half: float,
+    up: Float[Tensor, "3"] | None = None,
+) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"]]:
+    """A camera on the side `towards`, `distance` from the centre: world to camera, intrinsics.
+
+    Its square picture of `side` pixels holds `half` metres each way; `up` is +y by default.
+    """
+    up = torch.tensor([0.0, 1.0, 0.0]) if up is None else up
+    back = torch.nn.functional.normalize(towards.double(), dim=0)
+    right = torch.nn.functional.normalize(torch.linalg.cross(up.double(), back), dim=0)
+    turn = torch.stack([right, -torch.linalg.cross(back, right), -back])
+    camera = torch.eye(4).double()
+    camera[:3, :3] = turn
+    camera[:3, 3] = -turn @ (center.double() + distance * back)
+    focal = side / 2 * distance / half
+    intrinsics = torch.tensor([[focal, 0, side / 2], [0, focal, side / 2], [0, 0, 1]])
+    return camera, intrinsics.double()
+
+
 def _pictures(surface: Triangulated) -> Iterator[tuple[Tensor, Tensor, Raster]]:
     """The surface from all sides: world to camera, intrinsics, what each pixel sees."""
     center, radius = _ball(surface.vertices)
     for towards in _around(VIEWS):
-        camera, intrinsics = _camera(center, towards, 6 * radius, PICTURE, 1.1 * radius)
+        camera, intrinsics = looking_at(center, towards, 6 * radius, PICTURE, 1.1 * radius)
         yield camera, intrinsics, rasterize(*surface, camera, intrinsics, (PICTURE, PICTURE))
 
 
@@ -201,22 +225,6 @@ def _around(count: int) -> Float[Tensor, "N 3"]:
 def _ball(vertices: Float[Tensor, "V 3"]) -> tuple[Float[Tensor, "3"], float]:
     center = (vertices.amin(0) + vertices.amax(0)) / 2
     return center, float((vertices - center).norm(dim=1).max())
-
-
-def _camera(
-    center: Float[Tensor, "3"], towards: Float[Tensor, "3"], distance: float, side: int, half: float
-) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"]]:
-    """A camera `distance` from the centre whose square picture holds `half` metres each way."""
-    back = torch.nn.functional.normalize(towards.double(), dim=0)
-    right = torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0]).double(), back)
-    right = torch.nn.functional.normalize(right, dim=0)
-    turn = torch.stack([right, -torch.linalg.cross(back, right), -back])
-    camera = torch.eye(4).double()
-    camera[:3, :3] = turn
-    camera[:3, 3] = -turn @ (center.double() + distance * back)
-    focal = side / 2 * distance / half
-    intrinsics = torch.tensor([[focal, 0, side / 2], [0, focal, side / 2], [0, 0, 1]])
-    return camera, intrinsics.double()
 
 
 def _used(vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> Triangulated:

@@ -1,0 +1,251 @@
+"""Registration: the protocol H1 to H5, every method side by side; the result file grows.
+
+    python benchmarks/register.py --ict ict_face_model.npz --out register.json --work /tmp/register
+
+`H1`: people of the training's families. `H2`: one family never seen: networks trained and linear
+heads fitted without it, both ways (`--held-out-ict`, `--held-out-anny`). `H3`: triangulations never
+seen. `H4`: a fault at a time, failures, and whether they are flagged. `H5`: real scans. `cost`:
+seconds and memory by the scan's size, bytes that repeat.
+"""
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from measured_on import commit, hardware
+from register_cost import cost_section, one_process
+from register_methods import NAMES, Method, Weights, linear_head, methods
+from register_real import real_section
+from register_scans import Bench, Case
+from register_scores import Judge, area_under, summary
+from topohead.solvers.scan_quality import judge
+from topohead.workflows.registering.units import METRES, find_unit, in_metres
+
+from topohead.core import ScanFit
+from topohead.geometry.meshes import vertex_normals
+from topohead.geometry.registered import tangential
+from topohead.synthesis.mixture import SOURCES
+from topohead.synthesis.scans import Pose
+from topohead.synthesis.shapes import load_shapes
+from topohead.synthesis.splits import check_split
+
+ANNY, ICT = ("anny", "field"), ("ict",)
+"""Sources that hold nothing of the other family."""
+
+CONVENTION_SEED = 650
+"""Of the separate heads whose mean slide is a family's convention; a validation seed."""
+
+H4 = ("pose 30°", "noise 1 mm", "holes 40 %", "one view", "outliers", "hair", "shoulders",
+      "millimetres, z up", "everything")  # fmt: skip
+
+
+def main() -> None:
+    """Run the chosen sections; methods not chosen keep the numbers that the file has of them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--ict", type=Path, help="ict_face_model.npz; H2 needs it")
+    parser.add_argument("--out", type=Path, default=Path("register.json"))
+    parser.add_argument("--work", type=Path, default=Path("register-work"), help="not published")
+    parser.add_argument("--sections", default=",".join(SECTIONS))
+    parser.add_argument("--methods", default=",".join(NAMES))
+    parser.add_argument("--cells", help="only these of a section, comma separated")
+    parser.add_argument("--seed", type=int, default=770)
+    parser.add_argument("--split", choices=("train", "test"), default="test", help="train: to tune")
+    parser.add_argument("--heads", type=int, default=6, help="a cell")
+    parser.add_argument("--convention", type=int, default=16, help="heads for a family's slide")
+    parser.add_argument("--network", type=Path, help="weights; by default the shipped ones")
+    parser.add_argument("--perceiver", type=Path, help="weights of the published kind of network")
+    parser.add_argument("--held-out-ict", type=Path, help="weights trained without ICT-FaceKit")
+    parser.add_argument("--held-out-anny", type=Path, help="weights trained on ICT-FaceKit alone")
+    parser.add_argument("--scans", type=Path, help="folder of real scans, for H5")
+    parser.add_argument("--commit", help="what to record when git is not there")
+    parser.add_argument("--only-process", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    check_split(args.seed, args.split)
+    logging.basicConfig(format="%(message)s")
+    if args.only_process:
+        one_process(args, _bench(args))
+        return
+    result = json.loads(args.out.read_text()) if args.out.exists() else {}
+    result |= {"benchmark": "register", "seed": args.seed, "split": args.split}
+    for name in args.sections.split(","):
+        measured = {"commit": args.commit or commit(), "hardware": hardware()}
+        found = SECTIONS[name](args, _bench(args))
+        result[name] = merged(result.get(name, {}), found) | measured
+        args.out.write_text(json.dumps(rounded(result), indent=1, ensure_ascii=False) + "\n")
+
+
+def in_family(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+    """H1: people of every family, scanned cleanly."""
+    return _table(args, bench, ("clean",), SOURCES, SOURCES)
+
+
+def held_out(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+    """H2: people of one family by methods that know only the other; and less its convention."""
+    found: dict[str, Any] = {}
+    ways = {
+        "ICT unseen": (ANNY, ICT, args.held_out_ict),
+        "anny unseen": (ICT, ANNY, args.held_out_anny),
+    }
+    for name, (known, tested, weights) in ways.items():
+        if args.cells and name not in args.cells:
+            continue
+        chosen = methods(
+            _names(args, weights is not None), _head(args, bench, known), Weights(weights)
+        )
+        scores = Judge(bench)
+        separate = bench.people(args.convention, tested, CONVENTION_SEED)
+        cases = [*bench.cases("clean", bench.people(args.heads, tested))]
+        held = [*bench.cases("clean", separate)]
+        found[name] = {}
+        for label, method in chosen.items():
+            slides = [scores.slide_of(case, method(case.scan)) for case in map(read, held)]
+            convention = torch.stack(slides).mean(0)
+            rows = []
+            for case, fit, row in _rows(scores, label, method, cases):
+                shifted = _less(convention, case, fit, scores)
+                rows.append(row | {"face_less_convention": 1e3 * shifted})
+            found[name][label] = summary(rows)
+            _say(name, label, found[name][label])
+    return found
+
+
+def remeshed(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+    """H3: triangulations that no network saw, beside the points that it knows, same people."""
+    return _table(args, bench, ("clean", "fused", "scattered"), SOURCES, SOURCES)
+
+
+def faulty(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+    """H4: one fault at a time; how many fail, and whether what is reported tells."""
+    found = _table(args, bench, H4, SOURCES, SOURCES, keep=True)
+    for label in {label for cell in found.values() for label in cell}:
+        rows = [row for cell in found.values() for row in cell.get(label, {}).get("each", ())]
+        found.setdefault("flags", {})[label] = flags(rows)
+    return found
+
+
+def flags(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """How well σ and distances tell failed scans, and what the judge's warnings catch."""
+    failed = torch.tensor([bool(row["failed"]) for row in rows]).numpy()
+    told: dict[str, Any] = {"scans": len(rows), "failed": int(failed.sum())}
+    for name in ("sigma", "judged_p2s"):
+        values = torch.tensor([row[name] for row in rows]).double().numpy()
+        told[f"area_{name}"] = area_under(values, failed)
+    warned = torch.tensor([bool(row["warned"]) for row in rows]).numpy()
+    refused = torch.tensor([bool(row["refused"]) for row in rows]).numpy()
+    told["failed_and_refused"] = int((refused & failed).sum())
+    told["good_but_refused"] = int((refused & ~failed).sum())
+    told["failed_and_warned"] = int((warned & failed).sum())
+    told["good_but_warned"] = int((warned & ~failed).sum())
+    return told
+
+
+def _table(
+    args: argparse.Namespace,
+    bench: Bench,
+    cells: Sequence[str],
+    known: Sequence[str],
+    tested: Sequence[str],
+    keep: bool = False,
+) -> dict[str, Any]:
+    weights = Weights(args.network, args.perceiver)
+    chosen = methods(_names(args), _head(args, bench, known), weights)
+    scores = Judge(bench)
+    found: dict[str, Any] = {}
+    people = bench.people(args.heads, tested)
+    for cell in cells:
+        if args.cells and cell not in args.cells.split(","):
+            continue
+        cases = [*bench.cases(cell, people)]
+        found[cell] = {}
+        for label, method in chosen.items():
+            rows = [row for _, _, row in _rows(scores, label, method, cases)]
+            found[cell][label] = summary(rows)
+            if keep:
+                wanted = ("failed", "face", "sigma", "judged_p2s", "warned", "refused")
+                found[cell][label]["each"] = [{n: row[n] for n in wanted} for row in rows]
+            _say(cell, label, found[cell][label])
+    return found
+
+
+def _rows(
+    scores: Judge, label: str, method: Method, cases: Iterable[Case]
+) -> Iterable[tuple[Case, ScanFit, dict[str, float]]]:
+    for case in map(read, cases):
+        start = time.perf_counter()
+        fit = method(case.scan)
+        seconds = time.perf_counter() - start
+        quality = judge(case.scan, fit, scores.shapes.head)
+        told = {"seconds": seconds, "judged_p2s": quality.face.median_mm}
+        told["refused"] = float(bool(quality.failures))
+        told["warned"] = float(bool(quality.warnings or quality.failures))
+        yield case, fit, scores(case, fit) | told
+
+
+def read(case: Case) -> Case:
+    """The case as `topohead register` hands it on: in metres, by the size of what it shows."""
+    unit, _ = find_unit(case.scan, "scan")
+    scale = case.pose.scale * METRES[unit]
+    pose = Pose(scale, case.pose.rotation, case.pose.translation * METRES[unit])
+    return replace(case, scan=in_metres(case.scan, unit), pose=pose)
+
+
+def _less(convention: torch.Tensor, case: Case, fit: ScanFit, scores: Judge) -> float:
+    """Mean error on the face without the family's mean slide, metres."""
+    truth = case.person.vertices
+    normals = vertex_normals(truth, scores.topology.triangles)
+    error = case.in_head(fit.vertices) - truth - tangential(convention, normals)
+    return float(error[scores.regions["face"]].norm(dim=-1).mean())
+
+
+def _names(args: argparse.Namespace, network: bool = True) -> list[str]:
+    names = args.methods.split(",")
+    return [name for name in names if network or not name.startswith("network")]
+
+
+def _head(args: argparse.Namespace, bench: Bench, known: Sequence[str]):
+    return linear_head(bench, known if args.ict else ANNY, args.work)
+
+
+def _bench(args: argparse.Namespace) -> Bench:
+    return Bench(load_shapes("cpu", args.ict), args.seed)
+
+
+def _say(cell: str, label: str, row: Mapping[str, Any]) -> None:
+    wanted = ("face", "p2s", "slide", "lips", "ears", "landmarks", "slits_crossed", "seconds")
+    told = "  ".join(f"{name} {row[name]:.2f}" for name in wanted if name in row)
+    print(f"{cell:18} {label:15} failed {row['failed']:.0f}/{row['scans']}  {told}", flush=True)
+
+
+def merged(old: Any, new: Any) -> Any:
+    """`new` over `old`, table by table."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return old | {key: merged(old.get(key), value) for key, value in new.items()}
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to four digits behind the point."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace, Bench], dict[str, Any]]] = {
+    "H1": in_family,
+    "H2": held_out,
+    "H3": remeshed,
+    "H4": faulty,
+    "H5": real_section,
+    "cost": cost_section,
+}
+
+if __name__ == "__main__":
+    main()
