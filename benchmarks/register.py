@@ -110,7 +110,7 @@ def held_out(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
             for case, fit, row in _rows(scores, label, method, cases):
                 shifted = _less(convention, case, fit, scores)
                 rows.append(row | {"face_less_convention": 1e3 * shifted})
-            found[name][label] = summary(rows)
+            found[name][label] = summary(rows) | {"commit": args.commit or commit()}
             _say(name, label, found[name][label])
     return found
 
@@ -165,7 +165,7 @@ def _table(
         found[cell] = {}
         for label, method in chosen.items():
             rows = [row for _, _, row in _rows(scores, label, method, cases)]
-            found[cell][label] = summary(rows)
+            found[cell][label] = summary(rows) | {"commit": args.commit or commit()}
             if keep:
                 wanted = ("failed", "face", "sigma", "judged_p2s", "warned", "refused")
                 found[cell][label]["each"] = [{n: row[n] for n in wanted} for row in rows]
@@ -177,11 +177,11 @@ def _rows(
     scores: Judge, label: str, method: Method, cases: Iterable[Case]
 ) -> Iterable[tuple[Case, ScanFit, dict[str, float]]]:
     for case in map(read, cases):
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         fit = method(case.scan)
-        seconds = time.perf_counter() - start
+        seconds, worked = time.perf_counter() - start, time.process_time() - worked
         quality = judge(case.scan, fit, scores.shapes.head)
-        told = {"seconds": seconds, "judged_p2s": quality.face.median_mm}
+        told = {"seconds": seconds, "cpu_seconds": worked, "judged_p2s": quality.face.median_mm}
         told["refused"] = float(bool(quality.failures))
         told["warned"] = float(bool(quality.warnings or quality.failures))
         yield case, fit, scores(case, fit) | told

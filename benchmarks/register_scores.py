@@ -79,7 +79,7 @@ class Judge:
         found, truth = case.in_head(fit.vertices), case.person.vertices
         sigma = fit.sigma / case.pose.scale
         mean = 1e3 * float((found - truth)[self.regions["face"]].norm(dim=-1).mean())
-        turned, sized = self._pose(found, truth)
+        turned, sized = self._pose(found, truth) if found.isfinite().all() else (180.0, 1.0)
         failed = turned > FAILED_DEGREES or sized > FAILED_SIZE or not mean < FAILED_MM
         scores = {
             "failed": float(failed),
@@ -210,10 +210,10 @@ def digest(fit: ScanFit) -> str:
 def summary(scans: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Means over the scans that did not fail, and the share of those that did."""
     kept = [scan for scan in scans if not scan["failed"]]
-    told: dict[str, Any] = {"scans": len(scans), "failed": sum(s["failed"] for s in scans)}
+    told: dict[str, Any] = {}
     for name in dict.fromkeys(name for scan in kept for name in scan):
-        values = [scan[name] for scan in kept if name in scan]
-        told[name] = float(np.mean(values))
+        told[name] = float(np.mean([scan[name] for scan in kept if name in scan]))
+    told |= {"scans": len(scans), "failed": sum(scan["failed"] for scan in scans)}
     if kept:
         told["face_worst"] = max(scan["face"] for scan in kept)
     return told | {"seconds": float(np.median([scan["seconds"] for scan in scans]))}
