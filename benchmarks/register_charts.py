@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from topohead.workflows.report.charts import nice_ticks
 
-COLOURS = ("#9aa0a6", "#e69f00", "#cc79a7", "#56b4e9", "#0072b2", "#009e73")
+COLOURS = ("#9aa0a6", "#e69f00", "#d55e00", "#cc79a7", "#f0e442", "#56b4e9", "#009e73")
 """Told apart by colour-blind people too (Okabe and Ito 2008)."""
 
 HEIGHT, BAR, GAP, LEFT, TOP, BOTTOM = 260, 13, 26, 44, 34, 30

@@ -24,7 +24,7 @@ from topohead.models.registration import Registration
 
 log = logging.getLogger(__name__)
 
-NAMES = ("template", "pca", "nricp", "network", "network+refine", "perceiver")
+NAMES = ("template", "pca", "pca+refine", "nricp", "perceiver", "network", "network+refine")
 TRAINING_SEED, HEADS, MODES = 20, 700, 200
 """Whose principal modes the linear heads are: people of a training seed."""
 
@@ -48,6 +48,7 @@ def methods(names: Sequence[str], head: LinearHead, weights: Weights) -> dict[st
     found: dict[str, Method] = {
         "template": lambda scan: template_fit(scan, head),
         "pca": lambda scan: pca_fit(scan, head),
+        "pca+refine": lambda scan: refine(scan, pca_fit(scan, head), head),
         "nricp": lambda scan: nricp_fit(scan, head),
     }
     if network is not None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from register_charts import grouped_bars, stacked_bars
 
-METHODS = ("template", "pca", "nricp", "perceiver", "network", "network+refine")
+METHODS = ("template", "pca", "pca+refine", "nricp", "perceiver", "network", "network+refine")
 PLACES: dict[str, tuple[str, str]] = {
     "H1": ("H1", "clean"),
     "H2 ICT unseen": ("H2", "ICT unseen"),
