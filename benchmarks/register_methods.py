@@ -4,7 +4,7 @@ What is not there (a network whose weights are absent) is left out of the table,
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from register_scans import Bench
-from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
 from topohead.solvers.scan_network import network_fit
-from topohead.solvers.scan_refine import refine
 from topohead.workflows.registering.network import load_registration
 from torch import Tensor
 
 from topohead.core import Scan, ScanFit
 from topohead.models.linear import LinearHead
 from topohead.models.registration import Registration
+from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
+from topohead.solvers.scan_refine import refine
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,18 @@ NAMES = ("template", "pca", "pca+refine", "nricp", "perceiver", "network", "netw
 TRAINING_SEED, HEADS, MODES = 20, 700, 200
 """Whose principal modes the linear heads are: people of a training seed."""
 
-Method = Callable[[Scan], ScanFit]
+
+@dataclass(frozen=True)
+class Method:
+    """From a scan, or from what the method `start` found of it, to a head."""
+
+    run: Callable[[Scan, ScanFit | None], ScanFit]
+    start: str | None = None
+
+    def __call__(self, scan: Scan, others: "Mapping[str, Method]") -> ScanFit:
+        """The whole way from the scan."""
+        first = None if self.start is None else others[self.start](scan, others)
+        return self.run(scan, first)
 
 
 @dataclass(frozen=True)
@@ -40,30 +51,36 @@ class Weights:
 
 
 def methods(names: Sequence[str], head: LinearHead, weights: Weights) -> dict[str, Method]:
-    """Those of the names that there are; `head` is what baselines know of the population."""
-    network = _loaded(weights.network) if {"network", "network+refine"} & {*names} else None
-    perceiver = None
-    if "perceiver" in names and weights.perceiver is not None:
-        perceiver = _loaded(weights.perceiver)
-    found: dict[str, Method] = {
-        "template": lambda scan: template_fit(scan, head),
-        "pca": lambda scan: pca_fit(scan, head),
-        "pca+refine": lambda scan: refine(scan, pca_fit(scan, head), head),
-        "nricp": lambda scan: nricp_fit(scan, head),
+    """Those of the names that there are, and what they start from, starts first.
+
+    `head` is what baselines know of the population.
+    """
+    drawn_on = {"pca+refine": "pca", "network+refine": "network"}
+    wanted = {*names, *(drawn_on[name] for name in names if name in drawn_on)}
+    found = {
+        "template": Method(lambda scan, _: template_fit(scan, head)),
+        "pca": Method(lambda scan, _: pca_fit(scan, head)),
+        "nricp": Method(lambda scan, _: nricp_fit(scan, head)),
     }
-    if network is not None:
-        found["network"] = lambda scan: network_fit(scan, network, head)
-        found["network+refine"] = lambda scan: refine(scan, network_fit(scan, network, head), head)
-    if perceiver is not None:
-        found["perceiver"] = lambda scan: network_fit(scan, perceiver, head)
-    return {name: found[name] for name in names if name in found}
+    networks = {"network": weights.network, "perceiver": weights.perceiver}
+    for name, file in networks.items():
+        if name in wanted and (network := _loaded(file, name)) is not None:
+            found[name] = Method(lambda scan, _, net=network: network_fit(scan, net, head))
+    for name, start in drawn_on.items():
+        if start in found:
+            found[name] = Method(lambda scan, first: refine(scan, first, head), start)
+    return {name: found[name] for name in NAMES if name in wanted and name in found}
 
 
-def _loaded(path: Path | None) -> Registration | None:
+def _loaded(path: Path | None, name: str) -> Registration | None:
+    """The network of a file; without one the shipped one, where that is of the kind."""
+    if path is None and name == "perceiver":
+        log.warning("perceiver is left out: give --perceiver")
+        return None
     try:
         return load_registration() if path is None else load_registration(path)
     except FileNotFoundError as error:
-        log.warning("left out: %s", error)
+        log.warning("%s is left out: %s", name, error)
         return None
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 from register_methods import Weights, linear_head, methods
 from register_scans import Bench
 from register_scores import Judge
-from topohead.solvers.scan_quality import judge
 from torch import Tensor
 
 from topohead.core import Mesh, Scan, ScanFit
@@ -23,6 +22,7 @@ from topohead.geometry.meshes import face_normals
 from topohead.geometry.subdivision import refine as refined
 from topohead.io.meshes import read_mesh
 from topohead.rendering.mesh import rasterize
+from topohead.solvers.scan_quality import judge
 from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.remeshing import looking_at
 
@@ -58,7 +58,7 @@ def real_section(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
         found[file.parent.name] = {}
         for label, method in chosen.items():
             start = time.perf_counter()
-            fit = method(scan)
+            fit = method(scan, chosen)
             row = {"seconds": time.perf_counter() - start} | measured(scores, scan, fit, landmarks)
             quality = judge(scan, fit, bench.shapes.head)
             row["refused"], row["warned"] = [*quality.failures], [*quality.warnings]

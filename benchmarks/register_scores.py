@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -216,7 +217,10 @@ def summary(scans: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     told |= {"scans": len(scans), "failed": sum(scan["failed"] for scan in scans)}
     if kept:
         told["face_worst"] = max(scan["face"] for scan in kept)
-    return told | {"seconds": float(np.median([scan["seconds"] for scan in scans]))}
+    for name in ("seconds", "cpu_seconds"):
+        # the lower one: the first call may compile
+        told[name] = median_low(scan[name] for scan in scans if name in scan)
+    return told
 
 
 def area_under(flagged: Float[np.ndarray, " N"], failed: Bool[np.ndarray, " N"]) -> float | None:
