@@ -99,7 +99,8 @@ class ScanBatch:
 class ScanSource:
     """Scans by number, of at most `points` points each; a number always is the same scan.
 
-    `faults`: none; all; or mixed, in which every fourth scan has none.
+    `faults`: none; all; or mixed, in which every fourth scan has none. `focused` scans have more
+    of their points on the face, as the registration network chooses them.
     """
 
     people: People
@@ -107,6 +108,7 @@ class ScanSource:
     seed: int
     points: int = 4096
     faults: Faults = "mixed"
+    focused: bool = False
 
     def at(self, indices: Int[Tensor, " B"]) -> ScanBatch:
         """The scans with these numbers, on the device of the numbers."""
@@ -117,12 +119,13 @@ class ScanSource:
         return ScanBatch(cloud, pose, vertices, coefficients)
 
     def _cloud(self, vertices: Float[Tensor, "B V 3"], random) -> Cloud:
+        settings = self.surface, vertices, random, self.points, self.focused
         if self.faults == "none":
-            return scans.clean_cloud(self.surface, vertices, random, self.points)
-        faulty = scans.faulty_cloud(self.surface, vertices, random, self.points)
+            return scans.clean_cloud(*settings)
+        faulty = scans.faulty_cloud(*settings)
         if self.faults == "all":
             return faulty
-        clean = scans.clean_cloud(self.surface, vertices, random, self.points)
+        clean = scans.clean_cloud(*settings)
         return _chosen(random.chance("clean", 0.25), clean, faulty)
 
     def batches(
