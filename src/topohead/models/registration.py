@@ -156,6 +156,7 @@ def register_points(
     normals: Float[Tensor, "B N 3"],
     valid: Bool[Tensor, "B N"],
     start: Similarity | None = None,
+    passes: int = PASSES,
 ) -> Registrations:
     """Scans in any pose and unit, registered; with `start` the pose stage is left out.
 
@@ -168,7 +169,7 @@ def register_points(
     else:
         score = torch.zeros_like(start.scale)
     found, similarity = None, start
-    for last in (*[False] * (PASSES - 1), True):
+    for last in (*[False] * (passes - 1), True):
         placed = similarity.apply(points)
         chosen = chosen_points(placed, valid, network.size.icp.points)
         near, nearby = gather_rows(placed, chosen), valid.gather(1, chosen)
@@ -220,24 +221,41 @@ def find_pose(
     looked = slice(network.size.points)
     points, normals, valid = points[:, looked], normals[:, looked], valid[:, looked]
     turns = quarter_turns().to(points)
-    judged = [_judge(network, points, normals, valid, turn.expand(len(points), 3, 3))
+    judged = [judge(network, points, normals, valid, turn.expand(len(points), 3, 3))
               for turn in turns]  # fmt: skip
     scores = torch.stack([score for _, score in judged])
     best = scores.argmax(0)
     rows = torch.arange(len(points), device=points.device)
     choices = (torch.stack(part)[best, rows] for part in zip(*(s for s, _ in judged), strict=True))
-    similarity, score = Similarity(*choices), scores[best, rows]
+    return settled(network, points, normals, valid, Similarity(*choices))
+
+
+def settled(
+    network: ScanPose,
+    points: Float[Tensor, "B N 3"],
+    normals: Float[Tensor, "B N 3"],
+    valid: Bool[Tensor, "B N"],
+    similarity: Similarity,
+) -> tuple[Similarity, Float[Tensor, " B"]]:
+    """A similarity corrected three times, without the points that it puts far from the head."""
+    score = torch.zeros_like(similarity.scale)
     for _ in range(3):
         inside = valid & in_head(similarity.apply(points), 1.0)
         # a wrong unit or a cloud of clutter may leave too few to judge by
         inside = torch.where(inside.sum(1, keepdim=True) >= 100, inside, valid)
-        similarity, score = _judge(network, points, normals, inside, similarity.rotation)
+        similarity, score = judge(network, points, normals, inside, similarity.rotation)
     return similarity, score
 
 
-def _judge(
-    network: ScanPose, points: Tensor, normals: Tensor, valid: Tensor, turn: Tensor
+@torch.no_grad()
+def judge(
+    network: ScanPose,
+    points: Float[Tensor, "B N 3"],
+    normals: Float[Tensor, "B N 3"],
+    valid: Bool[Tensor, "B N"],
+    turn: Float[Tensor, "B 3 3"],
 ) -> tuple[Similarity, Float[Tensor, " B"]]:
+    """The similarity that follows from a guess of the orientation, and the guess's score."""
     cloud = normalised(points, valid)
     back = turn.transpose(1, 2)
     guess = _quickly(network, cloud.points @ back, normals @ back, valid, cloud.radius)
