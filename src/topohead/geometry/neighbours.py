@@ -24,8 +24,8 @@ def nearest(
     """
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
         queries, points = queries.float(), points.float()
-        if queries.is_cuda and 1 < count and points.shape[1] <= ON_DEVICE and _compiler():
-            from topohead.geometry.neighbours_triton import nearest_indices
+        if queries.is_cuda and count > 1 and points.shape[1] <= ON_DEVICE and _compiler():
+            from topohead.geometry.neighbours_triton import nearest_indices  # noqa: PLC0415
 
             index = nearest_indices(queries, points, count)
             return (gather_rows(points, index) - queries[:, :, None]).norm(dim=-1), index

@@ -60,10 +60,10 @@ def _nearest(
     kept = tl.arange(0, KEPT)
     live = number < total
     batch = tl.program_id(1).to(tl.int64)
-    place = points + (batch * total + number) * 3
-    x = tl.load(place, live, 0.0)
-    y = tl.load(place + 1, live, 0.0)
-    z = tl.load(place + 2, live, 0.0)
+    there = points + (batch * total + number) * 3
+    x = tl.load(there, live, 0.0)
+    y = tl.load(there + 1, live, 0.0)
+    z = tl.load(there + 2, live, 0.0)
     first = tl.program_id(0) * QUERIES
     for k in range(QUERIES):
         q = first + k
@@ -77,4 +77,5 @@ def _nearest(
         key = (square.to(tl.int32, bitcast=True) & ~(SIZE - 1)) | number
         best = 0x7FFFFFFF - tl.topk(0x7FFFFFFF - key, KEPT)
         index = (best & (SIZE - 1)).to(tl.int64)
-        tl.store(found + (batch * many + q) * count + kept, index, kept < tl.where(exists, count, 0))
+        place = found + (batch * many + q) * count + kept
+        tl.store(place, index, kept < tl.where(exists, count, 0))

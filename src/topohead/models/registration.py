@@ -91,9 +91,7 @@ class Registration(nn.Module):
         self.size = size
         self.pose = ScanPose(size.pose)
         learned = isinstance(size.icp, IcpSize)
-        self.icp = (
-            LearnedIcp(size.icp, template) if learned else ScanPerceiver(size.icp, template)
-        )
+        self.icp = LearnedIcp(size.icp, template) if learned else ScanPerceiver(size.icp, template)
 
     def forward(
         self, guessed: Mapping[str, Tensor], near: Mapping[str, Tensor]
@@ -191,9 +189,9 @@ def chosen_points(
     As many as `count` of those around the head, drawn without replacement with chances as
     `face_density` says; the same for the same clouds.
     """
-    batch, many = valid.shape
+    many = valid.shape[1]
     random = torch.rand(many, generator=torch.Generator().manual_seed(0)).to(placed)
-    # the first of exponential clocks, each as fast as its point's weight (Efraimidis, Spirakis 2006)
+    # the first of exponential clocks, each as fast as its point's weight (Efraimidis 2006)
     clock = -torch.log1p(-random) / face_density(placed)
     clock = torch.where(valid & in_head(placed, 1.3), clock, torch.inf)
     return clock.topk(min(count, many), largest=False).indices
@@ -279,7 +277,7 @@ def corrected(
     return Similarity(scale, rotation, shift)
 
 
-def in_head(points: Float[Tensor, "B N 3"], size: float) -> Bool[Tensor, "B N"]:
+def in_head(points: Float[Tensor, "*B 3"], size: float) -> Bool[Tensor, "*B"]:
     """Which points of the head frame lie in the ball around heads, `size` times as large."""
     # axis by axis: a tensor of the centre would be copied to the device in every call
     along = [part - center for part, center in zip(points.unbind(-1), HEAD_CENTRE, strict=True)]

@@ -56,7 +56,8 @@ class ScanPerceiver(nn.Module):
         self.register_buffer("places", torch.cat([places, template.normals], 1), persistent=False)
         self.identity = nn.Parameter(torch.randn(len(template.nodes), width) * 0.02)
         self.position = nn.Linear(reading + 3, width)
-        self.point = nn.Sequential(nn.Linear(reading + 4, width), nn.GELU(), nn.Linear(width, width))
+        first, second = nn.Linear(reading + 4, width), nn.Linear(width, width)
+        self.point = nn.Sequential(first, nn.GELU(), second)
         self.reads = nn.ModuleList([CrossAttention(width, size.heads) for _ in range(size.groups)])
         thinking = size.groups * size.blocks
         self.blocks = nn.ModuleList([SelfAttention(width, size.heads) for _ in range(thinking)])

@@ -263,8 +263,8 @@ def _spread(
     if len(numbers) <= SAMPLES // 2:
         return numbers
     here = points[numbers] - np.median(points[numbers], axis=0)
-    # as many cells of a sphere of the median radius as samples are wanted
-    side = np.median(np.linalg.norm(here, axis=1)) * math.sqrt(4 * math.pi / SAMPLES)
+    # so that a sphere of the median radius meets about as many cells as samples are wanted
+    side = np.median(np.linalg.norm(here, axis=1)) * math.sqrt(6 * math.pi / SAMPLES)
     cells = np.floor(here / max(side, 1e-30)).astype(np.int64)
     _, first = np.unique(cells @ np.array([1, 1 << 20, 1 << 40]), return_index=True)
     return numbers[np.sort(first)[:SAMPLES]]

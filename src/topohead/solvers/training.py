@@ -151,7 +151,6 @@ class Training:
         self.window, self.window_steps = {}, 0
         return means
 
-
     def set_step(self) -> None:
         """The rate of the step that comes, and how much of its weights the average takes."""
         rate = rate_at(self.step, self.steps or self.schedule.warmup, self.schedule)

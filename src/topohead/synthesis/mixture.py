@@ -141,7 +141,7 @@ def _weights(
     )
     size = (low + (high - low) * weak[:, 1:]) * (strong | (weak[:, :1] < 0.5)) / 1000 / PEAK
     field = weights[:, groups["field"]]
-    field[:] = size * _field_spectrum(space).reshape(-1) * normal("field modes", field.shape[1])
+    field[:] = size * field_spectrum(space).reshape(-1) * normal("field modes", field.shape[1])
     return weights
 
 
@@ -185,7 +185,7 @@ def _asymmetries(even: np.ndarray, normal) -> Float[np.ndarray, "B A"]:
     return np.where(rank < count, value, 0.0)
 
 
-def _field_spectrum(space: ShapeSpace) -> Float[np.ndarray, "F 3"]:
+def field_spectrum(space: ShapeSpace) -> Float[np.ndarray, "F 3"]:
     """Deviation of each field's weight for an rms of 1: long waves more, one-sided ones less."""
     wave = space.wavelength.double().numpy()[:, None]
     share = np.where(space.even.numpy() == 1, 1.0, LOPSIDED) * wave / (1 + (wave / 0.3) ** 2)

@@ -26,12 +26,14 @@ from topohead.models.scan_perceiver import PerceiverSize
 from topohead.models.scan_pose import PoseSize, normalised
 from topohead.solvers.training import Losses, Schedule, Task
 from topohead.synthesis.datasets import (
+    BentPeople,
     People,
     PosedPeople,
     ScanBatch,
     ScanSource,
     pooled,
     sample_indices,
+    smooth_fields,
 )
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.mixture import OTHERS, Families
@@ -121,7 +123,8 @@ def register_task(
     surface = scan_surface(head.topology).to(device)
     people: People = PosedPeople(shapes, expressions, seed)
     if chosen.pool:
-        people = pooled(people, chosen.pool, device)
+        fields = smooth_fields(shapes.space)
+        people = BentPeople(pooled(people, chosen.pool, device), fields, seed)
     source = ScanSource(people, surface, seed, size.icp.points, focused=True)
     torch.manual_seed(seed)
     network = Registration(size, template_of(head, size.icp.nodes)).to(device)
