@@ -67,7 +67,7 @@ APART = ("pose", "icp")
 _XS = Schedule(
     steps=200, batch=8, rate=5e-3, warmup=20, average=0.99, apart=APART, told=10, validated=100
 )
-_S = Schedule(steps=20_000, batch=64, warmup=400, apart=APART, told=100, validated=2000)
+_S = Schedule(steps=20_000, batch=64, warmup=400, apart=APART, told=100, validated=5000)
 _L = Schedule(
     steps=100_000, batch=256, rate=6e-4, warmup=2000, average=0.9995, apart=APART, validated=5000
 )
