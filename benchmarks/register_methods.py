@@ -16,7 +16,7 @@ from topohead.solvers.scan_network import network_fit
 from topohead.workflows.registering.network import load_registration
 from torch import Tensor
 
-from topohead.core import Scan, ScanFit
+from topohead.core import InputError, Scan, ScanFit
 from topohead.models.linear import LinearHead
 from topohead.models.registration import Registration
 from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
@@ -79,7 +79,7 @@ def _loaded(path: Path | None, name: str) -> Registration | None:
         return None
     try:
         return load_registration() if path is None else load_registration(path)
-    except FileNotFoundError as error:
+    except InputError as error:
         log.warning("%s is left out: %s", name, error)
         return None
 
