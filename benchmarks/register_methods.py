@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from register_scans import Bench
-from topohead.solvers.scan_network import network_fit
-from topohead.workflows.registering.network import load_registration
 from torch import Tensor
 
 from topohead.core import InputError, Scan, ScanFit
 from topohead.models.linear import LinearHead
 from topohead.models.registration import Registration
 from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
+from topohead.solvers.scan_network import network_fit
 from topohead.solvers.scan_refine import refine
+from topohead.workflows.registering.network import load_registration
 
 log = logging.getLogger(__name__)
 
