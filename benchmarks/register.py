@@ -75,19 +75,20 @@ def main() -> None:
     result |= {"benchmark": "register", "seed": args.seed, "split": args.split}
     for name in args.sections.split(","):
         measured = {"commit": args.commit or commit(), "hardware": hardware()}
-        found = SECTIONS[name](args, _bench(args))
-        result[name] = merged(result.get(name, {}), found) | measured
-        args.out.write_text(json.dumps(rounded(result), indent=1, ensure_ascii=False) + "\n")
+        for found in SECTIONS[name](args, _bench(args)):
+            result[name] = merged(result.get(name, {}), found) | measured
+            if name == "H4":
+                result[name]["flags"] = flags(result[name])
+            args.out.write_text(json.dumps(rounded(result), indent=1, ensure_ascii=False) + "\n")
 
 
-def in_family(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+def in_family(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
     """H1: people of every family, scanned cleanly."""
     return _table(args, bench, ("clean",), SOURCES, SOURCES)
 
 
-def held_out(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+def held_out(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
     """H2: people of one family by methods that know only the other; and less its convention."""
-    found: dict[str, Any] = {}
     ways = {
         "ICT unseen": (ANNY, ICT, args.held_out_ict),
         "anny unseen": (ICT, ANNY, args.held_out_anny),
@@ -102,7 +103,7 @@ def held_out(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
         separate = bench.people(args.convention, tested, CONVENTION_SEED)
         cases = [*map(read, bench.cases("clean", bench.people(args.heads, tested)))]
         held = [*map(read, bench.cases("clean", separate))]
-        found[name] = {}
+        found = {}
         known_held, known_cases, conventions = {}, {}, {}
         for label in chosen:
             fits = _fits(label, chosen, held, known_held)
@@ -113,38 +114,40 @@ def held_out(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
             for case, fit, told in _fits(label, chosen, cases, known_cases):
                 shifted = 1e3 * _less(conventions[label], case, fit, scores)
                 rows.append(scores(case, fit) | told | {"face_less_convention": shifted})
-            found[name][label] = summary(rows) | {"commit": args.commit or commit()}
-            _say(name, label, found[name][label])
-    return found
+            found[label] = summary(rows) | {"commit": args.commit or commit()}
+            _say(name, label, found[label])
+        yield {name: found}
 
 
-def remeshed(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+def remeshed(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
     """H3: triangulations that no network saw, of the people of H1."""
     return _table(args, bench, ("fused", "scattered"), SOURCES, SOURCES)
 
 
-def faulty(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+def faulty(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
     """H4: one fault at a time; how many fail, and whether what is reported tells."""
-    found = _table(args, bench, H4, SOURCES, SOURCES, keep=True)
-    for label in {label for cell in found.values() for label in cell}:
-        rows = [row for cell in found.values() for row in cell.get(label, {}).get("each", ())]
-        found.setdefault("flags", {})[label] = flags(rows)
-    return found
+    return _table(args, bench, H4, SOURCES, SOURCES, keep=True)
 
 
-def flags(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """How well σ and distances tell failed scans, and what the judge's warnings catch."""
+def flags(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """By method: how well σ and distances tell failed scans, and what the judge's words catch."""
+    tables = [cells[name] for name in H4 if name in cells]
+    return {
+        label: _flags([row for table in tables for row in table.get(label, {}).get("each", ())])
+        for label in dict.fromkeys(label for table in tables for label in table)
+    }
+
+
+def _flags(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     failed = torch.tensor([bool(row["failed"]) for row in rows]).numpy()
     told: dict[str, Any] = {"scans": len(rows), "failed": int(failed.sum())}
     for name in ("sigma", "judged_p2s"):
         values = torch.tensor([row[name] for row in rows]).double().numpy()
         told[f"area_{name}"] = area_under(values, failed)
-    warned = torch.tensor([bool(row["warned"]) for row in rows]).numpy()
-    refused = torch.tensor([bool(row["refused"]) for row in rows]).numpy()
-    told["failed_and_refused"] = int((refused & failed).sum())
-    told["good_but_refused"] = int((refused & ~failed).sum())
-    told["failed_and_warned"] = int((warned & failed).sum())
-    told["good_but_warned"] = int((warned & ~failed).sum())
+    for name in ("refused", "warned"):
+        said = torch.tensor([bool(row[name]) for row in rows]).numpy()
+        told[f"failed_and_{name}"] = int((said & failed).sum())
+        told[f"good_but_{name}"] = int((said & ~failed).sum())
     return told
 
 
@@ -155,29 +158,28 @@ def _table(
     family: Sequence[str],
     tested: Sequence[str],
     keep: bool = False,
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     weights = Weights(args.network, args.perceiver)
     chosen = methods(_names(args), _head(args, bench, family), weights)
     scores = Judge(bench)
-    found: dict[str, Any] = {}
     people = bench.people(args.heads, tested)
     for cell in cells:
         if args.cells and cell not in args.cells.split(","):
             continue
         cases = [*map(read, bench.cases(cell, people))]
         known: Known = {}
-        found[cell] = {}
+        found: dict[str, Any] = {}
         for label in chosen:
             rows = []
             for case, fit, told in _fits(label, chosen, cases, known):
                 row = scores(case, fit) | told
                 rows.append(row | _judged(case, fit, scores) if keep else row)
-            found[cell][label] = summary(rows) | {"commit": args.commit or commit()}
+            found[label] = summary(rows) | {"commit": args.commit or commit()}
             if keep:
                 wanted = ("failed", "face", "sigma", "judged_p2s", "warned", "refused")
-                found[cell][label]["each"] = [{n: row[n] for n in wanted} for row in rows]
-            _say(cell, label, found[cell][label])
-    return found
+                found[label]["each"] = [{n: row[n] for n in wanted} for row in rows]
+            _say(cell, label, found[label])
+        yield {cell: found}
 
 
 Known = dict[tuple[int, str], tuple[ScanFit, dict[str, float]]]
@@ -274,7 +276,7 @@ def rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-SECTIONS: dict[str, Callable[[argparse.Namespace, Bench], dict[str, Any]]] = {
+SECTIONS: dict[str, Callable[[argparse.Namespace, Bench], Iterable[dict[str, Any]]]] = {
     "H1": in_family,
     "H2": held_out,
     "H3": remeshed,

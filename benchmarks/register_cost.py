@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,9 @@ from topohead.synthesis.mixture import SOURCES
 SIZES = (20_000, 200_000, 1_000_000)
 
 
-def cost_section(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+def cost_section(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
     """By method and number of points: seconds of the first and the best of two more calls, memory
     that a process takes beyond what it had with the scan read, bytes of two processes."""
-    found: dict[str, Any] = {}
     person = bench.people(1)[0]
     random = Forced(draws(bench.seed, torch.tensor([person.number])).keys)
     for size in SIZES:
@@ -37,12 +37,11 @@ def cost_section(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
             told = _run(f"{label}:{file}")
             if told is None:
                 continue
-            found.setdefault(label, {})[str(size)] = told
             if size == SIZES[0]:
                 again = _run(f"{label}:{file}")
                 told["repeats"] = again is not None and again["digest"] == told["digest"]
             print(f"{label:15} {size:8}: {told}", flush=True)
-    return found
+            yield {label: {str(size): told}}
 
 
 def _run(what: str) -> dict[str, Any] | None:

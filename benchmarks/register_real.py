@@ -3,6 +3,7 @@
 import argparse
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -41,33 +42,32 @@ SIDE = 900
 """Of a picture, pixels."""
 
 
-def real_section(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
+def real_section(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
     """Every scan below the folder by every method; nothing without the folder."""
     if args.scans is None or not args.scans.is_dir():
         log.warning("H5 is left out: give --scans a folder of real scans")
-        return {}
+        return
     head = linear_head(bench, SOURCES if args.ict else ("anny", "field"), args.work)
     chosen = methods(args.methods.split(","), head, Weights(args.network, args.perceiver))
     scores = Judge(bench)
-    found: dict[str, Any] = {}
     for file in sorted(args.scans.glob("*/scan.obj")):
         mesh = read_mesh(file)
         scan = Scan(mesh.vertices.float(), mesh.topology.triangles)
         known = file.parent / "landmarks_51.npy"
         landmarks = torch.from_numpy(np.load(known)) if known.exists() else None
-        found[file.parent.name] = {}
+        found: dict[str, Any] = {}
         for label, method in chosen.items():
             start = time.perf_counter()
             fit = method(scan, chosen)
             row = {"seconds": time.perf_counter() - start} | measured(scores, scan, fit, landmarks)
             quality = judge(scan, fit, bench.shapes.head)
             row["refused"], row["warned"] = [*quality.failures], [*quality.warnings]
-            found[file.parent.name][label] = row
+            found[label] = row
             numbers = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
             print(f"{file.parent.name} {label} {numbers}", flush=True)
             picture = args.work / f"{file.parent.name}-{label}.png"
             Image.fromarray(drawn(scores, scan, fit)).save(picture)
-    return found
+        yield {file.parent.name: found}
 
 
 def measured(
