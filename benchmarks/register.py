@@ -12,7 +12,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ CONVENTION_SEED = 650
 """Of the separate heads whose mean slide is a family's convention; a validation seed."""
 
 H4 = ("pose 30°", "noise 1 mm", "holes 40 %", "one view", "outliers", "hair", "shoulders",
-      "millimetres, z up", "everything")  # fmt: skip
+      "millimetres z-up", "everything")  # fmt: skip
 
 
 def main() -> None:

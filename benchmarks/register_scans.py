@@ -234,7 +234,7 @@ CELLS: dict[str, Maker] = {
     "outliers": _fault(["cluttered"], clutter=1.0),
     "hair": _fault(["haired"], hair=0.7),
     "shoulders": _fault(["shouldered"], shoulders=1.0),
-    "millimetres, z up": lambda b, p, r: clean(b, p, r, foreign_file(Forced(r.keys))),
+    "millimetres z-up": lambda b, p, r: clean(b, p, r, foreign_file(Forced(r.keys))),
     "everything": lambda b, p, r: sampled(b, p, r, anywhere(r, p.number)),
 }
 """Who scans how, by the name of the cell."""

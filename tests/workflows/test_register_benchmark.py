@@ -42,7 +42,7 @@ def fit(case: Case, vertices: torch.Tensor, sigma: float = 1e-3) -> ScanFit:
 
 
 def test_the_truth_scores_nothing_in_any_frame_and_unit(bench: Bench, judge: Judge) -> None:
-    for cell in ("clean", "pose 30°", "millimetres, z up"):
+    for cell in ("clean", "pose 30°", "millimetres z-up"):
         case = case_of(bench, cell)
         scores = judge(case, fit(case, case.person.vertices))
         assert not scores["failed"]
@@ -113,7 +113,7 @@ def test_cells_hold_the_fault_that_they_name(bench: Bench) -> None:
     assert (beside.in_head(beside.scan.points)[~beside.inlier][:, 1] < low + 0.05).all()
     view = case_of(bench, "one view")
     assert len(view.scan.triangles) and view.scan.normals is None
-    file = case_of(bench, "millimetres, z up")
+    file = case_of(bench, "millimetres z-up")
     assert 100 < float((file.scan.points.amax(0) - file.scan.points.amin(0)).max()) < 600
     everything = case_of(bench, "everything", 1)
     assert not everything.inlier.all()
