@@ -86,7 +86,7 @@ PRESETS: Mapping[str, Preset] = {
     "l": Preset(
         RegistrationSize(
             PoseSize(2048, 96, 256, 8, 3),
-            IcpSize(8192, 1024, 384, 12, 6, (8, 4, 2, 1, 1), 16, 192, 64, 256),
+            IcpSize(8192, 1024, 384, 6, 6, (8, 4, 2, 1, 1), 16, 192, 64, 256),
         ),
         _L,
         points=32_768,
