@@ -4,8 +4,8 @@
 
 `H1`: people of the training's families. `H2`: one family never seen: networks trained and linear
 heads fitted without it, both ways (`--held-out-ict`, `--held-out-anny`). `H3`: triangulations never
-seen. `H4`: a fault at a time, failures, and whether they are flagged. `H5`: real scans. `cost`:
-seconds and memory by the scan's size, bytes that repeat.
+seen. `H4`: a fault at a time, failures, and whether they are flagged. `H5`: real scans.
+`strangers`: what is no head. `cost`: seconds and memory by the scan's size, bytes that repeat.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from register_methods import NAMES, Method, Weights, linear_head, methods
 from register_real import real_section
 from register_scans import Bench, Case
 from register_scores import Judge, area_under, summary
+from register_strangers import strangers_section
 
 from topohead.core import ScanFit
 from topohead.geometry.meshes import vertex_normals
@@ -282,6 +283,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace, Bench], Iterable[dict[str, Any
     "H3": remeshed,
     "H4": faulty,
     "H5": real_section,
+    "strangers": strangers_section,
     "cost": cost_section,
 }
 

@@ -147,6 +147,23 @@ def flagged(result: Mapping[str, Any]) -> str:
     return _table(head, rows)
 
 
+def strangers(result: Mapping[str, Any]) -> str:
+    """What is no head, and what is said of it."""
+    section = result.get("strangers", {})
+    kinds = [name for name in section if name not in ("commit", "hardware")]
+    found = [m for m in METHODS if any(m in section[kind] for kind in kinds)]
+    rows = []
+    for kind in kinds:
+        row = []
+        for method in found:
+            told = section[kind].get(method, {"refused": [], "warned": []})
+            said = [f"refused: {', '.join(told['refused'])}"] if told["refused"] else []
+            said += [f"warned: {', '.join(told['warned'])}"] if told["warned"] else []
+            row.append("; ".join(said) or "–")
+        rows.append([kind, *row])
+    return _table(["scan", *found], rows)
+
+
 def real(result: Mapping[str, Any]) -> str:
     """H5."""
     names = {"p2s": "scan to head", "p2s_p95": "its 95 %", "s2p": "head to scan",
@@ -284,7 +301,7 @@ def parts(result: Mapping[str, Any]) -> str:
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     f.__name__: f
     for f in (vertices, surfaces, conventions, regions, slide, meshes, calibration, faults, flagged,
-              real, costs, origin)
+              strangers, real, costs, origin)
 }  # fmt: skip
 PICTURES = {"sections": by_section, "faults": by_fault, "slide": parts}
 
