@@ -104,7 +104,6 @@ def held_out(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]
         separate = bench.people(args.convention, tested, CONVENTION_SEED)
         cases = [*map(read, bench.cases("clean", bench.people(args.heads, tested)))]
         held = [*map(read, bench.cases("clean", separate))]
-        found = {}
         known_held, known_cases, conventions = {}, {}, {}
         for label in chosen:
             fits = _fits(label, chosen, held, known_held)
@@ -115,9 +114,9 @@ def held_out(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]
             for case, fit, told in _fits(label, chosen, cases, known_cases):
                 shifted = 1e3 * _less(conventions[label], case, fit, scores)
                 rows.append(scores(case, fit) | told | {"face_less_convention": shifted})
-            found[label] = summary(rows) | {"commit": args.commit or commit()}
-            _say(name, label, found[label])
-        yield {name: found}
+            row = summary(rows) | {"commit": args.commit or commit()}
+            _say(name, label, row)
+            yield {name: {label: row}}
 
 
 def remeshed(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
@@ -169,18 +168,17 @@ def _table(
             continue
         cases = [*map(read, bench.cases(cell, people))]
         known: Known = {}
-        found: dict[str, Any] = {}
         for label in chosen:
             rows = []
-            for case, fit, told in _fits(label, chosen, cases, known):
-                row = scores(case, fit) | told
-                rows.append(row | _judged(case, fit, scores) if keep else row)
-            found[label] = summary(rows) | {"commit": args.commit or commit()}
+            for case, fit, spent in _fits(label, chosen, cases, known):
+                judged = _judged(case, fit, scores) if keep else {}
+                rows.append(scores(case, fit) | spent | judged)
+            told = summary(rows) | {"commit": args.commit or commit()}
             if keep:
                 wanted = ("failed", "face", "sigma", "judged_p2s", "warned", "refused")
-                found[label]["each"] = [{n: row[n] for n in wanted} for row in rows]
-            _say(cell, label, found[label])
-        yield {cell: found}
+                told["each"] = [{n: row[n] for n in wanted} for row in rows]
+            _say(cell, label, told)
+            yield {cell: {label: told}}
 
 
 Known = dict[tuple[int, str], tuple[ScanFit, dict[str, float]]]

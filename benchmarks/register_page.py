@@ -26,6 +26,10 @@ PLACES: dict[str, tuple[str, str]] = {
 }
 """Columns of the first tables: section and cell."""
 
+BEST = "network+refine"
+APART = ("commit", "hardware", "flags")
+"""Entries of a section that are no cells."""
+
 PAGE = "register-accuracy.md"
 
 
@@ -50,6 +54,49 @@ def filled(text: str, result: Mapping[str, Any]) -> str:
         return f"<!-- {name} -->\n{TABLES[name](result)}\n<!-- /{name} -->"
 
     return re.sub(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", table, text, flags=re.DOTALL)
+
+
+def targets(result: Mapping[str, Any]) -> str:
+    """What was wanted, what was found, whether that is enough."""
+    best = {name: _cell(result, *place, BEST) for name, place in PLACES.items()}
+    network = _cell(result, "H1", "clean", "network")
+    h4 = result.get("H4", {})
+    cells = [h4[c][BEST] for c in h4 if c not in APART and BEST in h4[c]]
+    known = [cell["face"] for cell in cells if "face" in cell]
+    flags = h4.get("flags", {}).get(BEST, {})
+    lost, failed = flags.get("failed_and_warned"), flags.get("failed")
+    slides = [_cell(result, "H1", "clean", m).get("slide") for m in ("nricp", BEST)]
+    real = [row[BEST]["p2s"] for n, row in result.get("H5", {}).items()
+            if n not in APART and BEST in row]  # fmt: skip
+    cost = result.get("cost", {}).get(BEST, {}).get("20000", {})
+    h1 = best["H1"].get("face")
+    h3 = [best[n].get("face") for n in ("H3 fused", "H3 scattered")]
+    h3 = [value - h1 for value in h3 if value is not None and h1 is not None]
+    rows = [
+        _row("H1, network before refining, vertices", network.get("face"), 0.6),
+        _row("H2, ICT unseen, vertices", best["H2 ICT unseen"].get("face"), 1.5),
+        _row("H2, ICT unseen, to the surface", best["H2 ICT unseen"].get("p2s"), 0.25),
+        _row("H2, anny unseen, vertices", best["H2 anny unseen"].get("face"), 1.5),
+        _row("H2, anny unseen, to the surface", best["H2 anny unseen"].get("p2s"), 0.25),
+        _row("H3 beyond H1, vertices", max(h3, default=None), 0.1),
+        _row("H4, worst cell, vertices", max(known, default=None), 1.5),
+        _row("H4, share of failures", _share(failed, flags.get("scans")), 0.02),
+        _row("H4, failures not told", _share(failed and failed - (lost or 0), failed), 0.0),
+        _row("H1, slide of this / of nricp", _share(slides[1], slides[0]), 0.5),
+        _row("H5, worst scan, to the surface", max(real, default=None), 0.2),
+        _row("seconds, 20 k points", cost.get("seconds"), 3.0),
+    ]
+    return _table(["what", "at most", "found", ""], rows)
+
+
+def _row(what: str, found: float | None, limit: float) -> list[str]:
+    if found is None:
+        return [what, f"{limit:g}", "not measured", ""]
+    return [what, f"{limit:g}", _digits(found), "met" if found <= limit else "missed"]
+
+
+def _share(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else part / whole
 
 
 def vertices(result: Mapping[str, Any]) -> str:
@@ -120,7 +167,7 @@ def calibration(result: Mapping[str, Any]) -> str:
 def faults(result: Mapping[str, Any]) -> str:
     """H4: vertices on the face by fault, failures beside."""
     section = result.get("H4", {})
-    cells = [name for name in section if name not in ("commit", "hardware", "flags")]
+    cells = [name for name in section if name not in APART]
     found = [m for m in METHODS if any(m in section[c] for c in cells)]
     rows = [[cell, *(_number(section[cell].get(m, {}), "face") for m in found)] for cell in cells]
     return _table(["fault", *found], rows)
@@ -150,7 +197,7 @@ def flagged(result: Mapping[str, Any]) -> str:
 def strangers(result: Mapping[str, Any]) -> str:
     """What is no head, and what is said of it."""
     section = result.get("strangers", {})
-    kinds = [name for name in section if name not in ("commit", "hardware")]
+    kinds = [name for name in section if name not in APART]
     found = [m for m in METHODS if any(m in section[kind] for kind in kinds)]
     rows = []
     for kind in kinds:
@@ -172,7 +219,7 @@ def real(result: Mapping[str, Any]) -> str:
              "pierced": "pierced", "seconds": "seconds"}  # fmt: skip
     rows = []
     for scan, found in result.get("H5", {}).items():
-        if scan in ("commit", "hardware"):
+        if scan in APART:
             continue
         for method in METHODS:
             if method in found:
@@ -283,7 +330,7 @@ def by_fault(result: Mapping[str, Any]) -> str:
     groups = {
         cell: {m: section[cell].get(m, {}).get("face") for m in METHODS}
         for cell in section
-        if cell not in ("commit", "hardware", "flags")
+        if cell not in APART
     }
     return grouped_bars(groups, "mm, vertex to vertex on the face, failed scans left out")
 
@@ -300,8 +347,8 @@ def parts(result: Mapping[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     f.__name__: f
-    for f in (vertices, surfaces, conventions, regions, slide, meshes, calibration, faults, flagged,
-              strangers, real, costs, origin)
+    for f in (targets, vertices, surfaces, conventions, regions, slide, meshes, calibration,
+              faults, flagged, strangers, real, costs, origin)
 }  # fmt: skip
 PICTURES = {"sections": by_section, "faults": by_fault, "slide": parts}
 
