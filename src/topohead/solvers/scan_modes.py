@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
 from topohead.solvers.headfit import (
@@ -25,7 +25,10 @@ FINEST = 1.5e-4
 """The residuals' spread is not taken for less, metres."""
 ELSEWHERE = 0.25
 """What a point of the surface outside the face counts: there are hair, collars and cut necks."""
+HAIR = 0.003
+"""Scan farther outside the scalp is hair, metres."""
 EXPRESSION = 0.15
+"""Deviation of expression coefficients."""
 HELD = 1e12
 """Precision of what must not change."""
 
@@ -102,7 +105,7 @@ def fit_modes(
         if len(found.rows) < 30:
             break
         moves = basis[np.searchsorted(rows, found.rows)]
-        modes = _step(arrays, modes, prior, points, found, moves, surface.face)
+        modes = _step(arrays, modes, prior, points, found, moves, surface)
     return modes
 
 
@@ -113,7 +116,7 @@ def _step(
     points: Float[np.ndarray, "S 3"],
     found: Matches,
     basis: Float[np.ndarray, "M 3 K"],
-    on_face: Bool[np.ndarray, " S"],
+    surface: ScanHead,
 ) -> Modes:
     here = points[found.rows]
     center = here.mean(0)
@@ -123,7 +126,8 @@ def _step(
         [np.cross(arm, normal), normal, (arm * normal).sum(1, keepdims=True), along], 1
     )
     spread = max(1.4826 * float(np.median(np.abs(found.gap))), FINEST)
-    weight = found.weights * np.where(on_face[found.rows], 1.0, ELSEWHERE)
+    weight = found.weights * np.where(surface.face[found.rows], 1.0, ELSEWHERE)
+    weight[surface.scalp[found.rows] & (found.gap > HAIR)] = 0
     weight *= min(1.0, SHARE / weight.sum()) / spread**2
     system = (jacobian * weight[:, None]).T @ jacobian
     gradient = -(jacobian * weight[:, None]).T @ found.gap

@@ -121,7 +121,7 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
         {},
     )
     failures, warnings = _failures(measured), _warnings(measured, scan, samples, vertices)
-    if _another_head(samples, surface, points, arrays, seed):
+    if not failures and _another_head(samples, surface, points, arrays, seed):
         failures["several heads"] = SEVERAL
     return replace(measured, failures=failures, warnings=warnings)
 
