@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import splu
 from scipy.spatial import KDTree
@@ -14,9 +14,11 @@ from torch import Tensor
 from topohead.core import HeadModel, Mesh, SurfacePoints, Topology
 from topohead.geometry import alignment
 from topohead.geometry.correspondence import FacingSurface, interpolate
+from topohead.geometry.filling import turned_over
 from topohead.geometry.meshes import (
     boundary_edges,
     connected_parts,
+    neighbour_rings,
     outward_normals,
     uniform_laplacian,
     vertex_normals,
@@ -28,6 +30,8 @@ SURFACE_SHARE = 400.0
 """So many independent measurements the whole surface counts as, against the model's prior."""
 EXPRESSION_SPREAD = 0.15
 """Prior standard deviation of expression coefficients."""
+UNFOLDINGS = 12
+"""So often folds are looked for and bent anew."""
 SCALE_SPREAD = 0.03
 """Prior standard deviation of the logarithm of scale around the start's."""
 
@@ -48,22 +52,30 @@ class Fit:
 
 
 def fit_model(
-    model: HeadModel, mesh: Mesh, landmarks: SurfacePoints | None, stiffness: float = 2.0
+    model: HeadModel,
+    mesh: Mesh,
+    landmarks: SurfacePoints | None,
+    stiffness: float = 2.0,
+    ties: tuple[SurfacePoints, SurfacePoints] | None = None,
 ) -> Fit:
     """Non-rigid iterated closest points of a head model to a mesh of a head, any topology.
 
     Only hits that face alike count, not those on open edges or far away. Without landmarks (iBUG-68
-    on the mesh) the mesh must be upright, y up. The free remainder is Laplacian-smooth.
+    on the mesh) the mesh must be upright, y up. The free remainder is Laplacian-smooth; `ties` are
+    points of the model and of the mesh that it brings together, as it does landmarks, and with them
+    nothing of the skin may fold: where it would, it is bent as little as landmarks and ties allow.
     """
-    problem = _Problem(model, mesh, landmarks)
+    problem = _Problem(model, mesh, landmarks, ties)
     pose = problem.start()
     identity_count = len(model.identity_basis)
     coefficients = torch.zeros(identity_count + len(model.expression_basis)).double()
     for reach in (0.03, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01, 0.01):
         pose, coefficients = problem.improve_coefficients(pose, coefficients, reach)
-    shape = problem.shape(coefficients)
+    start = shape = problem.shape(coefficients)
     for factor, reach in ((16, 0.03), (8, 0.03), (4, 0.02), (2, 0.015), (1, 0.01), (1, 0.01)):
         shape = problem.improve_shape(pose, shape, stiffness * factor, reach)
+    if ties is not None:
+        shape = problem.unfolded(pose, start, shape)
     vertices = alignment.apply(pose, shape)
     hits = problem.hits(vertices, problem.face, 0.01)
     return Fit(
@@ -89,7 +101,13 @@ class _Hits:
 class _Problem:
     """The two surfaces with what each iteration needs of them again, in float64."""
 
-    def __init__(self, model: HeadModel, mesh: Mesh, landmarks: SurfacePoints | None) -> None:
+    def __init__(
+        self,
+        model: HeadModel,
+        mesh: Mesh,
+        landmarks: SurfacePoints | None,
+        ties: tuple[SurfacePoints, SurfacePoints] | None = None,
+    ) -> None:
         self.topology = model.topology
         self.template = model.template.double()
         basis = torch.cat([model.identity_basis, model.expression_basis])
@@ -111,6 +129,10 @@ class _Problem:
         self.marks = None
         if landmarks is not None:
             self.marks = interpolate(landmarks, self.triangles, self.vertices)
+        self.ties = None
+        self.unruly = torch.zeros(self.topology.vertex_count, dtype=torch.bool)
+        if ties is not None:
+            self.ties = ties[0], interpolate(ties[1], self.triangles, self.vertices)
 
     def shape(self, coefficients: Tensor) -> Float[Tensor, "V 3"]:
         """The model's vertices in the head frame."""
@@ -254,19 +276,46 @@ class _Problem:
         """The shape in the head frame moved towards the mesh by a smooth displacement."""
         size = _scale(pose)
         back = torch.linalg.inv(pose)
-        hits = self.hits(alignment.apply(pose, shape), self.skin, reach * size)
+        ruly = self.skin[~self.unruly[self.skin]]
+        hits = self.hits(alignment.apply(pose, shape), ruly, reach * size)
         weight = torch.zeros(len(shape)).double()
         pull = torch.zeros_like(shape)
         weight[hits.vertices] = hits.weights
         pull[hits.vertices] = alignment.apply(back, hits.points) - shape[hits.vertices]
         fill = _SmoothFill(self.topology, weight, pull)
+        self._tie(fill, back, shape)
+        return shape + fill.solve(stiffness, shape)
+
+    def _tie(self, fill: "_SmoothFill", back: Tensor, shape: Tensor) -> None:
+        """Ask landmarks, and ties where there are some, to move from `shape` to their goals."""
+        wanted = [] if self.ties is None else [self.ties]
         if self.marks is not None:
-            here = interpolate(self.own, self.topology.triangles, shape)
-            gap = alignment.apply(back, self.marks) - here
             chosen = slice(27, 68)  # brows are drawn in many ways, the outline slides
             points = SurfacePoints(self.own.triangles[chosen], self.own.barycentrics[chosen])
-            fill.tie(points, gap[chosen], 3.0)
-        return shape + fill.solve(stiffness, shape)
+            wanted.append((points, self.marks[chosen]))
+        for points, goal in wanted:
+            here = interpolate(points, self.topology.triangles, shape)
+            fill.tie(points, alignment.apply(back, goal) - here, 3.0)
+
+    def unfolded(self, pose: Tensor, start: Tensor, shape: Tensor) -> Tensor:
+        """The shape without the folds that its way from `start` made in the skin.
+
+        Vertices of triangles that turn over are bent anew, with rings around them that widen every
+        round; they are `unruly` from then on: the surface pulls them no more.
+        """
+        inside = self.topology.region_mask("skin")
+        back = torch.linalg.inv(pose)
+        for rings in range(1, UNFOLDINGS + 1):
+            bad = turned_over(self.topology, start, shape, inside)
+            if not bool(bad.any()):
+                break
+            fresh = torch.zeros_like(self.unruly)
+            fresh[self.topology.triangles[bad]] = True
+            self.unruly |= (neighbour_rings(self.topology, fresh, rings) <= rings) & inside
+            fill = _SmoothFill(self.topology, torch.zeros(len(start)).double(), 0 * start)
+            self._tie(fill, back, start)
+            shape = start + fill.continued(1.0, shape - start, self.unruly)
+        return shape
 
 
 def _members(topology: Topology, *names: str) -> Int[Tensor, " N"]:
@@ -321,12 +370,9 @@ class _SmoothFill:
 
         Other parts (globes, teeth, tongue) move as a whole, like the skin and socket around them.
         """
-        laplacian = uniform_laplacian(self.topology)
-        index, value = laplacian.indices().numpy(), laplacian.values().double().numpy()
-        matrix = csr_array((value, (index[0], index[1])), shape=tuple(laplacian.shape))
         part = connected_parts(self.topology)
         main = (part == 0).numpy()
-        system = self.system + stiffness * (matrix.T @ matrix)
+        system = self.system + stiffness * self._bending()
         system = (system + diags_array(np.full(len(main), 1e-9))).tocsc()[main][:, main]
         moved = np.zeros((len(main), 3))
         moved[main] = splu(system).solve(self.right[main])
@@ -337,3 +383,20 @@ class _SmoothFill:
             around = own[np.unique(tree.query(points[members])[1])]
             displacement[torch.from_numpy(members)] = displacement[torch.from_numpy(around)].mean(0)
         return displacement
+
+    def continued(
+        self, stiffness: float, known: Tensor, free: Bool[Tensor, " V"]
+    ) -> Float[Tensor, "V 3"]:
+        """The same minimum over `free` vertices alone, where all others move as is `known`."""
+        rows = free.numpy()
+        system = (self.system + stiffness * self._bending()).tocsr()[rows]
+        right = self.right[rows] - system[:, ~rows] @ known.numpy()[~rows]
+        moved = known.clone()
+        moved[free] = torch.from_numpy(splu(system[:, rows].tocsc()).solve(right))
+        return moved
+
+    def _bending(self) -> csr_array:
+        laplacian = uniform_laplacian(self.topology)
+        index, value = laplacian.indices().numpy(), laplacian.values().double().numpy()
+        matrix = csr_array((value, (index[0], index[1])), shape=tuple(laplacian.shape))
+        return (matrix.T @ matrix).tocsr()
