@@ -9,7 +9,7 @@ from torch import Tensor
 
 from topohead.core import Mesh, SurfacePoints, Topology
 from topohead.geometry.bridge import Bridge
-from topohead.geometry.correspondence import FacingSurface
+from topohead.geometry.correspondence import FacingSurface, interpolate
 from topohead.geometry.following import BOUND
 from topohead.geometry.meshes import vertex_normals
 from topohead.rendering.shading import sample_texture
@@ -41,6 +41,7 @@ def carried_texture(
     triangle = torch.from_numpy(texels.triangle[row, column].astype(np.int64))
     weights = _barycentrics(texels.corners, triangle, column, row)
     places, flat = _corner_places(bridge)
+    look_up = _Looker(bridge)
     out = np.zeros((size, size, picture.shape[2]), np.float32)
     for start in range(0, len(row), CHUNK):
         part = slice(start, start + CHUNK)
@@ -48,7 +49,7 @@ def carried_texture(
         astray = ~flat[triangle[part]]
         if bool(astray.any()):
             on_target = SurfacePoints(triangle[part][astray], weights[part][astray])
-            uv[astray] = _looked_up(bridge, on_target)
+            uv[astray] = look_up(on_target)
         out[row[part], column[part]] = sample_texture(picture.float(), uv.float()).numpy()
     texels.dilate(out)
     return torch.from_numpy(out)
@@ -79,11 +80,12 @@ def _corner_places(bridge: Bridge) -> tuple[Float[Tensor, "T 3 2"], Bool[Tensor,
     island = _islands(source)[points.triangles]
     triangles = bridge.target.triangles
     places, together = uv[triangles], island[triangles]
-    flat = (together == together[:, :1]).all(1) & (bridge.kind == BOUND)[triangles].all(1)
+    flat = (together == together[:, :1]).all(1)
     on_surface = bridge.rest[triangles]
     wide = (places - places.roll(1, 1)).norm(dim=2).amax(1)
     long = (on_surface - on_surface.roll(1, 1)).norm(dim=2).amax(1)
-    density = wide[flat].sum() / long[flat].sum().clamp(min=1e-12)
+    skin = flat & (bridge.kind == BOUND)[triangles].all(1)
+    density = (wide[skin] / long[skin].clamp(min=1e-12)).median()
     return places, flat & (wide < STRETCH * density * long)
 
 
@@ -96,15 +98,21 @@ def _islands(topology: Topology) -> Int[Tensor, " T"]:
     return torch.from_numpy(connected_components(graph, directed=False)[1][corners[:, 0]]).long()
 
 
-def _looked_up(bridge: Bridge, points: SurfacePoints) -> Float[Tensor, "N 2"]:
-    """The source's UVs where points of the bound mesh lie on it."""
-    corners = bridge.target.triangles[points.triangles]
-    weights = points.barycentrics[..., None]
-    normals = vertex_normals(bridge.rest, bridge.target.triangles)
-    where = (weights * bridge.rest[corners]).sum(1)
-    outward = (weights * normals[corners]).sum(1)
-    placed = Mesh(bridge.source, bridge.placed)
-    surface = FacingSurface(placed, vertex_normals(bridge.placed, bridge.source.triangles))
-    found = surface.closest(where, outward)[0]
-    uv = bridge.source.uv[bridge.source.triangle_uv[found.triangles]].float()
-    return (found.barycentrics.to(uv)[..., None] * uv).sum(1)
+class _Looker:
+    """The source's surface as it was placed on the mesh, asked for its UVs."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+        self.normals = vertex_normals(bridge.rest, bridge.target.triangles)
+        placed = Mesh(bridge.source, bridge.placed)
+        outward = vertex_normals(bridge.placed, bridge.source.triangles)
+        self.surface = FacingSurface(placed, outward)
+
+    def __call__(self, points: SurfacePoints) -> Float[Tensor, "N 2"]:
+        """UVs of the source where points of the bound mesh lie on it."""
+        triangles, source = self.bridge.target.triangles, self.bridge.source
+        where = interpolate(points, triangles, self.bridge.rest)
+        outward = interpolate(points, triangles, self.normals)
+        found = self.surface.closest(where, outward)[0]
+        uv = source.uv[source.triangle_uv[found.triangles]].float()
+        return (found.barycentrics.to(uv)[..., None] * uv).sum(1)
