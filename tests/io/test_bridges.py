@@ -1,9 +1,13 @@
 """Bridges to users' topologies: made on first use, read back, refused in one line."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
 from topohead.core import InputError, Mesh
+from topohead.geometry.correspondence import interpolate
 from topohead.io import bridges
 from topohead.io.assets import reference_head
 from topohead.io.bridges import CheckedBridge, bridge_to, checked_bridge, read_checked, save_checked
@@ -58,6 +62,36 @@ def test_a_mesh_is_bridged_once_and_the_file_can_be_passed_on(
     assert torch.equal(made, found.bridge.vertices(shape))
     face = head.topology.region_mask("face")[order]
     assert (made - shape[order])[face].norm(dim=1).median() < 1e-3
+
+
+def test_landmarks_beside_a_mesh_are_held_to(own_cache, quick, tmp_path):
+    """A head on its side, which without them would not be found."""
+    head = reference_head(0)
+    turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    mesh = Mesh(replace(head.topology, landmarks={}, regions={}), head.template @ turn.T)
+    write_obj(mesh, tmp_path / "side.obj")
+    marks = interpolate(head.topology.landmarks["ibug68"], head.topology.triangles, mesh.vertices)
+    file = tmp_path / "side.landmarks.json"
+    file.write_text(json.dumps(marks.tolist()))
+    quality = checked_bridge(tmp_path / "side.obj").quality
+    assert quality.landmarks_max_mm < 0.5
+    assert max(quality.lines_mm.values()) < 0.5
+    file.write_text(json.dumps((10 * marks).tolist()))
+    with pytest.raises(InputError, match=r"landmark \d+ lies .* off the mesh"):
+        bridge_to(tmp_path / "side.obj")
+    file.write_text("[1, 2]")
+    with pytest.raises(InputError, match="expected 68 points"):
+        bridge_to(tmp_path / "side.obj")
+
+
+def test_a_head_that_something_found_is_started_from(own_cache, quick, tmp_path):
+    head = reference_head(0)
+    turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    mesh = Mesh(replace(head.topology, landmarks={}, regions={}), head.template @ turn.T)
+    write_obj(mesh, tmp_path / "side.obj")
+    found = checked_bridge(tmp_path / "side.obj", find=lambda mesh: mesh.vertices + 0.0005)
+    face = head.topology.region_mask("face")
+    assert (found.bridge.placed - mesh.vertices)[face].norm(dim=1).median() < 5e-4
 
 
 def test_what_is_no_bridge_is_refused(own_cache, tmp_path):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
@@ -10,11 +11,12 @@ from torch import Tensor
 from topohead.core import HeadModel, Mesh, SurfacePoints
 from topohead.geometry import alignment
 from topohead.geometry.bridge import REACH, Bridge, bind, small_parts
+from topohead.geometry.correspondence import FacingSurface, interpolate
 from topohead.geometry.filling import turned_over
 from topohead.geometry.fitting import Fit, fit_model
 from topohead.geometry.following import BOUND, CONTINUED, kinds
 from topohead.geometry.lines import landmark_lines, line_points
-from topohead.geometry.meshes import neighbour_rings
+from topohead.geometry.meshes import neighbour_rings, outward_normals, vertex_normals
 
 BODIES = ("eye_left", "eye_right", "teeth_upper", "teeth_lower")
 """Regions of the source whose counterparts keep their shape."""
@@ -35,16 +37,23 @@ ROUNDS = 6
 """So often what folds is marked, with one more ring around it each time."""
 
 
-def build_bridge(model: HeadModel, mesh: Mesh) -> tuple[Bridge, Fit]:
+def build_bridge(
+    model: HeadModel, mesh: Mesh, start: Float[Tensor, "V 3"] | None = None
+) -> tuple[Bridge, Fit]:
     """Fit a head model to any mesh of a head, its lines to the mesh's lines, and bind the mesh.
 
     With the landmarks "ibug68" the mesh may stand anyhow, and the rims of lids and lips meet along
-    their whole length; without, it must be upright, y up, and its shape alone is the guide. Where
+    their whole length. `start`, the model as something else found it in the mesh, stands in for
+    them. Without either the mesh must be upright, y up, and its shape alone is the guide. Where
     the bound mesh would fold on other heads its vertices are continued from around.
     """
     landmarks = mesh.topology.landmarks.get("ibug68")
-    ties = None if landmarks is None else _ties(model, mesh)
-    fit = fit_model(model, mesh, landmarks, ties=ties)
+    ties = None
+    if landmarks is not None:
+        ties = _ties(model, mesh)
+    elif start is not None:
+        landmarks, ties = _found_ties(model, mesh, start)
+    fit = fit_model(model, mesh, landmarks, ties=ties, unfold=True)
     placed = _even(model, mesh, fit).to(mesh.vertices)
     size = float(torch.linalg.det(fit.model_to_mesh[:3, :3]) ** (1 / 3))
     bridge = bind(Mesh(model.topology, placed), mesh, REACH * size)
@@ -53,28 +62,54 @@ def build_bridge(model: HeadModel, mesh: Mesh) -> tuple[Bridge, Fit]:
 
 
 def _even(model: HeadModel, mesh: Mesh, fit: Fit) -> Float[Tensor, "V 3"]:
-    """The fitted vertices, the same on both sides when the mesh has a mirror map and obeys it."""
-    ours, theirs = model.topology.mirror, mesh.topology.mirror
-    vertices = fit.vertices.double()
-    if ours is None or theirs is None:
-        return vertices
+    """The fitted vertices, the same on both sides of a mesh that is its own mirror image."""
+    vertices, opposite = fit.vertices.double(), model.topology.mirror
     upright = torch.linalg.inv(fit.model_to_mesh.double())
-    flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0])).double()
-    # the mesh's own plane, which need not be quite the fitted head frame's
-    here = mesh.vertices.double()
-    there = alignment.apply(flip @ upright, here[theirs])
-    across = alignment.rigid(there, here, scale=True) @ flip @ upright
-    size = 1 / float(torch.linalg.det(upright[:3, :3]) ** (1 / 3))
-    apart = (alignment.apply(across, here[theirs]) - here).norm(dim=1)
-    if float(apart.median()) > EVEN * size:
+    across = _reflection(alignment.apply(upright, mesh.vertices.double()))
+    if opposite is None or across is None:
         return vertices
-    return (vertices + alignment.apply(across, vertices[ours])) / 2
+    there = torch.linalg.inv(upright) @ across @ upright
+    return (vertices + alignment.apply(there, vertices[opposite])) / 2
+
+
+def _reflection(points: Float[Tensor, "V 3"]) -> Float[Tensor, "4 4"] | None:
+    """What takes a mesh about the head frame to itself, left for right; None if nothing does."""
+    tree = KDTree(points.numpy())
+    across = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0])).double()
+    distance = torch.full((len(points),), torch.inf)
+    for reach in (0.01, 0.004, 0.002, 0.001):
+        there = alignment.apply(across, points)
+        found = tree.query(there.numpy(), distance_upper_bound=reach)
+        distance = torch.from_numpy(np.asarray(found[0]))
+        near = distance.isfinite()
+        if 2 * int(near.sum()) < len(points):
+            return None
+        partner = points[torch.from_numpy(np.asarray(found[1]))[near]]
+        across = alignment.rigid(there[near], partner) @ across
+    return across if float(distance.median()) < EVEN else None
 
 
 def _ties(model: HeadModel, mesh: Mesh) -> tuple[SurfacePoints, SurfacePoints]:
     both = ((model.topology, model.template), (mesh.topology, mesh.vertices))
     ours, theirs = (line_points(t, v, landmark_lines(t, v)) for t, v in both)
     return ours, theirs
+
+
+def _found_ties(
+    model: HeadModel, mesh: Mesh, start: Tensor
+) -> tuple[SurfacePoints, tuple[SurfacePoints, SurfacePoints]]:
+    """The mesh's points under the landmarks and lines of a head that lies about on it."""
+    topology = model.topology
+    lines = line_points(topology, model.template, landmark_lines(topology, model.template))
+    normals = vertex_normals(start, topology.triangles)
+    outward = outward_normals(mesh.vertices, mesh.topology.triangles)
+    surface = FacingSurface(Mesh(mesh.topology, mesh.vertices), outward)
+
+    def beneath(points: SurfacePoints) -> SurfacePoints:
+        place, normal = (interpolate(points, topology.triangles, x) for x in (start, normals))
+        return surface.closest(place.to(mesh.vertices), normal)[0]
+
+    return beneath(topology.landmarks["ibug68"]), (lines, beneath(lines))
 
 
 def _kinds(bridge: Bridge, mesh: Mesh, thin: float, trust: float) -> Tensor:

@@ -57,13 +57,14 @@ def fit_model(
     landmarks: SurfacePoints | None,
     stiffness: float = 2.0,
     ties: tuple[SurfacePoints, SurfacePoints] | None = None,
+    unfold: bool = False,
 ) -> Fit:
     """Non-rigid iterated closest points of a head model to a mesh of a head, any topology.
 
     Only hits that face alike count, not those on open edges or far away. Without landmarks (iBUG-68
     on the mesh) the mesh must be upright, y up. The free remainder is Laplacian-smooth; `ties` are
-    points of the model and of the mesh that it brings together, as it does landmarks, and with them
-    nothing of the skin may fold: where it would, it is bent as little as landmarks and ties allow.
+    points of the model and of the mesh that it brings together, as it does landmarks. With `unfold`
+    skin that would fold is bent instead, as little as landmarks and ties allow.
     """
     problem = _Problem(model, mesh, landmarks, ties)
     pose = problem.start()
@@ -74,7 +75,7 @@ def fit_model(
     start = shape = problem.shape(coefficients)
     for factor, reach in ((16, 0.03), (8, 0.03), (4, 0.02), (2, 0.015), (1, 0.01), (1, 0.01)):
         shape = problem.improve_shape(pose, shape, stiffness * factor, reach)
-    if ties is not None:
+    if unfold:
         shape = problem.unfolded(pose, start, shape)
     vertices = alignment.apply(pose, shape)
     hits = problem.hits(vertices, problem.face, 0.01)

