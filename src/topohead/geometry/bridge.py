@@ -59,8 +59,8 @@ class Bridge:
 
         Bound vertices keep their offsets, as much larger as the head is; all others follow.
         """
-        similarity = alignment.rigid(self.placed.to(source_vertices), source_vertices, scale=True)
-        bound = self._bound(source_vertices, float(torch.linalg.det(similarity[:3, :3]) ** (1 / 3)))
+        similarity, size = self._similarity(source_vertices)
+        bound = self._bound(source_vertices, size)
         if not bool((self.kind != BOUND).any()):
             return bound
         return self._following(bound, similarity)
@@ -73,13 +73,19 @@ class Bridge:
         Each is the difference of two carried shapes, so offsets turn with the skin, and whatever is
         not bound follows: shells the skin beneath, eyeballs and teeth as bodies.
         """
-        similarity = alignment.rigid(self.placed.to(neutral), neutral, scale=True)
-        size = float(torch.linalg.det(similarity[:3, :3]) ** (1 / 3))
+        size = self._similarity(neutral)[1]
         start, rest = self.vertices(neutral), self._bound(neutral, size)
         following = replace(self._following, rest=start)
         still = torch.eye(4)
         moved = [start + self._bound(neutral + delta, size) - rest for delta in deltas]
         return torch.stack([following(shape, still) - start for shape in moved])
+
+    def _similarity(self, vertices: Float[Tensor, "V0 3"]) -> tuple[Float[Tensor, "4 4"], float]:
+        """From the bound mesh to a head, by the skull, which no expression moves; and its scale."""
+        skull = self.source.regions.get("rigid")
+        rows = slice(None) if skull is None or len(skull) < 3 else skull
+        similarity = alignment.rigid(self.placed[rows].to(vertices), vertices[rows], scale=True)
+        return similarity, float(torch.linalg.det(similarity[:3, :3]) ** (1 / 3))
 
     @cached_property
     def rest(self) -> Float[Tensor, "V 3"]:

@@ -1,4 +1,4 @@
-"""Vertex fields continued with least bending over vertices where nothing is known of them."""
+"""Vertex fields that bend as little as what is known of them allows."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import SuperLU, splu
+from scipy.spatial import KDTree
 from torch import Tensor
 
-from topohead.core import Topology
-from topohead.geometry.meshes import face_normals, neighbour_rings, uniform_laplacian
+from topohead.core import SurfacePoints, Topology
+from topohead.geometry.meshes import connected_parts, face_normals, uniform_laplacian
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,8 @@ class LeastBending:
     @staticmethod
     def of(topology: Topology, free: Bool[Tensor, " V"]) -> "LeastBending":
         """For a set of vertices; parts of the mesh that are wholly free stay at zero."""
-        laplacian = uniform_laplacian(topology)
-        index, value = laplacian.indices().numpy(), laplacian.values().double().numpy()
-        matrix = csr_array((value, (index[0], index[1])), shape=tuple(laplacian.shape))
-        bending = (matrix.T @ matrix).tocsr()
         rows = free.nonzero()[:, 0].numpy()
-        own = bending[rows]
+        own = bending(topology)[rows]
         system = own[:, rows] + diags_array(np.full(len(rows), 1e-9))
         across = csr_array(own @ diags_array((~free).double().numpy()))
         return LeastBending(torch.from_numpy(rows), across, splu(system.tocsc()))
@@ -47,6 +44,14 @@ class LeastBending:
         return filled
 
 
+def bending(topology: Topology) -> csr_array:
+    """LᵀL of the uniform Laplacian, whose quadratic form says how much a field bends."""
+    laplacian = uniform_laplacian(topology)
+    index, value = laplacian.indices().numpy(), laplacian.values().double().numpy()
+    matrix = csr_array((value, (index[0], index[1])), shape=tuple(laplacian.shape))
+    return (matrix.T @ matrix).tocsr()
+
+
 def turned_over(
     topology: Topology, before: Float[Tensor, "V 3"], after: Float[Tensor, "V 3"],
     inside: Bool[Tensor, " V"],
@@ -57,22 +62,50 @@ def turned_over(
     return (cosine < 0) & inside[triangles].all(1)
 
 
-def folded(
-    topology: Topology, before: Float[Tensor, "V 3"], after: Float[Tensor, "V 3"],
-    inside: Bool[Tensor, " V"], rounds: int = 8,
-) -> Bool[Tensor, " V"]:  # fmt: skip
-    """Vertices whose displacement folds the surface: continuing it over them undoes the folds.
+class SmoothFill:
+    """A displacement of all vertices that follows wanted ones and bends as little as possible."""
 
-    Those of triangles that turn over and one ring around, wider every round until none is left.
-    """
-    free = torch.zeros(topology.vertex_count, dtype=torch.bool)
-    shape = after
-    for _ in range(rounds):
-        bad = turned_over(topology, before, shape, inside)
-        if not bool(bad.any()):
-            break
-        fresh = torch.zeros_like(free)
-        fresh[topology.triangles[bad]] = True
-        free |= (neighbour_rings(topology, fresh, 1) <= 1) & inside
-        shape = before + LeastBending.of(topology, free)(after - before)
-    return free
+    def __init__(self, topology: Topology, weight: Tensor, pull: Tensor) -> None:
+        self.topology = topology
+        self.system = diags_array(weight.numpy()).tocsr()
+        self.right = (weight[:, None] * pull).numpy()
+
+    def tie(self, points: SurfacePoints, gap: Tensor, weight: float) -> None:
+        """Ask surface points to move by their gaps [N 3]."""
+        corners = self.topology.triangles[points.triangles].numpy()
+        row = np.repeat(np.arange(len(corners)), 3)
+        value = points.barycentrics.double().numpy().reshape(-1)
+        shape = (len(corners), self.topology.vertex_count)
+        picks = csr_array((value, (row, corners.reshape(-1))), shape=shape)
+        self.system = self.system + weight * (picks.T @ picks)
+        self.right = self.right + weight * (picks.T @ gap.numpy())
+
+    def solve(self, stiffness: float, vertices: Tensor) -> Float[Tensor, "V 3"]:
+        """min Σ w |d − pull|² + stiffness |L d|² on the largest part (skin and sockets).
+
+        Other parts (globes, teeth, tongue) move as a whole, like the skin and socket around them.
+        """
+        part = connected_parts(self.topology)
+        main = (part == 0).numpy()
+        system = self.system + stiffness * bending(self.topology)
+        system = (system + diags_array(np.full(len(main), 1e-9))).tocsc()[main][:, main]
+        moved = np.zeros((len(main), 3))
+        moved[main] = splu(system).solve(self.right[main])
+        displacement, points = torch.from_numpy(moved), vertices.numpy()
+        tree, own = KDTree(points[main]), np.flatnonzero(main)
+        for other in range(1, int(part.max()) + 1):
+            members = (part == other).numpy()
+            around = own[np.unique(tree.query(points[members])[1])]
+            displacement[torch.from_numpy(members)] = displacement[torch.from_numpy(around)].mean(0)
+        return displacement
+
+    def continued(
+        self, stiffness: float, known: Tensor, free: Bool[Tensor, " V"]
+    ) -> Float[Tensor, "V 3"]:
+        """The same minimum over `free` vertices alone, where all others move as is `known`."""
+        rows = free.numpy()
+        system = (self.system + stiffness * bending(self.topology)).tocsr()[rows]
+        right = self.right[rows] - system[:, ~rows] @ known.numpy()[~rows]
+        moved = known.clone()
+        moved[free] = torch.from_numpy(splu(system[:, rows].tocsc()).solve(right))
+        return moved

@@ -3,24 +3,18 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array, diags_array
-from scipy.sparse.linalg import splu
-from scipy.spatial import KDTree
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import HeadModel, Mesh, SurfacePoints, Topology
 from topohead.geometry import alignment
 from topohead.geometry.correspondence import FacingSurface, interpolate
-from topohead.geometry.filling import turned_over
+from topohead.geometry.filling import SmoothFill, turned_over
 from topohead.geometry.meshes import (
     boundary_edges,
-    connected_parts,
     neighbour_rings,
     outward_normals,
-    uniform_laplacian,
     vertex_normals,
 )
 
@@ -283,11 +277,11 @@ class _Problem:
         pull = torch.zeros_like(shape)
         weight[hits.vertices] = hits.weights
         pull[hits.vertices] = alignment.apply(back, hits.points) - shape[hits.vertices]
-        fill = _SmoothFill(self.topology, weight, pull)
+        fill = SmoothFill(self.topology, weight, pull)
         self._tie(fill, back, shape)
         return shape + fill.solve(stiffness, shape)
 
-    def _tie(self, fill: "_SmoothFill", back: Tensor, shape: Tensor) -> None:
+    def _tie(self, fill: SmoothFill, back: Tensor, shape: Tensor) -> None:
         """Ask landmarks, and ties where there are some, to move from `shape` to their goals."""
         wanted = [] if self.ties is None else [self.ties]
         if self.marks is not None:
@@ -313,7 +307,7 @@ class _Problem:
             fresh = torch.zeros_like(self.unruly)
             fresh[self.topology.triangles[bad]] = True
             self.unruly |= (neighbour_rings(self.topology, fresh, rings) <= rings) & inside
-            fill = _SmoothFill(self.topology, torch.zeros(len(start)).double(), 0 * start)
+            fill = SmoothFill(self.topology, torch.zeros(len(start)).double(), 0 * start)
             self._tie(fill, back, start)
             shape = start + fill.continued(1.0, shape - start, self.unruly)
         return shape
@@ -346,58 +340,3 @@ def _similarity(step: Float[Tensor, " 7"]) -> Float[Tensor, "4 4"]:
     transform[:3, :3] = torch.linalg.matrix_exp(skew) * step[6].exp()
     transform[:3, 3] = step[3:6]
     return transform
-
-
-class _SmoothFill:
-    """A displacement of all vertices that follows wanted ones and bends as little as possible."""
-
-    def __init__(self, topology: Topology, weight: Tensor, pull: Tensor) -> None:
-        self.topology = topology
-        self.system = diags_array(weight.numpy()).tocsr()
-        self.right = (weight[:, None] * pull).numpy()
-
-    def tie(self, points: SurfacePoints, gap: Tensor, weight: float) -> None:
-        """Ask surface points to move by their gaps [N 3]."""
-        corners = self.topology.triangles[points.triangles].numpy()
-        row = np.repeat(np.arange(len(corners)), 3)
-        value = points.barycentrics.double().numpy().reshape(-1)
-        shape = (len(corners), self.topology.vertex_count)
-        picks = csr_array((value, (row, corners.reshape(-1))), shape=shape)
-        self.system = self.system + weight * (picks.T @ picks)
-        self.right = self.right + weight * (picks.T @ gap.numpy())
-
-    def solve(self, stiffness: float, vertices: Tensor) -> Float[Tensor, "V 3"]:
-        """min Σ w |d − pull|² + stiffness |L d|² on the largest part (skin and sockets).
-
-        Other parts (globes, teeth, tongue) move as a whole, like the skin and socket around them.
-        """
-        part = connected_parts(self.topology)
-        main = (part == 0).numpy()
-        system = self.system + stiffness * self._bending()
-        system = (system + diags_array(np.full(len(main), 1e-9))).tocsc()[main][:, main]
-        moved = np.zeros((len(main), 3))
-        moved[main] = splu(system).solve(self.right[main])
-        displacement, points = torch.from_numpy(moved), vertices.numpy()
-        tree, own = KDTree(points[main]), np.flatnonzero(main)
-        for other in range(1, int(part.max()) + 1):
-            members = (part == other).numpy()
-            around = own[np.unique(tree.query(points[members])[1])]
-            displacement[torch.from_numpy(members)] = displacement[torch.from_numpy(around)].mean(0)
-        return displacement
-
-    def continued(
-        self, stiffness: float, known: Tensor, free: Bool[Tensor, " V"]
-    ) -> Float[Tensor, "V 3"]:
-        """The same minimum over `free` vertices alone, where all others move as is `known`."""
-        rows = free.numpy()
-        system = (self.system + stiffness * self._bending()).tocsr()[rows]
-        right = self.right[rows] - system[:, ~rows] @ known.numpy()[~rows]
-        moved = known.clone()
-        moved[free] = torch.from_numpy(splu(system[:, rows].tocsc()).solve(right))
-        return moved
-
-    def _bending(self) -> csr_array:
-        laplacian = uniform_laplacian(self.topology)
-        index, value = laplacian.indices().numpy(), laplacian.values().double().numpy()
-        matrix = csr_array((value, (index[0], index[1])), shape=tuple(laplacian.shape))
-        return (matrix.T @ matrix).tocsr()
