@@ -122,7 +122,7 @@ def _oriented(found: ScanFile) -> ScanFile:
             return found
         uv = None if scan.triangle_uv is None else scan.triangle_uv.flip(1)
         turned = replace(scan, triangles=scan.triangles.flip(1), triangle_uv=uv)
-        note = "its faces are wound clockwise seen from outside; turned over"
+        note = "its faces are wound clockwise seen from outside: turned over, or it is mirrored"
         return replace(found, scan=turned, notes=(*found.notes, note))
     if scan.normals is None:
         return replace(found, notes=(*found.notes, "a point cloud without normals: estimated"))

@@ -32,8 +32,8 @@ SIDEWAYS = 0.0015
 AGREEMENT = 0.4
 """Least cosine between a texel's normal and that of what it takes."""
 
-CANDIDATES = 6
-FINEST_QUERY = 1024
+CANDIDATES = 8
+FINEST_QUERY = 512
 """Map size up to which every texel looks for candidates of its own."""
 
 SAMPLES = 400_000
@@ -67,7 +67,9 @@ def look_up(scan: Scan, mesh: Mesh, size: int, seed: int = 0) -> Looked:
     points, owners = _samples(scan, seed)
     asked, block = _blocks(where, size)
     count = min(CANDIDATES, len(owners))
-    _, near = KDTree(points).query(places[asked], count, workers=-1)
+    reach = 1.3 * FAR  # what lies farther is unseen, and far queries cost a hundred near ones
+    _, near = KDTree(points).query(places[asked], count, distance_upper_bound=reach, workers=-1)
+    owners = np.append(owners, -1)  # nothing within reach
     candidates = owners[near].reshape(len(asked), -1)[block]
     triangle, weights, distance = nearest_facing(
         places, normals, candidates, corners, facing, AGREEMENT

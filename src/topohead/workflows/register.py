@@ -109,8 +109,9 @@ class RegisterResult:
         """Lines for people."""
         if len(self.scans) == 1 and self.report is None:
             return self.scans[0].line()
-        lines = [scan.line() for scan in self.failed]
-        lines.append(f"{len(self.scans) - len(self.failed)} of {len(self.scans)} in {self.out}")
+        lines = [f"{len(self.scans) - len(self.failed)} of {len(self.scans)} in {self.out}"]
+        if self.failed:
+            lines.append(f"without a head: {', '.join(scan.source.name for scan in self.failed)}")
         return "\n".join(lines if self.report is None else [*lines, f"report {self.report}"])
 
 

@@ -48,8 +48,8 @@ def _foot(p, a, b, c):
 def nearest_facing(points, facing, candidates, corners, normals, agreement):
     """For float64 points [N 3] with unit normals `facing`: triangle, barycentrics and distance.
 
-    `candidates` int [N K] are rows of `corners` [T 3 3] and `normals` [T 3]. A triangle counts when
-    its normal's cosine with the point's is above `agreement`; −1 where none does.
+    `candidates` int [N K] are rows of `corners` [T 3 3] and `normals` [T 3], or −1. A triangle
+    counts when its normal's cosine with the point's is above `agreement`; −1 where none does.
     """
     count = len(points)
     triangle = np.full(count, -1, np.int64)
@@ -58,7 +58,7 @@ def nearest_facing(points, facing, candidates, corners, normals, agreement):
     for i in prange(count):
         for k in range(candidates.shape[1]):
             t = candidates[i, k]
-            if _dot(facing[i], normals[t]) < agreement:
+            if t < 0 or _dot(facing[i], normals[t]) < agreement:
                 continue
             a, b, c = corners[t, 0], corners[t, 1], corners[t, 2]
             u, v, w = _foot(points[i], a, b, c)
