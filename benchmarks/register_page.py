@@ -75,7 +75,7 @@ def targets(result: Mapping[str, Any]) -> str:
     rows = [
         _row("H1, network before refining, vertices", network.get("face"), 0.6),
         _row("H2, ICT unseen, vertices", best["H2 ICT unseen"].get("face"), 1.5),
-        _row("the same less its convention", best["H2 ICT unseen"].get("face_less_convention"), 1.5),
+        _row("less its convention", best["H2 ICT unseen"].get("face_less_convention"), 1.5),
         _row("H2, ICT unseen, to the surface", best["H2 ICT unseen"].get("p2s"), 0.25),
         _row("H2, anny unseen, vertices", best["H2 anny unseen"].get("face"), 1.5),
         _row("H2, anny unseen, to the surface", best["H2 anny unseen"].get("p2s"), 0.25),
