@@ -75,7 +75,7 @@ _L = Schedule(
 PRESETS: Mapping[str, Preset] = {
     "xs": Preset(
         RegistrationSize(
-            PoseSize(256, 8, 32, 2, 1), IcpSize(512, 96, 48, 3, 1, (2, 1), 8, 16, 8, 24)
+            PoseSize(256, 8, 32, 2, 1), IcpSize(512, 96, 48, 3, 1, (2, 1), 8, 48, 8, 32)
         ),
         _XS,
         points=1024,
