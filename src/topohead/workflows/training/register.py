@@ -148,7 +148,9 @@ def register_task(
         guess, found = network(batch.guessed, batch.near)
         return registration_loss(guess, found, batch.truth, knows, nodes)
 
-    strangers = None if families == "all" else replace(shapes, families=OTHERS[families])
+    strangers = None
+    if families != "all" and "ict" in shapes.space.groups:
+        strangers = replace(shapes, families=OTHERS[families])
     scorer = Scorer(head, shapes, strangers, expressions, surface, seed, chosen.points, device)
     return Task(
         network,
