@@ -5,6 +5,7 @@ A panel for each loss that is a length; a line for each run, over its share of t
 
 import argparse
 import html
+import itertools
 from pathlib import Path
 
 from topohead.io.atomic import write_text
@@ -73,7 +74,7 @@ def _joined(values: list[float | None]) -> list[float | None]:
     """Gaps between measurements filled with straight lines; none before the first."""
     known = [k for k, value in enumerate(values) if value is not None]
     filled = list(values)
-    for a, b in zip(known, known[1:], strict=False):
+    for a, b in itertools.pairwise(known):
         first, second = values[a], values[b]
         assert first is not None and second is not None
         for k in range(a + 1, b):
