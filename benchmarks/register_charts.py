@@ -5,8 +5,18 @@ from collections.abc import Mapping, Sequence
 
 from topohead.workflows.report.charts import nice_ticks
 
-COLOURS = ("#9aa0a6", "#e69f00", "#d55e00", "#cc79a7", "#f0e442", "#56b4e9", "#009e73")
-"""Told apart by colour-blind people too (Okabe and Ito 2008)."""
+COLOURS = {
+    "template": "#9aa0a6",
+    "pca": "#e69f00",
+    "pca+refine": "#d55e00",
+    "nricp": "#cc79a7",
+    "perceiver": "#f0e442",
+    "network": "#56b4e9",
+    "network+refine": "#0072b2",
+    "across the skin": "#9aa0a6",
+    "along the skin": "#d55e00",
+}
+"""Of every series; told apart by colour-blind people too (Okabe and Ito 2008)."""
 
 HEIGHT, BAR, GAP, LEFT, TOP, BOTTOM = 260, 13, 26, 44, 34, 30
 CEILING = 6.0
@@ -17,6 +27,7 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float | None]], unit: str) ->
     """A group of bars for every name, a colour for every series that has a value somewhere."""
     series = [s for s in dict.fromkeys(n for g in groups.values() for n in g)
               if any(g.get(s) is not None for g in groups.values())]  # fmt: skip
+    groups = {name: group for name, group in groups.items() if any(map(_known, group.values()))}
     known = [v for g in groups.values() for v in g.values() if v is not None]
     ticks = nice_ticks(min(CEILING, max(known, default=1.0)))
     step = BAR * len(series) + GAP
@@ -30,12 +41,12 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float | None]], unit: str) ->
         for n, one in enumerate(series):
             value = group.get(one)
             if value is not None:
-                parts += _bar(start + BAR * n, value, ticks, _colour(n), f"{name}, {one}")
+                parts += _bar(start + BAR * n, value, ticks, COLOURS[one], f"{name}, {one}")
     return _drawn(width, parts)
 
 
-def stacked_bars(rows: Mapping[str, Sequence[float]], names: Sequence[str], unit: str) -> str:
-    """A bar of parts for every name; parts are not summed but drawn side by side, to compare."""
+def paired_bars(rows: Mapping[str, Sequence[float]], names: Sequence[str], unit: str) -> str:
+    """The parts of every name, side by side."""
     groups = {label: dict(zip(names, values, strict=True)) for label, values in rows.items()}
     return grouped_bars(groups, unit)
 
@@ -48,8 +59,8 @@ def _frame(width: float, ticks: Sequence[float], unit: str, series: Sequence[str
         parts.append(_text(LEFT - 5, y + 4, f"{tick:g}", "end"))
     parts.append(_text(LEFT - 36, 12, unit))
     x = LEFT - 36.0
-    for n, name in enumerate(series):
-        parts.append(f'<rect x="{x:.0f}" y="18" width="10" height="10" fill="{_colour(n)}"/>')
+    for name in series:
+        parts.append(f'<rect x="{x:.0f}" y="18" width="10" height="10" fill="{COLOURS[name]}"/>')
         parts.append(_text(x + 13, 27, name))
         x += 6.4 * len(name) + 28
     return parts
@@ -67,8 +78,8 @@ def _bar(x: float, value: float, ticks: Sequence[float], colour: str, told: str)
     return parts
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+def _known(value: float | None) -> bool:
+    return value is not None
 
 
 def _up(value: float, ticks: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from register_charts import grouped_bars, stacked_bars
+from register_charts import grouped_bars, paired_bars
 
 METHODS = ("template", "pca", "pca+refine", "nricp", "perceiver", "network", "network+refine")
 PLACES: dict[str, tuple[str, str]] = {
@@ -343,7 +343,7 @@ def parts(result: Mapping[str, Any]) -> str:
         for method in METHODS
         if "slide" in (cell := _cell(result, "H1", "clean", method))
     }
-    return stacked_bars(rows, ("across the skin", "along the skin"), "mm on the face, H1")
+    return paired_bars(rows, ("across the skin", "along the skin"), "mm on the face, H1")
 
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
