@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--held-out-ict", type=Path, help="weights trained without ICT-FaceKit")
     parser.add_argument("--held-out-anny", type=Path, help="weights trained on ICT-FaceKit alone")
     parser.add_argument("--scans", type=Path, help="folder of real scans, for H5")
+    parser.add_argument("--sizes", default="20000,200000,1000000", help="points, for cost")
     parser.add_argument("--commit", help="what to record when git is not there")
     parser.add_argument("--only-process", help=argparse.SUPPRESS)
     args = parser.parse_args()

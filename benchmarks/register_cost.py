@@ -20,15 +20,14 @@ from topohead.core import Scan
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.mixture import SOURCES
 
-SIZES = (20_000, 200_000, 1_000_000)
-
 
 def cost_section(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
     """By method and number of points: seconds of the first and the best of two more calls, memory
     that a process takes beyond what it had with the scan read, bytes of two processes."""
     person = bench.people(1)[0]
     random = Forced(draws(bench.seed, torch.tensor([person.number])).keys)
-    for size in SIZES:
+    sizes = [int(size) for size in args.sizes.split(",")]
+    for size in sizes:
         case = sampled(bench, person, random, points=size)
         args.work.mkdir(parents=True, exist_ok=True)
         file = args.work / f"cost-{size}.npz"
@@ -37,7 +36,7 @@ def cost_section(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, A
             told = _run(f"{label}:{file}")
             if told is None:
                 continue
-            if size == SIZES[0]:
+            if size == sizes[0]:
                 again = _run(f"{label}:{file}")
                 told["repeats"] = again is not None and again["digest"] == told["digest"]
             print(f"{label:15} {size:8}: {told}", flush=True)
