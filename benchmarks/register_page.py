@@ -264,7 +264,7 @@ def origin(result: Mapping[str, Any]) -> str:
     lines = []
     for name, part in sections.items():
         where = part["hardware"]
-        cells = [c for c in part.values() if isinstance(c, dict)]
+        cells = [cell for key, cell in part.items() if key not in APART]
         scans = [row["scans"] for c in cells for row in c.values()
                  if isinstance(row, dict) and "scans" in row]  # fmt: skip
         count = f", up to {max(scans)} scans a cell" if scans else ""
