@@ -49,7 +49,7 @@ class IcpSize:
     blocks: int = 3
     strides: tuple[int, ...] = (4, 2, 1, 1)
     neighbours: int = 12
-    point: int = 128
+    point: int = 96
     codes: int = 32
     hidden: int = 128
 
