@@ -28,14 +28,14 @@ class FreeConfig:
     steps: tuple[FreeStep, ...] = (
         FreeStep(0.008, 30.0),
         FreeStep(0.006, 10.0),
-        FreeStep(0.005, 4.0),
-        FreeStep(0.004, 2.0),
-        FreeStep(0.003, 1.0),
-        FreeStep(0.003, 1.0),
+        FreeStep(0.005, 3.0),
+        FreeStep(0.004, 1.0),
+        FreeStep(0.003, 0.4),
+        FreeStep(0.003, 0.4),
     )
     elastic: ElasticConfig = field(default_factory=ElasticConfig)
     noise: float = 1.5e-4
-    """Least deviation of the scan from the surface, metres; more where residuals say so."""
+    """Least deviation of the scan from the surface, metres; more where the scan is rougher."""
     prior_share: float = 0.02
     """What one vertex counts in the prior about the start, whose errors neighbours share."""
     hair: float = 0.002
@@ -68,7 +68,7 @@ def fit_vertices(
         if number % 3 == 0:
             outer = samples.subset(on_skin(points, normals, surface.skin, samples))
         found = match(points, normals, skin, outer, MatchConfig(step.reach))
-        weight = _weights(surface, found, allowed, config)
+        weight = _weights(surface, found, allowed, max(config.noise, samples.noise))
         known = np.asarray(surface.matrix.power(2)[found.rows].T @ weight)
         system = _System(surface, elasticity, found, weight, precision, step.stiffness)
         rotations = elasticity.rotations(start, vertices)
@@ -79,10 +79,10 @@ def fit_vertices(
 
 
 def _weights(
-    surface: ScanHead, found: Matches, allowed: Float[np.ndarray, " S"], config: FreeConfig
+    surface: ScanHead, found: Matches, allowed: Float[np.ndarray, " S"], noise: float
 ) -> Float[np.ndarray, " M"]:
     """1/variance of every match; none where hair stands off the scalp."""
-    spread = max(1.4826 * float(np.median(np.abs(found.gap))), config.noise)
+    spread = max(1.4826 * float(np.median(np.abs(found.gap))), noise)
     hair = surface.scalp[found.rows] & (found.gap > allowed[found.rows])
     return np.where(hair, 0, found.weights) / spread**2
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import HeadModel, Scan, ScanFit
@@ -123,7 +123,11 @@ def judged_fit(
         known.log_sigma[0].exp() / 1e3 / similarity.scale,
         _matrix(similarity.inverse()),
         known.coefficients[0].clamp(0, 1),
-        _inliers(*(similarity.apply(p[None])[0] for p in (points, chosen)), known.inlier[0] > 0),
+        _inliers(
+            similarity.apply(points[None])[0],
+            similarity.apply(chosen[None])[0],
+            known.inlier[0] > 0,
+        ),
     )
     there = scan.points.device
     fit = ScanFit(*(getattr(fit, entry.name).to(there) for entry in fields(fit)))
@@ -279,7 +283,7 @@ def _outward(samples: _Samples, found: _Found, head: HeadModel) -> _Samples:
     if not float(normals.abs().max()) > 0:
         normals = _estimated(points)
     placed = found.similarity.apply(points[None])[0]
-    _, index = cKDTree(found.vertices.cpu().numpy()).query(placed.cpu().numpy(), workers=2)
+    _, index = KDTree(found.vertices.cpu().numpy()).query(placed.cpu().numpy(), workers=2)
     outwards = vertex_normals(found.vertices, head.topology.triangles.to(points.device))
     outwards = outwards[torch.from_numpy(index).to(points.device)]
     agree = ((normals @ found.similarity.rotation[0].T) * outwards).sum(1)
@@ -295,7 +299,7 @@ def _outward(samples: _Samples, found: _Found, head: HeadModel) -> _Samples:
 def _estimated(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """Normals of either sign: the direction in which a point's neighbours vary least."""
     there = points.double().cpu().numpy()
-    _, near = cKDTree(there).query(there, k=min(10, len(there)), workers=2)
+    _, near = KDTree(there).query(there, k=min(10, len(there)), workers=2)
     arms = there[near] - there[near].mean(1, keepdims=True)
     axes = np.linalg.eigh(arms.transpose(0, 2, 1) @ arms)[1]
     return torch.from_numpy(axes[:, :, 0].copy()).to(points)
@@ -311,7 +315,7 @@ def _inliers(
     _, first, cell = np.unique(
         cells @ np.array([1, 1 << 20, 1 << 40]), return_index=True, return_inverse=True
     )
-    _, index = cKDTree(chosen.cpu().double().numpy()).query(there[first], workers=2)
+    _, index = KDTree(chosen.cpu().double().numpy()).query(there[first], workers=2)
     told = on_head.cpu().numpy()[index][cell.reshape(-1)]
     inliers = torch.zeros_like(near)
     inliers[near] = torch.from_numpy(told).to(near.device)

@@ -19,13 +19,15 @@ class ScanSamples:
     """Points spread evenly over a scan, float64 in its frame; `normals` are unit, outward.
 
     `source` is the scan's point that each sample lies nearest to along its triangle, `spacing` the
-    median distance between neighbours, metres.
+    median distance between neighbours, `noise` the deviation of points from the planes through
+    their neighbours, metres.
     """
 
     points: Float[np.ndarray, "S 3"]
     normals: Float[np.ndarray, "S 3"]
     source: Int[np.ndarray, " S"]
     spacing: float
+    noise: float
 
     @cached_property
     def tree(self) -> KDTree:
@@ -59,7 +61,10 @@ def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
     points, normals, source, near, distance = _finite(points, normals, source)
     spacing = float(np.median(distance[:, 1])) if distance.shape[1] > 1 else 0.0
     normals = _estimated(points, near) if normals is None else _smoothed(normals, near)
-    return ScanSamples(points, normals, source, max(spacing, 1e-6))
+    height = np.einsum("skc,sc->sk", points[near[:, 1:]] - points[:, None], normals)
+    # both points of a pair are off their place
+    noise = 1.4826 * float(np.median(np.abs(height))) / 2**0.5
+    return ScanSamples(points, normals, source, max(spacing, 1e-6), noise)
 
 
 def _on_triangles(

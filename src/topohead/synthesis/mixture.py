@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from topohead.core.errors import InputError
 from topohead.geometry.anthropometry import Callipers, implausible
 from topohead.models.population import SHAPES, SLIDER_SPREAD, Phenotypes, phenotype_weights
 from topohead.models.shape_space import ShapeSpace
@@ -63,7 +64,7 @@ class Draw:
 def shares(space: ShapeSpace, families: Families = "all") -> tuple[float, ...]:
     """Of each of `SOURCES`; those that need ICT-FaceKit fall to the first where it is not there.
 
-    ValueError where nothing is left.
+    InputError where nothing is left.
     """
     known = SHARES
     if "ict" not in space.groups:
@@ -73,7 +74,9 @@ def shares(space: ShapeSpace, families: Families = "all") -> tuple[float, ...]:
     pairs = zip(SOURCES, known, strict=True)
     kept = [share * (name in FAMILIES[families]) for name, share in pairs]
     if not sum(kept):
-        raise ValueError(f"no heads of '{families}' in this shape space; set TOPOHEAD_ICT")
+        raise InputError(
+            f"no heads of '{families}' without ICT-FaceKit; set TOPOHEAD_ICT to its file"
+        )
     return tuple(share / sum(kept) for share in kept)
 
 
