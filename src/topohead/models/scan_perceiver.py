@@ -17,9 +17,6 @@ from topohead.models.learned_icp import FIRST_LOG_SIGMA, Registered, Template, z
 
 OCTAVES = 8
 
-READING = 56
-"""Numbers about a place, padded: matrix products want multiples of eight."""
-
 UNIT_MM = 100.0
 """A radian of the slowest wave of the position code."""
 
@@ -38,7 +35,7 @@ class PerceiverSize:
     groups: int = 2
     blocks: int = 2
     code: int = 16
-    decoding: int = 1
+    decoding: int = 3
     query: int = 128
 
 
@@ -52,14 +49,14 @@ class ScanPerceiver(nn.Module):
     def __init__(self, size: PerceiverSize, template: Template) -> None:
         super().__init__()
         self.size = size
-        width = size.width
+        width, reading = size.width, 3 + 6 * OCTAVES
         self.register_buffer("template", template.vertices)
         self.register_buffer("nodes", template.nodes)
-        places = _told(template.vertices * 1e3 / UNIT_MM, template.normals)
-        self.register_buffer("places", places, persistent=False)
+        places = fourier(template.vertices * 1e3 / UNIT_MM, OCTAVES)
+        self.register_buffer("places", torch.cat([places, template.normals], 1))
         self.identity = nn.Parameter(torch.randn(len(template.nodes), width) * 0.02)
-        self.position = nn.Linear(READING, width)
-        first, second = nn.Linear(READING, width), nn.Linear(width, width)
+        self.position = nn.Linear(reading + 3, width)
+        first, second = nn.Linear(reading + 4, width), nn.Linear(width, width)
         self.point = nn.Sequential(first, nn.GELU(), second)
         self.reads = nn.ModuleList([CrossAttention(width, size.heads) for _ in range(size.groups)])
         thinking = size.groups * size.blocks
@@ -70,7 +67,7 @@ class ScanPerceiver(nn.Module):
             [SelfAttention(width, size.heads) for _ in range(size.decoding)]
         )
         self.known = nn.Linear(width, size.query)
-        self.asked = nn.Linear(READING, size.query)
+        self.asked = nn.Linear(reading + 3, size.query)
         self.answer = CrossAttention(size.query, size.heads)
         self.last = zeroed(nn.Linear(size.query, 3))
         self.sigma = zeroed(nn.Linear(size.query, 1))
@@ -86,7 +83,8 @@ class ScanPerceiver(nn.Module):
     ) -> Registered:
         """There are no rounds."""
         points = torch.where(valid[..., None], points.float() * 1e3 / UNIT_MM, 0.0)
-        elements = self.point(_told(points, normals))
+        present = (normals.square().sum(-1, keepdim=True) > 0.25).to(points.dtype)
+        elements = self.point(torch.cat([fourier(points, OCTAVES), normals, present], -1))
         tokens = self.identity + self.position(self.places[self.nodes])
         tokens = tokens.expand(len(points), -1, -1)
         for group, read in enumerate(self.reads):
@@ -109,10 +107,3 @@ class ScanPerceiver(nn.Module):
             self.trust(both)[..., 0].float(),
             exactly(self.express, pooled),
         )
-
-
-def _told(places: Float[Tensor, "*B 3"], normals: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 56"]:
-    """The code of places, their normals, and whether these are known."""
-    known = (normals.square().sum(-1, keepdim=True) > 0.25).to(places.dtype)
-    told = torch.cat([fourier(places, OCTAVES), normals, known], -1)
-    return nn.functional.pad(told, (0, READING - told.shape[-1]))

@@ -21,10 +21,6 @@ HEAD_CENTRE, HEAD_RADIUS = (0.0, -0.02, -0.07), 0.19
 """A ball around any head and its neck, head frame, metres."""
 
 
-READING = 48
-"""Numbers about a point: 43, padded, since matrix products want multiples of eight."""
-
-
 @dataclass(frozen=True)
 class PoseSize:
     """How large the network is; it looks at `points` points of a scan."""
@@ -63,7 +59,7 @@ class ScanPose(nn.Module):
         super().__init__()
         self.size = size
         width = size.width
-        self.point = nn.Sequential(nn.Linear(READING, width), nn.GELU(), nn.Linear(width, width))
+        self.point = nn.Sequential(nn.Linear(43, width), nn.GELU(), nn.Linear(width, width))
         self.extent = nn.Linear(2, width)
         self.latents = nn.Parameter(torch.randn(size.latents, width) * 0.02)
         self.reads = nn.ModuleList([CrossAttention(width, size.heads) for _ in range(2)])
@@ -86,7 +82,7 @@ class ScanPose(nn.Module):
         """The correction of clouds that are normalised and turned by a guess."""
         known = (normals.square().sum(-1, keepdim=True) > 0.25).to(points.dtype)
         seen = torch.cat([fourier(points.clamp(-4, 4), 6), normals, known], -1)
-        elements = self.point(nn.functional.pad(seen, (0, READING - seen.shape[-1])))
+        elements = self.point(seen)
         plausible = ((radius > PLAUSIBLE_M[0]) & (radius < PLAUSIBLE_M[1])).to(points.dtype)
         extent = torch.stack([(radius.clamp(*PLAUSIBLE_M) / 0.1).log() * plausible, plausible], -1)
         latents = self.latents + self.extent(extent)[:, None]

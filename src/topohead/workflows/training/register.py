@@ -75,7 +75,7 @@ _L = Schedule(
 PRESETS: Mapping[str, Preset] = {
     "xs": Preset(
         RegistrationSize(
-            PoseSize(256, 8, 32, 2, 1), IcpSize(512, 96, 48, 3, 1, (2, 1), 8, 16, 8, 24)
+            PoseSize(256, 8, 32, 2, 1), IcpSize(512, 96, 48, 3, 1, (2, 1), 8, 48, 8, 32)
         ),
         _XS,
         points=1024,
@@ -148,7 +148,9 @@ def register_task(
         guess, found = network(batch.guessed, batch.near)
         return registration_loss(guess, found, batch.truth, knows, nodes)
 
-    strangers = None if families == "all" else replace(shapes, families=OTHERS[families])
+    strangers = None
+    if families != "all" and "ict" in shapes.space.groups:
+        strangers = replace(shapes, families=OTHERS[families])
     scorer = Scorer(head, shapes, strangers, expressions, surface, seed, chosen.points, device)
     return Task(
         network,
