@@ -1,6 +1,5 @@
 """Planted heads are found again in scans of them, whole, cropped, holed, noisy and with hair."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -4,8 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import sparse
+from scipy.sparse.linalg import splu
 from scipy.spatial.transform import Rotation
 
+from topohead.geometry.meshes import uniform_laplacian
 from topohead.solvers.headfit import (
     HeadArrays,
     HeadPriors,
@@ -29,6 +32,7 @@ HAIR = 0.003
 """Scan farther outside the scalp is hair, metres."""
 EXPRESSION = 0.15
 """Deviation of expression coefficients."""
+SMOOTHING = 10.0
 HELD = 1e12
 """Precision of what must not change."""
 
@@ -145,6 +149,18 @@ def _step(
     turn[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix() * np.exp(step[6])
     turn[:3, 3] = center + step[3:6] - turn[:3, :3] @ center
     return replace(modes, pose=turn @ modes.pose, coefficients=modes.coefficients + step[7:])
+
+
+def without_creases(modes: Modes, surface: ScanHead) -> Modes:
+    """With the remainder's finest waves taken out: networks leave folds in lids and ears.
+
+    (1 + `SMOOTHING` LᵀL) r' = r with the uniform Laplacian L: half is left of waves of nine edges.
+    """
+    laplacian = uniform_laplacian(surface.topology)
+    (row, column), value = laplacian.indices().numpy(), laplacian.values().double().numpy()
+    matrix = sparse.csc_matrix((value, (row, column)), tuple(laplacian.shape))
+    system = sparse.eye(len(modes.remainder)) + SMOOTHING * matrix.T @ matrix
+    return replace(modes, remainder=splu(system.tocsc()).solve(modes.remainder))
 
 
 def explained(

@@ -11,7 +11,13 @@ from topohead.solvers.headfit import HeadArrays
 from topohead.solvers.scan_followers import Followers
 from topohead.solvers.scan_free import FreeConfig, fit_vertices
 from topohead.solvers.scan_head import ScanHead
-from topohead.solvers.scan_modes import Modes, explained, fit_modes, population_prior
+from topohead.solvers.scan_modes import (
+    Modes,
+    explained,
+    fit_modes,
+    population_prior,
+    without_creases,
+)
 from topohead.solvers.scan_samples import ScanSamples, oriented, sample_scan
 from topohead.solvers.scan_seen import on_head
 
@@ -93,6 +99,7 @@ def _model_step(
         rows,
         doubt,
     )
+    modes = without_creases(modes, surface)
     share = min(1.0, doubt / POPULATION)
     prior = population_prior(arrays)
     prior = replace(
