@@ -43,10 +43,10 @@ def knowing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Planted], None]:
     """Puts the planted answer in the place of a method: for tests of what is made of it."""
 
     def answer(truth: Planted) -> None:
-        def fit(scan: Scan, head: HeadModel, seed: int, device: torch.device) -> ScanFit:
+        def fit(scan: Scan, head: HeadModel, means: methods.Means) -> methods.Found:
             everything = torch.ones(len(scan.points), dtype=torch.bool)
             sigma = torch.full((len(truth.vertices),), 1e-3)
-            return ScanFit(truth.vertices, sigma, truth.pose, truth.expression, everything)
+            return ScanFit(truth.vertices, sigma, truth.pose, truth.expression, everything), ()
 
         monkeypatch.setitem(methods.STARTS, "template", fit)  # pyright: ignore
 

@@ -180,10 +180,13 @@ def _round_trip(bridge: Bridge, model: HeadModel, places: Tensor) -> dict[str, f
     rows = smooth.nonzero()[:, 0]
     reverse, near = bridge.carried(rows)
     bound = (bridge.kind == BOUND)[bridge.target.triangles[reverse.triangles]].all(1) & near
-    back = interpolate(reverse, bridge.target.triangles, places)
-    distance = 1000 * (back - model.template[rows]).norm(dim=1)[bound]
-    if not len(distance):
+    if not bool(bound.any()):
         return {}
+    back = interpolate(reverse, bridge.target.triangles, places)[bound]
+    # a flat face of the mesh spans a curved piece of the source, whose places these are
+    source = Mesh(bridge.source, model.template)
+    back = interpolate(closest_points(back, source)[0], bridge.source.triangles, model.template)
+    distance = 1000 * (back - model.template[rows[bound]]).norm(dim=1)
     return {
         "round_trip_median_mm": float(distance.median()),
         "round_trip_p99_mm": float(distance.quantile(0.99)),
@@ -242,15 +245,13 @@ def _identities(bridge: Bridge, model: HeadModel, count: int) -> dict:
 
 
 def _expressions(bridge: Bridge, model: HeadModel, other: HeadModel) -> dict[str, float]:
-    """Correlation over bound skin of the actions that both models have."""
+    """Correlation over the skin near the source of the actions that both models have."""
     upright = _upright(bridge, model)[:3, :3]
-    skin = bridge.target.region_mask("skin") & (bridge.kind == BOUND)
+    skin = bridge.target.region_mask("skin") & (bridge.kind <= CONTINUED) & bridge.near
+    carried = bridge.deltas(model.template, model.expression_basis)
     found = {}
-    for name, ours, theirs in zip(
-        ARKIT_52, model.expression_basis, other.expression_basis, strict=True
-    ):
-        a = bridge.values(ours)[skin].flatten()
-        b = (theirs @ upright.T)[skin].flatten()
+    for name, ours, theirs in zip(ARKIT_52, carried, other.expression_basis, strict=True):
+        a, b = ours[skin].flatten(), (theirs @ upright.T)[skin].flatten()
         if float(a.abs().max()) > 0 and float(b.abs().max()) > 0:
             found[name] = float(torch.corrcoef(torch.stack([a, b]))[0, 1])
     return found

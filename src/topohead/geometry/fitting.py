@@ -24,6 +24,9 @@ SURFACE_SHARE = 400.0
 """So many independent measurements the whole surface counts as, against the model's prior."""
 EXPRESSION_SPREAD = 0.15
 """Prior standard deviation of expression coefficients."""
+STEPS = ((16, 0.03), (8, 0.03), (4, 0.02), (2, 0.015), (1, 0.01), (1, 0.01))
+CLOSE_STEPS = ((0.3, 0.006), (0.1, 0.004))
+"""How much stiffer than asked the free remainder is, and how far it reaches, step by step."""
 UNFOLDINGS = 12
 """So often folds are looked for and bent anew."""
 SCALE_SPREAD = 0.03
@@ -67,7 +70,7 @@ def fit_model(
     for reach in (0.03, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01, 0.01):
         pose, coefficients = problem.improve_coefficients(pose, coefficients, reach)
     start = shape = problem.shape(coefficients)
-    for factor, reach in ((16, 0.03), (8, 0.03), (4, 0.02), (2, 0.015), (1, 0.01), (1, 0.01)):
+    for factor, reach in STEPS + (CLOSE_STEPS if unfold else ()):
         shape = problem.improve_shape(pose, shape, stiffness * factor, reach)
     if unfold:
         shape = problem.unfolded(pose, start, shape)

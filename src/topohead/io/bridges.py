@@ -41,9 +41,9 @@ ICT = "ict"
 """Stands for ICT-FaceKit, from the file that TOPOHEAD_ICT names."""
 
 ICT_EXCEPTIONS = (
-    "browDownLeft", "browDownRight", "cheekSquintLeft", "cheekSquintRight", "eyeLookOutLeft",
-    "eyeLookOutRight", "mouthDimpleLeft", "mouthDimpleRight", "mouthFunnel", "mouthPressLeft",
-    "mouthPressRight", "mouthRollLower", "noseSneerLeft", "noseSneerRight",
+    "browDownLeft", "browDownRight", "cheekSquintLeft", "cheekSquintRight", "mouthDimpleLeft",
+    "mouthDimpleRight", "mouthFunnel", "mouthPressLeft", "mouthPressRight", "mouthRollLower",
+    "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
 """Actions that ICT-FaceKit's artists and anny's drew differently."""
 
@@ -96,15 +96,22 @@ def checked_bridge(given: str | Path, find: Finder | None = None) -> CheckedBrid
     failures = found.quality.failures(exceptions)
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        known = "ibug68" in mesh.topology.landmarks
+        remedy = "" if known else f"; landmarks in {_landmark_file(path).name} would guide it"
         raise InputError(
-            f"{given}: the bridge from the reference head fails its gate: {failures[0]}{more}"
+            f"{given}: the bridge from the reference head fails its gate: "
+            f"{failures[0]}{more}{remedy}"
         )
     return found
 
 
+def _landmark_file(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.landmarks.json")
+
+
 def _with_landmarks(mesh: Mesh, path: Path) -> Mesh:
     """The mesh with the points that a file beside it names."""
-    file = path.with_name(f"{path.stem}.landmarks.json")
+    file = _landmark_file(path)
     if not file.is_file():
         return mesh
     try:

@@ -21,6 +21,8 @@ class RegisterConfig:
     """A file (OBJ, GLB, PLY, USD), what else there is beside it; or a folder."""
     method: Method | None = None
     """How to register; by default network+refine, or pca+refine without the network's weights."""
+    weights: Path | None = None
+    """Weights of the network that `topohead train register` made; by default those that ship."""
     unit: Literal["auto", "m", "cm", "mm", "in"] = "auto"
     """Unit of the scan; auto: the one in which it has the size of a head."""
     up: Literal["auto", "y", "z"] = "auto"

@@ -4,8 +4,10 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,19 +80,32 @@ def _registered(requests: Sequence[RegisterConfig], jobs: int) -> Iterator[Regis
     if jobs == 1 or len(requests) == 1:
         yield from map(attempt, requests)
         return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")  # torch and numba bear no fork
-    with ProcessPoolExecutor(min(jobs, len(requests)), context, _begin, (threads,)) as hands:
+    with _workers(min(jobs, len(requests))) as hands:
         yield from hands.map(attempt, requests)
 
 
+@contextmanager
+def _workers(count: int) -> Iterator[Executor]:
+    """Processes that share the cores; leaving the block stops what they do."""
+    context = multiprocessing.get_context("spawn")  # torch and numba bear no fork
+    threads = max(1, (os.cpu_count() or 1) // count)
+    before = set(multiprocessing.active_children())
+    hands = ProcessPoolExecutor(count, context, _begin, (threads,))
+    try:
+        yield hands
+    finally:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        hands.shutdown(cancel_futures=True)
+
+
 def _begin(threads: int) -> None:
-    """A worker takes its share of the cores."""
-    import numba
+    """Makes a worker of this process: with its share of the cores, stopped by the caller alone."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    os.environ["NUMBA_NUM_THREADS"] = str(threads)  # numba reads it when its first kernel starts
 
 
 def attempt(config: RegisterConfig) -> RegisteredScan:

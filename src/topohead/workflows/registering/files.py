@@ -67,13 +67,18 @@ def write_head(
         np.save(stream, head.sigma.numpy())
     for suffix in place.formats:
         path = place.head.with_suffix(suffix) if len(place.formats) > 1 else place.head
-        WRITERS[suffix.lower()](head, path, picture)
-        written += _with_material(path, picture)
+        written += write_mesh(head, path, picture)
     if neutral:
         path = place.name("head_neutral.obj")
         write_obj(head.neutral, path, None if picture is None else _relative(picture, path))
         written += _with_material(path, picture)
     return written
+
+
+def write_mesh(head: RegisteredHead, path: Path, picture: Path | None) -> list[Path]:
+    """Writes the head in the format of a path's ending, with its texture; gives its files."""
+    WRITERS[path.suffix.lower()](head, path, picture)
+    return _with_material(path, picture)
 
 
 def _with_material(mesh: Path, picture: Path | None) -> list[Path]:

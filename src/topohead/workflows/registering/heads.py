@@ -40,6 +40,11 @@ class RegisteredHead:
         return RigPerformance(self.rig, self.expression[None], still, 30.0)
 
 
+def level_one(fit: ScanFit) -> Float[Tensor, "V 3"]:
+    """A fit's vertices at level 1, which is the surface that lies on the scan."""
+    return level_of(1)[1](fit.vertices.double()).float()
+
+
 def registered_head(fit: ScanFit, level: int, reference_frame: bool) -> RegisteredHead:
     """The head of a fit at a level of detail, where the scan is or upright at the origin.
 

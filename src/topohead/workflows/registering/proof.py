@@ -8,12 +8,13 @@ from torch import Tensor
 from topohead.core import Mesh, Topology
 from topohead.core.scans import Scan
 from topohead.geometry.skinning import FaceRig
+from topohead.io.assets import reference_head
 from topohead.rendering.mesh import rasterize
 from topohead.rendering.shading import linear_to_srgb, portrait_camera, render_mesh, srgb_to_linear
 from topohead.workflows.report.pictures import BACKDROP, WIRE, inked, visible_pixels
 
 PANEL = (420, 520)
-"""Width and height of one of the six panels."""
+"""Width and height of a panel."""
 
 YAWS = (0.0, 0.785)
 """From the front, and halfway to the person's left."""
@@ -30,9 +31,10 @@ def proof(
     texture: Float[Tensor, "S S 3"] | None,
     panel: tuple[int, int] = PANEL,
 ) -> Float[Tensor, "H2 W2 3"]:
-    """Two rows, front and 45°: the scan, the head's wires on it, the head; srgb.
+    """Two rows, front and 45°: the scan, the head's wires on it, its shape, its texture; srgb.
 
-    `scan` and `mesh` lie in one frame, metres, that `rig.upright` turns upright.
+    `scan` and `mesh` lie in one frame, metres, that `rig.upright` turns upright. The wires are the
+    control mesh's edges.
     """
     rows = []
     for yaw in YAWS:
@@ -42,13 +44,16 @@ def proof(
         pose = pose @ upright
         view = (pose, intrinsics, panel)
         shown = _scan_picture(scan, picture, *view)
-        if texture is None:
-            head = render_mesh(mesh.vertices, mesh.topology, None, *view, background=BACKDROP)
-        else:
-            head = render_mesh(
-                mesh.vertices, mesh.topology, texture, *view, shading="texture", background=BACKDROP
-            )
-        rows.append(torch.cat([shown, _wired(shown, mesh, pose, intrinsics), head], 1))
+        tiles = [shown, _wired(shown, mesh, pose, intrinsics)]
+        tiles.append(render_mesh(mesh.vertices, mesh.topology, None, *view, background=BACKDROP))
+        if texture is not None:
+            tiles.append(
+                render_mesh(
+                    mesh.vertices, mesh.topology, texture, *view,
+                    shading="texture", background=BACKDROP,
+                )
+            )  # fmt: skip
+        rows.append(torch.cat(tiles, 1))
     return torch.cat(rows, 0)
 
 
@@ -117,5 +122,7 @@ def _wired(
     topology = mesh.topology
     raster = rasterize(mesh.vertices, topology.triangles, pose, intrinsics, (width, height))
     pixels, visible = visible_pixels(mesh.vertices, raster.depth, pose, intrinsics)
-    edges = topology.edges[visible[topology.edges].all(1)]
+    # a step of subdivision keeps the numbers of old vertices: their edges are halves of old ones
+    old = topology.edges[:, 0] < reference_head(0).topology.vertex_count
+    edges = topology.edges[old & visible[topology.edges].all(1)]
     return inked(shown, list(pixels[edges]), WIRE, INK)

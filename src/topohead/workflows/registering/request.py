@@ -10,14 +10,17 @@ from typing import Any
 import topohead
 from topohead.core.errors import InputError
 from topohead.io.runs import digest, plain
-from topohead.io.weights import SHIPPED
+from topohead.io.weights import SHIPPED, read_weights
 from topohead.workflows.register import RegisterConfig
 
 NETWORK = "register"
 """The name of the network's weights."""
 
-WITHOUT_EFFECT = ("source", "out", "jobs", "restart", "report", "json", "sequence", "force")
-"""Settings that say where and how to work, not what comes out for one scan."""
+WITHOUT_EFFECT = (
+    "source", "out", "weights", "jobs", "restart", "report", "json", "sequence", "force",
+)  # fmt: skip
+"""Settings that say where and how to work, not what comes out for one scan; weights have a hash of
+their own."""
 
 
 def resolved(config: RegisterConfig) -> RegisterConfig:
@@ -32,12 +35,16 @@ def resolved(config: RegisterConfig) -> RegisterConfig:
             "--device cuda: torch finds no CUDA device; leave --device out, "
             "or see what `topohead doctor` says is missing"
         )
-    method = config.method or ("network+refine" if NETWORK in SHIPPED else "pca+refine")
-    if method.startswith("network") and NETWORK not in SHIPPED:
+    there = config.weights is not None or NETWORK in SHIPPED
+    method = config.method or ("network+refine" if there else "pca+refine")
+    if method.startswith("network") and not there:
         raise InputError(
             f"--method {method} needs the network's weights, which this package does not have; "
-            "use --method pca+refine, or train them with `topohead train register`"
+            "use --method pca+refine, or train them (`topohead train register --out RUN`) and "
+            "name them with --weights"
         )
+    if config.weights is not None and not method.startswith("network"):
+        raise InputError(f"--weights is for the network, not for --method {method}")
     return replace(
         config, source=Path(config.source), out=Path(config.out), method=method, device=device
     )
@@ -45,7 +52,9 @@ def resolved(config: RegisterConfig) -> RegisterConfig:
 
 def weights_hash(config: RegisterConfig) -> str | None:
     """The hash of the network's weights, where the method uses it."""
-    return SHIPPED[NETWORK] if config.method and config.method.startswith("network") else None
+    if config.method is None or not config.method.startswith("network"):
+        return None
+    return SHIPPED[NETWORK] if config.weights is None else read_weights(config.weights).hash
 
 
 def request_hash(config: RegisterConfig) -> str:

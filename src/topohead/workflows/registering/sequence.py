@@ -33,7 +33,13 @@ from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan, RegisterResult
 from topohead.workflows.registering.batch import scans_in
 from topohead.workflows.registering.heads import level_of, registered_head
-from topohead.workflows.registering.methods import fit_scan, judge_fit, refine_fit
+from topohead.workflows.registering.methods import (
+    Means,
+    fit_scan,
+    judge_fit,
+    means_of,
+    refine_fit,
+)
 from topohead.workflows.registering.single import Prepared, bake_maps, prepare
 from topohead.workflows.rigging import write_expression
 
@@ -115,10 +121,9 @@ def _frame(
     began = time.perf_counter()
     prepared = prepare(replace(config, source=path))
     assert config.method is not None, "resolved"
-    device = torch.device(config.device)
     head = reference_head(0)
     if person is None or last is None:
-        fit = fit_scan(prepared.scan, head, config.method, config.seed, device)
+        fit, _ = fit_scan(prepared.scan, head, config.method, means_of(config))
     else:
         fit = following(prepared.scan, person, last, config.seed)
     quality = judge_fit(prepared.scan, fit, head)
@@ -169,7 +174,7 @@ def following(scan: Scan, person: HeadModel, last: ScanFit, seed: int) -> ScanFi
         fit = refine_fit(scan, start, person)
         if judge_fit(scan, fit, person).whole.median_mm < LOST_MM:
             return fit
-    return fit_scan(scan, person, "pca+refine", seed, torch.device("cpu"))
+    return fit_scan(scan, person, "pca+refine", Means(seed))[0]
 
 
 def personal(fit: ScanFit) -> LinearHead:

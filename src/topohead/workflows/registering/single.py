@@ -25,9 +25,10 @@ from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan
 from topohead.workflows.registering.files import Place, place_of, write_head
 from topohead.workflows.registering.heads import registered_head
-from topohead.workflows.registering.methods import fit_scan, judge_fit
+from topohead.workflows.registering.methods import fit_scan, judge_fit, means_of
 from topohead.workflows.registering.proof import proof
 from topohead.workflows.registering.request import read_manifest, request_hash, weights_hash
+from topohead.workflows.registering.topologies import bridge_for, write_in_topology
 from topohead.workflows.registering.units import METRES, find_unit, in_metres
 
 if TYPE_CHECKING:
@@ -57,11 +58,10 @@ def register_scan(config: RegisterConfig) -> RegisteredScan:
     head = reference_head(0)
     watch.lap("read")
     for _ in progress(range(1), f"registering {config.source.name}"):
-        device = torch.device(config.device)
         assert config.method is not None, "resolved"
-        fit = fit_scan(prepared.scan, head, config.method, config.seed, device)
+        fit, doubts = fit_scan(prepared.scan, head, config.method, means_of(config))
         quality = judge_fit(prepared.scan, fit, head)
-    warnings = (*prepared.notes, *accepted(config, quality, fit))
+    warnings = (*prepared.notes, *doubts, *accepted(config, quality, fit))
     watch.lap("register")
     with _whole(config.out) as out:
         written = place_of(out)
@@ -173,6 +173,9 @@ def write_all(
     texture, heights, facts = bake_maps(config, prepared, on_scan.mesh)
     watch.lap("texture")
     files = write_head(head, place, texture, heights, config.neutral)
+    if config.topology is not None:
+        bridge = bridge_for(config)
+        files += write_in_topology(head, bridge, config.topology.stem, place, texture)
     shown = proof(prepared.scan, _picture(prepared), on_scan.mesh, on_scan.rig, texture)
     files.append(place.name("proof.png"))
     write_image(files[-1], shown)
