@@ -1,8 +1,8 @@
 """The command `topohead`: a verb, a Config from its flags, the workflow's function.
 
-Exit codes: 0 success; 2 bad input or usage, one line on stderr; 1 a bug, with its traceback;
-130 stopped by the user. Results and plain progress lines go to stdout; with `--json` stdout holds
-one JSON object and nothing else.
+Exit codes: 0 success; 2 bad input or usage, one line on stderr, or a batch some of whose inputs
+were bad, told in its summary; 1 a bug, with its traceback; 130 stopped by the user. Results and
+plain progress lines go to stdout; with `--json` stdout holds one JSON object and nothing else.
 """
 
 import contextlib
@@ -111,7 +111,7 @@ def _call(name: str, function: Any, config: Any) -> int:
     if hasattr(result, "wait"):  # a page that is served until an interrupt
         sys.stdout.flush()
         result.wait()
-    return 0
+    return getattr(result, "exit_code", 0)  # a batch of which some parts failed
 
 
 @contextlib.contextmanager

@@ -45,6 +45,11 @@ VERBS: dict[str, Verb] = {
         "calibrated multi-view sequence to a mesh per frame and textures; resumable",
         {"source": "IN"},
     ),
+    "register": Verb(
+        "topohead.workflows.register", "RegisterConfig", "register",
+        "a scan, mesh or point cloud, or a folder of them, to heads of one topology",
+        {"source": "SCAN"},
+    ),
     "evaluate": Verb(
         "topohead.workflows.evaluate", "EvaluateConfig", "evaluate",
         "a run's metrics and report, against ground truth where there is some",

@@ -31,7 +31,8 @@ def run(config: ExportConfig) -> ExportResult:
     _refuse_foreign(out)
     source = open_source(config)
     with atomic_folder(out) as folder:
-        notes = WRITERS[config.to](source, config, folder)
+        notes = list(source.bridge.notes) if source.bridge is not None else []
+        notes += WRITERS[config.to](source, config, folder)
         files = sorted(
             file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
         )
@@ -80,6 +81,7 @@ def _record(source: Source, config: ExportConfig, files: list[str]) -> dict[str,
         "units": config.units,
         "axis": config.axis,
         "origin": config.origin if source.run is not None else "file",
+        "topology": sequence.topology.name,
         "frames": list(sequence.frames),
         "frames_per_second": sequence.frames_per_second,
         "files": files,

@@ -1,13 +1,19 @@
 """What is exported: a run, a rig, a sequence or a mesh, however it lies on the disk."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from topohead.core import InputError, Rig
+from topohead.geometry.carried_rigs import rig_in_topology
 from topohead.geometry.placement import Placement, placement
 from topohead.geometry.skinning import RigPerformance
+from topohead.geometry.subdivision import catmull_clark, refine
+from topohead.io.assets import reference_head
+from topohead.io.bridges import SOURCE_LEVEL, CheckedBridge, checked_bridge
 from topohead.io.calibration import METRES, read_rig
 from topohead.io.captures import choose_frames
 from topohead.io.gltf import open_glb, read_glb
@@ -22,12 +28,14 @@ from topohead.workflows.export import ExportConfig
 class Source:
     """The chosen frames, the rig that plays them where there is one, and the run they are of.
 
-    All in the run's world, metres. `played` has a row a frame of the sequence.
+    All in the run's world, metres. `played` has a row a frame of the sequence. `bridge` led from
+    the run's topology to the sequence's where they differ; textures are still in the run's UVs.
     """
 
     sequence: MeshSequence
     played: RigPerformance | None
     run: Path | None
+    bridge: CheckedBridge | None = None
 
     def placement(self, config: ExportConfig) -> Placement:
         """World to the file that this export writes."""
@@ -59,7 +67,8 @@ def open_source(config: ExportConfig) -> Source:
             source = replace(source, played=_rig_of(source))
     else:
         source = _open_file(path, config)
-    return _only(source, config.frames)
+    source = _only(source, config.frames)
+    return source if config.topology is None else _in_topology(source, config)
 
 
 def _rig_of(source: Source) -> RigPerformance | None:
@@ -138,3 +147,44 @@ def _only(source: Source, frames: str | None) -> Source:
         rows = [everything.index(frame) for frame in chosen]
         played = replace(played, weights=played.weights[rows], poses=played.poses[rows])
     return replace(source, sequence=source.sequence.only(chosen), played=played)
+
+
+def _in_topology(source: Source, config: ExportConfig) -> Source:
+    """The same heads on the topology that is asked for."""
+    assert config.topology is not None
+    if config.splats or config.layout is not None:
+        raise InputError("Gaussians lie on the run's own mesh; leave --topology out")
+    run = source.sequence
+    levels = {reference_head(level).topology.fingerprint: level for level in (0, 1)}
+    level = levels.get(run.topology.fingerprint)
+    if level is None:
+        raise InputError(
+            f"{config.run} is not of the reference head's topology but has "
+            f"{run.topology.vertex_count} vertices of its own; leave --topology out"
+        )
+    checked = checked_bridge(config.topology)
+    bridge = checked.bridge
+    carry = _to_bridge(level)
+
+    def read(frame: str) -> Tensor:
+        return bridge.vertices(carry(run.read(frame)))
+
+    played = source.played
+    if played is not None:
+        rig = played.rig
+        shapes = torch.stack([carry(shape) for shape in rig.blendshapes])
+        fine = replace(
+            rig, topology=bridge.source, neutral=carry(rig.neutral), blendshapes=shapes,
+            head_share=carry(rig.head_share[:, None])[:, 0],
+        )  # fmt: skip
+        played = replace(played, rig=rig_in_topology(fine, bridge))
+    sequence = replace(run, topology=bridge.target, read=read, normal_map=lambda frame: None)
+    return replace(source, sequence=sequence, played=played, bridge=checked)
+
+
+def _to_bridge(level: int) -> Callable[[Tensor], Tensor]:
+    """What takes vertex values of a level to the one that bridges start from."""
+    if level == SOURCE_LEVEL:
+        return lambda values: values
+    matrix = catmull_clark(reference_head(level).topology)[1]
+    return lambda values: refine(matrix, values)
