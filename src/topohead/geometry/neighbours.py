@@ -40,9 +40,14 @@ def gather_rows(values: Float[Tensor, "B N D"], index: Int[Tensor, "B *Q"]) -> T
 
 
 def farthest_points(
-    points: Float[Tensor, "N 3"], count: int, mirror: Int[Tensor, " N"] | None = None
+    points: Float[Tensor, "N D"],
+    count: int,
+    mirror: Int[Tensor, " N"] | None = None,
+    weights: Float[Tensor, " N"] | None = None,
 ) -> Int[Tensor, " K"]:
     """`count` points each as far as can be from those before it; with `mirror`, in pairs.
+
+    A point's distance counts `weights` times: twice the weight, points twice as close.
 
     Greedy (Gonzalez 1985), starting from the first point. A point and its mirror come together
     (one on the plane alone), so with `mirror` the set is closed under it; it may then have one
@@ -58,5 +63,5 @@ def farthest_points(
         for index in pair:
             chosen.append(index)
             distance = torch.minimum(distance, (points - points[index]).norm(dim=-1))
-        candidate = int(distance.argmax())
+        candidate = int((distance if weights is None else distance * weights).argmax())
     return torch.tensor(chosen)

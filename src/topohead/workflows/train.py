@@ -31,8 +31,8 @@ FITTED_AFTER = 0.25
 class TrainConfig:
     """What to train and for how long. The same command goes on after an interruption."""
 
-    name: Literal["register"]
-    """The network: register (scans to heads)."""
+    name: Literal["register", "head-vae"]
+    """The network: register (scans to heads), head-vae (heads to tokens and back)."""
     out: Path
     """Folder of the run."""
     preset: Literal["xs", "s", "l"] = "s"
@@ -79,7 +79,16 @@ def _register(preset: str, seed: int, device: "torch.device") -> "Task":
     return register_task(preset, seed, device)
 
 
-TASKS: Mapping[str, Callable[[str, int, "torch.device"], "Task"]] = {"register": _register}
+def _head_vae(preset: str, seed: int, device: "torch.device") -> "Task":
+    from topohead.workflows.training.head_vae import head_vae_task
+
+    return head_vae_task(preset, seed, device)
+
+
+TASKS: Mapping[str, Callable[[str, int, "torch.device"], "Task"]] = {
+    "register": _register,
+    "head-vae": _head_vae,
+}
 """How each network's task is made from preset, seed and device."""
 
 
