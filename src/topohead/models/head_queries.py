@@ -71,7 +71,7 @@ class Queries:
 
 
 def queries_of(head: HeadModel) -> Queries:
-    """All vertices of a head model's own topology."""
+    """All vertices of a head model's own topology; symmetric where that has a mirror map."""
     topology = head.topology
     opened = head.template + JAW_OPEN * head.expression_basis[ARKIT_52.index("jawOpen")]
     fields, _ = laplace_eigenvectors(topology, head.template, FIELDS)
@@ -80,17 +80,22 @@ def queries_of(head: HeadModel) -> Queries:
         known = [name for name in names if name in topology.regions]
         parts[topology.region_mask(*known), column] = 1
     parts[:, 0] = 1 - parts.sum(1)
-    normals = vertex_normals(opened, topology.triangles)
-    return Queries(head.template, opened, normals, fields.T.float().contiguous(), parts)
+    normals, fields = vertex_normals(opened, topology.triangles), fields.T.float().contiguous()
+    if topology.mirror is not None:
+        # a jaw that opens is a little lopsided, and so are normals by quads' diagonals
+        flip = torch.tensor([-1.0, 1, 1])
+        opened = (opened + flip * opened[topology.mirror]) / 2
+        normals = normals + flip * normals[topology.mirror]
+        parity = _parity(fields, topology.mirror)
+        fields = (fields + parity * fields[topology.mirror]) / 2
+    normals = torch.nn.functional.normalize(normals, dim=1)
+    return Queries(head.template, opened, normals, fields, parts)
 
 
-def subdivided(
-    queries: Queries, matrix: Float[Tensor, "V1 V0"], triangles: Int[Tensor, "T 3"]
-) -> Queries:
-    """The vertices of a finer level, by `geometry.subdivision`'s matrix; its triangles."""
-    carried = [refine(matrix, part) for part in queries._all()]
-    carried[2] = vertex_normals(carried[1], triangles)
-    return Queries(*carried)
+def subdivided(queries: Queries, matrix: Float[Tensor, "V1 V0"]) -> Queries:
+    """The vertices of a finer level, by `geometry.subdivision`'s matrix."""
+    rest, opened, normals, fields, parts = (refine(matrix, part) for part in queries._all())
+    return Queries(rest, opened, torch.nn.functional.normalize(normals, dim=1), fields, parts)
 
 
 def bridged(queries: Queries, bridge: Bridge) -> Queries:
@@ -123,7 +128,7 @@ def nodes_of(topology: Topology, queries: Queries, count: int, patch: int) -> No
     mirror = topology.mirror
     assert mirror is not None
     places = queries.places
-    side = queries.opened[:, 0]
+    side = queries.rest[:, 0]
     beside = (side.abs() > MIDDLE) & (side * side[mirror] < 0)
     paired = (beside & beside[mirror]).nonzero()[:, 0]
     back = torch.full((len(places),), -1)
@@ -135,9 +140,14 @@ def nodes_of(topology: Topology, queries: Queries, count: int, patch: int) -> No
     assert 2 * len(left) == count
     near = torch.cdist(places[left].double(), places.double())
     patches = near.topk(patch, largest=False).indices
-    parity = (queries.fields * queries.fields[mirror]).sum(0).sign()
+    parity = _parity(queries.fields, mirror)
     vertices = torch.cat([left, mirror[left]])
     return Nodes(vertices, torch.cat([patches, mirror[patches]]), parity)
+
+
+def _parity(fields: Float[Tensor, "V K"], mirror: Int[Tensor, " V"]) -> Float[Tensor, " K"]:
+    """1 for fields that a mirror leaves, −1 for those that it turns over."""
+    return (fields * fields[mirror]).sum(0).sign()
 
 
 def _edge_length(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, " V"]:
@@ -163,9 +173,7 @@ class Audience:
     weights: Float[Tensor, "Q H"]
 
 
-def audience(
-    places: Float[Tensor, "Q 9"], nodes: Float[Tensor, "K 9"], heard: int
-) -> Audience:
+def audience(places: Float[Tensor, "Q 9"], nodes: Float[Tensor, "K 9"], heard: int) -> Audience:
     """The `heard` nearest nodes of each query."""
     distance, near = torch.cdist(places.double(), nodes.double()).topk(heard + 1, largest=False)
     share = (1 - (distance[:, :-1] / distance[:, -1:]).square()).clamp(min=1e-9).square()

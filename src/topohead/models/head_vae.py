@@ -34,7 +34,7 @@ FIRST_LOG_SIGMA = 0.5
 """Of mm: about what the template is off by near a node, first weights being what they are."""
 
 FIRST_NOISE = -3.0
-"""Of the posterior's log standard deviation: less would teach nothing, more would hide the shape."""
+"""Of the posterior's log standard deviation: more would hide the shape at first."""
 
 SPREAD_MM = 10.0
 """Displacements are divided by this on their way in, and multiplied on their way out."""
@@ -182,14 +182,16 @@ class HeadVae(nn.Module):
         A `basis` instead of queries saves the part that does not depend on the heads.
         """
         with torch.autocast(tokens.device.type, enabled=False):
-            basis = queries if isinstance(queries, Basis) else self.basis(queries or self.queries)
-            state = torch.nn.functional.gelu(self.hear(tokens.float()) + self.place_out.repeat(2, 1))
+            if not isinstance(queries, Basis):
+                queries = self.basis(self.queries if queries is None else queries)
+            state = self.hear(tokens.float()) + self.place_out.repeat(2, 1)
+            state = torch.nn.functional.gelu(state)
             for block in self.writing:
                 state = block(state)
             told = self.speak(state) + self.speak_straight(tokens.float())
             spoken, rows = told[..., :-ROWS], told[..., -ROWS:]
-            moved, log_sigma = _heard(basis, spoken, rows)
-            points = basis.rest + moved * (SPREAD_MM / 1e3)
+            moved, log_sigma = _heard(queries, spoken, rows)
+            points = queries.rest + moved * (SPREAD_MM / 1e3)
             return Decoded(points, log_sigma + FIRST_LOG_SIGMA)
 
     def forward(

@@ -41,7 +41,7 @@ def token_shares(
     metres, a half at half of that, smoothly."""
     queries = network.queries
     nodes = queries.places[network.nodes]
-    distance = torch.cdist(nodes, queries.places[region]).amin(1)
+    distance = torch.cdist(nodes.double(), queries.places[region].double()).amin(1).float()
     away = (distance / soft).clamp(max=1)
     return 1 - away.square() * (3 - 2 * away)
 

@@ -29,8 +29,8 @@ def attributes(heads: Heads) -> Attributes:
     """What is known of people, on the CPU."""
     made = phenotypes(heads.shapes.space, heads.weights)
     sizes = measured(heads, heads.rest)
-    of_makehuman = (heads.source != SOURCES.index("ict"))[:, None]
-    known = torch.cat([of_makehuman.expand(made.shape), torch.ones_like(sizes, dtype=torch.bool)], 1)
+    known = torch.ones(len(made), len(ATTRIBUTES), dtype=torch.bool)
+    known[heads.source == SOURCES.index("ict"), : len(PHENOTYPES)] = False
     return Attributes(torch.cat([made, sizes], 1), known)
 
 
@@ -47,8 +47,7 @@ def phenotypes(space: ShapeSpace, weights: Float[Tensor, "B K"]) -> Float[Tensor
     own = weights[:, space.groups["control"]]
 
     def total(*words: str) -> Float[Tensor, " B"]:
-        of = [k for k, name in enumerate(names)
-              if name.startswith("macrodetails/") and all(word in name for word in words)]  # fmt: skip
+        of = [k for k, name in enumerate(names) if all(word in name for word in words)]
         return own[:, of].sum(1)
 
     races = ("african", "asian", "caucasian")
