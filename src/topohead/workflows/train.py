@@ -121,7 +121,7 @@ def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Train
         files.cut_curve(config.out, training.step)
     forward = fabric.setup_module(task.network)
     try:
-        with _asked_to_stop() as stop:
+        with _asked_to_stop() as stop, _repeatable(fabric.device):
             for _ in _steps(config, fabric, task, training, forward):
                 _tell(config, fabric, task, training)
                 if stop():
@@ -321,6 +321,19 @@ def _synchronised(fabric: Any) -> float:
     if fabric.device.type == "cuda":
         torch.cuda.synchronize(fabric.device)
     return time.monotonic()
+
+
+@contextmanager
+def _repeatable(device: "torch.device") -> Iterator[None]:
+    """On a CPU sums in one order: torch's threads add to shared places as they come otherwise."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @contextmanager

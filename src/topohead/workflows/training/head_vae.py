@@ -31,7 +31,7 @@ Registered heads lie in the head frame only about, and a region of one head that
 is moved there first.
 """
 
-SHARES = 8
+SHARES = 16
 """A step asks for one vertex in so many of level 1, each step for others."""
 
 

@@ -69,6 +69,7 @@ class Scorer:
         """Every training seed has a seed of its own in the other splits."""
         return SEEDS[split][self.seed % len(SEEDS[split])]
 
+    @torch.no_grad()
     def validate(self, network: nn.Module, count: int) -> dict[str, float]:
         """Mean error of validation people, mm."""
         assert isinstance(network, HeadVae)
@@ -101,7 +102,6 @@ class Scorer:
             "meanings": self._meanings(network, count),
         }
 
-    @torch.no_grad()
     def measure_latent(self, network: HeadVae) -> None:
         """Mean and deviation of every channel over the training people, into the network."""
         tokens = torch.cat(list(self._tokens(network, self.fitted)))
@@ -114,12 +114,10 @@ class Scorer:
         vertices, coefficients = self.people[split].at(sample_indices(0, count, device=device))
         return vertices, (coefficients > 0).any(1)
 
-    @torch.no_grad()
     def _tokens(self, network: HeadVae, vertices: Tensor) -> Iterator[Tensor]:
         for part in vertices.split(CHUNK):
             yield network.encode(part).mean
 
-    @torch.no_grad()
     def _rebuilt(self, network: HeadVae, vertices: Tensor) -> Iterator[Tensor]:
         basis = network.basis(network.queries)
         for tokens in self._tokens(network, vertices):
