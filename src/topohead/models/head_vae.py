@@ -139,8 +139,9 @@ class HeadVae(nn.Module):
         self.hear = _PerPair(pairs, size.channels, width)
         self.place_out = nn.Parameter(torch.randn(pairs, width) * 0.02)
         self.writing = nn.ModuleList([_Residual(width) for _ in range(size.blocks)])
-        self.speak = nn.Linear(width, spoken)
-        self.speak_straight = _PerPair(pairs, size.channels, spoken)
+        # training starts near the template, where every gradient points the right way
+        self.speak = _scaled(nn.Linear(width, spoken), 0.1)
+        self.speak_straight = _scaled(_PerPair(pairs, size.channels, spoken), 0.1)
         self.code = nn.Parameter(torch.randn(pairs, size.codes))
         known = 33 + 27 + 3 + len(nodes.parity) + 1 + len(PARTS) + size.codes
         self.basis_of_place = nn.Sequential(
@@ -315,6 +316,13 @@ class _Residual(nn.Module):
 
     def forward(self, state: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
         return state + self.layers(state)
+
+
+def _scaled(layer: nn.Module, factor: float) -> nn.Module:
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(factor)
+    return layer
 
 
 def _constant(layer: nn.Linear, value: float) -> nn.Linear:
