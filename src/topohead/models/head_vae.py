@@ -52,7 +52,8 @@ class VaeSize:
 
     A token sees `patch` vertices; a point hears `heard` nodes, each of which moves it by an affine
     map and a mixture of `functions` displacement fields, learned as functions of place (`hidden`
-    units). Tokens are made and read by `blocks` residual layers `width` wide.
+    units). Tokens are made and read by `blocks` residual layers `width` wide. `labels` is how many
+    meanings have directions that come with the weights.
     """
 
     nodes: int = 256
@@ -64,6 +65,7 @@ class VaeSize:
     functions: int = 48
     hidden: int = 320
     codes: int = 32
+    labels: int = 0
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -99,11 +101,24 @@ class Basis(NamedTuple):
     rows: Float[Tensor, "Q H R"]
 
 
+class Directions(NamedTuple):
+    """For each label how tokens change with it: `steps` for one deviation more of it.
+
+    `readers` and `offset` tell labels from whitened tokens; `deviation` is that of the labels.
+    """
+
+    steps: Float[Tensor, "A N C"]
+    readers: Float[Tensor, "A N C"]
+    offset: Float[Tensor, " A"]
+    deviation: Float[Tensor, " A"]
+
+
 class HeadVae(nn.Module):
     """Heads of the reference's control mesh to tokens, and tokens to any points of the reference.
 
     Tokens are given as the encoder makes them; `whitened` ones have mean 0 and deviation 1 over
-    the training people, once `latent_mean` and `latent_deviation` have been measured.
+    the training people, once `latent_mean` and `latent_deviation` have been measured. So must
+    `directions` have been.
     """
 
     rest: Tensor
@@ -116,6 +131,10 @@ class HeadVae(nn.Module):
     parity: Tensor
     latent_mean: Tensor
     latent_deviation: Tensor
+    label_steps: Tensor
+    label_readers: Tensor
+    label_offset: Tensor
+    label_deviation: Tensor
 
     def __init__(self, size: VaeSize, queries: Queries, nodes: Nodes) -> None:
         super().__init__()
@@ -128,6 +147,10 @@ class HeadVae(nn.Module):
         shape = (size.nodes, size.channels)
         self.register_buffer("latent_mean", torch.zeros(shape))
         self.register_buffer("latent_deviation", torch.ones(shape))
+        for name in ("steps", "readers"):
+            self.register_buffer(f"label_{name}", torch.zeros(size.labels, *shape))
+        for name in ("offset", "deviation"):
+            self.register_buffer(f"label_{name}", torch.zeros(size.labels))
         pairs, width = size.nodes // 2, size.width
         self.look = _PerPair(pairs, 3 * size.patch, width)
         self.place = nn.Parameter(torch.randn(pairs, width) * 0.02)
@@ -156,6 +179,17 @@ class HeadVae(nn.Module):
     def queries(self) -> Queries:
         """The reference's own vertices."""
         return Queries(self.rest, self.opened, self.normals, self.fields, self.parts)
+
+    @property
+    def directions(self) -> Directions:
+        """Of the labels that the weights' configuration names."""
+        return Directions(
+            self.label_steps, self.label_readers, self.label_offset, self.label_deviation
+        )
+
+    def set_directions(self, directions: Directions) -> None:
+        for name, value in directions._asdict().items():
+            getattr(self, f"label_{name}").copy_(value)
 
     @property
     def side(self) -> Float[Tensor, " K"]:

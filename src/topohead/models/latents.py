@@ -4,7 +4,6 @@ Tokens are `models.head_vae`'s, as its encoder makes them.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from topohead.core import Topology
 from topohead.models.head_queries import audience
-from topohead.models.head_vae import HeadVae
+from topohead.models.head_vae import Directions, HeadVae
 from topohead.models.registration import umeyama
 
 SOFT = 0.012
@@ -81,20 +80,12 @@ def region_of(network: HeadVae, topology: Topology, *names: str) -> Bool[Tensor,
 # Meanings
 
 
-class Directions(NamedTuple):
-    """For each label how tokens change with it: `steps` for one deviation more of it.
-
-    `readers` and `offset` tell labels from whitened tokens; `deviation` is that of the labels.
-    """
-
-    steps: Float[Tensor, "A N C"]
-    readers: Float[Tensor, "A N C"]
-    offset: Float[Tensor, " A"]
-    deviation: Float[Tensor, " A"]
-
-    def read(self, network: HeadVae, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B A"]:
-        """The labels that tokens speak of."""
-        return torch.einsum("bnc,anc->ba", network.whitened(tokens), self.readers) + self.offset
+def labels_of(
+    network: HeadVae, directions: Directions, tokens: Float[Tensor, "B N C"]
+) -> Float[Tensor, "B A"]:
+    """The labels that tokens speak of."""
+    whitened = network.whitened(tokens)
+    return torch.einsum("bnc,anc->ba", whitened, directions.readers) + directions.offset
 
 
 def fit_directions(

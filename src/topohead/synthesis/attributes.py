@@ -51,8 +51,8 @@ def phenotypes(space: ShapeSpace, weights: Float[Tensor, "B K"]) -> Float[Tensor
         return own[:, of].sum(1)
 
     races = ("african", "asian", "caucasian")
-    female = sum(total(f"/{race}-female-") for race in races)
-    old = sum(total(f"/{race}-", "-old") for race in races)
+    female = torch.stack([total(f"/{race}-female-") for race in races]).sum(0)
+    old = torch.stack([total(f"/{race}-", "-old") for race in races]).sum(0)
     muscle = (1 + total("universal-", "-maxmuscle-") - total("universal-", "-minmuscle-")) / 2
     fat = (1 + total("universal-", "-maxweight") - total("universal-", "-minweight")) / 2
     return torch.stack([female, old, muscle, fat, *(total(f"/{race}-") for race in races)], 1)

@@ -17,6 +17,7 @@ from topohead.models.head_vae import VaeSize, head_vae
 from topohead.models.linear import LinearHead
 from topohead.models.scan_pose import rotation_from_6d
 from topohead.solvers.training import Losses, Schedule, Task
+from topohead.synthesis.attributes import ATTRIBUTES
 from topohead.synthesis.datasets import PosedPeople, pooled, sample_indices
 from topohead.synthesis.device_draws import Draws, draws
 from topohead.synthesis.shapes import Shapes
@@ -33,6 +34,9 @@ is moved there first.
 
 SHARES = 16
 """A step asks for one vertex in so many of level 1, each step for others."""
+
+
+LABELS = len(ATTRIBUTES)
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,21 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "xs": Preset(
-        VaeSize(64, 8, 24, 32, 1, 4, 8, 48, 8),
+        VaeSize(64, 8, 24, 32, 1, 4, 8, 48, 8, LABELS),
         Schedule(steps=150, batch=8, rate=1e-2, warmup=10, average=0.98, told=10, validated=50),
         pool=64,
         tested=8,
         fitted=64,
     ),
     "s": Preset(
-        VaeSize(),
+        VaeSize(labels=LABELS),
         Schedule(steps=24_000, batch=256, rate=2e-3, warmup=300, told=50, validated=1000),
         pool=49_152,
         tested=512,
         fitted=6144,
     ),
     "l": Preset(
-        VaeSize(512, 32, 128, 256, 6, 10, 96, 512, 64),
+        VaeSize(512, 32, 128, 256, 6, 10, 96, 512, 64, LABELS),
         Schedule(steps=100_000, batch=512, rate=1e-3, warmup=2000, average=0.9995, validated=5000),
         pool=262_144,
         tested=2048,
@@ -132,7 +136,7 @@ def head_vae_task(preset: str, seed: int, device: torch.device) -> Task:
         loss,
         lambda network: scorer.validate(network, min(256, chosen.tested)),
         lambda network: scorer.evaluate(network, chosen.tested),
-        {"size": chosen.size.plain()},
+        {"size": chosen.size.plain(), "labels": list(ATTRIBUTES)},
     )
 
 

@@ -13,7 +13,7 @@ from topohead.geometry.subdivision import Parents
 from topohead.losses.head_vae import divergence
 from topohead.models.head_queries import Queries
 from topohead.models.head_vae import HeadVae
-from topohead.models.latents import Directions, fit_directions, interpolated, moved
+from topohead.models.latents import fit_directions, interpolated, labels_of, moved
 from topohead.synthesis.attributes import ATTRIBUTES, PHENOTYPES, attributes, measured
 from topohead.synthesis.datasets import PosedPeople, sample_indices
 from topohead.synthesis.shapes import Heads, Shapes
@@ -28,6 +28,9 @@ MODES = (50, 100, 200)
 ACTIVE = 0.01
 """A channel whose mean varies less between people, in squared units of the prior, says nothing
 (Burda et al. 2016)."""
+
+LABELLED = 4096
+"""Neutral training people that directions are fitted to."""
 
 STEPS = 16
 """Steps of an interpolation."""
@@ -87,7 +90,7 @@ class Scorer:
         rebuilt = torch.cat(list(self._rebuilt(network, truth)))
         found = {"autoencoder": rebuilt, "template": network.rest.expand_as(truth)}
         linear = linear_model(self.fitted, network.size.nodes * network.size.channels)
-        for modes in {*MODES, len(linear.modes)}:
+        for modes in sorted({*MODES, len(linear.modes)}):
             if modes <= len(linear.modes):
                 found[f"pca {modes}"] = projected(linear, truth, modes)
         rows = {
@@ -103,10 +106,14 @@ class Scorer:
         }
 
     def measure_latent(self, network: HeadVae) -> None:
-        """Mean and deviation of every channel over the training people, into the network."""
+        """Mean and deviation of every channel over the training people, and the directions of the
+        synthesis' attributes over neutral ones, into the network."""
         tokens = torch.cat(list(self._tokens(network, self.fitted)))
         network.latent_mean.copy_(tokens.mean(0))
         network.latent_deviation.copy_(tokens.std(0).clamp(min=1e-4))
+        heads, tokens = self._neutral(network, self.seed, min(len(self.fitted), LABELLED))
+        labels, known = (part.to(tokens.device) for part in attributes(heads))
+        network.set_directions(fit_directions(network, tokens, labels, known))
 
     def _drawn(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
         """People of a split and which of them are not neutral."""
@@ -200,10 +207,10 @@ class Scorer:
 
     def _meanings(self, network: HeadVae, count: int) -> Mapping:
         """How well labels of test people are read, and what a step of one deviation does."""
-        directions = self.directions(network)
+        directions = network.directions
         heads, tokens = self._neutral(network, self._seed("test"), count)
         known = attributes(heads)
-        told = directions.read(network, tokens).cpu()
+        told = labels_of(network, directions, tokens).cpu()
         basis = network.basis(network.queries)
         rows: dict[str, dict[str, float]] = {}
         for k, name in enumerate(ATTRIBUTES):
@@ -218,13 +225,6 @@ class Scorer:
                 gain = (size[:, 1] - size[:, 0]).mean() / directions.deviation[k].cpu()
                 rows[name]["gained"] = float(gain)
         return rows
-
-    def directions(self, network: HeadVae) -> Directions:
-        """Of the synthesis' attributes, from neutral training people."""
-        heads, tokens = self._neutral(network, self.seed, min(len(self.fitted), 2048))
-        known = attributes(heads)
-        device = tokens.device
-        return fit_directions(network, tokens, known.values.to(device), known.known.to(device))
 
     def _neutral(self, network: HeadVae, seed: int, count: int) -> tuple[Heads, Tensor]:
         """People at rest and their tokens."""
