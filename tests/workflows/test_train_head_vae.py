@@ -68,7 +68,8 @@ def test_it_learns_eight_heads() -> None:
     errors = []
     for _ in optimise(
         training,
-        lambda step: task.loss(task.network, task.batch(step, 0, 1)),
+        lambda step: task.batch(step, 0, 1),
+        lambda batch: task.loss(task.network, batch),
         lambda loss: loss.backward(),
     ):
         for name, parameter in task.network.named_parameters():

@@ -22,8 +22,8 @@ WELL = math.radians(45)
 EARLIER = 0.6
 """A round counts this much of the one after it."""
 
-DETAILED, INNER = 3.0, 0.3
-"""Weights of lips, lids and ears, and of what lies inside; of other vertices 1."""
+FACE, DETAILED, INNER = 2.0, 3.0, 0.3
+"""Weights of the face, of lips, lids and ears, and of what lies inside; of other vertices 1."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ class Truth(NamedTuple):
 
 
 def loss_surface(topology: Topology, landmarks: SurfacePoints) -> LossSurface:
-    """Weights by region: lips, lids and ears count three times, what is hidden a third."""
+    """Weights by region: the face counts twice, its details thrice, what is hidden a third."""
     weights = torch.ones(topology.vertex_count)
     groups = {
+        FACE: ("face",),
         DETAILED: ("lips", "eyelids", "ears"),
         INNER: ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth"),
     }

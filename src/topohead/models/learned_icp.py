@@ -35,11 +35,13 @@ FEATURES = 9
 class IcpSize:
     """How large the network is; in each round `neighbours` scan points are looked up.
 
-    A round looks at every n-th point, n from `strides`: far and coarse first, then near and fine.
+    It is given `points` points; a round looks at every n-th, n from `strides`: far and coarse
+    first, then near and fine.
     Every vertex reads `values` from its nodes beside `codes` of its own, through `hidden` units.
     """
 
-    nodes: int = 512
+    points: int = 4096
+    nodes: int = 640
     width: int = 192
     heads: int = 6
     blocks: int = 3
@@ -101,19 +103,19 @@ class LearnedIcp(nn.Module):
         self.point = nn.Sequential(nn.Linear(FEATURES, 96), nn.GELU(), nn.Linear(96, width))
         self.glue = nn.Linear(3 * width + 3, width)
         self.blocks = nn.ModuleList([SelfAttention(width, size.heads) for _ in range(size.blocks)])
-        self.move = _zeroed(nn.Linear(width, 3))
-        self.bend = _zeroed(nn.Linear(width, 9))
+        self.move = zeroed(nn.Linear(width, 3))
+        self.bend = zeroed(nn.Linear(width, 9))
         self.value = nn.Linear(width, size.values)
-        self.sigma = _zeroed(nn.Linear(width, 1))
+        self.sigma = zeroed(nn.Linear(width, 1))
         nn.init.constant_(self.sigma.bias, FIRST_LOG_SIGMA)
         self.listen = nn.Parameter(template.weights.clamp(min=1e-4).log())
         self.code = nn.Parameter(torch.randn(len(template.vertices), size.codes) * 0.1)
         self.residual = nn.Sequential(nn.Linear(size.values + size.codes, size.hidden), nn.GELU())
-        self.last = _zeroed(nn.Linear(size.hidden, 3))
+        self.last = zeroed(nn.Linear(size.hidden, 3))
         self.seen = nn.Linear(width, 64)
         self.trust = nn.Sequential(nn.Linear(64 + FEATURES, 64), nn.GELU(), nn.Linear(64, 1))
         self.mimic = nn.Linear(width, 8)
-        self.express = _zeroed(nn.Linear(count * 11, len(ARKIT_52)))
+        self.express = zeroed(nn.Linear(count * 11, len(ARKIT_52)))
 
     def forward(
         self,
@@ -202,7 +204,7 @@ def _features(offset: Tensor, normal: Tensor, outward: Tensor) -> Float[Tensor, 
     return torch.cat([offset, distance.clamp(max=REACH_MM) / 10, normal, known, agreement], -1)
 
 
-def _zeroed(layer: nn.Linear) -> nn.Linear:
+def zeroed(layer: nn.Linear) -> nn.Linear:
     """A layer that says nothing at first, so that training starts at the template."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
