@@ -230,15 +230,20 @@ class HeadVae(nn.Module):
             return Decoded(points, log_sigma + FIRST_LOG_SIGMA)
 
     def forward(
-        self, vertices: Float[Tensor, "B V 3"], noise: Float[Tensor, "B N C"], queries: Queries
+        self,
+        vertices: Float[Tensor, "B V 3"],
+        noise: Float[Tensor, "B N C"],
+        between: Mapping[str, Tensor],
     ) -> tuple[Posterior, Decoded]:
-        """For training: the reference's vertices, then the queries, of a drawn posterior."""
+        """For training: the reference's vertices, then queries `between`, of drawn tokens.
+
+        Queries come by their fields' names, as what wraps a network knows to handle.
+        """
         posterior = self.encode(vertices)
         tokens = posterior.mean + noise * posterior.log_deviation.exp()
-        own = self.queries
-        both = Queries(*(torch.cat(pair) for pair in zip(
-            vars(own).values(), vars(queries).values(), strict=True)))  # fmt: skip
-        return posterior, self.decode(tokens, both)
+        own = vars(self.queries)
+        both = {name: torch.cat([part, between[name]]) for name, part in own.items()}
+        return posterior, self.decode(tokens, Queries(**both))
 
     def basis(self, queries: Queries) -> Basis:
         """What points do with what they hear."""

@@ -123,7 +123,7 @@ def head_vae_task(preset: str, seed: int, device: torch.device) -> Task:
 
     def loss(network: nn.Module, sample: Sample) -> Losses:
         queries, finer = points[sample.rows], parents[sample.rows]
-        posterior, found = network(sample.vertices, sample.noise, queries)
+        posterior, found = network(sample.vertices, sample.noise, vars(queries))
         truth = finer.places(sample.vertices)
         return head_vae_loss(posterior, found, sample.vertices, truth, knows)
 
