@@ -4,15 +4,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.losses.registration import LossSurface, beta_nll, edge_change, normal_change
+from topohead.geometry.meshes import face_normals
+from topohead.losses.registration import LossSurface, beta_nll, edge_change
 from topohead.models.head_vae import Decoded, Posterior
 
-FACTORS = {"vertices": 1.0, "between": 0.5, "sigma": 0.1, "normals": 1.0, "edges": 0.5, "kl": 0.03}
+FACTORS = {"vertices": 1.0, "between": 0.5, "sigma": 0.1, "normals": 2.0, "edges": 0.5, "kl": 0.003}
 """Weights of the parts.
 
-`kl` is in nats a token. A channel that moves its place (a thirtieth of the head) by a mm for each
-unit settles at a posterior deviation of about kl / (256 · 0.8 / 30): with 0.03 some 0.004, which
-over the hundred channels that a point hears comes to a few hundredths of a millimetre.
+Normals are in radians, so that three degrees weigh as much as a tenth of a millimetre: a surface
+may lie well and look like a golf ball. `kl` is in nats a token. Between heads a token knows some 40
+nats; at 0.03 the posterior drowns detail in noise (a draw is 0.5 mm off after 370 steps), at 0.003
+the noise stays below the error.
 """
 
 
@@ -35,12 +37,20 @@ def head_vae_loss(
         "vertices": (error[:, :count].abs().mean(2) * surface.weights).mean(),
         "between": error[:, count:].abs().mean(),
         "sigma": beta_nll(error, found.log_sigma),
-        "normals": normal_change(own, vertices, surface),
+        "normals": normal_step(own, vertices, surface),
         "edges": edge_change(own, vertices, surface),
         "kl": divergence(posterior).sum(2).mean(),
     }
     total = torch.stack([FACTORS[name] * part for name, part in parts.items()]).sum()
     return {"loss": total, **parts}
+
+
+def normal_step(
+    a: Float[Tensor, "B V 3"], b: Float[Tensor, "B V 3"], surface: LossSurface
+) -> Float[Tensor, ""]:
+    """Mean distance between triangles' unit normals: their angle in radians, when it is small."""
+    apart = face_normals(a, surface.triangles) - face_normals(b, surface.triangles)
+    return (apart.square().sum(-1) + 1e-12).sqrt().mean()
 
 
 def divergence(posterior: Posterior) -> Float[Tensor, "B N C"]:

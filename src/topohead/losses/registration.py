@@ -97,7 +97,7 @@ def registration_loss(
         "vertices": (error.abs().mean(2) * surface.weights).mean(),
         "nodes": (fade * rounds).sum(),
         "sigma": beta_nll(error, found.log_sigma),
-        "normals": normal_change(found.vertices, truth.vertices, surface),
+        "normals": _normals(found.vertices, truth.vertices, surface),
         "edges": edge_change(found.vertices, truth.vertices, surface),
         "landmarks": (landmark_places(error, surface)).abs().mean(),
         "expression": (found.coefficients.float() - truth.coefficients).abs().mean(),
@@ -124,7 +124,7 @@ def beta_nll(error: Float[Tensor, "B V 3"], log_sigma: Float[Tensor, "B V"]) -> 
     return (term * log_sigma.detach().exp()).mean()
 
 
-def normal_change(a: Tensor, b: Tensor, surface: LossSurface) -> Float[Tensor, ""]:
+def _normals(a: Tensor, b: Tensor, surface: LossSurface) -> Float[Tensor, ""]:
     """One minus the cosine between triangles' normals."""
     agree = face_normals(a, surface.triangles) * face_normals(b, surface.triangles)
     return 1 - agree.sum(-1).mean()

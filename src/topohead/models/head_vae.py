@@ -345,12 +345,15 @@ class _PerPair(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Norm, twice as wide, back again, added."""
+    """Norm, twice as wide, back again, added. The norm has no weights: the next layer's do."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            nn.LayerNorm(width, elementwise_affine=False),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, width),
         )
 
     def forward(self, state: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
