@@ -18,7 +18,13 @@ from topohead.models.linear import LinearHead
 from topohead.models.scan_pose import rotation_from_6d
 from topohead.solvers.training import Losses, Schedule, Task
 from topohead.synthesis.attributes import ATTRIBUTES
-from topohead.synthesis.datasets import PosedPeople, pooled, sample_indices
+from topohead.synthesis.datasets import (
+    BentPeople,
+    PosedPeople,
+    pooled,
+    sample_indices,
+    smooth_fields,
+)
 from topohead.synthesis.device_draws import Draws, draws
 from topohead.synthesis.shapes import Shapes
 from topohead.synthesis.splits import check_split
@@ -65,14 +71,14 @@ PRESETS: Mapping[str, Preset] = {
     "s": Preset(
         VaeSize(labels=LABELS),
         Schedule(steps=24_000, batch=256, rate=2e-3, warmup=300, told=50, validated=1000),
-        pool=49_152,
+        pool=49_000,  # no multiple of the batch, so heads meet others every time round
         tested=512,
         fitted=6144,
     ),
     "l": Preset(
         VaeSize(512, 32, 128, 256, 6, 10, 96, 512, 64, LABELS),
         Schedule(steps=100_000, batch=512, rate=1e-3, warmup=2000, average=0.9995, validated=5000),
-        pool=262_144,
+        pool=262_000,
         tested=2048,
         fitted=32_768,
     ),
@@ -97,7 +103,8 @@ def head_vae_task(preset: str, seed: int, device: torch.device) -> Task:
         # ten bits of mantissa are 0.01 mm of a displacement, and five times as quick
         torch.set_float32_matmul_precision("high")
     head, shapes, expressions = population(device)
-    people = pooled(PosedPeople(shapes, expressions, seed), chosen.pool, device, 1024)
+    made_before = pooled(PosedPeople(shapes, expressions, seed), chosen.pool, device, 1024)
+    people = BentPeople(made_before, smooth_fields(shapes.space), seed)
     torch.manual_seed(seed)
     network = head_vae(chosen.size, head).to(device)
     knows = loss_surface(head.topology, head.topology.landmarks["ibug68"]).to(device)
@@ -111,10 +118,10 @@ def head_vae_task(preset: str, seed: int, device: torch.device) -> Task:
     def batch(step: int, part: int, parts: int) -> Sample:
         def make(numbers: Tensor) -> Sample:
             random = draws(seed, numbers)
-            who = (random.uniform("who", 1)[:, 0] * len(people.vertices)).long()
+            vertices, _ = people.at(numbers)
             noise = random.normal("noise", chosen.size.nodes, chosen.size.channels)
             share = torch.div(numbers[:1], chosen.schedule.batch, rounding_mode="floor") % SHARES
-            return Sample(nudged(people.vertices[who], random), noise, shares[share][0])
+            return Sample(nudged(vertices, random), noise, shares[share][0])
 
         numbers = sample_indices(step, chosen.schedule.batch, part, parts, device)
         if not made:  # the first call says how large a part is
@@ -127,7 +134,7 @@ def head_vae_task(preset: str, seed: int, device: torch.device) -> Task:
         truth = finer.places(sample.vertices)
         return head_vae_loss(posterior, found, sample.vertices, truth, knows)
 
-    fitted = people.vertices[: chosen.fitted]
+    fitted = made_before.vertices[: chosen.fitted]
     scorer = Scorer(shapes, expressions, seed, fitted, points, parents)
     return Task(
         network,
