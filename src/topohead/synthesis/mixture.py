@@ -187,6 +187,6 @@ def _asymmetries(even: np.ndarray, normal) -> Float[np.ndarray, "B A"]:
 
 def field_spectrum(space: ShapeSpace) -> Float[np.ndarray, "F 3"]:
     """Deviation of each field's weight for an rms of 1: long waves more, one-sided ones less."""
-    wave = space.wavelength.double().numpy()[:, None]
-    share = np.where(space.even.numpy() == 1, 1.0, LOPSIDED) * wave / (1 + (wave / 0.3) ** 2)
+    wave = space.wavelength.double().cpu().numpy()[:, None]
+    share = np.where(space.even.cpu().numpy() == 1, 1.0, LOPSIDED) * wave / (1 + (wave / 0.3) ** 2)
     return share / np.sqrt((share**2).sum())
