@@ -43,7 +43,7 @@ ROWS = 8
 """Functions of a place that log σ is mixed from."""
 
 MANY = 32
-"""Heads from which on the decoder sums over all nodes, which is one product of matrices."""
+"""Heads from which on a GPU sums over all nodes, which is one product of matrices."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,8 @@ class HeadVae(nn.Module):
                 state = block(state)
             told = self.speak(state) + self.speak_straight(tokens.float())
             spoken, rows = told[..., :-ROWS], told[..., -ROWS:]
-            moved, log_sigma = _heard(queries, spoken, rows)
+            heard = multiplied if spoken.is_cuda and len(spoken) >= MANY else gathered
+            moved, log_sigma = heard(queries, spoken, rows)
             points = queries.rest + moved * (SPREAD_MM / 1e3)
             return Decoded(points, log_sigma + FIRST_LOG_SIGMA)
 
@@ -301,17 +302,22 @@ def empty_head_vae(size: VaeSize, tensors: Mapping[str, Tensor]) -> HeadVae:
     return network.eval()
 
 
-def _heard(
+def gathered(
     basis: Basis, spoken: Float[Tensor, "B K F"], rows: Float[Tensor, "B K R"]
 ) -> tuple[Float[Tensor, "B Q 3"], Float[Tensor, "B Q"]]:
-    """Σ over heard nodes of fields · what they say, and of rows · what they say of σ.
+    """Σ over heard nodes of fields · what they say, and of rows · what they say of σ."""
+    moved = torch.einsum("qhcf,bqhf->bqc", basis.fields, spoken[:, basis.nodes])
+    return moved, torch.einsum("qhr,bqhr->bq", basis.rows, rows[:, basis.nodes])
 
-    Few heads gather what each point hears. Many multiply by the whole, mostly empty matrix: it
-    has 32 times the terms and is quicker by far, and its gradient needs no scattered sums.
+
+def multiplied(
+    basis: Basis, spoken: Float[Tensor, "B K F"], rows: Float[Tensor, "B K R"]
+) -> tuple[Float[Tensor, "B Q 3"], Float[Tensor, "B Q"]]:
+    """What `gathered` finds, by one product with the whole, mostly empty matrix.
+
+    It has 32 times the terms and is quicker by far where there are many heads and a GPU, and its
+    gradient needs no scattered sums.
     """
-    if len(spoken) < MANY:
-        moved = torch.einsum("qhcf,bqhf->bqc", basis.fields, spoken[:, basis.nodes])
-        return moved, torch.einsum("qhr,bqhr->bq", basis.rows, rows[:, basis.nodes])
     count, nodes = len(basis.rest), spoken.shape[1]
     point = torch.arange(count, device=spoken.device)[:, None]
     fields = basis.fields.new_zeros(count, 3, nodes, spoken.shape[2])
