@@ -3,8 +3,8 @@
     python benchmarks/head_vae_sheet.py PICTURE.jpg [head-vae.safetensors] [ict_face_model.npz]
 
 Rows: from one made head to another and beyond; the first with the other's nose, mouth, eyes, ears,
-and mirrored; the first with more and less of a meaning. Every head is decoded from tokens alone,
-with the finer level's own queries.
+and mirrored; the first with more and less of a meaning. Every head is decoded from tokens alone
+and subdivided.
 """
 
 import sys
@@ -15,8 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from topohead.geometry.subdivision import catmull_clark
-from topohead.models.head_queries import subdivided
+from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.models.latents import interpolated, mirrored, moved, region_of, swapped
 from topohead.rendering.shading import portrait_camera, render_mesh
 from topohead.synthesis.attributes import ATTRIBUTES
@@ -40,7 +39,7 @@ def main(picture: Path, weights: Path | None, ict: Path | None) -> None:
     network = load_head_vae(weights)
     topology = shapes.topology
     fine, matrix = catmull_clark(topology)
-    basis = network.basis(subdivided(network.queries, matrix))
+    basis = network.basis(network.queries)
     heads = shapes.draw(SEED, [FIRST, SECOND]).rest
     both = network.encode(heads).mean
     between = interpolated(*both, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0, 1.25]))
@@ -55,7 +54,7 @@ def main(picture: Path, weights: Path | None, ict: Path | None) -> None:
         for name, amount in MEANINGS
     ]
     tokens = torch.cat([between, torch.stack(parts), torch.stack(meant)])
-    points = torch.cat([network.decode(part, basis).points for part in tokens.split(6)])
+    points = refine(matrix, network.decode(tokens, basis).points)
     view = portrait_camera(points.reshape(-1, 3), SIZE, 0.45)
     tiles = [render_mesh(head, fine, None, *view, SIZE, supersample=3) for head in points]
     save(picture, tiles, 6)
