@@ -100,28 +100,27 @@ def fit_directions(
     A regression's weights tell how to read a label, not how heads change with it: that is their
     product with the tokens' covariance (Haufe et al. 2014), here scaled to one deviation.
     """
-    steps, readers, offsets, deviations = [], [], [], []
     white = network.whitened(tokens).flatten(1).double()
-    for label, there in zip(labels.T.double(), known.T, strict=True):
-        x, y = white[there], label[there]
-        mean_x, mean_y = x.mean(0), y.mean()
+    count, numbers = labels.shape[1], white.shape[1]
+    readers, patterns = (white.new_zeros(count, numbers) for _ in range(2))
+    offset, deviation = (white.new_zeros(count) for _ in range(2))
+    for there in known.T.unique(dim=0):
+        alike = (known.T == there).all(1)
+        x, y = white[there], labels[there][:, alike].double()
+        mean_x, mean_y = x.mean(0), y.mean(0)
         x, y = x - mean_x, y - mean_y
         # fewer people than numbers: solve for the people
         gram = x @ x.T + ridge * torch.eye(len(x), dtype=x.dtype, device=x.device)
-        reader = x.T @ torch.linalg.solve(gram, y)
-        told = x @ reader
-        pattern = x.T @ told / told.square().sum() * y.square().mean().sqrt()
-        steps.append(pattern)
-        readers.append(reader)
-        offsets.append(mean_y - mean_x @ reader)
-        deviations.append(y.square().mean().sqrt())
-    shape = (len(steps), *tokens.shape[1:])
-    step = torch.stack(steps).view(shape).to(tokens) * network.latent_deviation
+        reader = torch.linalg.solve(gram, y).T @ x
+        told = x @ reader.T
+        spread = y.square().mean(0).sqrt()
+        patterns[alike] = told.T @ x * (spread / told.square().sum(0))[:, None]
+        readers[alike], deviation[alike] = reader, spread
+        offset[alike] = mean_y - reader @ mean_x
+    shape = (count, *tokens.shape[1:])
+    steps = patterns.view(shape).to(tokens) * network.latent_deviation
     return Directions(
-        step,
-        torch.stack(readers).view(shape).to(tokens),
-        torch.stack(offsets).to(tokens),
-        torch.stack(deviations).to(tokens),
+        steps, readers.view(shape).to(tokens), offset.to(tokens), deviation.to(tokens)
     )
 
 
