@@ -105,7 +105,7 @@ def fit_directions(
     readers, patterns = (white.new_zeros(count, numbers) for _ in range(2))
     offset, deviation = (white.new_zeros(count) for _ in range(2))
     for there in known.T.unique(dim=0):
-        alike = (known.T == there).all(1)
+        alike = (known == there[:, None]).all(0)
         x, y = white[there], labels[there][:, alike].double()
         mean_x, mean_y = x.mean(0), y.mean(0)
         x, y = x - mean_x, y - mean_y
