@@ -23,7 +23,7 @@ from topohead.geometry.bridge import fit_bridge
 from topohead.geometry.meshes import face_normals
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.assets import ict_head, reference_head
-from topohead.models.head_queries import bridged
+from topohead.models.head_queries import bridged, subdivided
 from topohead.models.head_vae import HeadVae
 from topohead.models.latents import mirrored, reached, region_of, swapped, token_shares
 from topohead.models.registration import umeyama
@@ -60,6 +60,7 @@ def main(out: Path, weights: Path | None, ict: Path | None) -> None:
         },
         "seconds": times(network, heads, topology),
     }
+    found["level 1"] = level_1(network, heads, topology)
     if ict:
         found["ICT-FaceKit's topology"] = elsewhere(network, heads, ict)
     out.write_text(json.dumps(found, indent=1) + "\n")
@@ -95,6 +96,29 @@ def swaps(
         "vertices_changed": int(changed.sum()),
         "vertices_of_region": int(region.sum()),
     }
+
+
+def level_1(network: HeadVae, heads: Tensor, topology: Topology) -> dict[str, dict[str, float]]:
+    """The finer level, subdivided from level 0's answer or asked for itself; mm, and degrees on
+    the face."""
+    finer, matrix = catmull_clark(topology)
+    tokens = network.encode(heads).mean
+    asked = network.basis(subdivided(network.queries, matrix))
+    ways = {
+        "subdivided": refine(matrix, network.decode(tokens).points),
+        "asked": torch.cat([network.decode(part, asked).points for part in tokens.split(4)]),
+    }
+    truth = refine(matrix, heads)
+    skin = finer.region_mask("skin")
+    face = finer.triangles[finer.region_mask("face")[finer.triangles].all(1)]
+    rows = {}
+    for name, found in ways.items():
+        cosine = (face_normals(found, face) * face_normals(truth, face)).sum(-1)
+        rows[name] = {
+            "skin_mm": float((found - truth)[:, skin].norm(dim=-1).mean() * 1e3),
+            "normals_deg": float(torch.rad2deg(cosine.clamp(-1, 1).acos()).mean()),
+        }
+    return rows
 
 
 def elsewhere(network: HeadVae, heads: Tensor, ict: Path) -> dict[str, float]:

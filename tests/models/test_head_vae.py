@@ -7,15 +7,16 @@ import torch
 
 from topohead.core import Mesh, Topology
 from topohead.geometry.bridge import bind
+from topohead.geometry.subdivision import Parents, catmull_clark, refine
 from topohead.io.assets import reference_head
 from topohead.losses.head_vae import divergence
 from topohead.models.head_queries import (
     APART,
     audience,
-    between,
     bridged,
     nodes_of,
     queries_of,
+    subdivided,
 )
 from topohead.models.head_vae import (
     MANY,
@@ -76,6 +77,11 @@ def heads() -> torch.Tensor:
 def flipped(vertices: torch.Tensor, topology: Topology) -> torch.Tensor:
     assert topology.mirror is not None
     return vertices[:, topology.mirror] * torch.tensor([-1.0, 1, 1])
+
+
+def level_1(network: HeadVae):
+    _, matrix = catmull_clark(reference_head(0).topology)
+    return subdivided(network.queries, matrix), matrix
 
 
 def test_nodes_come_in_pairs_that_see_mirror_images() -> None:
@@ -187,16 +193,17 @@ def test_other_topologies_ask_the_same_weights(network: HeadVae, heads: torch.Te
     assert float(apart.quantile(0.95)) < 2e-4
 
 
-def test_points_lie_between_their_corners(network: HeadVae, heads: torch.Tensor) -> None:
-    """At a corner a point answers as the vertex; nearby, nearly so."""
-    corners = reference_head(0).topology.triangles[::40]
-    own = network.decode(network.encode(heads[:1]).mean).points[:, corners[:, 1]]
-    for away, bound in ((0.0, 1e-6), (1e-3, 1e-4)):
-        weights = torch.tensor([away, 1 - away, 0.0]).expand(len(corners), 3)
-        queries = between(network.queries, corners, weights)
-        assert torch.allclose(queries.parts.sum(1), torch.ones(len(queries)), atol=1e-5)
-        found = network.decode(network.encode(heads[:1]).mean, queries).points
-        assert float((found - own).norm(dim=-1).quantile(0.99)) < bound
+def test_level_1_lies_between(network: HeadVae) -> None:
+    queries, matrix = level_1(network)
+    head = reference_head(0)
+    assert len(queries) == matrix.shape[0]
+    assert torch.allclose(queries.rest, refine(matrix, head.template), atol=1e-7)
+    assert torch.allclose(queries.parts.sum(1), torch.ones(len(queries)), atol=1e-5)
+    parents = Parents.of(matrix)
+    vertices = torch.randn(2, len(head.template), 3, generator=torch.Generator().manual_seed(5))
+    rows = torch.tensor([3, 5000, 18_000])
+    assert torch.allclose(parents[rows].places(vertices), refine(matrix, vertices)[:, rows],
+                          atol=1e-5)  # fmt: skip
 
 
 def test_a_nose_is_swapped_and_nothing_else(network: HeadVae, heads: torch.Tensor) -> None:

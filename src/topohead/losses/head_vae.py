@@ -8,13 +8,13 @@ from topohead.geometry.meshes import face_normals
 from topohead.losses.registration import LossSurface, beta_nll, edge_change
 from topohead.models.head_vae import Decoded, Posterior
 
-FACTORS = {"vertices": 1.0, "between": 0.5, "sigma": 0.1, "normals": 5.0, "edges": 0.5, "kl": 0.002}
+FACTORS = {"vertices": 1.0, "between": 0.5, "sigma": 0.1, "normals": 2.0, "edges": 0.5, "kl": 0.003}
 """Weights of the parts.
 
-Normals are in radians, so that one degree weighs as much as a tenth of a millimetre: a surface may
-lie well and look like a golf ball. `kl` is in nats a token, of which it says some 40; at 0.03 the
-posterior drowns detail in noise (a draw is 0.5 mm off after 370 steps), at 0.003 noise stays below
-the error.
+Normals are in radians, so that three degrees weigh as much as a tenth of a millimetre: a surface
+may lie well and look like a golf ball. `kl` is in nats a token. Between heads a token knows some 40
+nats; at 0.03 the posterior drowns detail in noise (a draw is 0.5 mm off after 370 steps), at 0.003
+the noise stays below the error.
 """
 
 

@@ -16,6 +16,7 @@ from topohead.geometry.bridge import Bridge
 from topohead.geometry.meshes import vertex_normals
 from topohead.geometry.neighbours import farthest_points
 from topohead.geometry.spectrum import laplace_eigenvectors
+from topohead.geometry.subdivision import refine
 
 JAW_OPEN = 0.6
 """Places are taken with the mouth this far open: lips that touch at rest are then apart."""
@@ -91,20 +92,16 @@ def queries_of(head: HeadModel) -> Queries:
     return Queries(head.template, opened, normals, fields, parts)
 
 
-def between(
-    queries: Queries, corners: Int[Tensor, "Q 3"], barycentrics: Float[Tensor, "Q 3"]
-) -> Queries:
-    """Points of triangles, whose corners are given as rows of `queries`."""
-    rest, opened, normals, fields, parts = (
-        (part[corners] * barycentrics[..., None]).sum(1) for part in queries._all()
-    )
+def subdivided(queries: Queries, matrix: Float[Tensor, "V1 V0"]) -> Queries:
+    """The vertices of a finer level, by `geometry.subdivision`'s matrix."""
+    rest, opened, normals, fields, parts = (refine(matrix, part) for part in queries._all())
     return Queries(rest, opened, torch.nn.functional.normalize(normals, dim=1), fields, parts)
 
 
 def bridged(queries: Queries, bridge: Bridge) -> Queries:
     """The vertices of a topology that is bound to the one whose vertices are given.
 
-    Vertices keep the small steps off the surface that they have on the mean head.
+    Vertices keep their small steps off the surface, as long as on the mean head.
     """
     opened = bridge.vertices(queries.opened)
     normals = torch.nn.functional.normalize(bridge.values(queries.normals), dim=1)
@@ -137,7 +134,7 @@ def nodes_of(topology: Topology, queries: Queries, count: int, patch: int) -> No
     back = torch.full((len(places),), -1)
     back[paired] = torch.arange(len(paired))
     # as dense as the vertices that the artist needed, linings half so
-    density = (0.7 + 0.3 * queries.parts[:, 0]) / _edge_length(topology, queries.opened)
+    density = (0.5 + 0.5 * queries.parts[:, 0]) / _edge_length(topology, queries.opened)
     chosen = paired[farthest_points(places[paired], count, back[mirror[paired]], density[paired])]
     left = chosen[side[chosen] > 0]
     assert 2 * len(left) == count

@@ -9,9 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from topohead.core.shapes import ExpressionSource
+from topohead.geometry.subdivision import Parents, catmull_clark
 from topohead.losses.head_vae import head_vae_loss
 from topohead.losses.registration import loss_surface
-from topohead.models.head_queries import between
+from topohead.models.head_queries import subdivided
 from topohead.models.head_vae import VaeSize, head_vae
 from topohead.models.linear import LinearHead
 from topohead.models.scan_pose import rotation_from_6d
@@ -37,11 +38,8 @@ Registered heads lie in the head frame only about, and a region of one head that
 is moved there first.
 """
 
-BETWEEN = 1024
-"""Points between the vertices that a step asks for, even over triangles."""
-
-DRAWN = 0.5
-"""Share of heads whose tokens are drawn; the others' are the posterior's mean, as in use."""
+SHARES = 16
+"""A step asks for one vertex in so many of level 1, each step for others."""
 
 
 LABELS = len(ATTRIBUTES)
@@ -90,12 +88,11 @@ PRESETS: Mapping[str, Preset] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """Heads, the noise of their tokens, and points between the vertices: corners and weights."""
+    """Heads, the noise of their tokens, and which vertices of level 1 are asked for."""
 
     vertices: Float[Tensor, "B V 3"]
     noise: Float[Tensor, "B N C"]
-    corners: Int[Tensor, "Q 3"]
-    barycentrics: Float[Tensor, "Q 3"]
+    rows: Int[Tensor, " Q"]
 
 
 def head_vae_task(preset: str, seed: int, device: torch.device) -> Task:
@@ -111,7 +108,11 @@ def head_vae_task(preset: str, seed: int, device: torch.device) -> Task:
     torch.manual_seed(seed)
     network = head_vae(chosen.size, head).to(device)
     knows = loss_surface(head.topology, head.topology.landmarks["ibug68"]).to(device)
-    queries, triangles = network.queries, head.topology.triangles.to(device)
+    _, matrix = catmull_clark(head.topology)
+    asked = subdivided(network.queries.to("cpu"), matrix)
+    parents, points = Parents.of(matrix).to(device), asked.to(device)
+    order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(0))
+    shares = order[: len(order) // SHARES * SHARES].view(SHARES, -1).to(device)
     made: dict[int, Callable[[Tensor], Sample]] = {}
 
     def batch(step: int, part: int, parts: int) -> Sample:
@@ -119,14 +120,8 @@ def head_vae_task(preset: str, seed: int, device: torch.device) -> Task:
             random = draws(seed, numbers)
             vertices, _ = people.at(numbers)
             noise = random.normal("noise", chosen.size.nodes, chosen.size.channels)
-            noise = noise * random.chance("drawn", DRAWN, 1, 1)
-            # the same for all parts of a step
-            number = torch.div(numbers[:1], chosen.schedule.batch, rounding_mode="floor")
-            asked = draws(seed, number)
-            which = (asked.uniform("triangle", BETWEEN)[0] * len(triangles)).long()
-            weights = -(1 - asked.uniform("place", BETWEEN, 3)[0]).log()
-            weights = weights / weights.sum(1, keepdim=True)
-            return Sample(nudged(vertices, random), noise, triangles[which], weights)
+            share = torch.div(numbers[:1], chosen.schedule.batch, rounding_mode="floor") % SHARES
+            return Sample(nudged(vertices, random), noise, shares[share][0])
 
         numbers = sample_indices(step, chosen.schedule.batch, part, parts, device)
         if not made:  # the first call says how large a part is
@@ -134,14 +129,13 @@ def head_vae_task(preset: str, seed: int, device: torch.device) -> Task:
         return made[0](numbers)
 
     def loss(network: nn.Module, sample: Sample) -> Losses:
-        points = between(queries, sample.corners, sample.barycentrics)
-        posterior, found = network(sample.vertices, sample.noise, vars(points))
-        corners = sample.vertices[:, sample.corners]
-        truth = (corners * sample.barycentrics[..., None]).sum(2)
+        queries, finer = points[sample.rows], parents[sample.rows]
+        posterior, found = network(sample.vertices, sample.noise, vars(queries))
+        truth = finer.places(sample.vertices)
         return head_vae_loss(posterior, found, sample.vertices, truth, knows)
 
     fitted = made_before.vertices[: chosen.fitted]
-    scorer = Scorer(shapes, expressions, seed, fitted)
+    scorer = Scorer(shapes, expressions, seed, fitted, points, parents)
     return Task(
         network,
         chosen.schedule,

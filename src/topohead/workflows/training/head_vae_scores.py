@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from topohead.core.shapes import ExpressionSource
 from topohead.geometry.meshes import face_normals
-from topohead.geometry.subdivision import catmull_clark, refine
+from topohead.geometry.subdivision import Parents
 from topohead.losses.head_vae import divergence
-from topohead.models.head_queries import between
+from topohead.models.head_queries import Queries
 from topohead.models.head_vae import HeadVae
 from topohead.models.latents import fit_directions, interpolated, labels_of, moved
 from topohead.synthesis.attributes import ATTRIBUTES, PHENOTYPES, attributes, measured
@@ -32,9 +32,6 @@ ACTIVE = 0.01
 LABELLED = 4096
 """Neutral training people that directions are fitted to."""
 
-ASKED = 4096
-"""Points between vertices that are measured."""
-
 STEPS = 16
 """Steps of an interpolation."""
 
@@ -49,7 +46,7 @@ class LinearModel(NamedTuple):
 class Scorer:
     """Measures an autoencoder on validation and test people of a seed.
 
-    `fitted` are training people.
+    `fitted` are training people; `points` and `parents` are those of level 1.
     """
 
     def __init__(
@@ -58,10 +55,13 @@ class Scorer:
         expressions: ExpressionSource,
         seed: int,
         fitted: Float[Tensor, "P V 3"],
+        points: Queries,
+        parents: Parents,
     ) -> None:
         self.shapes = shapes
         self.seed = seed
         self.fitted = fitted
+        self.points, self.parents = points, parents
         self.triangles = shapes.topology.triangles.to(fitted.device)
         self.people = {
             split: PosedPeople(shapes, expressions, self._seed(split))
@@ -99,7 +99,7 @@ class Scorer:
             if among.any()
         }
         return rows | {
-            "elsewhere": self._elsewhere(network, truth, rebuilt),
+            "level 1": self._finer(network, truth, rebuilt),
             "latent": self._latent(network, truth),
             "between": self._between(network, truth[~moving]),
             "meanings": self._meanings(network, count),
@@ -132,38 +132,38 @@ class Scorer:
 
     def _errors(self, found: Float[Tensor, "B V 3"], truth: Float[Tensor, "B V 3"]) -> Mapping:
         """Of vertices, mm, and of triangles' normals, degrees."""
+        error = ((found - truth).norm(dim=-1) * 1e3).flatten().sort().values
         angles = torch.cat([
             self._angles(a, b) for a, b in zip(found.split(CHUNK), truth.split(CHUNK), strict=True)
         ])  # fmt: skip
-        return _distances(found - truth) | {"normals_deg": float(angles.mean())}
+        last = len(error) - 1
+        return {
+            "mean_mm": float(error.mean()),
+            "median_mm": float(error[last // 2]),
+            "p95_mm": float(error[int(0.95 * last)]),
+            "worst_mm": float(error[-1]),
+            "normals_deg": float(angles.mean()),
+        }
 
     def _angles(self, a: Tensor, b: Tensor) -> Float[Tensor, "B T"]:
         agree = (face_normals(a, self.triangles) * face_normals(b, self.triangles)).sum(-1)
         return torch.rad2deg(torch.acos(agree.clamp(-1, 1)))
 
-    def _elsewhere(self, network: HeadVae, truth: Tensor, rebuilt: Tensor) -> Mapping:
-        """Level 1 and points between the vertices: against the truth, and points also against what
-        their triangles' corners answer."""
-        truth, rebuilt = truth[:CHUNK], rebuilt[:CHUNK]
-        _, matrix = catmull_clark(self.shapes.topology)
-        finer = refine(matrix, rebuilt.cpu()) - refine(matrix, truth.cpu())
-        generator = torch.Generator().manual_seed(0)
-        which = torch.randint(len(self.triangles), (ASKED,), generator=generator)
-        weights = torch.rand(ASKED, 3, generator=generator).to(truth)
-        weights = weights / weights.sum(1, keepdim=True)
-        corners = self.triangles[which.to(truth.device)]
-        basis = network.basis(between(network.queries, corners, weights))
-        asked = network.decode(network.encode(truth).mean, basis).points
-
-        def there(vertices: Tensor) -> Tensor:
-            return (vertices[:, corners] * weights[..., None]).sum(2)
-
-        errors = {
-            "level 1": finer,
-            "points between": asked - there(truth),
-            "points and corners": asked - there(rebuilt),
-        }
-        return {name: _distances(error) for name, error in errors.items()}
+    def _finer(self, network: HeadVae, truth: Tensor, rebuilt: Tensor) -> Mapping:
+        """Level 1 asked for, against the true level 1 and the one that level 0's answer gives."""
+        basis = network.basis(self.points)
+        few = slice(0, CHUNK)
+        tokens = network.encode(truth[few]).mean
+        asked = torch.cat([network.decode(part, basis).points for part in tokens.split(16)])
+        goals = {"truth": truth[few], "level 0's answer, subdivided": rebuilt[few]}
+        rows = {}
+        for name, vertices in goals.items():
+            error = (asked - self.parents.places(vertices)).norm(dim=-1).flatten() * 1e3
+            rows[name] = {
+                "mean_mm": float(error.mean()),
+                "p95_mm": float(error.sort().values[int(0.95 * (len(error) - 1))]),
+            }
+        return rows
 
     def _latent(self, network: HeadVae, truth: Tensor) -> Mapping:
         """How much of it is used, and what the posterior's own uncertainty does to a head."""
@@ -230,17 +230,6 @@ class Scorer:
         """People at rest and their tokens."""
         heads = self.shapes.draw(seed, torch.arange(count))
         return heads, torch.cat(list(self._tokens(network, heads.rest)))
-
-
-def _distances(error: Float[Tensor, "B V 3"]) -> dict[str, float]:
-    ordered = (error.norm(dim=-1) * 1e3).flatten().sort().values
-    last = len(ordered) - 1
-    return {
-        "mean_mm": float(ordered.mean()),
-        "median_mm": float(ordered[last // 2]),
-        "p95_mm": float(ordered[int(0.95 * last)]),
-        "worst_mm": float(ordered[-1]),
-    }
 
 
 def linear_model(heads: Float[Tensor, "P V 3"], modes: int) -> LinearModel:
