@@ -80,6 +80,36 @@ def draw(
     return images, alphas[..., 0]
 
 
+def draw_factored(
+    means: Float[Tensor, "N 3"],
+    factors: Float[Tensor, "N 3 3"],
+    opacities: Float[Tensor, " N"],
+    colors: Float[Tensor, "C N 3"],
+    world_to_camera: Float[Tensor, "C 4 4"],
+    intrinsics: Float[Tensor, "C 3 3"],
+    size: tuple[int, int],
+    near: float,
+) -> tuple[Float[Tensor, "C H W 3"], Float[Tensor, "C H W"]]:
+    """`draw` for covariances factors · factorsᵀ and colours towards each camera."""
+    width, height = size
+    images, alphas, _ = require_gsplat().rasterization(
+        means,
+        None,
+        None,
+        opacities,
+        colors,
+        world_to_camera.to(means).contiguous(),
+        intrinsics.to(means).contiguous(),
+        width,
+        height,
+        near_plane=near,
+        eps2d=float(LOW_PASS),
+        packed=False,
+        covars=(factors @ factors.mT).contiguous(),
+    )
+    return images, alphas[..., 0]
+
+
 def render_views(
     gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
     world_to_camera: Float[Tensor, "C 4 4"],
