@@ -58,6 +58,14 @@ class Avatar:
     splats: BoundSplats
     change: ExpressionChange
 
+    def to(self, device: torch.device | str) -> "Avatar":
+        """The same, what is posed and drawn on a device; the topology stays."""
+        rig = self.rig
+        parts = ("neutral", "blendshapes", "head_share", "upright", "neck", "head")
+        moved = {name: getattr(rig, name).to(device) for name in parts}
+        change = ExpressionChange(*(t.to(device) for t in vars(self.change).values()))
+        return Avatar(replace(rig, **moved), self.splats.to(device), change)
+
     def vertices(
         self,
         weights: Float[Tensor, "T 52"],
@@ -96,5 +104,5 @@ def gazed(
             continue
         center, _ = fit_sphere(rig.neutral[globe])
         arms = rig.neutral[globe] - center
-        shapes[:, globe] = center + arms @ gaze_rotation(gaze[:, side].to(arms)).transpose(1, 2)
+        shapes[:, globe.to(shapes.device)] = center + arms @ gaze_rotation(gaze[:, side].to(arms)).transpose(1, 2)
     return shapes
