@@ -17,7 +17,7 @@ from topohead.geometry.skinning import FaceRig
 from topohead.io.assets import topology_from, topology_tensors
 from topohead.io.atomic import atomic_write, write_text
 
-TENSORS, RECORD = "avatar.safetensors", "avatar.json"
+TENSORS, RECORD, BUNDLE = "avatar.safetensors", "avatar.json", "avatar.glb"
 FORMAT = 1
 
 _RIG = ("neutral", "blendshapes", "head_share", "neck", "head")

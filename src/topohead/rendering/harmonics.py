@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core.splats import SH_DC
-from topohead.rendering.portrait_light import harmonics
+from topohead.rendering.portrait_light import harmonics, sphere
 
 SIGNS = (1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1)
 """(−1)^m of each coefficient: 3DGS keeps the Condon–Shortley phase."""
@@ -31,3 +31,22 @@ def shaded(
     ways = torch.nn.functional.normalize(means - centers[:, None], dim=-1) @ turn.to(means).T
     basis = harmonics(ways)[..., :rows] * torch.tensor(SIGNS[:rows]).to(means)
     return (0.5 + torch.einsum("cnk,nkd->cnd", basis, coefficients)).clamp(min=0)
+
+
+def turned_harmonics(
+    coefficients: Float[Tensor, "N K 3"], rotation: Float[Tensor, "3 3"]
+) -> Float[Tensor, "N K 3"]:
+    """Coefficients of the same colours after everything was turned by `rotation`.
+
+    Each degree is carried into itself; its matrix is solved from values in many directions, which
+    is exact (Green 2003 has closed forms).
+    """
+    rows = coefficients.shape[1]
+    if rows == 1:
+        return coefficients
+    ways = sphere(64)
+    back = ways @ rotation.double()  # a turned function's value is the old one's, turned back
+    signs = torch.tensor(SIGNS[:rows]).double()
+    there, here = (harmonics(x)[:, :rows].double() * signs for x in (ways, back))
+    matrix = torch.linalg.pinv(there) @ here
+    return torch.einsum("jk,nkd->njd", matrix.to(coefficients), coefficients)

@@ -16,7 +16,7 @@ from topohead.geometry.avatars import Avatar, ExpressionChange, principal_codes
 from topohead.geometry.placement import placement
 from topohead.geometry.skinning import FaceRig, RigPerformance
 from topohead.io.atomic import atomic_write
-from topohead.io.avatars import RECORD, write_avatar
+from topohead.io.avatars import BUNDLE, RECORD, write_avatar
 from topohead.io.gltf_rig import write_rig_glb
 from topohead.io.images import write_image
 from topohead.solvers.splatting import GaussianHead, Instant, Splatting, SplattingConfig, splat
@@ -53,7 +53,7 @@ def run(config: FitConfig) -> FitResult:
     )
     record = {"source": str(config.source), **settings(config), **facts, "seconds": result.seconds}
     write_avatar(config.out, avatar, record)
-    write_bundle(config.out / "avatar.glb", avatar)
+    write_bundle(config.out / BUNDLE, avatar)
     write_image(config.out / "preview.png", preview(avatar))
     (config.out / CHECKPOINT).unlink(missing_ok=True)
     return result
