@@ -104,5 +104,7 @@ def gazed(
             continue
         center, _ = fit_sphere(rig.neutral[globe])
         arms = rig.neutral[globe] - center
-        shapes[:, globe.to(shapes.device)] = center + arms @ gaze_rotation(gaze[:, side].to(arms)).transpose(1, 2)
+        shapes[:, globe.to(shapes.device)] = center + arms @ gaze_rotation(
+            gaze[:, side].to(arms)
+        ).transpose(1, 2)
     return shapes

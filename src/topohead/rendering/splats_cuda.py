@@ -89,8 +89,12 @@ def draw_factored(
     intrinsics: Float[Tensor, "C 3 3"],
     size: tuple[int, int],
     near: float,
+    low_pass: float,
 ) -> tuple[Float[Tensor, "C H W 3"], Float[Tensor, "C H W"]]:
-    """`draw` for covariances factors · factorsᵀ and colours towards each camera."""
+    """`draw` for covariances factors · factorsᵀ and colours towards each camera.
+
+    `low_pass` px² are added to projected covariances, and opacities fall by what that spreads out.
+    """
     width, height = size
     images, alphas, _ = require_gsplat().rasterization(
         means,
@@ -103,8 +107,9 @@ def draw_factored(
         width,
         height,
         near_plane=near,
-        eps2d=float(LOW_PASS),
+        eps2d=low_pass,
         packed=False,
+        rasterize_mode="antialiased",
         covars=(factors @ factors.mT).contiguous(),
     )
     return images, alphas[..., 0]

@@ -4,7 +4,7 @@ Every Gaussian stays on its triangle (`geometry.binding`; the idea is that of Ga
 et al. 2024) and their number is fixed. What expression changes in colour and place is linear in a
 few codes of the 52 weights (`geometry.avatars.ExpressionChange`): local in the face, nothing to
 train beforehand, and bounded where the pictures end. Loss: 0.8 L1 + 0.2 (1 − SSIM) of the picture
-over black, L1 of the coverage, and hinges that keep Gaussians near and small.
+over black, L1 of the coverage, and pulls to where the fit began.
 """
 
 import math
@@ -47,9 +47,7 @@ class SplattingConfig:
     change_rate: float = 2e-3
     gain_rate: float = 1e-3
     last: float = 0.1
-    far: float = 0.6
-    large: float = 2.5
-    change_decay: float = 2e-3
+    hold: float = 0.1
     gain_decay: float = 1e-2
 
 
@@ -119,18 +117,27 @@ class GaussianHead(nn.Module):
         return images, alphas
 
     def restraint(self, config: SplattingConfig) -> Float[Tensor, ""]:
-        """Hinges on distance and size, and the pulls of changes and gains to zero."""
-        start = self.start.binding
-        far = ((self.offsets - start.offsets).norm(dim=1) - config.far).clamp(min=0)
-        growth = self.sizes - start.scales.log()
-        large = (growth.amax(1) - math.log(config.large)).clamp(min=0)
-        changes = self.color_change.square().mean() + self.offset_change.square().mean()
-        return (
-            far.square().mean()
-            + large.square().mean()
-            + config.change_decay * changes * self.color_change.shape[1]
-            + config.gain_decay * self.gains.square().sum()
+        """Pulls to the start: a Gaussian that hardly any pixel shows must not follow noise.
+
+        Mean squares in colours, in triangles, in logarithms of size. Adam would otherwise take
+        full steps wherever a gradient is small but not zero.
+        """
+        start = self.start
+        pulls = [
+            (1.0, self.colors - start.harmonics[:, :1]),
+            (4.0, self.harmonics),
+            (4.0, self.color_change),
+            (10.0, self.offset_change),
+            (1.0, self.offsets - start.binding.offsets),
+            (0.3, self.sizes - start.binding.scales.log()),
+            (1.0, self.quats - start.binding.quats),
+            (0.02, self.opacities - torch.logit(start.opacities.clamp(0.01, 0.99))),
+        ]
+        held = sum(
+            (weight * gap.square().sum() / len(start) for weight, gap in pulls if gap.numel()),
+            self.gains.new_zeros(()),
         )
+        return config.hold * held + config.gain_decay * self.gains.square().sum()
 
     @torch.no_grad()
     def result(self) -> tuple[BoundSplats, ExpressionChange]:
@@ -168,7 +175,7 @@ class Splatting:
             {"params": [value], "lr": rate}
             for (_, value), rate in zip(head.named_parameters(), self.rates, strict=True)
         ]
-        self.optimizer = torch.optim.Adam(groups, eps=1e-15, fused=True)
+        self.optimizer = torch.optim.Adam(groups, eps=1e-8, fused=True)
 
     def state(self) -> dict[str, Any]:
         """Everything, as `torch.save` keeps it."""

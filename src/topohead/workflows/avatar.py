@@ -25,8 +25,9 @@ class FitConfig:
     """at most so many frames, those whose expressions differ most"""
     height: int | None = None
     """picture height in pixels (default: 512 on cuda, 256 on a CPU); never enlarged"""
-    gaussians: int = 50_000
-    """how many Gaussians, at least one a triangle"""
+    gaussians: int | None = None
+    """how many Gaussians, beside 2,000 on teeth (default: 60,000 on cuda, 15,000 on a CPU); about
+    one a pixel of the head is right"""
     steps: int | None = None
     """steps of the fit (default: 6000 on cuda, 1200 on a CPU)"""
     degree: Literal[0, 1, 2, 3] = 1

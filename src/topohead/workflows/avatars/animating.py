@@ -165,9 +165,7 @@ def camera_path(config: AnimateConfig, avatar: Avatar, drive: Drive) -> CameraPa
     return _around(read_camera_path(path), avatar, count, rate, path)
 
 
-def _around(
-    path: CameraPath, avatar: Avatar, count: int, rate: float, file: Path
-) -> CameraPath:
+def _around(path: CameraPath, avatar: Avatar, count: int, rate: float, file: Path) -> CameraPath:
     """A stored path about this head: what its cameras look at is moved to the head's middle.
 
     A path of one camera stands still; another one must be as long as the clip.
@@ -182,7 +180,9 @@ def _around(
     centers, ways = -(turn.mT @ shift[..., None])[..., 0], turn[:, 2]
     # the point nearest to all optical axes; of parallel ones the least-norm answer
     across = torch.eye(3).double() - ways[:, :, None] * ways[:, None, :]
-    target = torch.linalg.pinv(across.sum(0), rtol=1e-6) @ (across @ centers[..., None]).sum(0)[:, 0]
+    target = (
+        torch.linalg.pinv(across.sum(0), rtol=1e-6) @ (across @ centers[..., None]).sum(0)[:, 0]
+    )
     points = avatar.rig.neutral.double()
     middle = (points.amin(0) + points.amax(0)) / 2
     moved = pose.clone()

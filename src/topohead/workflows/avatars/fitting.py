@@ -71,15 +71,14 @@ def resolved(config: FitConfig) -> FitConfig:
             raise InputError("--device cuda: this machine has no CUDA device; leave it out")
         require_gsplat()
     fast = device == "cuda"
-    config = replace(
-        config,
-        device=device,
-        height=config.height or (512 if fast else 256),
-        steps=config.steps or (6000 if fast else 1200),
-    )
-    for name, value in (("steps", config.steps), ("height", config.height)):
+    defaults = {"height": (256, 512), "steps": (1200, 6000), "gaussians": (15_000, 60_000)}
+    for name, pair in defaults.items():
+        value = getattr(config, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} expects a number above zero, got {value}")
+        defaults[name] = pair if value is None else (value, value)
+    numbers = {name: pair[fast] for name, pair in defaults.items()}
+    config = replace(config, device=device, **numbers)
     if config.codes < 0:
         raise InputError(f"--codes expects zero or more, got {config.codes}")
     return config
@@ -92,6 +91,7 @@ def settings(config: FitConfig) -> dict[str, Any]:
 
 def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]:
     """The avatar of a sitting and what is worth telling of the fit."""
+    assert config.gaussians is not None and config.steps is not None
     start = starting_gaussians(sitting, config.gaussians)
     weights = sitting.posed.weights.float()
     mean, axes = principal_codes(weights, config.codes)
@@ -101,7 +101,6 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     names = camera_names(sitting)
     device = torch.device(config.device)
     instants = instants_of(sitting, codes, names, device)
-    assert config.steps is not None
     numbers = SplattingConfig(
         steps=config.steps, degree=config.degree, seed=config.seed,
         batch=8 if device.type == "cuda" else 1,
@@ -225,9 +224,7 @@ def upright_rig(rig: FaceRig) -> FaceRig:
 
 
 @torch.no_grad()
-def _training_quality(
-    head: GaussianHead, instants: Sequence[Instant], triangles: Tensor
-) -> float:
+def _training_quality(head: GaussianHead, instants: Sequence[Instant], triangles: Tensor) -> float:
     """PSNR in dB of all pictures together, where they count."""
     square, count = 0.0, 0.0
     for instant in instants:

@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import Cameras, InputError, PosedViews
-from topohead.geometry.skinning import FaceRig
-from topohead.io.captures import choose_frames
-from topohead.io.expressions import gaze_of_looks
-from topohead.io.results import open_source
+from topohead.geometry.skinning import FaceRig, rigged
+from topohead.io.captures import choose_frames, open_capture
+from topohead.io.expressions import gaze_of_looks, read_live_link
+from topohead.io.results import open_source, open_truth
 from topohead.io.undistortion import undistorted_views
 from topohead.rendering.mesh import rasterize
 from topohead.workflows import rigging
+from topohead.workflows.capturing import recognised
 from topohead.workflows.progress import track as progress
 
 
@@ -71,6 +72,36 @@ def run_sitting(
     return matted(Sitting(posed, played.rig, texture))
 
 
+def staged_sitting(
+    take: Path,
+    height: int,
+    frames: Sequence[str] | None = None,
+    cameras: Sequence[str] | None = None,
+) -> Sitting:
+    """A staged take with the head where it truly is, for measurements and tests."""
+    truth, capture = open_truth(take), open_capture(take)
+    chosen = list(frames or capture.frames)
+    known = [truth.frame(frame) for frame in chosen]
+    head = recognised(truth.frame(capture.frames[0]).mesh)
+    played = read_live_link(truth.path / "expression.csv").coefficients.float()
+    rows = [capture.frames.index(frame) for frame in chosen]
+    still = torch.eye(4, dtype=torch.float64)
+    posed = PosedViews(
+        head.mesh.topology,
+        tuple(undistorted_views(capture, frame, cameras, height) for frame in chosen),
+        torch.stack([one.mesh.vertices for one in known]),
+        played[rows],
+        torch.stack([torch.zeros(2, 2) if k.gaze is None else k.gaze.float() for k in known]),
+        torch.stack([still if k.pose is None else k.pose.double() for k in known]),
+        head.upright,
+        capture.frames_per_second,
+    )
+    # the stage moves head and neck as one
+    share = torch.ones(head.mesh.topology.vertex_count)
+    rig = rigged(head.mesh.topology, head.mesh.vertices, head.basis, head.upright, share)
+    return matted(Sitting(posed, rig, None))
+
+
 def _tracked_cameras(config: object, known: Sequence[str]) -> list[str]:
     """All but those that the capture held out: an avatar must not see them either."""
     held = dict(config).get("holdout") or ""  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -100,7 +131,9 @@ def matted(sitting: Sitting) -> Sitting:
     views, counted = [], []
     for view, vertices in zip(posed.views, posed.vertices, strict=True):
         triangles = posed.topology.triangles
-        inside = tuple(_covered(vertices, triangles, view.cameras, c) for c in range(len(view.images)))
+        inside = tuple(
+            _covered(vertices, triangles, view.cameras, c) for c in range(len(view.images))
+        )
         views.append(replace(view, masks=tuple(torch.ones_like(one) for one in inside)))
         counted.append(inside)
     return replace(sitting, posed=replace(posed, views=tuple(views)), counted=tuple(counted))
@@ -114,5 +147,3 @@ def _covered(
         cameras.size(index), cull=False,
     )  # fmt: skip
     return (raster.triangle >= 0).float()
-
-

@@ -1,57 +1,162 @@
 """Where a fit begins: flat Gaussians on the head, its teeth, and what surrounds it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from topohead.core import BoundSplats, InputError, Splats, Topology
+from topohead.core import BoundSplats, InputError, Splats, SurfacePoints, Topology
 from topohead.core.splats import SH_DC
-from topohead.geometry.binding import bind
-from topohead.geometry.correspondence import TriangleTree
+from topohead.geometry.binding import bind, decomposed
+from topohead.geometry.correspondence import TriangleTree, interpolate
 from topohead.geometry.meshes import triangle_areas
 from topohead.geometry.surface_cells import SurfaceCells, cell_gaussians, surface_cells
 from topohead.io.assets import reference_head
 from topohead.rendering.shading import linear_to_srgb
+from topohead.solvers.reprojection import completed, seen_colors
 from topohead.synthesis.complexions import random_skin
 from topohead.synthesis.teeth import BANDS, Teeth, make_teeth
 from topohead.workflows.avatars.inputs import Sitting
-from topohead.workflows.exporting.gaussians import OPACITY, PLAIN, cell_colors
+from topohead.workflows.exporting.gaussians import OPACITY, cell_colors
 
 FINENESS = {"face": 1.5, "lips": 2.0, "eyes": 2.5}
 """Edges of cells against those of the rest of the head: what one looks at is finer."""
 
-TEETH = 3000
-"""Gaussians on both rows of teeth: 1.4 mm apart."""
+LEAST = 2000
+"""Gaussians below which no face is left."""
 
-TEETH_LIGHT = 0.55
+DISC = (0.6, 0.6, 0.02)
+"""Standard deviations of a disc against its patch's edge: wide enough to leave no gap between
+neighbours, thin so that the outline does not grow."""
+
+PATCH_SPREAD = 2.1
+"""Standard deviations of a patch's Gaussian against the patch's own: `DISC` for a square one."""
+
+MOUTH = (0.25, 0.10, 0.09)
+"""srgb of a mouth's inside that no picture shows: red and dark."""
+
+SEEN_INSIDE = 0.2
+"""What `SeenColors.seen` must reach before a picture is believed between lips."""
+
+TEETH = 2000
+"""Gaussians on both rows of teeth: 1.7 mm apart."""
+
+TEETH_LIGHT = 0.3
 """How much of the light outside reaches teeth, linear: the lips' shadow lies on them."""
 
 
 def starting_gaussians(sitting: Sitting, count: int) -> BoundSplats:
-    """About `count` Gaussians on the resting head; colours from its texture, teeth from ours."""
+    """About `count` Gaussians on the resting head; colours from its texture, else from the pictures.
+
+    Where that is fewer than triangles, discs stand for patches of them; teeth come on top.
+    """
+    if count < LEAST:
+        raise InputError(f"--gaussians {count}: expected at least {LEAST}")
     topology, rest = sitting.rig.topology, sitting.rig.neutral
     banded = all(name in topology.regions for name in BANDS)
-    drawn = torch.ones(len(topology.triangles), dtype=torch.bool)
+    drawn = triangle_areas(rest, topology.triangles) > 1e-10
     if banded:
-        drawn = ~topology.region_mask(*BANDS)[topology.triangles].all(1)
-    least = int(drawn.sum()) + TEETH * banded
-    if count < least:
-        raise InputError(
-            f"--gaussians {count}: expected at least {least}, one a triangle of {topology.name}"
-        )
-    kept = drawn.nonzero()[:, 0]
-    cells = surface_cells(
-        rest, topology.triangles[kept], count - TEETH * banded, _fineness(topology)[kept]
-    )
-    cells = SurfaceCells(kept[cells.triangles], cells.corners)
-    colors = torch.full((len(cells.triangles), 3), PLAIN)
-    if sitting.texture is not None and len(topology.uv):
-        colors = cell_colors(cells, topology, sitting.texture)
-    opacities = torch.full((len(colors),), OPACITY)
-    skin = BoundSplats(cell_gaussians(cells), opacities, ((colors - 0.5) / SH_DC)[:, None])
+        drawn &= ~topology.region_mask(*BANDS)[topology.triangles].all(1)
+    kept, fineness = drawn.nonzero()[:, 0], _fineness(topology)
+    if count < len(kept):
+        found = patches(rest, topology.triangles, kept, fineness, count)
+        cells = SurfaceCells(found.triangles, torch.eye(3).expand(len(found.triangles), 3, 3))
+        colors = _starting_colors(sitting, cells)
+        opacities = torch.full((len(colors),), OPACITY)
+        flat = Splats.colored(found.means, found.quats, found.scales, opacities, colors)
+        skin = bind(flat, cells.triangles, cells.centers, topology.triangles, rest)
+    else:
+        cells = surface_cells(rest, topology.triangles[kept], count, fineness[kept])
+        cells = SurfaceCells(kept[cells.triangles], cells.corners)
+        colors = _starting_colors(sitting, cells)
+        opacities = torch.full((len(colors),), OPACITY)
+        binding = cell_gaussians(cells, thickness=DISC[2] / DISC[0])
+        skin = BoundSplats(binding, opacities, ((colors - 0.5) / SH_DC)[:, None])
     return joined([skin, teeth_gaussians(topology, rest)]) if banded else skin
+
+
+def _starting_colors(sitting: Sitting, cells: SurfaceCells) -> Float[Tensor, "N 3"]:
+    """srgb colours of cells: the texture's, else what the pictures show, dark inside the mouth."""
+    topology, rest = sitting.rig.topology, sitting.rig.neutral
+    if sitting.texture is not None and len(topology.uv):
+        return cell_colors(cells, topology, sitting.texture)
+    points = SurfacePoints(cells.triangles, cells.centers)
+    upright = sitting.rig.upright.float()
+    places = interpolate(points, topology.triangles, rest) @ upright[:3, :3].T + upright[:3, 3]
+    found = seen_colors(points, sitting.posed)
+    colors = completed(found, places)
+    if "mouth_interior" in topology.regions:
+        inside = topology.region_mask("mouth_interior")[topology.triangles].any(1)
+        dark = inside[cells.triangles] & (found.seen < SEEN_INSIDE)
+        colors[dark] = torch.tensor(MOUTH)
+    return colors
+
+
+@dataclass(frozen=True)
+class Patches:
+    """N patches of a surface: the triangle that stands for each, and a flat Gaussian over it."""
+
+    triangles: Int[Tensor, " N"]
+    means: Float[Tensor, "N 3"]
+    quats: Float[Tensor, "N 4"]
+    scales: Float[Tensor, "N 3"]
+
+
+def patches(
+    rest: Float[Tensor, "V 3"],
+    triangles: Int[Tensor, "T 3"],
+    kept: Int[Tensor, " K"],
+    fineness: Float[Tensor, " T"],
+    count: int,
+) -> Patches:
+    """At most `count` patches of the triangles that are kept.
+
+    A patch is what of the surface lies in one cell of a grid and faces the same octant, so the two
+    sides of a lip or an ear stay apart. Its best-shaped triangle stands for it; its Gaussian has
+    the patch's own mean and, widened, its covariance.
+    """
+    corners = rest[triangles[kept]].double()
+    areas = triangle_areas(rest, triangles)[kept].double()
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    facing = ((normals > 0).long() * torch.tensor([1, 2, 4])).sum(1)
+    fine = fineness[kept].double()
+    longest = (corners - corners.roll(1, 1)).norm(dim=2).amax(1)
+    shape = areas / longest.square()
+    edge = float(((areas * fine.square()).sum() / count).sqrt())
+    while True:
+        grid = (corners.mean(1) / (edge / fine)[:, None]).floor().long()
+        key = torch.cat([grid, facing[:, None], (fine * 1000).long()[:, None]], 1)
+        _, patch = torch.unique(key, dim=0, return_inverse=True)
+        number = int(patch.max()) + 1
+        if number <= count:
+            break
+        edge *= max((number / count) ** 0.5, 1.02)
+    total = torch.zeros(number, dtype=torch.float64).index_add(0, patch, areas)
+    order = torch.argsort(shape, stable=True)
+    best = torch.zeros(number, dtype=torch.long)
+    best[patch[order]] = order  # the last one written, of the best shape, stays
+    centers = corners.mean(1)
+    means = torch.zeros(number, 3).double().index_add(0, patch, areas[:, None] * centers)
+    means = means / total[:, None]
+    # a triangle with corners p around c has the covariance Σ (p − c)(p − c)ᵀ / 12
+    arms, middle = corners - centers[:, None], centers - means[patch]
+    spread = arms.mT @ arms / 12 + middle[:, :, None] * middle[:, None, :]
+    shapes = torch.zeros(number, 3, 3).double().index_add(0, patch, areas[:, None, None] * spread)
+    quats, scales = decomposed(PATCH_SPREAD**2 * shapes / total[:, None, None])
+    edges = total.sqrt()
+    scales = torch.stack([scales[:, 0], scales[:, 1], DISC[2] * edges], 1)
+    return Patches(kept[best], means.float(), quats.float(), scales.float())
+
+
+def _discs(
+    corners: Float[Tensor, "N 3 3"], sizes: Float[Tensor, " N"], colors: Float[Tensor, "N 3"]
+) -> Splats:
+    """Flat round Gaussians on triangles, for patches of these edges."""
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    scales = torch.tensor(DISC) * sizes[:, None]
+    opacities = torch.full((len(sizes),), OPACITY)
+    return Splats.colored(corners.mean(1), _turned_to(normals), scales, opacities, colors)
 
 
 def _fineness(topology: Topology) -> Float[Tensor, " T"]:
@@ -109,13 +214,8 @@ def _row_gaussians(
     at = (torch.arange(count).double() + 0.5) / count * areas.sum()
     chosen = torch.searchsorted(areas.cumsum(0), at).clamp(max=len(triangles) - 1)
     corners = vertices[triangles[chosen]]
-    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    size = float((areas.sum() / count).sqrt())
     colors = linear_to_srgb(TEETH_LIGHT * teeth.colors[triangles[chosen]].mean(1))
-    scales = torch.tensor([0.75, 0.75, 0.2]).mul(size).expand(count, 3)
-    discs = Splats.colored(
-        corners.mean(1), _turned_to(normals), scales, torch.full((count,), OPACITY), colors
-    )
+    discs = _discs(corners, (areas.sum() / count).sqrt().float().expand(count), colors)
     band = topology.region_mask(BANDS[row])[topology.triangles].all(1)
     band &= triangle_areas(rest, topology.triangles) > 1e-9
     owners = band.nonzero()[:, 0]

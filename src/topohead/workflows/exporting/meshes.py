@@ -48,7 +48,9 @@ def write_plys(source: Source, config: ExportConfig, folder: Path) -> list[str]:
         place = y_down(source.placement(config))
         read = splat_reader(source, config)
         for frame in progress(source.sequence.frames, "splats"):
-            write_splat_ply(placed_splats(place, read(frame)), folder / f"{stem(source, frame)}.ply")
+            write_splat_ply(
+                placed_splats(place, read(frame)), folder / f"{stem(source, frame)}.ply"
+            )
         return []
     place, textures = source.placement(config), add_textures(source, config, folder)
     for frame in progress(source.sequence.frames, "ply"):
