@@ -30,6 +30,7 @@ from topohead.io.images import write_image
 from topohead.losses.photometric import l1_dssim
 from topohead.rendering.avatars import render_avatar
 from topohead.rendering.mesh import depth_maps, rasterize
+from topohead.rendering.shading import portrait_camera
 from topohead.solvers.reprojection import picture_values, sight
 from topohead.workflows.avatar import FitConfig
 from topohead.workflows.avatars.fitting import fitted, resolved
@@ -248,8 +249,6 @@ def judged(pictures: list[Tensor], views: tuple[Views, ...]) -> dict[str, float]
 
 def speed(avatar: Avatar, device: str) -> float:
     """Frames a second at 512×512, posing and drawing, after a warm-up."""
-    from topohead.rendering.shading import portrait_camera
-
     moved = avatar.to(device)
     pose, lens = portrait_camera(avatar.rig.neutral, (512, 512))
     given = pose[None].float().to(device), lens[None].float().to(device), (512, 512)

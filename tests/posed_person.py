@@ -1,4 +1,4 @@
-"""The reference head with painted cheeks, drawn as a mesh from a few sides: a sitting in seconds."""
+"""The reference head in paint, drawn as a mesh from a few sides: a sitting in seconds."""
 
 import math
 
@@ -44,7 +44,7 @@ def turned(degrees: float) -> torch.Tensor:
 
 
 def sitting(edge: int = EDGE, masks: bool = True) -> Sitting:
-    """Three expressions, the head turned a little each time, from five sides; world is head frame."""
+    """Three expressions, the head turned a little each time, from five sides."""
     head = reference_head(0)
     rig = rigged(
         head.topology, head.template, head.expression_basis, torch.eye(4),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARKIT_52", "BoundSplats", "Cameras", "Capture", "Distortion", "GaussianBinding", "HeadModel",
-    "InputError", "Mesh", "Photographs", "PosedViews", "Rig", "Scan", "ScanFit", "Splats", "Strands",
-    "SurfacePoints", "Topology", "TrackedFrame", "Views",
+    "InputError", "Mesh", "Photographs", "PosedViews", "Rig", "Scan", "ScanFit", "Splats",
+    "Strands", "SurfacePoints", "Topology", "TrackedFrame", "Views",
 ]  # fmt: skip
 
 _HOMES = {

@@ -8,6 +8,7 @@ may serve another one.
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def write_clip(path: Path, clip: Clip) -> None:
     camera = clip.camera
     lens = camera.intrinsics.double()
     values = (lens[:, 0, 0], lens[:, 1, 1], lens[:, 0, 2], lens[:, 1, 2])
-    arrays = {
+    arrays: dict[str, Any] = {
         "avatar": np.array(str(clip.avatar.resolve())),
         "topology_hash": np.array(clip.topology),
         "expression_names": np.array(ARKIT_52),

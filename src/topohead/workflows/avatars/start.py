@@ -47,7 +47,7 @@ TEETH_LIGHT = 0.3
 
 
 def starting_gaussians(sitting: Sitting, count: int) -> BoundSplats:
-    """About `count` Gaussians on the resting head; colours from its texture, else from the pictures.
+    """About `count` Gaussians on the resting head; coloured by its texture or the pictures.
 
     Where that is fewer than triangles, discs stand for patches of them; teeth come on top.
     """
