@@ -28,6 +28,8 @@ class FitConfig:
     gaussians: int | None = None
     """how many Gaussians, beside 2,000 on teeth (default: 60,000 on cuda, 15,000 on a CPU); about
     one a pixel of the head is right"""
+    hull: bool = False
+    """also Gaussians where mattes show more than the mesh: hair, shoulders; they follow the head"""
     steps: int | None = None
     """steps of the fit (default: 6000 on cuda, 1200 on a CPU)"""
     degree: Literal[0, 1, 2, 3] = 1

@@ -33,7 +33,7 @@ SHOWN_EVERY = 50
 
 RESUMED = (
     "source", "views", "frames", "instants", "height", "gaussians", "steps", "degree", "codes",
-    "seed",
+    "seed", "hull",
 )  # fmt: skip
 """Settings that a fit must share with the one that it continues."""
 
@@ -92,7 +92,7 @@ def settings(config: FitConfig) -> dict[str, Any]:
 def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]:
     """The avatar of a sitting and what is worth telling of the fit."""
     assert config.gaussians is not None and config.steps is not None
-    start = starting_gaussians(sitting, config.gaussians)
+    start = starting_gaussians(sitting, config.gaussians, config.hull)
     weights = sitting.posed.weights.float()
     mean, axes = principal_codes(weights, config.codes)
     codes = (weights - mean) @ axes

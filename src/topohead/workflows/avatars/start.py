@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from topohead.core import BoundSplats, InputError, Splats, SurfacePoints, Topology
+from topohead.core import BoundSplats, GaussianBinding, InputError, Splats, SurfacePoints, Topology
 from topohead.core.splats import SH_DC
 from topohead.geometry.binding import bind, decomposed
 from topohead.geometry.correspondence import TriangleTree, interpolate
@@ -14,6 +14,7 @@ from topohead.geometry.meshes import triangle_areas
 from topohead.geometry.surface_cells import SurfaceCells, cell_gaussians, surface_cells
 from topohead.io.assets import reference_head
 from topohead.rendering.shading import linear_to_srgb
+from topohead.solvers.hull import hull_points
 from topohead.solvers.reprojection import completed, seen_colors
 from topohead.synthesis.complexions import random_skin
 from topohead.synthesis.teeth import BANDS, Teeth, make_teeth
@@ -22,6 +23,12 @@ from topohead.workflows.exporting.gaussians import OPACITY, cell_colors
 
 FINENESS = {"face": 1.5, "lips": 2.0, "eyes": 2.5}
 """Edges of cells against those of the rest of the head: what one looks at is finer."""
+
+HULL_SPACING = 0.007
+"""Metres between Gaussians that stand off the mesh."""
+
+HULL_OPACITY = 0.4
+"""Theirs at first: a hull is always too large, and what is not there must fade."""
 
 LEAST = 2000
 """Gaussians below which no face is left."""
@@ -46,10 +53,10 @@ TEETH_LIGHT = 0.3
 """How much of the light outside reaches teeth, linear: the lips' shadow lies on them."""
 
 
-def starting_gaussians(sitting: Sitting, count: int) -> BoundSplats:
+def starting_gaussians(sitting: Sitting, count: int, hull: bool = False) -> BoundSplats:
     """About `count` Gaussians on the resting head; coloured by its texture or the pictures.
 
-    Where that is fewer than triangles, discs stand for patches of them; teeth come on top.
+    Where that is fewer than triangles, flat ones stand for patches of them; teeth, and what `hull_gaussians` finds, come on top.
     """
     if count < LEAST:
         raise InputError(f"--gaussians {count}: expected at least {LEAST}")
@@ -73,7 +80,36 @@ def starting_gaussians(sitting: Sitting, count: int) -> BoundSplats:
         opacities = torch.full((len(colors),), OPACITY)
         binding = cell_gaussians(cells, thickness=DISC[2] / DISC[0])
         skin = BoundSplats(binding, opacities, ((colors - 0.5) / SH_DC)[:, None])
-    return joined([skin, teeth_gaussians(topology, rest)]) if banded else skin
+    parts = [skin, hull_gaussians(sitting)] if hull else [skin]
+    return joined([*parts, teeth_gaussians(topology, rest)] if banded else parts)
+
+
+def hull_gaussians(sitting: Sitting) -> BoundSplats:
+    """Gaussians where mattes show the person and the mesh does not: hair, shoulders; maybe none.
+
+    They follow the nearest of scalp, neck and back of the head. Without mattes there are none.
+    """
+    topology, rest = sitting.rig.topology, sitting.rig.neutral.float()
+    carriers = torch.ones(len(topology.triangles), dtype=torch.bool)
+    if "scalp" in topology.regions:
+        still = [name for name in ("scalp", "neck", "ears") if name in topology.regions]
+        carriers = topology.region_mask(*still)[topology.triangles].all(1)
+    carriers &= triangle_areas(rest, topology.triangles) > 1e-8
+    if sitting.counted is not None:
+        carriers[:] = False
+    found = (
+        hull_points(sitting.posed, rest, carriers, HULL_SPACING) if bool(carriers.any()) else None
+    )
+    if found is None or not len(found.places):
+        none = torch.zeros(0, 3)
+        binding = GaussianBinding(torch.zeros(0).long(), none, none, torch.zeros(0, 4), none)
+        return BoundSplats(binding, torch.zeros(0), torch.zeros(0, 1, 3))
+    count = len(found.places)
+    quats = torch.tensor([1.0, 0, 0, 0]).expand(count, 4)
+    scales = torch.full((count, 3), 0.6 * found.spacing)
+    opacities = torch.full((count,), HULL_OPACITY)
+    balls = Splats.colored(found.places, quats, scales, opacities, found.colors)
+    return bind(balls, found.triangles, found.barycentrics, topology.triangles, rest)
 
 
 def _starting_colors(sitting: Sitting, cells: SurfaceCells) -> Float[Tensor, "N 3"]:
