@@ -24,7 +24,9 @@ def with_ball(person):
             camera, lens = view.cameras.world_to_camera[c].float(), view.cameras.intrinsics[c]
             local = camera[:3, :3] @ center + camera[:3, 3]
             spot = local[:2] / local[2] * lens.diagonal()[:2].float() + lens[:2, 2].float()
-            rows, columns = torch.meshgrid(*(torch.arange(n) + 0.5 for n in mask.shape), indexing="ij")
+            rows, columns = torch.meshgrid(
+                *(torch.arange(n) + 0.5 for n in mask.shape), indexing="ij"
+            )
             far = (torch.stack([columns, rows], -1) - spot).norm(dim=-1)
             disc = (far < RADIUS / float(local[2]) * float(lens[0, 0])).float()
             images.append(torch.maximum(image, disc[..., None]))

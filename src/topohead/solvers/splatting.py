@@ -29,7 +29,7 @@ class SplattingConfig:
     """Numbers of the fit; rates are Adam's (Kingma and Ba 2015) at the first step.
 
     Rates fall by half a cosine to `last` of themselves. Offsets and scales are in the triangles'
-    unit. A step sees `batch` cameras of one instant.
+    unit; growth beyond `large` times the first scale is a spike in other poses, and is dear. A step sees `batch` cameras of one instant.
     """
 
     steps: int = 1200
@@ -48,6 +48,7 @@ class SplattingConfig:
     gain_rate: float = 1e-3
     last: float = 0.1
     hold: float = 0.1
+    large: float = 1.6
     gain_decay: float = 1e-2
 
 
@@ -137,7 +138,10 @@ class GaussianHead(nn.Module):
             (weight * gap.square().sum() / len(start) for weight, gap in pulls if gap.numel()),
             self.gains.new_zeros(()),
         )
-        return config.hold * held + config.gain_decay * self.gains.square().sum()
+        growth = self.sizes - start.binding.scales.log()
+        spikes = (growth - math.log(config.large)).clamp(min=0).square().sum() / len(start)
+        gains = config.gain_decay * self.gains.square().sum()
+        return config.hold * held + spikes + gains
 
     @torch.no_grad()
     def result(self) -> tuple[BoundSplats, ExpressionChange]:

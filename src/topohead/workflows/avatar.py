@@ -7,14 +7,15 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Gaussians on the head of a finished capture, fitted to its pictures.
+    """Gaussians on the head of a finished capture, or of tracked photos, fitted to the pictures.
 
     Writes OUT/avatar.safetensors, avatar.json, avatar.glb (for `topohead view`) and preview.png.
     The same command goes on after an interruption.
     """
 
     source: Path
-    """run folder of a finished `topohead capture`"""
+    """run folder of a finished `topohead capture`, or photos that CAP4D's tracker has gone through
+    (fit.npz, alignment.npz, images/, and bg/ for mattes)"""
     out: Path
     """folder of the avatar"""
     views: str | None = None

@@ -17,11 +17,13 @@ from topohead.geometry.placement import placement
 from topohead.geometry.skinning import FaceRig, RigPerformance
 from topohead.io.atomic import atomic_write
 from topohead.io.avatars import BUNDLE, RECORD, write_avatar
+from topohead.io.cap4d import is_tracked_photos
 from topohead.io.gltf_rig import write_rig_glb
 from topohead.io.images import write_image
 from topohead.solvers.splatting import GaussianHead, Instant, Splatting, SplattingConfig, splat
 from topohead.workflows.avatar import FitConfig, FitResult
 from topohead.workflows.avatars.inputs import Sitting, run_sitting
+from topohead.workflows.avatars.photos import tracked_sitting
 from topohead.workflows.avatars.pictures import preview
 from topohead.workflows.avatars.start import starting_gaussians
 from topohead.workflows.progress import Sight, show
@@ -30,6 +32,8 @@ from topohead.workflows.progress import track as progress
 CHECKPOINT = "fit.pt"
 CHECKPOINT_EVERY_S = 30.0
 SHOWN_EVERY = 50
+INSTANTS_A_CODE = 4
+"""So many expressions must be seen for each code that changes colours and places."""
 
 RESUMED = (
     "source", "views", "frames", "instants", "height", "gaussians", "steps", "degree", "codes",
@@ -44,9 +48,10 @@ def run(config: FitConfig) -> FitResult:
     config = resolved(config)
     _refuse_foreign(config.out)
     names = config.views.split(",") if config.views else None
-    sitting = run_sitting(
-        config.source, config.height or 256, config.frames, config.instants, names
-    )
+    assert config.height is not None
+    given = config.source, config.height, config.frames, config.instants, names
+    known = is_tracked_photos(config.source)
+    sitting = tracked_sitting(*given) if known else run_sitting(*given)
     avatar, facts = fitted(sitting, config)
     result = FitResult(
         config.out, len(avatar.splats), facts["pictures"], facts["psnr"], time.monotonic() - began
@@ -94,7 +99,8 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     assert config.gaussians is not None and config.steps is not None
     start = starting_gaussians(sitting, config.gaussians, config.hull)
     weights = sitting.posed.weights.float()
-    mean, axes = principal_codes(weights, config.codes)
+    # more codes would tell pictures apart rather than expressions
+    mean, axes = principal_codes(weights, min(config.codes, len(weights) // INSTANTS_A_CODE))
     codes = (weights - mean) @ axes
     none = torch.zeros(len(start), axes.shape[1], 3)
     change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), none, none)

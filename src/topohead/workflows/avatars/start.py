@@ -56,7 +56,8 @@ TEETH_LIGHT = 0.3
 def starting_gaussians(sitting: Sitting, count: int, hull: bool = False) -> BoundSplats:
     """About `count` Gaussians on the resting head; coloured by its texture or the pictures.
 
-    Where that is fewer than triangles, flat ones stand for patches of them; teeth, and what `hull_gaussians` finds, come on top.
+    Where that is fewer than triangles, flat ones stand for patches of them. Teeth, and
+    what `hull_gaussians` finds, come on top.
     """
     if count < LEAST:
         raise InputError(f"--gaussians {count}: expected at least {LEAST}")
