@@ -134,7 +134,7 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
     return {"device": device, "rows": rows}
 
 
-def _seconds(one: Callable[[], None], repeats: int) -> float:
+def _seconds(one: Callable[[], object], repeats: int) -> float:
     """Best of three of the mean over some runs, after one that compiles."""
     one()
     best = float("inf")
@@ -150,7 +150,7 @@ def _seconds(one: Callable[[], None], repeats: int) -> float:
     return best
 
 
-def _profile(one: Callable[[], None]) -> dict[str, float]:
+def _profile(one: Callable[[], object]) -> dict[str, float]:
     """Milliseconds of the busiest kernels."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         one()
@@ -223,21 +223,34 @@ def pathtraced(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def people(args: argparse.Namespace) -> dict[str, Any]:
-    """Whole people by number: shape, expression, hair, clothes, light, picture, all made anew."""
+    """Whole people as one stream: shape, expression, hair, clothes, light, picture, all new."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch, rounds = (args.batch, 12) if device == "cuda" else (8, 3)
     rows = []
     for size in (256, 512):
         made = load_people(SEED, (size, size), args.looks, 256, device, args.ict)
-        batch = args.batch if device == "cuda" else 8
-        made.at(torch.arange(batch))  # compiles
-        started, used, rounds = time.perf_counter(), time.process_time(), 3
-        for number in range(rounds):
-            pictures = made.at(torch.arange(batch) + (number + 1) * batch).pictures
-        shown = float(pictures.srgb.mean())  # waits for the device
+        stream = made.batches(batch)
+        for _ in range(2):  # compiles, and fills caches
+            next(stream).pictures.srgb.mean().item()
+        started, used = time.perf_counter(), time.process_time()
+        total = torch.zeros((), device=device)
+        for _ in range(rounds):
+            total += next(stream).pictures.srgb.mean()
+        shown = float(total) / rounds  # waits for the device
         seconds, cores = time.perf_counter() - started, time.process_time() - used
-        rows.append({"size": size, "batch": batch, "strands": made.strands, "mean": shown,
+        stream.close()
+        rows.append({"size": size, "batch": batch, "mean": shown,
+                     "strands": made.looks.wigs.strands.points.shape[1],
                      "portraits_per_second": rounds * batch / seconds,
-                     "core_seconds_each": cores / (rounds * batch)})  # fmt: skip
+                     "core_seconds_each": cores / (rounds * batch),
+                     "drawn_ms": 1000 * _seconds(partial(made.drawn, torch.arange(batch)), 1)})  # fmt: skip
+        if device == "cuda":
+            drawn = made.drawn(torch.arange(batch))
+            rows[-1]["made_ms"] = 1000 * _seconds(partial(made.made, drawn), 3)
+            rows[-1]["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        if args.profile and device == "cuda":
+            rows[-1]["kernels_ms"] = _profile(partial(made.at, torch.arange(batch)))
+        print(rows[-1], flush=True)
         if args.pictures and size == 256:
             drawn = torch.cat(
                 [made.at(torch.arange(k, k + 8)).pictures.srgb for k in range(0, 64, 8)]

@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import Topology
-from topohead.geometry.meshes import vertex_normals
+from topohead.geometry.meshes import fan_normals, vertex_fan
 
 CELLS = 64
 CANDIDATES = 6
@@ -63,6 +63,7 @@ class HeadField:
     template: Float[Tensor, "V 3"]
     solid: Int[Tensor, " N"]
     triangles: Int[Tensor, "T 3"]
+    fan: Int[Tensor, "V F"]
     candidates: Int[Tensor, "C K"]
     ring: Int[Tensor, "V R"]
     low: Float[Tensor, "3"]
@@ -87,6 +88,7 @@ class HeadField:
             template,
             number,
             topology.triangles,
+            vertex_fan(topology.triangles, topology.vertex_count),
             candidates.int(),
             _rings(topology, solid).int(),
             low,
@@ -95,7 +97,7 @@ class HeadField:
 
     def to(self, device: torch.device | str) -> "HeadField":
         """The same field on another device; the topology stays where it is."""
-        parts = (self.template, self.solid, self.triangles, self.candidates, self.ring,
+        parts = (self.template, self.solid, self.triangles, self.fan, self.candidates, self.ring,
                  self.low, self.cell)  # fmt: skip
         return HeadField(self.topology, *(part.to(device) for part in parts))
 
@@ -106,13 +108,19 @@ class HeadField:
 
     def place(self, vertices: Float[Tensor, "B V 3"]) -> Placed:
         """Heads made ready: normals, and scale and shift per axis by least squares."""
-        normals = vertex_normals(vertices, self.triangles)
+        normals = fan_normals(vertices, self.triangles, self.fan)
         table = torch.cat([vertices, normals], -1).reshape(-1, 6)
+        return Placed(table, *self.fitted(vertices), vertices.shape[1])
+
+    def fitted(
+        self, vertices: Float[Tensor, "B V 3"]
+    ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
+        """Scale and shift per axis that bring the template onto heads, least squares."""
         source, target = self.template[self.solid], vertices[:, self.solid]
         middle, center = source.mean(0), target.mean(1)
         offset = source - middle
         scale = ((target - center[:, None]) * offset).sum(1) / offset.square().sum(0)
-        return Placed(table, scale, center - scale * middle, vertices.shape[1])
+        return scale, center - scale * middle
 
     def distance(
         self, points: Float[Tensor, "B N 3"], heads: Placed
@@ -125,7 +133,7 @@ class HeadField:
         capsules. Good to some tenths of a millimetre near the surface.
         """
         canonical = heads.canonical(points)
-        nearest = self._nearest(points, canonical, heads)
+        nearest = self.nearest(points, heads)
         around = self._rows(self.ring[nearest].long(), heads)
         offset = points[:, :, None] - around[..., :3]
         weight = offset.square().sum(-1).add(1e-7).pow(-2)
@@ -147,8 +155,9 @@ class HeadField:
             torch.where(closer[..., None], outward, normal),
         )
 
-    def _nearest(self, points: Tensor, canonical: Tensor, heads: Placed) -> Tensor:
-        cell = ((canonical - self.low) / self.cell).long().clamp(0, CELLS - 1)
+    def nearest(self, points: Float[Tensor, "B N 3"], heads: Placed) -> Int[Tensor, "B N"]:
+        """The solid vertex nearest to each point, of those that the grid proposes."""
+        cell = ((heads.canonical(points) - self.low) / self.cell).long().clamp(0, CELLS - 1)
         row = (cell[..., 0] * CELLS + cell[..., 1]) * CELLS + cell[..., 2]
         nearest = self._closest(points, self.candidates[row].long(), heads)
         return self._closest(points, self.ring[nearest].long(), heads)

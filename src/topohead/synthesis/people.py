@@ -5,8 +5,10 @@ share a pool of looks: a complexion, the hair that goes with it, and teeth. Shap
 light, camera and clothes are drawn apart from the look and from each other.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +20,31 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import HeadModel
-from topohead.core.shapes import ExpressionSource, ShapeSource
+from topohead.core.shapes import ExpressionSource
 from topohead.geometry.head_field import HeadField
 from topohead.io.shards import write_shards
-from topohead.rendering.portraits import PortraitHeads, Portraits, SceneBatch, TexturePool, moved
+from topohead.rendering.portraits import (
+    PortraitHeads,
+    Portraits,
+    SceneBatch,
+    TexturePool,
+    each_tensor,
+    moved,
+)
 from topohead.synthesis.canvas import Canvas
 from topohead.synthesis.complexions import SkinParameters, random_skin
+from topohead.synthesis.datasets import sample_indices
+from topohead.synthesis.draws import uniforms
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.grooms import Groom, random_groom, root_color
-from topohead.synthesis.hair import STRANDS, grow, scalp_cover
+from topohead.synthesis.hair import STRANDS, scalp_cover
+from topohead.synthesis.mixture import Draw
 from topohead.synthesis.occluders import Outfits, draw_outfits
 from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
-from topohead.synthesis.shapes import load_shapes
+from topohead.synthesis.shapes import Shapes, load_shapes
 from topohead.synthesis.skin import SkinMaps, paint
 from topohead.synthesis.teeth import Teeth, has_bands, make_teeth
+from topohead.synthesis.wigs import Wigs
 
 SPECULAR_UNIT = 0.08
 """Reflectance at normal incidence of specular level 1."""
@@ -43,19 +56,38 @@ SCALP_COLOR, SCALP_COVER = 0.7, 0.72
 
 @dataclass(frozen=True)
 class Looks:
-    """Complexions with the hair and the teeth that go with them; maps lie on a device.
+    """Complexions with the hair and the teeth that go with them; all tensors lie on a device.
 
-    `tint` is linear albedo and roughness at the vertices of the teeth; None without teeth.
+    `teeth` are as many sets; None without teeth.
     """
 
     skins: tuple[SkinParameters, ...]
     grooms: tuple[Groom, ...]
     maps: TexturePool
-    teeth: tuple[Teeth, ...]
-    tint: Float[Tensor, "N T 4"] | None
+    wigs: Wigs
+    teeth: Teeth | None
 
     def __len__(self) -> int:
         return len(self.skins)
+
+    def to(self, device: torch.device | str) -> "Looks":
+        """The same on a device."""
+        teeth = None if self.teeth is None else self.teeth.to(device)
+        maps, wigs = moved(self.maps, device), self.wigs.to(device)
+        return replace(self, maps=maps, wigs=wigs, teeth=teeth)
+
+
+@dataclass(frozen=True)
+class PeopleDraw:
+    """All that chance decides about numbered portraits: drawn on the host, then sent ahead."""
+
+    people: Draw
+    weights: Float[Tensor, "B K"]
+    coefficients: Float[Tensor, "B 52"]
+    gaze: Float[Tensor, "B 2 2"]
+    look: Int[Tensor, " B"]
+    outfits: Outfits | None
+    scenes: SceneBatch
 
 
 @dataclass(frozen=True)
@@ -77,57 +109,81 @@ class PortraitBatch:
 
 @dataclass(frozen=True)
 class PortraitPeople:
-    """Portraits by number, made where the shapes, looks, scenes and field are.
+    """Portraits by number, made where the shapes, looks and scenes are."""
 
-    `strands` of `points` points a head; fewer are drawn wider, and that does for small pictures.
-    """
-
-    shapes: ShapeSource
+    shapes: Shapes
     expressions: ExpressionSource
     looks: Looks
     scenes: PortraitScenes
-    field: HeadField
     seed: int
-    strands: int
-    points: int
 
     def at(self, indices: Int[Tensor, " B"]) -> PortraitBatch:
         """The portraits with these numbers; a batch is its samples one by one."""
-        numbers = [int(index) for index in indices]
-        heads = self.shapes.draw(self.seed, torch.tensor(numbers))
-        coefficients, gaze = self.expressions(self.seed, torch.tensor(numbers))
-        posed, device = heads.posed(coefficients, gaze), heads.rest.device
-        look = [self._look(index) for index in numbers]
-        keys = [self.seed * 1_000_003 + index for index in numbers]
-        # on the head at rest: faces move the scalp by less than hair is off (in 64 of them a
-        # tenth of a millimetre mostly, 1.15 at most)
-        hair = grow([self.looks.grooms[k] for k in look], self.field, heads.rest, keys,
-                    self.strands, self.points)  # fmt: skip
-        hair = replace(hair, widths=hair.widths * math.sqrt(STRANDS / self.strands))  # same cover
-        chosen = torch.tensor(look, device=device)
-        teeth = self._teeth(look, heads.rest, posed)
-        dressed = self.scenes.dress(posed, chosen, hair, self._outfits(numbers, device), teeth)
-        scenes = moved(self.scenes.draw(self.seed, numbers), device)
-        pictures = self.scenes.render(scenes, dressed, self.looks.maps)
-        return PortraitBatch(pictures, dressed, scenes, heads.rest, coefficients, gaze, chosen)
+        return self.made(self.drawn(indices))
 
-    def _look(self, index: int) -> int:
-        return int(np.random.default_rng([self.seed, 67, index]).integers(len(self.looks)))
+    def batches(
+        self, batch: int, first: int = 0, part: int = 0, parts: int = 1
+    ) -> Iterator[PortraitBatch]:
+        """Endless batches from step `first` on; see `datasets.sample_indices` for parts.
 
-    def _outfits(self, numbers: list[int], device: torch.device) -> Outfits | None:
-        if self.scenes.wardrobe is None:
-            return None
-        return moved(draw_outfits(self.seed, numbers), device)
+        A thread draws the next batch while this one is made.
+        """
+        numbers = (sample_indices(step, batch, part, parts) for step in itertools.count(first))
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self.drawn, next(numbers))
+            while True:
+                drawn, ahead = ahead.result(), pool.submit(self.drawn, next(numbers))
+                yield self.made(drawn)
+
+    def drawn(self, indices: Int[Tensor, " B"]) -> PeopleDraw:
+        """What chance decides about the portraits with these numbers."""
+        numbers = indices.cpu().numpy()
+        people = self.shapes.people(self.seed, indices.cpu())
+        coefficients, gaze = self.expressions(self.seed, torch.from_numpy(numbers))
+        look = uniforms(self.seed, numbers, "look", 1)[:, 0] * len(self.looks)
+        order = numbers.tolist()
+        drawn = PeopleDraw(
+            people,
+            torch.from_numpy(people.weights).float(),
+            coefficients,
+            gaze,
+            torch.from_numpy(look.astype(np.int64)),
+            None if self.scenes.wardrobe is None else draw_outfits(self.seed, order),
+            self.scenes.draw(self.seed, order),
+        )
+        return each_tensor(drawn, Tensor.pin_memory) if self._device.type == "cuda" else drawn
+
+    def made(self, drawn: PeopleDraw) -> PortraitBatch:
+        """The portraits of a draw; nothing in it waits for a GPU."""
+        drawn = moved(drawn, self._device)
+        heads = self.shapes.made(drawn.people, drawn.weights)
+        posed = heads.posed(drawn.coefficients, drawn.gaze)
+        hair = self.looks.wigs.worn(drawn.look, heads.rest, posed)
+        dressed = self.scenes.dress(
+            posed, drawn.look, hair, drawn.outfits, self._teeth(drawn.look, heads.rest, posed)
+        )
+        pictures = self.scenes.render(drawn.scenes, dressed, self.looks.maps)
+        return PortraitBatch(
+            pictures, dressed, drawn.scenes, heads.rest, drawn.coefficients, drawn.gaze, drawn.look
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return self.shapes.space.rows.device
 
     def _teeth(
-        self, look: list[int], rest: Float[Tensor, "B V 3"], posed: Float[Tensor, "B V 3"]
+        self, look: Int[Tensor, " B"], rest: Float[Tensor, "B V 3"], posed: Float[Tensor, "B V 3"]
     ) -> tuple[Tensor, Tensor] | None:
-        if self.looks.tint is None:
+        if self.looks.teeth is None:
             return None
-        rows = [
-            self.looks.teeth[k].placed(rest[at].cpu(), posed[at].cpu()) for at, k in enumerate(look)
-        ]
-        return torch.stack(rows).to(rest), self.looks.tint[look]
+        sets = self.looks.teeth.chosen(look)
+        tint = torch.cat([sets.colors, sets.roughness[..., None]], -1)
+        if rest.is_cuda:
+            return sets.placed(rest, posed), tint
+        # one by one: matrix products may round a head of a batch and a head alone differently
+        ones = (slice(k, k + 1) for k in range(len(look)))
+        alone = [self.looks.teeth.chosen(look[k]).placed(rest[k], posed[k]) for k in ones]
+        return torch.cat(alone), tint
 
 
 def load_people(
@@ -143,20 +199,16 @@ def load_people(
     """The people of a seed on the reference head, ready to be portrayed on a device.
 
     Which seeds are whose: `synthesis.splits`. Looks are painted on the CPU first, seconds each.
+    Small pictures have a quarter of the strands, drawn wider.
     """
     shapes = load_shapes("cpu", ict)
-    pool = make_looks(shapes.head, seed, looks, texture_size, told)
-    rows = pool.teeth[0].topology if pool.teeth else None
+    hair = (2048, 12) if max(size) <= SMALL else (4096, 16)
+    pool = make_looks(shapes.head, seed, looks, texture_size, *hair, told)
+    rows = None if pool.teeth is None else pool.teeth.topology
     scenes = PortraitScenes.of(shapes.topology, size, settings, teeth=rows)
-    field = HeadField.of(shapes.topology, shapes.head.template)
     if str(device) != "cpu":
         shapes = load_shapes(device, ict)
-        tint = None if pool.tint is None else pool.tint.to(device)
-        pool = replace(pool, maps=moved(pool.maps, device), tint=tint)
-    hair = (2048, 12) if max(size) <= SMALL else (4096, 16)
-    return PortraitPeople(
-        shapes, draw_expressions, pool, scenes.to(device), field.to(device), seed, *hair
-    )
+    return PortraitPeople(shapes, draw_expressions, pool.to(device), scenes.to(device), seed)
 
 
 def write_portraits(
@@ -203,9 +255,13 @@ def make_looks(
     seed: int,
     count: int,
     size: int,
+    strands: int,
+    points: int,
     told: Callable[[int], None] = lambda done: None,
 ) -> Looks:
     """A pool of `count` looks with maps of `size` texels, painted where the head's template is.
+
+    Hair is `strands` of `points` points a head; few are drawn wider, so that they hide as much.
 
     `told` hears how many are done: a look of 512 texels takes seconds on a core.
     """
@@ -231,11 +287,11 @@ def make_looks(
         torch.stack([maps.specular for maps in painted]) / SPECULAR_UNIT,
         torch.stack([_normals(maps.height, texel) for maps in painted]),
     )
-    tint = None
-    if teeth:
-        rows = [torch.cat([one.colors, one.roughness[:, None]], 1) for one in teeth]
-        tint = torch.stack(rows).to(head.template)
-    return Looks(tuple(skins), tuple(grooms), pool, tuple(teeth), tint)
+    keys = [seed * 1_000_003 + number for number in range(count)]
+    wigs = Wigs.of(grooms, HeadField.of(head.topology, head.template), keys, strands, points)
+    thick = replace(wigs.strands, widths=wigs.strands.widths * math.sqrt(STRANDS / strands))
+    rows = Teeth.several(teeth) if teeth else None
+    return Looks(tuple(skins), tuple(grooms), pool, replace(wigs, strands=thick), rows)
 
 
 def with_roots(maps: SkinMaps, head: HeadModel, groom: Groom, seed: int) -> SkinMaps:
