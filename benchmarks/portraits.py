@@ -239,14 +239,14 @@ def people(args: argparse.Namespace) -> dict[str, Any]:
         shown = float(total) / rounds  # waits for the device
         seconds, cores = time.perf_counter() - started, time.process_time() - used
         stream.close()
+        draw = partial(made.drawn, torch.arange(batch))
         rows.append({"size": size, "batch": batch, "mean": shown,
                      "strands": made.looks.wigs.strands.points.shape[1],
                      "portraits_per_second": rounds * batch / seconds,
                      "core_seconds_each": cores / (rounds * batch),
-                     "drawn_ms": 1000 * _seconds(partial(made.drawn, torch.arange(batch)), 1)})  # fmt: skip
+                     "drawn_ms": 1000 * _seconds(draw, 1)})  # fmt: skip
         if device == "cuda":
-            drawn = made.drawn(torch.arange(batch))
-            rows[-1]["made_ms"] = 1000 * _seconds(partial(made.made, drawn), 3)
+            rows[-1]["made_ms"] = 1000 * _seconds(partial(made.made, draw()), 3)
             rows[-1]["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if args.profile and device == "cuda":
             rows[-1]["kernels_ms"] = _profile(partial(made.at, torch.arange(batch)))

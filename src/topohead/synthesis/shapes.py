@@ -25,7 +25,7 @@ from topohead.io.assets import reference_head, shape_space
 from topohead.models.linear import LinearHead
 from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis.anthropometry import Callipers
-from topohead.synthesis.mixture import Draw, draw_weights
+from topohead.synthesis.mixture import Draw, Population, draw_weights
 from topohead.synthesis.performances import euler
 
 SMOOTHINGS = 10
@@ -72,13 +72,13 @@ class Shapes:
     def people(self, seed: int, indices: Int[Tensor, " B"] | Sequence[int]) -> Draw:
         """Who has these numbers, as weights of the space: what `draw` begins with, on the CPU."""
         numbers = np.asarray(indices, dtype=np.int64)
-        return draw_weights(self._measured, self.callipers, seed, numbers)
+        return draw_weights(self._population, seed, numbers)
 
     @cached_property
-    def _measured(self) -> ShapeSpace:
+    def _population(self) -> Population:
         space = self.space
         parts = (t.cpu() for t in (space.mean, space.rows, space.wavelength, space.even))
-        return ShapeSpace(space.names, *parts)
+        return Population(ShapeSpace(space.names, *parts), self.callipers)
 
     def _rest(self, weights: Float[Tensor, "B K"]) -> Float[Tensor, "B V 3"]:
         """Neutral faces: linear shapes whose lids lie outside the globes and lips outside lips."""
