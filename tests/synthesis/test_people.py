@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from topohead.io.shards import write_shards
 from topohead.rendering.portraits import LABELS, portrait_points
-from topohead.synthesis.people import PortraitPeople, load_people, write_portraits
+from topohead.synthesis.people import PortraitPeople, load_people
 from topohead.synthesis.shapes import load_shapes
+from topohead.synthesis.stored import stored_portraits
 
 SIZE = (64, 64)
 
@@ -66,12 +68,13 @@ def test_an_open_mouth_shows_teeth_in_place_of_the_plain_rows(people: PortraitPe
 def test_shards_hold_what_was_drawn_and_a_stopped_writer_goes_on(
     people: PortraitPeople, tmp_path: Path
 ) -> None:
-    paths = list(write_portraits(tmp_path, people, 3, size=2))
+    stored = stored_portraits(people, 2)
+    paths = list(write_shards(tmp_path, 3, stored.samples, size=2))
     assert [path.name for path in paths] == ["00000000.tar", "00000002.tar"]
     first = paths[0].read_bytes()
     paths[0].unlink()
     kept = paths[1].stat().st_mtime_ns
-    assert list(write_portraits(tmp_path, people, 3, size=2)) == paths
+    assert list(write_shards(tmp_path, 3, stored.samples, size=2)) == paths
     assert paths[0].read_bytes() == first
     assert paths[1].stat().st_mtime_ns == kept
     made = people.at(torch.tensor([1]))

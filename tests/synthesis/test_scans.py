@@ -12,11 +12,13 @@ import torch
 from topohead.core.shapes import Heads, ShapeSource
 from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.subdivision import refine
+from topohead.io.shards import write_shards
 from topohead.synthesis import scans
-from topohead.synthesis.datasets import PosedPeople, ScanSource, pooled, sample_indices, write_scans
+from topohead.synthesis.datasets import PosedPeople, ScanSource, pooled, sample_indices
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.shapes import load_shapes
+from topohead.synthesis.stored import stored_scans
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def test_pooled_people_are_the_same_people(source: ScanSource) -> None:
 
 
 def test_scans_are_written_and_read_back(source: ScanSource, tmp_path: Path) -> None:
-    (path,) = write_scans(tmp_path, source, 2)
+    (path,) = write_shards(tmp_path, 2, stored_scans(source, 2).samples)
     with tarfile.open(path) as archive:
         read = {name.partition(".")[2]: np.load(io.BytesIO(archive.extractfile(name).read()))
                 for name in archive.getnames() if name.startswith("00000001.")

@@ -9,11 +9,9 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +20,6 @@ from torch import Tensor
 from topohead.core import HeadModel
 from topohead.core.shapes import ExpressionSource
 from topohead.geometry.head_field import HeadField
-from topohead.io.shards import write_shards
 from topohead.rendering.portraits import (
     PortraitHeads,
     Portraits,
@@ -79,13 +76,17 @@ class Looks:
 
 @dataclass(frozen=True)
 class PeopleDraw:
-    """All that chance decides about numbered portraits: drawn on the host, then sent ahead."""
+    """All that chance decides about portraits, a row each: drawn on the host, then sent ahead.
+
+    `look` numbers skin and teeth, `wig` the hair; −1 is none.
+    """
 
     people: Draw
     weights: Float[Tensor, "B K"]
     coefficients: Float[Tensor, "B 52"]
     gaze: Float[Tensor, "B 2 2"]
     look: Int[Tensor, " B"]
+    wig: Int[Tensor, " B"]
     outfits: Outfits | None
     scenes: SceneBatch
 
@@ -130,42 +131,62 @@ class PortraitPeople:
         """
         numbers = (sample_indices(step, batch, part, parts) for step in itertools.count(first))
         with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self.drawn, next(numbers))
+            ahead = pool.submit(self._drawn_ahead, next(numbers))
             while True:
-                drawn, ahead = ahead.result(), pool.submit(self.drawn, next(numbers))
+                drawn, ahead = ahead.result(), pool.submit(self._drawn_ahead, next(numbers))
                 yield self.made(drawn)
 
     def drawn(self, indices: Int[Tensor, " B"]) -> PeopleDraw:
         """What chance decides about the portraits with these numbers."""
-        numbers = indices.cpu().numpy()
-        people = self.shapes.people(self.seed, indices.cpu())
-        coefficients, gaze = self.expressions(self.seed, torch.from_numpy(numbers))
-        look = uniforms(self.seed, numbers, "look", 1)[:, 0] * len(self.looks)
-        order = numbers.tolist()
-        drawn = PeopleDraw(
-            people,
-            torch.from_numpy(people.weights).float(),
-            coefficients,
-            gaze,
-            torch.from_numpy(look.astype(np.int64)),
-            None if self.scenes.wardrobe is None else draw_outfits(self.seed, order),
-            self.scenes.draw(self.seed, order),
-        )
-        return each_tensor(drawn, Tensor.pin_memory) if self._device.type == "cuda" else drawn
+        look = self.looks_of(indices)
+        return self.composed(indices, indices, indices, look, look)
+
+    def looks_of(self, person: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """The looks of people, of the pool."""
+        part = uniforms(self.seed, person.cpu().numpy(), "look", 1)[:, 0]
+        return torch.from_numpy((part * len(self.looks)).astype(np.int64))
+
+    def composed(
+        self,
+        person: Int[Tensor, " B"],
+        face: Int[Tensor, " B"],
+        scene: Int[Tensor, " B"],
+        look: Int[Tensor, " B"],
+        wig: Int[Tensor, " B"],
+    ) -> PeopleDraw:
+        """Rows of any people, expressions and scenes by number, in skin and hair of the pool.
+
+        Clothes are the person's.
+        """
+        numbers, row = person.cpu().unique(return_inverse=True)
+        people = self.shapes.people(self.seed, numbers)
+        people = Draw(*(part[row.numpy()] for part in vars(people).values()))
+        coefficients, gaze = self.expressions(self.seed, face.cpu())
+        worn = None
+        if self.scenes.wardrobe is not None:
+            worn = draw_outfits(self.seed, person.tolist())
+        weights = torch.from_numpy(people.weights).float()
+        scenes = self.scenes.draw(self.seed, scene.tolist())
+        return PeopleDraw(people, weights, coefficients, gaze, look, wig, worn, scenes)
 
     def made(self, drawn: PeopleDraw) -> PortraitBatch:
         """The portraits of a draw; nothing in it waits for a GPU."""
         drawn = moved(drawn, self._device)
         heads = self.shapes.made(drawn.people, drawn.weights)
         posed = heads.posed(drawn.coefficients, drawn.gaze)
-        hair = self.looks.wigs.worn(drawn.look, heads.rest, posed)
-        dressed = self.scenes.dress(
-            posed, drawn.look, hair, drawn.outfits, self._teeth(drawn.look, heads.rest, posed)
-        )
+        hair = self.looks.wigs.worn(drawn.wig.clamp(min=0), heads.rest, posed)
+        hair = replace(hair, widths=hair.widths * (drawn.wig >= 0)[:, None, None])
+        teeth = self._teeth(drawn.look, heads.rest, posed)
+        dressed = self.scenes.dress(posed, drawn.look, hair, drawn.outfits, teeth)
         pictures = self.scenes.render(drawn.scenes, dressed, self.looks.maps)
         return PortraitBatch(
             pictures, dressed, drawn.scenes, heads.rest, drawn.coefficients, drawn.gaze, drawn.look
         )
+
+    def _drawn_ahead(self, indices: Int[Tensor, " B"]) -> PeopleDraw:
+        drawn = self.drawn(indices)
+        # from pinned memory tensors are sent without waiting for what runs on the GPU
+        return each_tensor(drawn, Tensor.pin_memory) if self._device.type == "cuda" else drawn
 
     @property
     def _device(self) -> torch.device:
@@ -194,60 +215,24 @@ def load_people(
     device: torch.device | str = "cpu",
     ict: Path | None = None,
     settings: PortraitSettings | None = None,
+    rooted: bool = True,
+    dressed: bool = True,
     told: Callable[[int], None] = lambda done: None,
 ) -> PortraitPeople:
     """The people of a seed on the reference head, ready to be portrayed on a device.
 
     Which seeds are whose: `synthesis.splits`. Looks are painted on the CPU first, seconds each.
-    Small pictures have a quarter of the strands, drawn wider.
+    Small pictures have half of the strands, drawn wider. `rooted`: see `make_looks`; who is not
+    `dressed` wears nothing.
     """
     shapes = load_shapes("cpu", ict)
     hair = (2048, 12) if max(size) <= SMALL else (4096, 16)
-    pool = make_looks(shapes.head, seed, looks, texture_size, *hair, told)
+    pool = make_looks(shapes.head, seed, looks, texture_size, *hair, rooted, told)
     rows = None if pool.teeth is None else pool.teeth.topology
-    scenes = PortraitScenes.of(shapes.topology, size, settings, teeth=rows)
+    scenes = PortraitScenes.of(shapes.topology, size, settings, dressed=dressed, teeth=rows)
     if str(device) != "cpu":
         shapes = load_shapes(device, ict)
     return PortraitPeople(shapes, draw_expressions, pool.to(device), scenes.to(device), seed)
-
-
-def write_portraits(
-    folder: Path, people: PortraitPeople, count: int, size: int = 1024
-) -> Iterator[Path]:
-    """Portraits 0 to `count` − 1 as WebDataset shards, for training elsewhere; yields their paths.
-
-    A sample is `portrait.png` with alpha, `label.png`, and as .npy the neutral vertices, ARKit-52
-    coefficients, gaze, world_to_camera and intrinsics; `sample.json` says seed, number, look and
-    the complexion's parameters.
-    """
-
-    def sample(index: int) -> dict[str, Any]:
-        made = people.at(torch.tensor([index]))
-        look = int(made.look[0])
-        codes = made.pictures.codes[0].cpu().numpy()
-        alpha = (made.pictures.alpha[0] * 255).round().to(torch.uint8).cpu().numpy()
-        label = made.pictures.label[0].to(torch.uint8).cpu().numpy()
-        arrays = {
-            "vertices": made.rest[0],
-            "coefficients": made.coefficients[0],
-            "gaze": made.gaze[0],
-            "world_to_camera": made.scenes.world_to_camera[0],
-            "intrinsics": made.scenes.intrinsics[0],
-        }
-        stored = {name: value.cpu().numpy() for name, value in arrays.items()}
-        told = {"seed": people.seed, "index": index, "look": look}
-        skin = asdict(people.looks.skins[look])
-        pictures = {
-            "portrait.png": _png(np.dstack([codes[..., ::-1], alpha])),
-            "label.png": _png(label),
-        }
-        return pictures | stored | {"sample": told | {"skin": skin}}
-
-    return write_shards(folder, count, sample, size)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def make_looks(
@@ -257,11 +242,13 @@ def make_looks(
     size: int,
     strands: int,
     points: int,
+    rooted: bool = True,
     told: Callable[[int], None] = lambda done: None,
 ) -> Looks:
     """A pool of `count` looks with maps of `size` texels, painted where the head's template is.
 
     Hair is `strands` of `points` points a head; few are drawn wider, so that they hide as much.
+    Skin that is not `rooted` goes with anybody's hair: it is not darkened where its own stands.
 
     `told` hears how many are done: a look of 512 texels takes seconds on a core.
     """
@@ -275,7 +262,7 @@ def make_looks(
         if dark > 0.5:  # fair hair is as rare on dark skin as it is in life
             groom = replace(groom, eumelanin=max(groom.eumelanin, dark))
         maps = paint(head, replace(skin, hair=0.0), key, size)
-        painted.append(with_roots(maps, head, groom, key))
+        painted.append(with_roots(maps, head, groom, key) if rooted else maps)
         if has_bands(head):
             teeth.append(make_teeth(head, skin, key))
         skins.append(skin)
