@@ -58,7 +58,7 @@ class Wigs:
         return Wigs(field, Strands(*columns[:5]), *columns[5:])
 
     def __len__(self) -> int:
-        return len(self.hold)
+        return len(self.clear)
 
     def to(self, device: torch.device | str) -> "Wigs":
         """The same wigs on another device."""
