@@ -109,7 +109,7 @@ def test_a_ring_goes_all_round_one_head(heads: HeadViews) -> None:
     assert np.allclose((azimuths(made.world_to_camera) - expected + 180) % 360, 180, atol=1e-3)
     eye = -(made.world_to_camera[:, :3, :3].mT @ made.world_to_camera[:, :3, 3:])[..., 0]
     assert torch.allclose(
-        (eye - torch.tensor([0, -0.015, -0.05])).norm(dim=1), torch.tensor(10.0).double()
+        (eye - torch.tensor([0, -0.015, -0.05])).norm(dim=1), torch.tensor(12.0).double()
     )
     assert 0.2 < made.alpha.mean() < 0.8
 

@@ -217,17 +217,18 @@ def load_people(
     settings: PortraitSettings | None = None,
     rooted: bool = True,
     dressed: bool = True,
+    hair: tuple[int, int] | None = None,
     told: Callable[[int], None] = lambda done: None,
 ) -> PortraitPeople:
     """The people of a seed on the reference head, ready to be portrayed on a device.
 
     Which seeds are whose: `synthesis.splits`. Looks are painted on the CPU first, seconds each.
     Small pictures have half of the strands, drawn wider. `rooted`: see `make_looks`; who is not
-    `dressed` wears nothing.
+    `dressed` wears nothing; `hair` is another number of strands, and of points of each.
     """
     shapes = load_shapes("cpu", ict)
-    hair = (2048, 12) if max(size) <= SMALL else (4096, 16)
-    pool = make_looks(shapes.head, seed, looks, texture_size, *hair, rooted, told)
+    strands, points = hair or ((2048, 12) if max(size) <= SMALL else (4096, 16))
+    pool = make_looks(shapes.head, seed, looks, texture_size, strands, points, rooted, told)
     rows = None if pool.teeth is None else pool.teeth.topology
     scenes = PortraitScenes.of(shapes.topology, size, settings, dressed=dressed, teeth=rows)
     if str(device) != "cpu":

@@ -6,8 +6,8 @@ carries them to a person's rest shape; then the upper row moves rigidly with the
 is the skull's, the lower one with the lower band, which is the jaw's.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -93,20 +93,26 @@ class Teeth:
 
     def to(self, device: torch.device | str) -> "Teeth":
         """The same on a device; the topology stays where it is."""
-        parts = (part.to(device) for part in (self.vertices, self.colors, self.roughness))
-        return Teeth(self.topology, *parts, (self.bands[0].to(device), self.bands[1].to(device)))
+        bands = (self.bands[0].to(device), self.bands[1].to(device))
+        return replace(self._each(lambda part: part.to(device)), bands=bands)
 
     def chosen(self, which: Int[Tensor, " B"]) -> "Teeth":
         """One of several sets for each head of a batch."""
-        parts = (part[which] for part in (self.vertices, self.colors, self.roughness))
-        return Teeth(self.topology, *parts, self.bands)
+        return self._each(lambda part: part[which])
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "Teeth":
+        vertices, colors, roughness = map(function, (self.vertices, self.colors, self.roughness))
+        return replace(self, vertices=vertices, colors=colors, roughness=roughness)
 
     @staticmethod
     def several(sets: Sequence["Teeth"]) -> "Teeth":
         """Sets for heads of one model as one."""
-        rows = ([one.vertices, one.colors, one.roughness] for one in sets)
-        parts = (torch.stack(column) for column in zip(*rows, strict=True))
-        return Teeth(sets[0].topology, *parts, sets[0].bands)
+        return replace(
+            sets[0],
+            vertices=torch.stack([one.vertices for one in sets]),
+            colors=torch.stack([one.colors for one in sets]),
+            roughness=torch.stack([one.roughness for one in sets]),
+        )
 
     def mesh(self, rest: Float[Tensor, "V 3"], posed: Float[Tensor, "V 3"]) -> Mesh:
         """The rows in one head."""

@@ -25,11 +25,14 @@ from topohead.synthesis.splits import split_of
 RING = tuple((15.0 * k, elevation) for elevation in (-20.0, 5.0, 30.0) for k in range(24))
 """Azimuth and elevation of 72 cameras all round, degrees."""
 
-RING_FOCAL, RING_DISTANCE = 28.0, 10.0
+RING_FOCAL, RING_DISTANCE = 28.0, 12.0
 """Of the ring's cameras: focal length in picture widths; metres."""
 
 FRAME = RING_DISTANCE / RING_FOCAL
 """Metres that a picture of `HeadViews` shows at the head."""
+
+CROWN = 0.02
+"""Metres by which pictures show more above the head's middle than below."""
 
 SPACE = 3.0
 """Degrees around odd azimuths of the ring that training cameras keep out of: tests look there."""
@@ -38,6 +41,9 @@ UNSEEN_ACTIONS = (
     "cheekPuff", "jawLeft", "mouthSmileLeft", "browOuterUpLeft", "noseSneerLeft",
 )  # fmt: skip
 """What no head in training does."""
+
+HAIR = (8192, 16)
+"""Strands and points of hair: as many as cover a scalp that is not painted."""
 
 GROOMS = 4
 """Hair styles that a training head is seen with; other pairs are new to a test."""
@@ -174,7 +180,7 @@ class HeadViews:
     Some of `identities` people, each in one skin and one of `GROOMS` styles of the pool; two in
     five seen by `RING`. Training seeds leave out `UNSEEN_ACTIONS` and the ring's odd azimuths.
     Their people must be bare-shouldered and their skin not rooted: `load_people(..., rooted=False,
-    dressed=False)`.
+    dressed=False, hair=HAIR)`.
     """
 
     people: PortraitPeople
@@ -285,7 +291,10 @@ def _filmed(
     lens = np.zeros((len(yaw), 3, 3))
     lens[:, 0, 0] = lens[:, 1, 1] = focal * min(width, height)
     lens[:, 0, 2], lens[:, 1, 2], lens[:, 2, 2] = width / 2, height / 2, 1
-    pose = orbit_poses(*(np.radians(angle) for angle in (yaw, pitch, roll)), distance)
+    # hair stands higher than the middle of the head that cameras aim at
+    lens[:, 1, 2] += CROWN * lens[:, 1, 1] / distance
+    yaw, pitch, roll = (np.radians(angle) for angle in (yaw, pitch, roll))
+    pose = orbit_poses(yaw, pitch, roll, distance)
     cameras = {"world_to_camera": torch.from_numpy(pose), "intrinsics": torch.from_numpy(lens)}
     return replace(drawn, scenes=replace(drawn.scenes, **cameras))
 

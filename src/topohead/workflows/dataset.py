@@ -171,14 +171,14 @@ def _stored(config: DatasetConfig, seed: int, device: "torch.device") -> "Stored
     return stored.stored_portraits(people, batch)
 
 
-def _people(
-    config: DatasetConfig, seed: int, device: "torch.device", **plain: bool
-) -> "PortraitPeople":
+def _people(config: DatasetConfig, seed: int, device: "torch.device") -> "PortraitPeople":
     from topohead.synthesis.people import load_people
+    from topohead.synthesis.views import HAIR
 
-    size = config.size or SIZES[config.kind]
+    size, bare = config.size or SIZES[config.kind], config.kind == "heads"
     return load_people(
-        seed, (size, size), config.looks, config.texture_size, device, config.ict, **plain,
+        seed, (size, size), config.looks, config.texture_size, device, config.ict,
+        rooted=not bare, dressed=not bare, hair=HAIR if bare else None,
         told=lambda done: log.info("painted %d of %d looks", done, config.looks),
     )  # fmt: skip
 
@@ -186,7 +186,7 @@ def _people(
 def _heads(config: DatasetConfig, seed: int, device: "torch.device") -> "HeadViews":
     from topohead.synthesis.views import HeadViews
 
-    return HeadViews(_people(config, seed, device, rooted=False, dressed=False))
+    return HeadViews(_people(config, seed, device))
 
 
 def _scans(config: DatasetConfig, seed: int, device: "torch.device") -> Any:
