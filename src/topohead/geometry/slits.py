@@ -77,7 +77,7 @@ class Slit:
         for _ in range(rounds):
             beyond = (self.depth(vertices) - allowed).clamp(min=0)
             # to ask is to wait for a GPU; rounds that find nothing change nothing
-            if not beyond.is_cuda and not bool((beyond > 0).any()):
+            if beyond.device.type == "cpu" and not bool((beyond > 0).any()):
                 break
             push = torch.zeros_like(beyond)
             for own, sign in ((self.upper, 0.5), (self.lower, -0.5)):

@@ -123,18 +123,22 @@ class PortraitPeople:
         return self.made(self.drawn(indices))
 
     def batches(
-        self, batch: int, first: int = 0, part: int = 0, parts: int = 1
+        self, batch: int, first: int = 0, part: int = 0, parts: int = 1, graph: bool = False
     ) -> Iterator[PortraitBatch]:
         """Endless batches from step `first` on; see `datasets.sample_indices` for parts.
 
-        A thread draws the next batch while this one is made.
+        A thread draws the next batch while this one is made. With `graph`, what a GPU does for a
+        batch is recorded once and replayed: thousands of small launches become one.
         """
+        make: Callable[[PeopleDraw], PortraitBatch] | None = None
         numbers = (sample_indices(step, batch, part, parts) for step in itertools.count(first))
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(self._drawn_ahead, next(numbers))
             while True:
                 drawn, ahead = ahead.result(), pool.submit(self._drawn_ahead, next(numbers))
-                yield self.made(drawn)
+                if make is None:
+                    make = recorded(self, drawn) if graph else self.made
+                yield make(drawn)
 
     def drawn(self, indices: Int[Tensor, " B"]) -> PeopleDraw:
         """What chance decides about the portraits with these numbers."""
@@ -205,6 +209,43 @@ class PortraitPeople:
         ones = (slice(k, k + 1) for k in range(len(look)))
         alone = [self.looks.teeth.chosen(look[k]).placed(rest[k], posed[k]) for k in ones]
         return torch.cat(alone), tint
+
+
+def recorded(people: PortraitPeople, example: PeopleDraw) -> Callable[[PeopleDraw], PortraitBatch]:
+    """`people.made` for draws as large as the example, on CUDA as a graph; results are copies."""
+    device = people.shapes.space.rows.device
+    if device.type != "cuda":
+        return people.made
+    static = each_tensor(moved(example, device), Tensor.clone)
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(2):  # kernels are compiled, constants sent
+            people.made(static)
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # the thread that draws ahead pins memory meanwhile, which is none of the graph's business
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        made = people.made(static)
+
+    def replayed(drawn: PeopleDraw) -> PortraitBatch:
+        for place, value in zip(_tensors(static), _tensors(drawn), strict=True):
+            place.copy_(value, non_blocking=True)
+        graph.replay()
+        return each_tensor(made, Tensor.clone)
+
+    return replayed
+
+
+def _tensors(data: PeopleDraw) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def kept(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    each_tensor(data, kept)
+    return found
 
 
 def load_people(
