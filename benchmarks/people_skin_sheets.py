@@ -84,7 +84,9 @@ def main() -> None:
             rows = [job.result() for job in [pool.submit(film) for film in films]]
     else:
         rows = [film() for film in films]
-    closeups, faces, eyes = (list(column) for column in zip(*rows, strict=True))
+    closeups, faces, eyes = (
+        list(map(torch.from_numpy, column)) for column in zip(*rows, strict=True)
+    )
     if args.people > 6:
         write(args.out / "skin-people.jpg", grid([halved(face) for face in faces], 4))
     if args.brief:
@@ -102,11 +104,11 @@ def main() -> None:
     write(args.out / "skin-teeth.jpg", grid(smiles, 2))
 
 
-def filmed(seed: int, args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
-    """Close-ups side by side, the face and an eye of a person."""
+def filmed(seed: int, args: argparse.Namespace) -> list[np.ndarray]:
+    """Close-ups side by side, the face and an eye of a person; arrays, which processes share."""
     person = Person(seed, args)
     closeups = torch.cat([person.film(s, 224) for s in (CHEEK, EYE, LIPS)], 1)
-    return closeups, person.film(FACE, 512), person.film(EYE, 384)
+    return [closeups.numpy(), person.film(FACE, 512).numpy(), person.film(EYE, 384).numpy()]
 
 
 class Person:
