@@ -123,17 +123,24 @@ class HeadField:
         return scale, center - scale * middle
 
     def distance(
-        self, points: Float[Tensor, "B N 3"], heads: Placed
+        self,
+        points: Float[Tensor, "B N 3"],
+        heads: Placed,
+        near: Int[Tensor, "B N"] | None = None,
     ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N 3"]]:
         """Signed distance in metres, positive outside, and its direction.
 
         Planes through the vertices around the nearest one, weighted by d⁻⁴ (implicit moving least
         squares, Kolluri 2005); farther than the vertices are from each other, where planes of a
         thin ear would count beyond its rim, the nearest vertex itself. Below the head, a body of
-        capsules. Good to some tenths of a millimetre near the surface.
+        capsules. Good to some tenths of a millimetre near the surface. `near` are vertices known to
+        be the nearest ones or neighbours of these.
         """
         canonical = heads.canonical(points)
-        nearest = self.nearest(points, heads)
+        if near is None:
+            nearest = self.nearest(points, heads)
+        else:
+            nearest = self._closest(points, self.ring[near].long(), heads)
         around = self._rows(self.ring[nearest].long(), heads)
         offset = points[:, :, None] - around[..., :3]
         weight = offset.square().sum(-1).add(1e-7).pow(-2)
@@ -163,13 +170,18 @@ class HeadField:
         return self._closest(points, self.ring[nearest].long(), heads)
 
     def _closest(self, points: Tensor, vertices: Tensor, heads: Placed) -> Tensor:
-        apart = (self._rows(vertices, heads)[..., :3] - points[:, :, None]).square().sum(-1)
+        places = heads.table[:, :3][self._numbers(vertices, heads)]
+        apart = (places - points[:, :, None]).square().sum(-1)
         return vertices.gather(-1, apart.argmin(-1, keepdim=True))[..., 0]
 
     @staticmethod
     def _rows(vertices: Tensor, heads: Placed) -> Tensor:
+        return heads.table[HeadField._numbers(vertices, heads)]
+
+    @staticmethod
+    def _numbers(vertices: Tensor, heads: Placed) -> Tensor:
         start = torch.arange(len(vertices), device=vertices.device) * heads.count
-        return heads.table[vertices + start[:, None, None]]
+        return vertices + start[:, None, None]
 
     def _body(self, canonical: Tensor) -> tuple[Tensor, Tensor]:
         start, axis, radius = self._capsules

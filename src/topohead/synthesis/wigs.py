@@ -95,7 +95,7 @@ class Wigs:
         roots = (posed[rows[..., None], corners] * wig.root_barycentrics[..., None]).sum(2)
         off = roots - points[:, :, 0]
         points = points + self.rooted[which][..., None] * off[:, :, None]
-        distance, away = field.distance(points.flatten(1, 2), field.place(posed))
+        distance, away = field.distance(points.flatten(1, 2), field.place(posed), nearest[..., 0])
         lack = (self.clear[which] - distance.view(points.shape[:3])).clamp(min=0)
         points = points + lack[..., None] * away.view(points.shape)
         points[:, :, 0] = roots
@@ -120,6 +120,6 @@ def _bound(points: Float[Tensor, "S P 3"], field: HeadField) -> tuple[Tensor, ..
     return (
         around.gather(1, order).int().view(*shape, NEIGHBOURS),
         weights.view(*shape, NEIGHBOURS),
-        field.distance(flat, heads)[0].clamp(max=CLEARANCE).view(shape),
+        field.distance(flat, heads, around[:, :1].mT)[0].clamp(max=CLEARANCE).view(shape),
         torch.exp(-reached / BIAS_REACH),
     )
