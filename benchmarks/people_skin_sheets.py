@@ -8,10 +8,7 @@ below 300 kB.
 
 import argparse
 import math
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -73,24 +70,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--people", type=int, default=12)
-    parser.add_argument("--jobs", type=int, default=1, help="processes that film people")
-    parser.add_argument("--brief", action="store_true", help="the sheet of all faces alone")
     parser.add_argument("--level", type=int, default=1, help="of the reference head")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    films = [partial(filmed, seed, args) for seed in range(FIRST, FIRST + args.people)]
-    if args.jobs > 1:  # much of painting is drawing strokes on one core
-        with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
-            rows = [job.result() for job in [pool.submit(film) for film in films]]
-    else:
-        rows = [film() for film in films]
-    closeups, faces, eyes = (
-        list(map(torch.from_numpy, column)) for column in zip(*rows, strict=True)
-    )
-    if args.people > 6:
-        write(args.out / "skin-people.jpg", grid([halved(face) for face in faces], 4))
-    if args.brief:
-        return
+    closeups, faces, eyes = [], [], []
+    for seed in range(FIRST, FIRST + args.people):
+        person = Person(seed, args)
+        closeups.append(torch.cat([person.film(s, 224) for s in (CHEEK, EYE, LIPS)], 1))
+        faces.append(person.film(FACE, 512))
+        eyes.append(person.film(EYE, 384))
     write(args.out / "skin-closeups.jpg", grid(closeups, 2))
     write(args.out / "skin-faces.jpg", grid(faces[:6], 3))
     write(args.out / "skin-eyes.jpg", grid(eyes[:8], 4))
@@ -102,13 +90,6 @@ def main() -> None:
     write(args.out / "skin-folds.jpg", grid(rows, 1))
     smiles = [Person(s, args, SMILE).film(MOUTH, 512) for s in (702, 705)]
     write(args.out / "skin-teeth.jpg", grid(smiles, 2))
-
-
-def filmed(seed: int, args: argparse.Namespace) -> list[np.ndarray]:
-    """Close-ups side by side, the face and an eye of a person; arrays, which processes share."""
-    person = Person(seed, args)
-    closeups = torch.cat([person.film(s, 224) for s in (CHEEK, EYE, LIPS)], 1)
-    return [closeups.numpy(), person.film(FACE, 512).numpy(), person.film(EYE, 384).numpy()]
 
 
 class Person:
@@ -161,12 +142,6 @@ def grid(pictures: list[Tensor], columns: int) -> np.ndarray:
     pictures = pictures + [torch.zeros_like(pictures[0])] * (-len(pictures) % columns)
     rows = [torch.cat(pictures[i : i + columns], 1) for i in range(0, len(pictures), columns)]
     return (torch.cat(rows) * 255).round().byte().numpy()
-
-
-def halved(picture: Tensor) -> Tensor:
-    """A picture of half the size, each pixel the mean of four."""
-    size = len(picture) // 2
-    return picture.reshape(size, 2, size, 2, 3).mean((1, 3))
 
 
 def write(path: Path, picture: np.ndarray) -> None:
