@@ -111,6 +111,7 @@ def _bound(points: Float[Tensor, "S P 3"], field: HeadField) -> tuple[Tensor, ..
     # a short ring repeats its middle: taken once
     apart[:, 1:].masked_fill_(around[:, 1:] == around[:, :1], torch.inf)
     close, order = apart.topk(NEIGHBOURS, largest=False)
+    nearest = around.gather(1, order)
     weights = (close + 1e-7).pow(-2)
     weights = weights / weights.sum(-1, keepdim=True)
     weights = weights * torch.exp(-close[:, :1] / HOLD**2)
@@ -118,8 +119,8 @@ def _bound(points: Float[Tensor, "S P 3"], field: HeadField) -> tuple[Tensor, ..
     reached = torch.cat([torch.zeros_like(reached[..., :1]), reached], -1)
     shape = points.shape[:2]
     return (
-        around.gather(1, order).int().view(*shape, NEIGHBOURS),
+        nearest.int().view(*shape, NEIGHBOURS),
         weights.view(*shape, NEIGHBOURS),
-        field.distance(flat, heads, around[:, :1].mT)[0].clamp(max=CLEARANCE).view(shape),
+        field.distance(flat, heads, nearest[:, :1].mT)[0].clamp(max=CLEARANCE).view(shape),
         torch.exp(-reached / BIAS_REACH),
     )
