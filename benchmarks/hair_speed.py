@@ -1,8 +1,8 @@
-"""Heads of hair a second, and what a batch costs, on CPU cores or a CUDA device.
+"""Heads of hair a second, grown anew or worn as wigs, on CPU cores or a CUDA device.
 
     python benchmarks/hair_speed.py --out hair_speed.json [--device cuda]
 
-Random people of the reference head, random grooms, all styles; growing alone, without drawing.
+Random people of the reference head, random grooms, all styles; without drawing.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from topohead.geometry.head_field import HeadField
 from topohead.io.assets import reference_head
 from topohead.synthesis.grooms import random_groom
 from topohead.synthesis.hair import grow
+from topohead.synthesis.wigs import Wigs
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     sizes = ((1, 8192, 32), (4, 2048, 32))
     if args.device != "cpu":
-        sizes = ((1, 8192, 32), (64, 8192, 32), (64, 4096, 32), (256, 4096, 32), (256, 2048, 24))
+        sizes = ((64, 8192, 32), (64, 4096, 16), (256, 2048, 12))
     rows = []
     for batch, strands, points in sizes:
         identity = 0.8 * torch.randn(batch, len(head.identity_basis), generator=generator)
@@ -45,9 +46,19 @@ def main() -> None:
             _wait(args.device)
             seconds.append(time.perf_counter() - start)
         best = min(seconds[1:])
+        wigs = Wigs.of(grooms[:4], field, range(4), strands, points)
+        which = torch.arange(batch, device=args.device) % len(wigs)
+        wearing = []
+        for _ in range(4):
+            _wait(args.device)
+            start = time.perf_counter()
+            wigs.worn(which, rest, rest)
+            _wait(args.device)
+            wearing.append(time.perf_counter() - start)
         row = {
             "heads": batch, "strands": strands, "points": points,
             "seconds": round(best, 4), "heads_a_second": round(batch / best, 1),
+            "worn_a_second": round(batch / min(wearing[1:]), 1),
         }  # fmt: skip
         if args.device != "cpu":
             row["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)

@@ -9,7 +9,7 @@ seeds are 700 and above.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
     return {"device": device, "rows": rows}
 
 
-def _seconds(one: Callable[[], None], repeats: int) -> float:
+def _seconds(one: Callable[[], object], repeats: int) -> float:
     """Best of three of the mean over some runs, after one that compiles."""
     one()
     best = float("inf")
@@ -150,7 +150,7 @@ def _seconds(one: Callable[[], None], repeats: int) -> float:
     return best
 
 
-def _profile(one: Callable[[], None]) -> dict[str, float]:
+def _profile(one: Callable[[], object]) -> dict[str, float]:
     """Milliseconds of the busiest kernels."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         one()
@@ -223,21 +223,25 @@ def pathtraced(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def people(args: argparse.Namespace) -> dict[str, Any]:
-    """Whole people by number: shape, expression, hair, clothes, light, picture, all made anew."""
+    """Whole people as one stream: shape, expression, hair, clothes, light, picture, all new."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    cuda = device == "cuda"
     rows = []
     for size in (256, 512):
         made = load_people(SEED, (size, size), args.looks, 256, device, args.ict)
-        batch = args.batch if device == "cuda" else 8
-        made.at(torch.arange(batch))  # compiles
-        started, used, rounds = time.perf_counter(), time.process_time(), 3
-        for number in range(rounds):
-            pictures = made.at(torch.arange(batch) + (number + 1) * batch).pictures
-        shown = float(pictures.srgb.mean())  # waits for the device
-        seconds, cores = time.perf_counter() - started, time.process_time() - used
-        rows.append({"size": size, "batch": batch, "strands": made.strands, "mean": shown,
-                     "portraits_per_second": rounds * batch / seconds,
-                     "core_seconds_each": cores / (rounds * batch)})  # fmt: skip
+        # as many pixels in a batch of either size
+        batch = args.batch * 256**2 // size**2 if cuda else 8
+        for graph in (False, True) if cuda else (False,):
+            row = {"size": size, "batch": batch, "graph": graph,
+                   "strands": made.looks.wigs.strands.points.shape[1]}  # fmt: skip
+            rows.append(row | _streamed(made.batches(batch, graph=graph), batch, cuda))
+            print(rows[-1], flush=True)
+        draw = partial(made.drawn, torch.arange(batch))
+        rows[-1]["drawn_ms"] = 1000 * _seconds(draw, 1)
+        if args.profile and cuda:
+            rows[-1]["made_ms"] = 1000 * _seconds(partial(made.made, draw()), 3)
+            rows[-1]["kernels_ms"] = _profile(partial(made.made, draw()))
+        print(rows[-1], flush=True)
         if args.pictures and size == 256:
             drawn = torch.cat(
                 [made.at(torch.arange(k, k + 8)).pictures.srgb for k in range(0, 64, 8)]
@@ -248,6 +252,24 @@ def people(args: argparse.Namespace) -> dict[str, Any]:
             for name, picture in (("people", _half(sheet)), ("portraits", sheet[:1024, :1024])):
                 write_image(args.pictures / f"{name}.jpg", picture.cpu(), quality=82)
     return {"device": device, "rows": rows}
+
+
+def _streamed(stream: Iterator[Any], batch: int, cuda: bool) -> dict[str, float]:
+    """Portraits a second of an endless iterator, as a consumer sees it."""
+    rounds = 12 if cuda else 3
+    for _ in range(2):  # compiles, and fills caches
+        next(stream).pictures.srgb.mean().item()
+    started, used, total = time.perf_counter(), time.process_time(), 0
+    for _ in range(rounds):
+        total = total + next(stream).pictures.srgb.mean()
+    shown = float(total) / rounds  # waits for the device
+    seconds, cores = time.perf_counter() - started, time.process_time() - used
+    stream.close()  # pyright: ignore[reportAttributeAccessIssue]
+    row = {"portraits_per_second": rounds * batch / seconds, "mean": shown,
+           "core_seconds_each": cores / (rounds * batch)}  # fmt: skip
+    if cuda:
+        row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return row
 
 
 def _half(picture: torch.Tensor) -> torch.Tensor:

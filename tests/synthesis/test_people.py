@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from topohead.io.shards import write_shards
 from topohead.rendering.portraits import LABELS, portrait_points
-from topohead.synthesis.people import PortraitPeople, load_people, write_portraits
+from topohead.synthesis.people import PortraitPeople, load_people
+from topohead.synthesis.shapes import load_shapes
+from topohead.synthesis.stored import stored_portraits
 
 SIZE = (64, 64)
 
@@ -41,18 +45,18 @@ def test_portraits_show_hair_cloth_eyes_and_where_vertices_are(people: PortraitP
         x, y = pixels[number, :count][visible[number, :count]].long().unbind(1)
         inside = (x >= 0) & (x < SIZE[0]) & (y >= 0) & (y < SIZE[1])
         assert inside.sum() > 300
-        assert (made.pictures.alpha[number][y[inside], x[inside]] > 0).float().mean() > 0.97
+        assert (made.pictures.alpha[number][y[inside], x[inside]] > 0).float().mean() > 0.95
 
 
 def test_an_open_mouth_shows_teeth_in_place_of_the_plain_rows(people: PortraitPeople) -> None:
     mesh, topology = people.scenes.mesh, people.shapes.topology
-    assert people.looks.tint is not None and people.scenes.wardrobe is not None
+    assert people.looks.teeth is not None and people.scenes.wardrobe is not None
     bands = topology.region_mask("teeth_upper", "teeth_lower")
     drawn = torch.zeros(topology.vertex_count, dtype=torch.bool)
     own = mesh.triangles[(mesh.triangles < topology.vertex_count).all(1)].long()
     drawn[own.unique()] = True
     assert not drawn[bands].any()
-    rows = len(people.looks.teeth[0].vertices)
+    rows = people.looks.teeth.topology.vertex_count
     made = people.at(torch.arange(2))
     expected = topology.vertex_count + sum(people.scenes.wardrobe.sizes) + rows
     assert made.heads.vertices.shape[1] == expected == mesh.fan.shape[0]
@@ -64,12 +68,13 @@ def test_an_open_mouth_shows_teeth_in_place_of_the_plain_rows(people: PortraitPe
 def test_shards_hold_what_was_drawn_and_a_stopped_writer_goes_on(
     people: PortraitPeople, tmp_path: Path
 ) -> None:
-    paths = list(write_portraits(tmp_path, people, 3, size=2))
+    stored = stored_portraits(people, 2)
+    paths = list(write_shards(tmp_path, 3, stored.samples, size=2))
     assert [path.name for path in paths] == ["00000000.tar", "00000002.tar"]
     first = paths[0].read_bytes()
     paths[0].unlink()
     kept = paths[1].stat().st_mtime_ns
-    assert list(write_portraits(tmp_path, people, 3, size=2)) == paths
+    assert list(write_shards(tmp_path, 3, stored.samples, size=2)) == paths
     assert paths[0].read_bytes() == first
     assert paths[1].stat().st_mtime_ns == kept
     made = people.at(torch.tensor([1]))
@@ -84,3 +89,35 @@ def test_shards_hold_what_was_drawn_and_a_stopped_writer_goes_on(
     told = json.loads(files["00000001.sample.json"])
     assert (told["seed"], told["index"], told["look"]) == (701, 1, int(made.look[0]))
     assert told["skin"]["melanin"] == people.looks.skins[told["look"]].melanin
+
+
+def test_batches_follow_the_step_and_may_be_divided(people: PortraitPeople) -> None:
+    whole = next(people.batches(4, first=2))
+    half = next(people.batches(4, first=2, part=1, parts=2))
+    assert torch.equal(half.pictures.srgb, whole.pictures.srgb[2:])
+    assert torch.equal(whole.rest, people.at(torch.arange(8, 12)).rest)
+
+
+@pytest.mark.gpu
+def test_cuda_makes_the_people_of_the_cpu(people: PortraitPeople) -> None:
+    there = replace(
+        people,
+        shapes=load_shapes("cuda"),
+        looks=people.looks.to("cuda"),
+        scenes=people.scenes.to("cuda"),
+    )
+    wanted, found = people.at(torch.arange(8)), there.at(torch.arange(8))
+    assert torch.equal(found.look.cpu(), wanted.look)
+    assert torch.equal(found.scenes.world_to_camera.cpu(), wanted.scenes.world_to_camera)
+    assert (found.heads.vertices.cpu() - wanted.heads.vertices).abs().max() < 1e-4
+    assert found.heads.strands is not None and wanted.heads.strands is not None
+    apart = (found.heads.strands.points.cpu() - wanted.heads.strands.points).norm(dim=-1)
+    # a point on the edge between two vertices may be pushed from the other
+    assert apart.flatten().quantile(0.999) < 1e-4
+    far = (found.pictures.srgb.cpu() - wanted.pictures.srgb).abs() > 2 / 255
+    assert far.float().mean() < 0.005
+    again = there.at(torch.arange(8))
+    assert torch.equal(again.pictures.srgb, found.pictures.srgb)
+    stream = there.batches(8, graph=True)
+    assert torch.equal(next(stream).pictures.srgb, found.pictures.srgb)
+    assert torch.equal(next(stream).pictures.srgb, there.at(torch.arange(8, 16)).pictures.srgb)

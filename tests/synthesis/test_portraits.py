@@ -19,7 +19,7 @@ from topohead.synthesis.portrait_lights import (
     irradiance,
     panorama_directions,
     panorama_light,
-    random_light,
+    random_lights,
     turned,
 )
 from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
@@ -77,12 +77,14 @@ def test_a_sun_is_found_and_no_light_is_lost() -> None:
     panorama[(ways @ sun) > math.cos(math.radians(5))] += torch.tensor([60.0, 50, 40]).double()
     sky, lamps = panorama_light(panorama)
     assert int((lamps[:, 3] > 0).sum()) == 1
-    found = lamps[0, :3] / lamps[0, :3].norm()
-    assert float(found @ sun.float()) > math.cos(math.radians(1.5))
+    place = lamps[0, :3] / lamps[0, :3].norm()
+    assert float(place @ sun.float()) > math.cos(math.radians(1.5))
     solid = (math.pi / 64) ** 2 * (1 - ways[..., 1] ** 2).sqrt()[..., None]
     for normal in (sun, torch.tensor([0.0, 0, 1]).double()):
         exact = (panorama * (ways @ normal).clamp(min=0)[..., None] * solid).sum((0, 1))
-        assert torch.allclose(irradiance(sky, lamps, normal.float()), exact.float(), rtol=0.03)
+        assert torch.allclose(
+            irradiance(sky, lamps, normal.float()[None])[0], exact.float(), rtol=0.03
+        )
 
 
 def test_an_even_panorama_gives_an_even_sky_without_lamps() -> None:
@@ -93,11 +95,11 @@ def test_an_even_panorama_gives_an_even_sky_without_lamps() -> None:
 
 
 def test_light_turns_with_its_lamps() -> None:
-    sky, lamps = random_light(np.random.default_rng(703))
+    sky, lamps = (torch.from_numpy(x[0]).float() for x in random_lights(703, np.array([0])))
     there, moved = turned(sky, lamps, math.pi / 2)
     for normal, after in (([0, 0, 1.0], [1.0, 0, 0]), ([1.0, 0, 0], [0, 0, -1.0])):
-        before = irradiance(sky, lamps, torch.tensor(normal))
-        assert torch.allclose(before, irradiance(there, moved, torch.tensor(after)), atol=1e-4)
+        before = irradiance(sky, lamps, torch.tensor([normal]))
+        assert torch.allclose(before, irradiance(there, moved, torch.tensor([after])), atol=1e-4)
 
 
 def test_panoramas_are_read_and_refused(shared_data: Path, tmp_path: Path) -> None:

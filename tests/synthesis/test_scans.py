@@ -12,6 +12,7 @@ import torch
 from topohead.core.shapes import Heads, ShapeSource
 from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.subdivision import refine
+from topohead.io.shards import write_shards
 from topohead.models.registration import FACE_CENTRE
 from topohead.synthesis import scans
 from topohead.synthesis.datasets import (
@@ -22,11 +23,11 @@ from topohead.synthesis.datasets import (
     pooled,
     sample_indices,
     smooth_fields,
-    write_scans,
 )
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.shapes import load_shapes
+from topohead.synthesis.stored import stored_scans
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_globes_are_seen_from_the_front(source: ScanSource) -> None:
 
 
 def test_scans_are_written_and_read_back(source: ScanSource, tmp_path: Path) -> None:
-    (path,) = write_scans(tmp_path, source, 2)
+    (path,) = write_shards(tmp_path, 2, stored_scans(source, 2).samples)
     with tarfile.open(path) as archive:
         read = {name.partition(".")[2]: np.load(io.BytesIO(archive.extractfile(name).read()))
                 for name in archive.getnames() if name.startswith("00000001.")

@@ -85,6 +85,11 @@ VERBS: dict[str, Verb] = {
         "train one of the package's networks on synthesised people; resumable, one GPU or many",
         {"name": "NAME"},
     ),
+    "dataset": Verb(
+        "topohead.workflows.dataset", "DatasetConfig", "dataset",
+        "training sets of synthesised people: portraits, scans, tracks, view sets, heads",
+        {"kind": "KIND", "out": "OUT"},
+    ),
     "doctor": Verb(
         "topohead.workflows.doctor", "DoctorConfig", "doctor",
         "what this machine can do, and the command that adds what is missing",

@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import Topology
-from topohead.geometry.meshes import vertex_normals
+from topohead.geometry.meshes import fan_normals, vertex_fan
 
 CELLS = 64
 CANDIDATES = 6
@@ -63,6 +63,7 @@ class HeadField:
     template: Float[Tensor, "V 3"]
     solid: Int[Tensor, " N"]
     triangles: Int[Tensor, "T 3"]
+    fan: Int[Tensor, "V F"]
     candidates: Int[Tensor, "C K"]
     ring: Int[Tensor, "V R"]
     low: Float[Tensor, "3"]
@@ -87,6 +88,7 @@ class HeadField:
             template,
             number,
             topology.triangles,
+            vertex_fan(topology.triangles, topology.vertex_count),
             candidates.int(),
             _rings(topology, solid).int(),
             low,
@@ -95,7 +97,7 @@ class HeadField:
 
     def to(self, device: torch.device | str) -> "HeadField":
         """The same field on another device; the topology stays where it is."""
-        parts = (self.template, self.solid, self.triangles, self.candidates, self.ring,
+        parts = (self.template, self.solid, self.triangles, self.fan, self.candidates, self.ring,
                  self.low, self.cell)  # fmt: skip
         return HeadField(self.topology, *(part.to(device) for part in parts))
 
@@ -106,26 +108,39 @@ class HeadField:
 
     def place(self, vertices: Float[Tensor, "B V 3"]) -> Placed:
         """Heads made ready: normals, and scale and shift per axis by least squares."""
-        normals = vertex_normals(vertices, self.triangles)
+        normals = fan_normals(vertices, self.triangles, self.fan)
         table = torch.cat([vertices, normals], -1).reshape(-1, 6)
+        return Placed(table, *self.fitted(vertices), vertices.shape[1])
+
+    def fitted(
+        self, vertices: Float[Tensor, "B V 3"]
+    ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
+        """Scale and shift per axis that bring the template onto heads, least squares."""
         source, target = self.template[self.solid], vertices[:, self.solid]
         middle, center = source.mean(0), target.mean(1)
         offset = source - middle
         scale = ((target - center[:, None]) * offset).sum(1) / offset.square().sum(0)
-        return Placed(table, scale, center - scale * middle, vertices.shape[1])
+        return scale, center - scale * middle
 
     def distance(
-        self, points: Float[Tensor, "B N 3"], heads: Placed
+        self,
+        points: Float[Tensor, "B N 3"],
+        heads: Placed,
+        near: Int[Tensor, "B N"] | None = None,
     ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N 3"]]:
         """Signed distance in metres, positive outside, and its direction.
 
         Planes through the vertices around the nearest one, weighted by d⁻⁴ (implicit moving least
         squares, Kolluri 2005); farther than the vertices are from each other, where planes of a
         thin ear would count beyond its rim, the nearest vertex itself. Below the head, a body of
-        capsules. Good to some tenths of a millimetre near the surface.
+        capsules. Good to some tenths of a millimetre near the surface. `near` are vertices known to
+        be the nearest ones or neighbours of these.
         """
         canonical = heads.canonical(points)
-        nearest = self._nearest(points, canonical, heads)
+        if near is None:
+            nearest = self.nearest(points, heads)
+        else:
+            nearest = self._closest(points, self.ring[near].long(), heads)
         around = self._rows(self.ring[nearest].long(), heads)
         offset = points[:, :, None] - around[..., :3]
         weight = offset.square().sum(-1).add(1e-7).pow(-2)
@@ -147,20 +162,26 @@ class HeadField:
             torch.where(closer[..., None], outward, normal),
         )
 
-    def _nearest(self, points: Tensor, canonical: Tensor, heads: Placed) -> Tensor:
-        cell = ((canonical - self.low) / self.cell).long().clamp(0, CELLS - 1)
+    def nearest(self, points: Float[Tensor, "B N 3"], heads: Placed) -> Int[Tensor, "B N"]:
+        """The solid vertex nearest to each point, of those that the grid proposes."""
+        cell = ((heads.canonical(points) - self.low) / self.cell).long().clamp(0, CELLS - 1)
         row = (cell[..., 0] * CELLS + cell[..., 1]) * CELLS + cell[..., 2]
         nearest = self._closest(points, self.candidates[row].long(), heads)
         return self._closest(points, self.ring[nearest].long(), heads)
 
     def _closest(self, points: Tensor, vertices: Tensor, heads: Placed) -> Tensor:
-        apart = (self._rows(vertices, heads)[..., :3] - points[:, :, None]).square().sum(-1)
+        places = heads.table[:, :3][self._numbers(vertices, heads)]
+        apart = (places - points[:, :, None]).square().sum(-1)
         return vertices.gather(-1, apart.argmin(-1, keepdim=True))[..., 0]
 
     @staticmethod
     def _rows(vertices: Tensor, heads: Placed) -> Tensor:
+        return heads.table[HeadField._numbers(vertices, heads)]
+
+    @staticmethod
+    def _numbers(vertices: Tensor, heads: Placed) -> Tensor:
         start = torch.arange(len(vertices), device=vertices.device) * heads.count
-        return heads.table[vertices + start[:, None, None]]
+        return vertices + start[:, None, None]
 
     def _body(self, canonical: Tensor) -> tuple[Tensor, Tensor]:
         start, axis, radius = self._capsules

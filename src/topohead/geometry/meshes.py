@@ -43,6 +43,30 @@ def vertex_normals(
     return torch.nn.functional.normalize(normals, dim=-1, eps=1e-30)
 
 
+def vertex_fan(triangles: Int[Tensor, "T 3"], vertex_count: int) -> Int[Tensor, "V K"]:
+    """The triangles at each vertex, in order, padded with the number of triangles."""
+    order = triangles.flatten().argsort(stable=True)
+    corner = triangles.flatten()[order]
+    count = torch.bincount(corner, minlength=vertex_count)
+    rank = torch.arange(len(corner), device=corner.device) - (count.cumsum(0) - count)[corner]
+    fan = triangles.new_full((vertex_count, int(count.max())), len(triangles), dtype=torch.int64)
+    fan[corner, rank] = order // 3
+    return fan
+
+
+def fan_normals(
+    vertices: Float[Tensor, "B V 3"], triangles: Int[Tensor, "T 3"], fan: Int[Tensor, "V K"]
+) -> Float[Tensor, "B V 3"]:
+    """`vertex_normals` summed in the order of a `vertex_fan`: the same bytes in every run."""
+    corner = vertices[:, triangles.long()]
+    area = torch.linalg.cross(corner[:, :, 1] - corner[:, :, 0], corner[:, :, 2] - corner[:, :, 0])
+    padded = torch.cat([area, area.new_zeros(len(area), 1, 3)], 1)
+    total = padded[:, fan[:, 0]]
+    for k in range(1, fan.shape[1]):
+        total = total + padded[:, fan[:, k]]
+    return torch.nn.functional.normalize(total, dim=-1, eps=1e-30)
+
+
 def outward_normals(
     vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]
 ) -> Float[Tensor, "V 3"]:

@@ -47,10 +47,8 @@ class Patch:
         """No less than `push` (≥ 0) where the skin is free, fading out over `RINGS` edges."""
         smooth = push
         for _ in range(RINGS):
-            total = torch.zeros_like(smooth)
-            for column in range(self.neighbours.shape[1]):  # in a fixed order
-                total = total + smooth[:, self.neighbours[:, column]]
-            smooth = torch.maximum(total / self.neighbours.shape[1], push)
+            around = smooth[:, self.neighbours].unbind(-1)
+            smooth = torch.maximum(sum(around[1:], around[0]) / len(around), push)  # in order
         return smooth * self.free
 
 

@@ -76,15 +76,15 @@ class Slit:
         """Both sides moved back by half of what they overlap beyond `allowed`, a few times."""
         for _ in range(rounds):
             beyond = (self.depth(vertices) - allowed).clamp(min=0)
-            if not bool((beyond > 0).any()):
+            # to ask is to wait for a GPU; rounds that find nothing change nothing
+            if beyond.device.type == "cpu" and not bool((beyond > 0).any()):
                 break
-            push = torch.zeros_like(beyond)
-            for own, sign in ((self.upper, 0.5), (self.lower, -0.5)):
-                side = torch.zeros_like(beyond)
+            sides = torch.zeros_like(torch.cat([beyond, beyond]))
+            for side, own in zip(sides.chunk(2), (self.upper, self.lower), strict=True):
                 side[:, own] = beyond[:, own]
-                push = push + sign * self.patch.spread(side)
+            above, below = self.patch.spread(sides).chunk(2)
             step = torch.zeros_like(vertices[:, self.patch.vertices])
-            step[..., 1] = push
+            step[..., 1] = 0.5 * above - 0.5 * below
             vertices = vertices.index_add(1, self.patch.vertices, step)
         return vertices
 
@@ -98,25 +98,27 @@ def _beyond(
     Only triangles whose normal's y has the sign of `facing` count, none beyond `DEEPEST`; −1
     without one.
     """
-    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (
-        vertices[:, sheet[:, k]].unbind(-1) for k in range(3)
-    )
-    area = (bz - az) * (cx - ax) - (bx - ax) * (cz - az)
+    corner = vertices[:, sheet]
+    y = corner[..., 1]
+    after_x, _, after_z = corner.roll(-1, 2).unbind(-1)
+    last_x, _, last_z = corner.roll(-2, 2).unbind(-1)
+    across, along = last_z - after_z, after_x - last_x
+    area = across[..., 2] * along[..., 1] - along[..., 2] * across[..., 1]
     faces = area * facing > FLAT
-    scale = torch.where(faces, 1 / torch.where(faces, area, 1.0), 0.0)
-    # barycentrics u, v and the sheet's height are affine in (x, z): rows of x, z, y and 1
-    u = [(cz - bz) * scale, (bx - cx) * scale, (bz * cx - bx * cz) * scale]
-    v = [(az - cz) * scale, (cx - ax) * scale, (cz * ax - cx * az) * scale]
-    w = [-u[0] - v[0], -u[1] - v[1], 1 - u[2] - v[2]]
-    height = [u[k] * (ay - cy) + v[k] * (by - cy) for k in range(3)]
-    still = torch.zeros_like(scale)
-    rows = [torch.stack([x, z, still, torch.where(faces, one, -1.0)], 1) for x, z, one in (u, v, w)]
-    rows.append(facing * torch.stack([height[0], height[1], still - 1, height[2] + cy], 1))
-    px, py, pz = points.unbind(-1)
-    places = torch.stack([px, pz, py, torch.ones_like(px)], -1)
-    u_at, v_at, w_at, gap = (places @ row for row in rows)
-    inside = (u_at >= 0) & (v_at >= 0) & (w_at >= 0) & (gap < DEEPEST)
-    return torch.where(inside, gap, -1.0).amax(2)
+    scale = torch.where(faces, 1 / torch.where(faces, area, 1.0), 0.0)[..., None]
+    # barycentrics and the sheet's height are affine in (x, z): rows of x, z, y and 1
+    one = torch.where(faces[..., None], (after_z * last_x - after_x * last_z) * scale, -1.0)
+    rows = torch.stack([across * scale, along * scale, torch.zeros_like(one), one], -1)
+    level = rows * (y - y[..., 2:])[..., None]
+    gap = facing * (level[..., 0, :] + level[..., 1, :])
+    gap[..., 2] = -facing
+    gap[..., 3] = gap[..., 3] + facing * y[..., 2]
+    rows = torch.cat([rows, gap[..., None, :]], 2).flatten(1, 2)
+    places = torch.stack([points[..., 0], points[..., 2], points[..., 1],
+                          torch.ones_like(points[..., 0])], -1)  # fmt: skip
+    u_at, v_at, w_at, gap_at = (places @ rows.mT).unflatten(-1, (-1, 4)).unbind(-1)
+    inside = (torch.minimum(torch.minimum(u_at, v_at), w_at) >= 0) & (gap_at < DEEPEST)
+    return torch.where(inside, gap_at, -1.0).amax(2)
 
 
 def divided(

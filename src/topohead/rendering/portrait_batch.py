@@ -1,5 +1,6 @@
 """What a batch of portraits is made of, and what comes back; drawn by `portraits`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -8,6 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from topohead.core import InputError, Strands
+from topohead.geometry.meshes import vertex_fan
 
 LABELS = ("background", "skin", "eye", "mouth", "hair", "cloth")
 """What a pixel mostly shows, by its number in `Portraits.label`; cloth is any worn thing."""
@@ -16,12 +18,20 @@ Tensors = TypeVar("Tensors")
 
 
 def moved(data: Tensors, device: torch.device | str) -> Tensors:
-    """A tensor, or a frozen dataclass with all tensors in it, on another device."""
+    """A tensor, or a frozen dataclass with all tensors in it, on another device.
+
+    From pinned memory without waiting for the device.
+    """
+    return each_tensor(data, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def each_tensor(data: Tensors, function: Callable[[Tensor], Tensor]) -> Tensors:
+    """The function of a tensor, or of all tensors in a frozen dataclass."""
     whole: Any = data
     if isinstance(whole, Tensor):
-        whole = whole.to(device)
+        whole = function(whole)
     elif is_dataclass(whole):
-        parts = {field.name: moved(getattr(whole, field.name), device) for field in fields(whole)}
+        parts = {f.name: each_tensor(getattr(whole, f.name), function) for f in fields(whole)}
         whole = replace(cast("Any", whole), **parts)
     return whole
 
@@ -54,12 +64,7 @@ class PortraitMesh:
         """A mesh whose triangles are textured up to the first one with a vertex of a part."""
         head = vertex_count if head_vertices is None else head_vertices
         plain = (triangles >= head).any(1)
-        order = triangles.flatten().argsort(stable=True)
-        corner = triangles.flatten()[order]
-        count = torch.bincount(corner, minlength=vertex_count)
-        rank = torch.arange(len(corner)) - (count.cumsum(0) - count)[corner]
-        fan = torch.full((vertex_count, int(count.max())), len(triangles), dtype=torch.int64)
-        fan[corner, rank] = order // 3
+        fan = vertex_fan(triangles, vertex_count)
         whole = (x.to(torch.int32).contiguous() for x in (triangles, label, ~plain))
         corners, labels, textured = whole
         return PortraitMesh(corners, corner_uv.float().contiguous(), labels, textured, fan, head)

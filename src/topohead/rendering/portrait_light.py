@@ -72,7 +72,8 @@ def gather_light(
     views, focals = _sky_views(center, radius, directions, rotations)
     shape = (mesh.triangles, heads.vertices)
     maps = backend.draw(*shape, _sparse(heads.strands), views, focals, (DOME_MAP, DOME_MAP))
-    radiance = torch.einsum("dk,bkc->bdc", basis, scenes.sky).clamp(min=1e-4)
+    # a plain sum: a matrix product may round a sky of a batch and a sky alone differently
+    radiance = (basis[:, :, None] * scenes.sky[:, None]).sum(2).clamp(min=1e-4)
     texel = (2 * radius / DOME_MAP).float()
     ways = directions.float()
     ambient = backend.gather_mesh(

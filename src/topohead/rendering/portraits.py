@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from topohead.core import InputError
+from topohead.geometry.meshes import fan_normals
 from topohead.rendering import portraits_cpu
 from topohead.rendering.portrait_batch import (
     LABELS,
@@ -23,6 +24,7 @@ from topohead.rendering.portrait_batch import (
     Portraits,
     SceneBatch,
     TexturePool,
+    each_tensor,
     moved,
 )
 from topohead.rendering.portrait_light import camera_projections, eyes, gather_light
@@ -34,6 +36,7 @@ __all__ = [
     "Portraits",
     "SceneBatch",
     "TexturePool",
+    "each_tensor",
     "moved",
     "portrait_maps",
     "portrait_points",
@@ -159,13 +162,7 @@ def portrait_points(
 
 def smooth_normals(vertices: Float[Tensor, "B V 3"], mesh: PortraitMesh) -> Float[Tensor, "B V 3"]:
     """Unit normals of vertices, triangles weighted by area, summed in a fixed order."""
-    corner = vertices[:, mesh.triangles.long()]
-    area = torch.linalg.cross(corner[:, :, 1] - corner[:, :, 0], corner[:, :, 2] - corner[:, :, 0])
-    padded = torch.cat([area, area.new_zeros(len(area), 1, 3)], 1)
-    total = padded[:, mesh.fan[:, 0]]
-    for k in range(1, mesh.fan.shape[1]):
-        total = total + padded[:, mesh.fan[:, k]]
-    return functional.normalize(total, dim=-1, eps=1e-30)
+    return fan_normals(vertices, mesh.triangles, mesh.fan)
 
 
 def _taps(sigma: Float[Tensor, " B"]) -> Float[Tensor, "B K"]:

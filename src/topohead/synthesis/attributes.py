@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from topohead.models.shape_space import ShapeSpace
-from topohead.synthesis.anthropometry import SURVEY
+from topohead.geometry.anthropometry import SURVEY
 from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.shapes import Heads
 

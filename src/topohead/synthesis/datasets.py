@@ -3,15 +3,13 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core.shapes import ExpressionSource, ShapeSource
-from topohead.io.shards import write_shards
 from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis import scans
 from topohead.synthesis.device_draws import draws
@@ -168,32 +166,6 @@ class ScanSource:
         while True:
             yield self.at(sample_indices(step, batch, part, parts, self.surface.triangles.device))
             step += 1
-
-
-def write_scans(folder: Path, source: ScanSource, count: int, size: int = 1024) -> Iterator[Path]:
-    """Scans 0 to `count` − 1 as WebDataset shards, for training elsewhere; yields their paths.
-
-    A sample is points, normals and inlier of its valid points, vertices, coefficients, the pose as
-    a matrix [3 4] from head frame to scan, each as .npy, and `sample.json`: its seed and number.
-    """
-
-    def sample(index: int) -> dict[str, Any]:
-        numbers = torch.tensor([index], device=source.surface.triangles.device)
-        scan = source.at(numbers)
-        valid = scan.cloud.valid[0]
-        linear = scan.pose.scale[0] * scan.pose.rotation[0]
-        arrays = {
-            "points": scan.cloud.points[0, valid],
-            "normals": scan.cloud.normals[0, valid],
-            "inlier": scan.cloud.inlier[0, valid],
-            "vertices": scan.vertices[0],
-            "coefficients": scan.coefficients[0],
-            "pose": torch.cat([linear, scan.pose.translation[0, :, None]], 1),
-        }
-        stored = {name: value.cpu().numpy() for name, value in arrays.items()}
-        return stored | {"sample": {"seed": source.seed, "index": index}}
-
-    return write_shards(folder, count, sample, size)
 
 
 def _chosen(choice: Bool[Tensor, " B"], yes: Cloud, no: Cloud) -> Cloud:

@@ -1,6 +1,7 @@
 """Who is drawn: weights of the shape space for any sample, a function of (seed, index) alone."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -80,9 +81,23 @@ def shares(space: ShapeSpace, families: Families = "all") -> tuple[float, ...]:
     return tuple(share / sum(kept) for share in kept)
 
 
+@dataclass(frozen=True)
+class Population:
+    """A shape space on the CPU, and what measures its heads."""
+
+    space: ShapeSpace
+    callipers: Callipers
+
+    @cached_property
+    def measured(self) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "K N3"]]:
+        """Mean and flat rows of the space at the vertices that the callipers use, float64."""
+        used = self.callipers.vertices
+        rows = self.space.rows[:, used].double().flatten(1)
+        return self.space.mean[used].double().numpy(), rows.numpy()
+
+
 def draw_weights(
-    space: ShapeSpace,
-    callipers: Callipers,
+    population: Population,
     seed: int,
     indices: Int[np.ndarray, " B"],
     families: Families = "all",
@@ -91,11 +106,10 @@ def draw_weights(
 
     Sizes are measured in float64 on the CPU, so every device draws the same people.
     """
+    space, callipers = population.space, population.callipers
     edges = np.cumsum(shares(space, families))[:-1]
     source = np.searchsorted(edges, uniforms(seed, indices, "source", 1)[:, 0], side="right")
-    used = callipers.vertices
-    mean = space.mean[used].double().numpy()
-    rows = space.rows[:, used].double().flatten(1).numpy()
+    mean, rows = population.measured
     weights = np.zeros((len(indices), len(space.names)))
     attempts = np.zeros(len(indices), dtype=np.int64)
     open_ = np.arange(len(indices))

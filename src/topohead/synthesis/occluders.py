@@ -6,8 +6,9 @@ pose.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from topohead.core import Topology
 from topohead.geometry.meshes import boundary_edges
+from topohead.synthesis.draws import normals, uniforms
 
 RIM, RIM_SIDES, TEMPLE = 28, 6, 10
 """Points round a rim of glasses, sides of its wire, points along a temple."""
@@ -43,32 +45,32 @@ class Outfits:
     cap: Float[Tensor, "B 4"]
 
 
-def draw_outfits(seed: int, indices: list[int], caps: float = 0.08) -> Outfits:
+def draw_outfits(seed: int, indices: Sequence[int], caps: float = 0.08) -> Outfits:
     """What people wear, a function of the seed and each index: nearly all a shirt."""
-    rows = []
-    for index in indices:
-        random = np.random.default_rng([seed, 63, index])
-        worn = random.random(3) < [0.97, 0.25, caps]
-        lens = random.random() < 0.2
-        frame = [random.uniform(22, 29), random.uniform(15, 24), random.uniform(2, 5),
-                 random.uniform(0.6, 2.0)]  # fmt: skip
-        cloth, metal, felt = (
-            [*np.clip(np.exp(random.uniform(-3.5, -0.4) + 0.4 * random.standard_normal(3)), 0, 0.8),
-             random.uniform(*rough)] for rough in ((0.7, 0.95), (0.15, 0.5), (0.7, 0.95))
-        )  # fmt: skip
-        rows.append([*worn, lens, *frame, *cloth, *metal, *felt])
-    table = torch.tensor(np.array(rows, np.float32)).reshape(-1, 20)
-    return Outfits(
-        table[:, :3] > 0.5, table[:, 3] > 0.5, table[:, 4:8], table[:, 8:12], table[:, 12:16],
-        table[:, 16:],
-    )  # fmt: skip
+    numbers = np.asarray(indices, dtype=np.int64)
+    even = uniforms(seed, numbers, "outfit", 14)
+    normal = normals(seed, numbers, "cloth", 9)
+    frame = np.array([22, 15, 2, 0.6]) + np.array([7, 9, 3, 1.4]) * even[:, 4:8]
+    materials = []
+    for k, (least, most) in enumerate(((0.7, 0.95), (0.15, 0.5), (0.7, 0.95))):
+        tone = -3.5 + 3.1 * even[:, 8 + k, None] + 0.4 * normal[:, 3 * k : 3 * k + 3]
+        rough = least + (most - least) * even[:, 11 + k, None]
+        materials.append(np.concatenate([np.exp(tone).clip(0, 0.8), rough], 1))
+    worn = torch.from_numpy(even[:, :3] < [0.97, 0.25, caps])
+    parts = (torch.from_numpy(part).float() for part in (frame, *materials))
+    return Outfits(worn, torch.from_numpy(even[:, 3] < 0.2), *parts)
 
 
 @dataclass(frozen=True)
 class Wardrobe:
-    """What fits heads of a topology; `triangles` number its vertices from 0."""
+    """What fits heads of a topology, on a device; `triangles` number its vertices from 0."""
 
     topology: Topology
+    device: torch.device | str = "cpu"
+
+    def to(self, device: torch.device | str) -> "Wardrobe":
+        """The same for heads on another device."""
+        return Wardrobe(self.topology, device)
 
     @cached_property
     def rim(self) -> Int[Tensor, " R"]:
@@ -80,6 +82,13 @@ class Wardrobe:
         while (after := following[loop[-1]]) != loop[0]:
             loop.append(after)
         return torch.tensor(loop)
+
+    @cached_property
+    def _rows(self) -> dict[str, Int[Tensor, " N"]]:
+        """Vertices that things are fitted to, where the heads are: asked for once."""
+        names = ("eye_left", "eye_right", "ears", "rigid", "brows")
+        rows = {name: self.topology.regions[name].to(self.device) for name in names}
+        return rows | {"rim": self.rim.to(self.device)}
 
     @cached_property
     def triangles(self) -> Int[Tensor, "T 3"]:
@@ -107,8 +116,9 @@ class Wardrobe:
     ) -> tuple[Float[Tensor, "B Q 3"], Float[Tensor, "B Q 4"]]:
         """Vertices of everything on these heads, and their colours and roughness."""
         axes, eyes = self._axes(vertices)
-        hidden = vertices[:, self.rim].mean(1)[:, None]
-        pieces = [_shirt(vertices[:, self.rim], axes)]
+        rim = vertices[:, self._rows["rim"]]
+        hidden = rim.mean(1)[:, None]
+        pieces = [_shirt(rim, axes)]
         shown = [outfits.worn[:, 0]]
         ears = self._ears(vertices, axes)
         pieces += _glasses(outfits.frame, axes, eyes, ears)
@@ -120,7 +130,7 @@ class Wardrobe:
             torch.where(worn[:, None, None], piece, hidden)
             for worn, piece in zip(shown, pieces, strict=True)
         ]
-        dark = torch.tensor([0.012, 0.012, 0.014, 0.08]).to(outfits.shirt).expand_as(outfits.shirt)
+        dark = _row(vertices.device, 0.012, 0.012, 0.014, 0.08).expand_as(outfits.shirt)
         colors = [outfits.shirt, *[outfits.glasses] * 2, dark, dark, *[outfits.glasses] * 3]
         colors += [outfits.cap, 0.8 * outfits.cap]
         tint = [
@@ -131,39 +141,42 @@ class Wardrobe:
 
     def _axes(self, vertices: Tensor) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, "B 2 3"]]:
         """Rows: to the head's left, up, ahead; the middles of the left and the right eye."""
-        regions = self.topology.regions
-        eyes = torch.stack([vertices[:, regions[x]].mean(1) for x in ("eye_left", "eye_right")], 1)
+        rows = self._rows
+        eyes = torch.stack([vertices[:, rows[x]].mean(1) for x in ("eye_left", "eye_right")], 1)
         side = functional.normalize(eyes[:, 0] - eyes[:, 1], dim=-1)
-        ahead = eyes.mean(1) - vertices[:, regions["ears"]].mean(1)
-        ahead = ahead - 0.027 / 0.075 * ahead.norm(dim=-1, keepdim=True) * _up_hint(vertices)
+        ahead = eyes.mean(1) - vertices[:, rows["ears"]].mean(1)
+        ahead = ahead - 0.027 / 0.075 * ahead.norm(dim=-1, keepdim=True) * _row(
+            vertices.device, 0, 1, 0
+        )
         ahead = functional.normalize(ahead - (ahead * side).sum(-1, keepdim=True) * side, dim=-1)
         up = torch.linalg.cross(ahead, side)
         return torch.stack([side, up, ahead], 1), eyes
 
     def _ears(self, vertices: Tensor, axes: Tensor) -> Float[Tensor, "B 2 3"]:
         """Where temples rest: in front of the top of either ear."""
-        local = vertices[:, self.topology.regions["ears"]] @ axes.transpose(1, 2)
+        local = vertices[:, self._rows["ears"]] @ axes.transpose(1, 2)
         across = local[0, :, 0] - local[0, :, 0].mean()  # the same side on every head
         places = []
         for sign in (1.0, -1.0):
-            own = local[:, across * sign > 0]
-            low, high = own.amin(1), own.amax(1)
+            own = (across * sign > 0)[None, :, None]
+            low = torch.where(own, local, torch.inf).amin(1)
+            high = torch.where(own, local, -torch.inf).amax(1)
             inner = low[:, 0] + 0.012 if sign > 0 else high[:, 0] - 0.012
             places.append(torch.stack([inner, high[:, 1] - 0.010, (low[:, 2] + high[:, 2]) / 2], 1))
         return torch.stack(places, 1) @ axes
 
     def _cap(self, vertices: Tensor, axes: Tensor, eyes: Tensor) -> list[Float[Tensor, "B N 3"]]:
         """A dome clear of the head's convex hull, and a visor from its front edge."""
-        skull = vertices[:, self.topology.regions["rigid"].to(vertices.device)]
-        face = vertices[:, self.topology.regions["brows"].to(vertices.device)]
+        skull, face = vertices[:, self._rows["rigid"]], vertices[:, self._rows["brows"]]
         local = torch.cat([skull, face], 1) @ axes.transpose(1, 2)
         low, high = local.amin(1), local.amax(1)
         middle = (low + high) / 2
         brow = (eyes.mean(1, keepdim=True) @ axes.transpose(1, 2))[:, 0, 1] + 0.038
         middle = torch.stack([middle[:, 0], brow, middle[:, 2]], 1)
         away = local - middle[:, None]
-        angle = 2 * math.pi * torch.arange(CAP_COLUMNS) / CAP_COLUMNS
-        rise = (math.pi / 2) * torch.arange(CAP_ROWS) / (CAP_ROWS - 1)
+        device = vertices.device
+        angle = 2 * math.pi * torch.arange(CAP_COLUMNS, device=device) / CAP_COLUMNS
+        rise = (math.pi / 2) * torch.arange(CAP_ROWS, device=device) / (CAP_ROWS - 1)
         ways = torch.stack(
             [
                 rise.cos()[:, None] * angle.sin(),
@@ -171,21 +184,22 @@ class Wardrobe:
                 rise.cos()[:, None] * angle.cos(),
             ],
             -1,
-        ).reshape(-1, 3).to(vertices)  # fmt: skip
+        ).reshape(-1, 3)  # fmt: skip
         # a hull's support function is never less than its radius, and smooth
         reach = (away @ ways.T).amax(1) + 0.008
         dome = middle[:, None] + reach[..., None] * ways
         edge = dome[:, :CAP_COLUMNS]
-        front = angle.cos().clamp(min=0).to(vertices) ** 1.5
-        depth = torch.linspace(0, 1, VISOR_ROWS).to(vertices)[:, None] * front * 0.062
+        front = angle.cos().clamp(min=0) ** 1.5
+        depth = torch.linspace(0, 1, VISOR_ROWS, device=device)[:, None] * front * 0.062
         fall = torch.stack([torch.zeros_like(depth), -0.35 * depth - 2 * depth**2, depth], -1)
         visor = edge[:, None] + fall
         return [dome @ axes, visor.flatten(1, 2) @ axes]
 
 
-def _up_hint(vertices: Tensor) -> Float[Tensor, "B 3"]:
-    """Roughly up: from the middle of all vertices to the topmost."""
-    return torch.tensor([0.0, 1.0, 0.0]).to(vertices).expand(len(vertices), 3)
+@cache
+def _row(device: torch.device, *values: float) -> Float[Tensor, " N"]:
+    """A constant on a device: sending it there anew would wait for all that runs there."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _grid(rows: int, columns: int, around: bool, closed: bool = False) -> Int[Tensor, "T 3"]:
@@ -204,16 +218,16 @@ def _shirt(rim: Float[Tensor, "B R 3"], axes: Tensor) -> Float[Tensor, "B N 3"]:
     local = rim @ axes.transpose(1, 2)
     center = local.mean(1, keepdim=True)
     away = local - center
-    level = torch.tensor([1.0, 0.0, 1.0]).to(rim)
+    level = _row(rim.device, 1, 0, 1)
     way = functional.normalize(away * level, dim=-1)[:, None]
-    part = torch.linspace(0, 1, SHIRT_ROWS).to(rim)[:, None]
+    part = torch.linspace(0, 1, SHIRT_ROWS, device=rim.device)[:, None]
     over = (part / 0.6).clamp(max=1)  # from the neck to the edge of the shoulders
     trunk = (part - 0.6).clamp(min=0) / 0.4
     wide = over**1.3
     # half an ellipse of 0.21 m to a side and 0.11 m front to back, standing a little behind
-    reach = torch.tensor([0.21, 0.0, 0.11]).to(rim) * way
+    reach = _row(rim.device, 0.21, 0, 0.11) * way
     ring = 1.08 * (away * level)[:, None] * (1 - wide)[..., None] + reach * wide[..., None]
-    ring = ring + torch.tensor([0.0, 0.0, 0.012]).to(rim) * wide[..., None]
+    ring = ring + _row(rim.device, 0, 0, 0.012) * wide[..., None]
     slope = 0.05 + 0.045 * way[..., 2].abs()
     drop = slope * over + 0.03 * over**4 + 0.30 * trunk
     height = away[:, None, :, 1] * (1 - over) + 0.010 - drop
@@ -229,7 +243,7 @@ def _glasses(
     rest = ears @ axes.transpose(1, 2)
     across, high, square, wire = (frame[:, k, None] for k in range(4))
     wire = wire / 1000
-    angle = 2 * math.pi * torch.arange(RIM).to(frame) / RIM
+    angle = 2 * math.pi * torch.arange(RIM, device=frame.device) / RIM
     cosine, sine = angle.cos(), angle.sin()
     x = cosine.sign() * cosine.abs() ** (2 / square) * across / 1000
     y = sine.sign() * sine.abs() ** (2 / square) * high / 1000
@@ -245,7 +259,7 @@ def _glasses(
         lenses.append(torch.cat([path, path.mean(1, keepdim=True)], 1) @ axes)
         outer = path[:, 0 if sign > 0 else RIM // 2]
         bars.append(_wire(_line(outer, rest[:, index]), 1.2 * wire, closed=False) @ axes)
-    part = torch.linspace(-1, 1, TEMPLE).to(frame)
+    part = torch.linspace(-1, 1, TEMPLE, device=frame.device)
     left, right = (
         local[:, 0, 0] - across[:, 0] / 1000 + 0.002, local[:, 1, 0] + across[:, 0] / 1000 - 0.002
     )  # fmt: skip
@@ -257,7 +271,7 @@ def _glasses(
 
 
 def _line(start: Float[Tensor, "B 3"], end: Float[Tensor, "B 3"]) -> Float[Tensor, "B N 3"]:
-    part = torch.linspace(0, 1, TEMPLE).to(start)[:, None]
+    part = torch.linspace(0, 1, TEMPLE, device=start.device)[:, None]
     return start[:, None] * (1 - part) + end[:, None] * part
 
 
@@ -271,10 +285,10 @@ def _wire(
         along = torch.cat([path[:, 1:2] - path[:, :1], path[:, 2:] - path[:, :-2],
                            path[:, -1:] - path[:, -2:-1]], 1)  # fmt: skip
     along = functional.normalize(along, dim=-1, eps=1e-9)
-    hint = torch.tensor([0.0, 0.0, 1.0]).to(path).expand_as(along)
+    hint = _row(path.device, 0, 0, 1).expand_as(along)
     hint = torch.where(along[..., 2:].abs() > 0.8, hint.roll(1, -1), hint)
     first = functional.normalize(torch.linalg.cross(along, hint), dim=-1)
     second = torch.linalg.cross(along, first)
-    angle = 2 * math.pi * torch.arange(RIM_SIDES).to(path) / RIM_SIDES
+    angle = 2 * math.pi * torch.arange(RIM_SIDES, device=path.device) / RIM_SIDES
     around = first[:, :, None] * angle.cos()[:, None] + second[:, :, None] * angle.sin()[:, None]
     return (path[:, :, None] + radius[..., None, None] * around).flatten(1, 2)

@@ -5,33 +5,43 @@ share a pool of looks: a complexion, the hair that goes with it, and teeth. Shap
 light, camera and clothes are drawn apart from the look and from each other.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import HeadModel
-from topohead.core.shapes import ExpressionSource, ShapeSource
+from topohead.core.shapes import ExpressionSource
 from topohead.geometry.head_field import HeadField
-from topohead.io.shards import write_shards
-from topohead.rendering.portraits import PortraitHeads, Portraits, SceneBatch, TexturePool, moved
+from topohead.rendering.portraits import (
+    PortraitHeads,
+    Portraits,
+    SceneBatch,
+    TexturePool,
+    each_tensor,
+    moved,
+)
 from topohead.synthesis.canvas import Canvas
 from topohead.synthesis.complexions import SkinParameters, random_skin
+from topohead.synthesis.datasets import sample_indices
+from topohead.synthesis.draws import uniforms
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.grooms import Groom, random_groom, root_color
-from topohead.synthesis.hair import STRANDS, grow, scalp_cover
+from topohead.synthesis.hair import STRANDS, scalp_cover
+from topohead.synthesis.mixture import Draw
 from topohead.synthesis.occluders import Outfits, draw_outfits
 from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
-from topohead.synthesis.shapes import load_shapes
+from topohead.synthesis.shapes import Shapes, load_shapes
 from topohead.synthesis.skin import SkinMaps, paint
 from topohead.synthesis.teeth import Teeth, has_bands, make_teeth
+from topohead.synthesis.wigs import Wigs
 
 SPECULAR_UNIT = 0.08
 """Reflectance at normal incidence of specular level 1."""
@@ -43,19 +53,42 @@ SCALP_COLOR, SCALP_COVER = 0.7, 0.72
 
 @dataclass(frozen=True)
 class Looks:
-    """Complexions with the hair and the teeth that go with them; maps lie on a device.
+    """Complexions with the hair and the teeth that go with them; all tensors lie on a device.
 
-    `tint` is linear albedo and roughness at the vertices of the teeth; None without teeth.
+    `teeth` are as many sets; None without teeth.
     """
 
     skins: tuple[SkinParameters, ...]
     grooms: tuple[Groom, ...]
     maps: TexturePool
-    teeth: tuple[Teeth, ...]
-    tint: Float[Tensor, "N T 4"] | None
+    wigs: Wigs
+    teeth: Teeth | None
 
     def __len__(self) -> int:
         return len(self.skins)
+
+    def to(self, device: torch.device | str) -> "Looks":
+        """The same on a device."""
+        teeth = None if self.teeth is None else self.teeth.to(device)
+        maps, wigs = moved(self.maps, device), self.wigs.to(device)
+        return replace(self, maps=maps, wigs=wigs, teeth=teeth)
+
+
+@dataclass(frozen=True)
+class PeopleDraw:
+    """All that chance decides about portraits, a row each: drawn on the host, then sent ahead.
+
+    `look` numbers skin and teeth, `wig` the hair; −1 is none.
+    """
+
+    people: Draw
+    weights: Float[Tensor, "B K"]
+    coefficients: Float[Tensor, "B 52"]
+    gaze: Float[Tensor, "B 2 2"]
+    look: Int[Tensor, " B"]
+    wig: Int[Tensor, " B"]
+    outfits: Outfits | None
+    scenes: SceneBatch
 
 
 @dataclass(frozen=True)
@@ -77,57 +110,142 @@ class PortraitBatch:
 
 @dataclass(frozen=True)
 class PortraitPeople:
-    """Portraits by number, made where the shapes, looks, scenes and field are.
+    """Portraits by number, made where the shapes, looks and scenes are."""
 
-    `strands` of `points` points a head; fewer are drawn wider, and that does for small pictures.
-    """
-
-    shapes: ShapeSource
+    shapes: Shapes
     expressions: ExpressionSource
     looks: Looks
     scenes: PortraitScenes
-    field: HeadField
     seed: int
-    strands: int
-    points: int
 
     def at(self, indices: Int[Tensor, " B"]) -> PortraitBatch:
         """The portraits with these numbers; a batch is its samples one by one."""
-        numbers = [int(index) for index in indices]
-        heads = self.shapes.draw(self.seed, torch.tensor(numbers))
-        coefficients, gaze = self.expressions(self.seed, torch.tensor(numbers))
-        posed, device = heads.posed(coefficients, gaze), heads.rest.device
-        look = [self._look(index) for index in numbers]
-        keys = [self.seed * 1_000_003 + index for index in numbers]
-        # on the head at rest: faces move the scalp by less than hair is off (in 64 of them a
-        # tenth of a millimetre mostly, 1.15 at most)
-        hair = grow([self.looks.grooms[k] for k in look], self.field, heads.rest, keys,
-                    self.strands, self.points)  # fmt: skip
-        hair = replace(hair, widths=hair.widths * math.sqrt(STRANDS / self.strands))  # same cover
-        chosen = torch.tensor(look, device=device)
-        teeth = self._teeth(look, heads.rest, posed)
-        dressed = self.scenes.dress(posed, chosen, hair, self._outfits(numbers, device), teeth)
-        scenes = moved(self.scenes.draw(self.seed, numbers), device)
-        pictures = self.scenes.render(scenes, dressed, self.looks.maps)
-        return PortraitBatch(pictures, dressed, scenes, heads.rest, coefficients, gaze, chosen)
+        return self.made(self.drawn(indices))
 
-    def _look(self, index: int) -> int:
-        return int(np.random.default_rng([self.seed, 67, index]).integers(len(self.looks)))
+    def batches(
+        self, batch: int, first: int = 0, part: int = 0, parts: int = 1, graph: bool = False
+    ) -> Iterator[PortraitBatch]:
+        """Endless batches from step `first` on; see `datasets.sample_indices` for parts.
 
-    def _outfits(self, numbers: list[int], device: torch.device) -> Outfits | None:
-        if self.scenes.wardrobe is None:
-            return None
-        return moved(draw_outfits(self.seed, numbers), device)
+        A thread draws the next batch while this one is made. With `graph`, what a GPU does for a
+        batch is recorded once and replayed: thousands of small launches become one.
+        """
+        make: Callable[[PeopleDraw], PortraitBatch] | None = None
+        numbers = (sample_indices(step, batch, part, parts) for step in itertools.count(first))
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self._drawn_ahead, next(numbers))
+            while True:
+                drawn, ahead = ahead.result(), pool.submit(self._drawn_ahead, next(numbers))
+                if make is None:
+                    make = recorded(self, drawn) if graph else self.made
+                yield make(drawn)
+
+    def drawn(self, indices: Int[Tensor, " B"]) -> PeopleDraw:
+        """What chance decides about the portraits with these numbers."""
+        look = self.looks_of(indices)
+        return self.composed(indices, indices, indices, look, look)
+
+    def looks_of(self, person: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """The looks of people, of the pool."""
+        part = uniforms(self.seed, person.cpu().numpy(), "look", 1)[:, 0]
+        return torch.from_numpy((part * len(self.looks)).astype(np.int64))
+
+    def composed(
+        self,
+        person: Int[Tensor, " B"],
+        face: Int[Tensor, " B"],
+        scene: Int[Tensor, " B"],
+        look: Int[Tensor, " B"],
+        wig: Int[Tensor, " B"],
+    ) -> PeopleDraw:
+        """Rows of any people, expressions and scenes by number, in skin and hair of the pool.
+
+        Clothes are the person's.
+        """
+        numbers, row = person.cpu().unique(return_inverse=True)
+        people = self.shapes.people(self.seed, numbers)
+        people = Draw(*(part[row.numpy()] for part in vars(people).values()))
+        coefficients, gaze = self.expressions(self.seed, face.cpu())
+        worn = None
+        if self.scenes.wardrobe is not None:
+            worn = draw_outfits(self.seed, person.tolist())
+        weights = torch.from_numpy(people.weights).float()
+        scenes = self.scenes.draw(self.seed, scene.tolist())
+        return PeopleDraw(people, weights, coefficients, gaze, look, wig, worn, scenes)
+
+    def made(self, drawn: PeopleDraw) -> PortraitBatch:
+        """The portraits of a draw; nothing in it waits for a GPU."""
+        drawn = moved(drawn, self._device)
+        heads = self.shapes.made(drawn.people, drawn.weights)
+        posed = heads.posed(drawn.coefficients, drawn.gaze)
+        hair = self.looks.wigs.worn(drawn.wig.clamp(min=0), heads.rest, posed)
+        hair = replace(hair, widths=hair.widths * (drawn.wig >= 0)[:, None, None])
+        teeth = self._teeth(drawn.look, heads.rest, posed)
+        dressed = self.scenes.dress(posed, drawn.look, hair, drawn.outfits, teeth)
+        pictures = self.scenes.render(drawn.scenes, dressed, self.looks.maps)
+        return PortraitBatch(
+            pictures, dressed, drawn.scenes, heads.rest, drawn.coefficients, drawn.gaze, drawn.look
+        )
+
+    def _drawn_ahead(self, indices: Int[Tensor, " B"]) -> PeopleDraw:
+        drawn = self.drawn(indices)
+        # from pinned memory tensors are sent without waiting for what runs on the GPU
+        return each_tensor(drawn, Tensor.pin_memory) if self._device.type == "cuda" else drawn
+
+    @property
+    def _device(self) -> torch.device:
+        return self.shapes.space.rows.device
 
     def _teeth(
-        self, look: list[int], rest: Float[Tensor, "B V 3"], posed: Float[Tensor, "B V 3"]
+        self, look: Int[Tensor, " B"], rest: Float[Tensor, "B V 3"], posed: Float[Tensor, "B V 3"]
     ) -> tuple[Tensor, Tensor] | None:
-        if self.looks.tint is None:
+        if self.looks.teeth is None:
             return None
-        rows = [
-            self.looks.teeth[k].placed(rest[at].cpu(), posed[at].cpu()) for at, k in enumerate(look)
-        ]
-        return torch.stack(rows).to(rest), self.looks.tint[look]
+        sets = self.looks.teeth.chosen(look)
+        tint = torch.cat([sets.colors, sets.roughness[..., None]], -1)
+        if rest.is_cuda:
+            return sets.placed(rest, posed), tint
+        # one by one: matrix products may round a head of a batch and a head alone differently
+        ones = (slice(k, k + 1) for k in range(len(look)))
+        alone = [self.looks.teeth.chosen(look[k]).placed(rest[k], posed[k]) for k in ones]
+        return torch.cat(alone), tint
+
+
+def recorded(people: PortraitPeople, example: PeopleDraw) -> Callable[[PeopleDraw], PortraitBatch]:
+    """`people.made` for draws as large as the example, on CUDA as a graph; results are copies."""
+    device = people.shapes.space.rows.device
+    if device.type != "cuda":
+        return people.made
+    static = each_tensor(moved(example, device), Tensor.clone)
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(2):  # kernels are compiled, constants sent
+            people.made(static)
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # the thread that draws ahead pins memory meanwhile, which is none of the graph's business
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        made = people.made(static)
+
+    def replayed(drawn: PeopleDraw) -> PortraitBatch:
+        for place, value in zip(_tensors(static), _tensors(drawn), strict=True):
+            place.copy_(value, non_blocking=True)
+        graph.replay()
+        return each_tensor(made, Tensor.clone)
+
+    return replayed
+
+
+def _tensors(data: PeopleDraw) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def kept(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    each_tensor(data, kept)
+    return found
 
 
 def load_people(
@@ -138,64 +256,25 @@ def load_people(
     device: torch.device | str = "cpu",
     ict: Path | None = None,
     settings: PortraitSettings | None = None,
+    rooted: bool = True,
+    dressed: bool = True,
+    hair: tuple[int, int] | None = None,
     told: Callable[[int], None] = lambda done: None,
 ) -> PortraitPeople:
     """The people of a seed on the reference head, ready to be portrayed on a device.
 
     Which seeds are whose: `synthesis.splits`. Looks are painted on the CPU first, seconds each.
+    Small pictures have half of the strands, drawn wider. `rooted`: see `make_looks`; who is not
+    `dressed` wears nothing; `hair` is another number of strands, and of points of each.
     """
     shapes = load_shapes("cpu", ict)
-    pool = make_looks(shapes.head, seed, looks, texture_size, told)
-    rows = pool.teeth[0].topology if pool.teeth else None
-    scenes = PortraitScenes.of(shapes.topology, size, settings, teeth=rows)
-    field = HeadField.of(shapes.topology, shapes.head.template)
+    strands, points = hair or ((2048, 12) if max(size) <= SMALL else (4096, 16))
+    pool = make_looks(shapes.head, seed, looks, texture_size, strands, points, rooted, told)
+    rows = None if pool.teeth is None else pool.teeth.topology
+    scenes = PortraitScenes.of(shapes.topology, size, settings, dressed=dressed, teeth=rows)
     if str(device) != "cpu":
         shapes = load_shapes(device, ict)
-        tint = None if pool.tint is None else pool.tint.to(device)
-        pool = replace(pool, maps=moved(pool.maps, device), tint=tint)
-    hair = (2048, 12) if max(size) <= SMALL else (4096, 16)
-    return PortraitPeople(
-        shapes, draw_expressions, pool, scenes.to(device), field.to(device), seed, *hair
-    )
-
-
-def write_portraits(
-    folder: Path, people: PortraitPeople, count: int, size: int = 1024
-) -> Iterator[Path]:
-    """Portraits 0 to `count` − 1 as WebDataset shards, for training elsewhere; yields their paths.
-
-    A sample is `portrait.png` with alpha, `label.png`, and as .npy the neutral vertices, ARKit-52
-    coefficients, gaze, world_to_camera and intrinsics; `sample.json` says seed, number, look and
-    the complexion's parameters.
-    """
-
-    def sample(index: int) -> dict[str, Any]:
-        made = people.at(torch.tensor([index]))
-        look = int(made.look[0])
-        codes = made.pictures.codes[0].cpu().numpy()
-        alpha = (made.pictures.alpha[0] * 255).round().to(torch.uint8).cpu().numpy()
-        label = made.pictures.label[0].to(torch.uint8).cpu().numpy()
-        arrays = {
-            "vertices": made.rest[0],
-            "coefficients": made.coefficients[0],
-            "gaze": made.gaze[0],
-            "world_to_camera": made.scenes.world_to_camera[0],
-            "intrinsics": made.scenes.intrinsics[0],
-        }
-        stored = {name: value.cpu().numpy() for name, value in arrays.items()}
-        told = {"seed": people.seed, "index": index, "look": look}
-        skin = asdict(people.looks.skins[look])
-        pictures = {
-            "portrait.png": _png(np.dstack([codes[..., ::-1], alpha])),
-            "label.png": _png(label),
-        }
-        return pictures | stored | {"sample": told | {"skin": skin}}
-
-    return write_shards(folder, count, sample, size)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    return cv2.imencode(".png", pixels)[1].tobytes()
+    return PortraitPeople(shapes, draw_expressions, pool.to(device), scenes.to(device), seed)
 
 
 def make_looks(
@@ -203,9 +282,15 @@ def make_looks(
     seed: int,
     count: int,
     size: int,
+    strands: int,
+    points: int,
+    rooted: bool = True,
     told: Callable[[int], None] = lambda done: None,
 ) -> Looks:
     """A pool of `count` looks with maps of `size` texels, painted where the head's template is.
+
+    Hair is `strands` of `points` points a head; few are drawn wider, so that they hide as much.
+    Skin that is not `rooted` goes with anybody's hair: it is not darkened where its own stands.
 
     `told` hears how many are done: a look of 512 texels takes seconds on a core.
     """
@@ -219,7 +304,7 @@ def make_looks(
         if dark > 0.5:  # fair hair is as rare on dark skin as it is in life
             groom = replace(groom, eumelanin=max(groom.eumelanin, dark))
         maps = paint(head, replace(skin, hair=0.0), key, size)
-        painted.append(with_roots(maps, head, groom, key))
+        painted.append(with_roots(maps, head, groom, key) if rooted else maps)
         if has_bands(head):
             teeth.append(make_teeth(head, skin, key))
         skins.append(skin)
@@ -231,11 +316,11 @@ def make_looks(
         torch.stack([maps.specular for maps in painted]) / SPECULAR_UNIT,
         torch.stack([_normals(maps.height, texel) for maps in painted]),
     )
-    tint = None
-    if teeth:
-        rows = [torch.cat([one.colors, one.roughness[:, None]], 1) for one in teeth]
-        tint = torch.stack(rows).to(head.template)
-    return Looks(tuple(skins), tuple(grooms), pool, tuple(teeth), tint)
+    keys = [seed * 1_000_003 + number for number in range(count)]
+    wigs = Wigs.of(grooms, HeadField.of(head.topology, head.template), keys, strands, points)
+    thick = replace(wigs.strands, widths=wigs.strands.widths * math.sqrt(STRANDS / strands))
+    rows = Teeth.several(teeth) if teeth else None
+    return Looks(tuple(skins), tuple(grooms), pool, replace(wigs, strands=thick), rows)
 
 
 def with_roots(maps: SkinMaps, head: HeadModel, groom: Groom, seed: int) -> SkinMaps:

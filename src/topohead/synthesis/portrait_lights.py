@@ -5,14 +5,16 @@ A light is a sky of real spherical harmonics to degree 3 and some ball lamps, as
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import InputError
 from topohead.rendering.portrait_light import harmonics
+from topohead.synthesis.draws import normals, uniforms
 
 LAMPS = 3
 """Lamps of a portrait; those that a light does not need have radius 0."""
@@ -115,84 +117,106 @@ def turned(
     return there.float(), moved.float()
 
 
-def random_light(
-    random: np.random.Generator,
-) -> tuple[Float[Tensor, "16 3"], Float[Tensor, "L 7"]]:
-    """A sunny day, an overcast one, a room, a studio or a stage."""
-    kind = random.choice(
-        ["sun", "overcast", "room", "studio", "stage"], p=[0.2, 0.2, 0.3, 0.2, 0.1]
-    )
-    wall = random.uniform(0.5, 1.0)
-    if kind == "sun":
-        sky = _sky(random, 0.35 * _white(random.uniform(-0.5, -0.1)), 0.5, 0.12)
-        lamps = [_lamp(random, random.uniform(6, 16), (0.02, 0.06), (0.2, 1.1), 0.3)]
-    elif kind == "overcast":
-        sky = _sky(random, 0.9 * _white(random.uniform(-0.3, 0.15)), 0.6, 0.2)
-        lamps = []
-    elif kind == "room":
-        sky = _sky(random, 0.4 * wall * _white(random.uniform(-0.1, 0.6)), 0.2, 0.3)
-        count = int(random.integers(1, 4))
-        lamps = [_lamp(random, random.uniform(0.4, 2.0), (0.08, 0.35), (-0.2, 1.3), 0.6)
-                 for _ in range(count)]  # fmt: skip
-    elif kind == "studio":
-        sky = _sky(random, 0.25 * wall * _white(0), 0.1, 0.1)
-        lamps = [_lamp(random, random.uniform(1.0, 2.5), (0.15, 0.4), (0.0, 0.9), 0.12)
-                 for _ in range(LAMPS)]  # fmt: skip
-    else:
-        sky = _sky(random, 0.06 * _white(random.uniform(-0.6, 0.6)), 0.3, 0.3)
-        lamps = [_lamp(random, random.uniform(0.7, 3.0), (0.03, 0.2), (-0.4, 1.3), 1.2)
-                 for _ in range(int(random.integers(2, LAMPS + 1)))]  # fmt: skip
-    while len(lamps) < LAMPS:
-        lamps.append(np.array([0, 0, FAR_LAMP, 0, 0, 0, 0]))
-    return torch.from_numpy(sky).float(), torch.from_numpy(np.stack(lamps)).float()
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of light; pairs are least and most.
+
+    `level` times a white of some `warmth` is the sky's mean radiance, `walled` by how bright the
+    walls are; the sky is lighter above by `lift`, uneven by `unrest`. Lamps: how many, the
+    irradiance of each, half its angle seen from the head and its elevation (radians), how
+    `colorful` it is.
+    """
+
+    share: float
+    level: float
+    warmth: tuple[float, float]
+    lift: float
+    unrest: float
+    lamps: tuple[int, int]
+    irradiance: tuple[float, float] = (1.0, 1.0)
+    angle: tuple[float, float] = (0.1, 0.1)
+    elevation: tuple[float, float] = (0.0, 0.0)
+    colorful: float = 0.0
+    walled: bool = False
 
 
-def _white(warmth: float) -> Float[np.ndarray, "3"]:
+KINDS = (
+    _Kind(0.2, 0.35, (-0.5, -0.1), 0.5, 0.12, (1, 1), (6, 16), (0.02, 0.06), (0.2, 1.1), 0.3),
+    _Kind(0.2, 0.90, (-0.3, 0.15), 0.6, 0.2, (0, 0)),
+    _Kind(0.3, 0.40, (-0.1, 0.6), 0.2, 0.3, (1, 3), (0.4, 2), (0.08, 0.35), (-0.2, 1.3), 0.6, True),
+    _Kind(0.2, 0.25, (0.0, 0.0), 0.1, 0.1, (3, 3), (1, 2.5), (0.15, 0.4), (0.0, 0.9), 0.12, True),
+    _Kind(0.1, 0.06, (-0.6, 0.6), 0.3, 0.3, (2, 3), (0.7, 3), (0.03, 0.2), (-0.4, 1.3), 1.2),
+)
+"""A sunny day, an overcast one, a room, a studio, a stage."""
+
+
+def random_lights(
+    seed: int, numbers: Int[np.ndarray, " B"]
+) -> tuple[Float[np.ndarray, "B 16 3"], Float[np.ndarray, "B L 7"]]:
+    """Sky and lamps of numbered portraits: one of `KINDS`, all of its numbers varied."""
+    even, count = uniforms(seed, numbers, "light", 4), len(numbers)
+    drawn = np.searchsorted(np.cumsum([kind.share for kind in KINDS])[:-1], even[:, 0], "right")
+
+    def of(name: str) -> np.ndarray:
+        return np.array([getattr(kind, name) for kind in KINDS])[drawn]
+
+    def between(name: str, part: np.ndarray) -> np.ndarray:
+        low, high = of(name).T[..., None]
+        return low + (high - low) * part
+
+    walls = np.where(of("walled"), 0.5 + 0.5 * even[:, 1], 1.0)
+    mean = (of("level") * walls)[:, None] * _white(between("warmth", even[:, 2:3])[:, 0])
+    sky = _skies(seed, numbers, mean, of("lift"), of("unrest"))
+    part = uniforms(seed, numbers, "lamps", 3 * LAMPS + LAMPS)
+    normal = normals(seed, numbers, "lamps", 5 * LAMPS)
+    around = 1.1 * normal[:, :LAMPS]
+    up = between("elevation", part[:, :LAMPS])
+    distance = 1.2 + 2.8 * part[:, LAMPS : 2 * LAMPS]
+    sine = np.sin(between("angle", part[:, 2 * LAMPS : 3 * LAMPS]))
+    light = between("irradiance", part[:, 3 * LAMPS :])
+    tint = normal[:, 2 * LAMPS :].reshape(count, LAMPS, 3)
+    color = _white(0.35 * normal[:, LAMPS : 2 * LAMPS])
+    color = color * np.exp(0.4 * of("colorful")[:, None, None] * tint)
+    way = [np.sin(around) * np.cos(up), np.sin(up), np.cos(around) * np.cos(up)]
+    place = distance[..., None] * np.stack(way, -1)
+    radiance = (light / (math.pi * sine**2))[..., None] * color
+    lamps = np.concatenate([place, (distance * sine)[..., None], radiance], -1)
+    few, many = of("lamps").T
+    lit = few + np.floor((many - few + 1) * even[:, 3])
+    absent = np.array([0, 0, FAR_LAMP, 0, 0, 0, 0])
+    return sky, np.where((np.arange(LAMPS) < lit[:, None])[..., None], lamps, absent)
+
+
+def _white(warmth: Float[np.ndarray, "*B"]) -> Float[np.ndarray, "*B 3"]:
     """A white between the blue of a sky (−1) and a candle (1), luminance about 1."""
-    color = np.array([1 + 0.35 * warmth, 1.0, 1 - 0.5 * warmth])
-    return color / (color @ [0.2126, 0.7152, 0.0722])
+    red, blue = 1 + 0.35 * warmth, 1 - 0.5 * warmth
+    luminance = 0.2126 * red + 0.7152 + 0.0722 * blue
+    return np.stack([red, np.ones_like(red), blue], -1) / luminance[..., None]
 
 
-def _sky(
-    random: np.random.Generator, mean: np.ndarray, lift: float, unrest: float
-) -> Float[np.ndarray, "16 3"]:
+def _skies(
+    seed: int, numbers: np.ndarray, mean: np.ndarray, lift: np.ndarray, unrest: np.ndarray
+) -> Float[np.ndarray, "B 16 3"]:
     """Harmonics of a mean radiance, lighter above by `lift`, uneven by `unrest`."""
-    sky = np.zeros((16, 3))
-    sky[0] = mean / 0.282095
+    sky = np.zeros((len(numbers), 16, 3))
+    sky[:, 0] = mean / 0.282095
     # radiance m (1 + lift y) has the coefficient m lift / 0.488603 · (1/3) · 4π · 0.488603²
-    sky[1] = lift * mean * (4 * math.pi / 3) * 0.488603
-    deviation = unrest * np.repeat([0, 0.5, 0.25, 0.15], [1, 3, 5, 7])[:, None] * mean / 0.282095
-    common, own = random.standard_normal((16, 1)), random.standard_normal((16, 3))
-    return sky + deviation * (0.9 * common + 0.2 * own)
-
-
-def _lamp(
-    random: np.random.Generator,
-    irradiance: float,
-    angle: tuple[float, float],
-    elevation: tuple[float, float],
-    colorful: float,
-) -> Float[np.ndarray, "7"]:
-    """A lamp of an irradiance on the head, from about the front (never from below the chin)."""
-    around = random.normal(0, 1.1)
-    up = random.uniform(*elevation)
-    distance = random.uniform(1.2, 4.0)
-    place = distance * np.array(
-        [math.sin(around) * math.cos(up), math.sin(up), math.cos(around) * math.cos(up)]
-    )
-    radius = distance * math.sin(random.uniform(*angle))
-    share = (radius / distance) ** 2
-    color = _white(random.normal(0, 0.35)) * np.exp(colorful * 0.4 * random.standard_normal(3))
-    return np.concatenate([place, [radius], irradiance * color / (math.pi * share)])
+    sky[:, 1] = lift[:, None] * mean * (4 * math.pi / 3) * 0.488603
+    bands = np.repeat([0, 0.5, 0.25, 0.15], [1, 3, 5, 7])[:, None]
+    deviation = unrest[:, None, None] * bands * mean[:, None] / 0.282095
+    drawn = normals(seed, numbers, "sky", 64).reshape(len(numbers), 16, 4)
+    return sky + deviation * (0.9 * drawn[..., :1] + 0.2 * drawn[..., 1:])
 
 
 def irradiance(
-    sky: Float[Tensor, "16 3"], lamps: Float[Tensor, "L 7"], normals: Float[Tensor, "*B 3"]
-) -> Float[Tensor, "*B 3"]:
+    sky: Float[Tensor, "*B 16 3"], lamps: Float[Tensor, "*B L 7"], normals: Float[Tensor, "*B K 3"]
+) -> Float[Tensor, "*B K 3"]:
     """Light on unshadowed surfaces at the origin (Ramamoorthi & Hanrahan 2001)."""
     band = torch.tensor([math.pi] + [2 * math.pi / 3] * 3 + [math.pi / 4] * 5 + [0.0] * 7)
-    from_sky = (harmonics(normals) @ (band.to(sky)[:, None] * sky)).clamp(min=0)
-    distance = lamps[:, :3].norm(dim=-1, keepdim=True).clamp(min=1e-6)
-    facing = (normals @ (lamps[:, :3] / distance).T).clamp(min=0)
-    each = math.pi * lamps[:, 4:] * (lamps[:, 3:4] / distance) ** 2
-    return from_sky + facing @ each
+    # plain sums: a matrix product may round a light of a batch and a light alone differently
+    sent = harmonics(normals)[..., None] * (band.to(sky)[:, None] * sky)[..., None, :, :]
+    distance = lamps[..., :3].norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    ways = lamps[..., :3] / distance
+    facing = (normals[..., :, None, :] * ways[..., None, :, :]).sum(-1).clamp(min=0)
+    each = math.pi * lamps[..., 4:] * (lamps[..., 3:4] / distance) ** 2
+    return sent.sum(-2).clamp(min=0) + (facing[..., None] * each[..., None, :, :]).sum(-2)

@@ -5,16 +5,15 @@ Every number is a function of the seed and the portrait's index. What is drawn i
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from topohead.core import Strands, Topology
-from topohead.geometry.cameras import look_at
 from topohead.rendering.portraits import (
     LABELS,
     PortraitHeads,
@@ -27,8 +26,8 @@ from topohead.rendering.portraits import (
 )
 from topohead.synthesis import portrait_lights
 from topohead.synthesis.backdrops import procedural_backdrops
+from topohead.synthesis.draws import normals, uniforms
 from topohead.synthesis.occluders import Outfits, Wardrobe
-from topohead.synthesis.sensors import noise_key
 from topohead.synthesis.teeth import BANDS
 
 CENTER = (0.0, -0.015, -0.05)
@@ -104,13 +103,30 @@ class PortraitScenes:
     def to(self, device: torch.device | str) -> "PortraitScenes":
         """The same source, its pictures made on `device`."""
         mesh, backdrops = moved(self.mesh, device), self.backdrops.to(device)
-        return replace(self, mesh=mesh, backdrops=backdrops)
+        wardrobe = None if self.wardrobe is None else self.wardrobe.to(device)
+        return replace(self, mesh=mesh, backdrops=backdrops, wardrobe=wardrobe)
 
-    def draw(self, seed: int, indices: list[int]) -> SceneBatch:
+    def draw(self, seed: int, indices: Sequence[int]) -> SceneBatch:
         """Scenes on the host; scene i depends on the seed and indices[i] alone."""
-        rows = [self._one(seed, index) for index in indices]
-        parts = [torch.stack(column) for column in zip(*rows, strict=True)]
-        return SceneBatch(*parts)
+        numbers = np.asarray(indices, dtype=np.int64)
+        pose, intrinsics = self._cameras(seed, numbers)
+        sky, lamps = self._lights(seed, numbers)
+        eye = -(pose[:, :3, :3] * pose[:, :3, 3:]).sum(1)
+        towards = torch.from_numpy(eye - CENTER)
+        towards = towards / towards.square().sum(-1, keepdim=True).sqrt()
+        sides = torch.cat([towards[:, None], SIDES.double().expand(len(numbers), -1, -1)], 1)
+        light = portrait_lights.irradiance(sky, lamps, sides)
+        sensor, blur = self._sensors(seed, numbers, (light[:, 0] + light.amax(1)).numpy() / 2)
+        part = uniforms(seed, numbers, "backdrop", 6)
+        wide = 0.4 + 0.6 * part[:, :1]
+        window = np.concatenate([(1 - wide) * part[:, 1:3], wide, wide], 1)
+        chosen = (part[:, 3] * len(self.backdrops)).astype(np.int64)
+        high, low = ((part[:, k] * 2.0**bits).astype(np.int64) for k, bits in ((4, 30), (5, 32)))
+        return SceneBatch(
+            torch.from_numpy(pose), torch.from_numpy(intrinsics), sky.float(), lamps.float(),
+            torch.from_numpy(chosen), torch.from_numpy(window).float(), sensor, blur,
+            torch.from_numpy(1 << 62 | high << 32 | low),
+        )  # fmt: skip
 
     def dress(
         self,
@@ -146,66 +162,83 @@ class PortraitScenes:
             self.mesh, heads, textures, scenes, backdrops, self.size, supersampling
         )
 
-    def _one(self, seed: int, index: int) -> tuple[Tensor, ...]:
-        random = np.random.default_rng([seed, 61, index])
-        pose, intrinsics = self._camera(random)
-        if self.panoramas and random.random() < 0.5:
-            chosen = self.panoramas[int(random.integers(len(self.panoramas)))]
-            sky, lamps = portrait_lights.turned(*chosen, random.uniform(0, 2 * math.pi))
-        else:
-            sky, lamps = portrait_lights.random_light(random)
-        towards = (-pose[:3, :3].T @ pose[:3, 3] - torch.tensor(CENTER).double()).float()
-        sides = torch.cat([functional.normalize(towards, dim=0)[None], SIDES])
-        light = portrait_lights.irradiance(sky, lamps, sides)
-        light = (light[0] + light.amax(0)) / 2
-        wide = random.uniform(0.4, 1.0)
-        corner = random.uniform(0, 1 - wide, 2)
-        sensor, blur = self._sensor(random, light)
-        return (
-            pose, intrinsics, sky, lamps, torch.tensor(int(random.integers(len(self.backdrops)))),
-            torch.tensor([*corner, wide, wide]).float(), sensor, blur,
-            torch.tensor(noise_key(seed, 64, index)),
-        )  # fmt: skip
+    def _lights(
+        self, seed: int, numbers: Int[np.ndarray, " B"]
+    ) -> tuple[Float[Tensor, "B 16 3"], Float[Tensor, "B L 7"]]:
+        sky, lamps = (torch.from_numpy(x) for x in portrait_lights.random_lights(seed, numbers))
+        if self.panoramas:
+            part = uniforms(seed, numbers, "panorama", 3)
+            for row in np.flatnonzero(part[:, 0] < 0.5):
+                chosen = self.panoramas[int(part[row, 1] * len(self.panoramas))]
+                found = portrait_lights.turned(*chosen, 2 * math.pi * part[row, 2])
+                sky[row], lamps[row] = found[0].double(), found[1].double()
+        return sky, lamps
 
-    def _camera(
-        self, random: np.random.Generator
-    ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"]]:
+    def _cameras(
+        self, seed: int, numbers: Int[np.ndarray, " B"]
+    ) -> tuple[Float[np.ndarray, "B 4 4"], Float[np.ndarray, "B 3 3"]]:
+        """Upright cameras about the head, then rolled; the head off the middle by the lens."""
         settings, (width, height) = self.settings, self.size
-        view = math.radians(random.uniform(*settings.field_of_view))
-        focal = 0.5 * min(width, height) / math.tan(0.5 * view)
-        yaw = math.radians(settings.yaw * random.uniform(-1, 1))
-        pitch = math.radians(random.uniform(*settings.pitch))
-        distance = max(HEIGHT * focal / (random.uniform(*settings.fill) * height), 0.36)
-        away = [math.sin(yaw) * math.cos(pitch), math.sin(pitch), math.cos(yaw) * math.cos(pitch)]
-        target = torch.tensor(CENTER).double()
-        pose = look_at(target + distance * torch.tensor(away).double(), target,
-                       torch.tensor([0.0, 1, 0]).double())  # fmt: skip
-        roll = math.radians(settings.roll * random.uniform(-1, 1))
-        turn = torch.eye(4).double()
-        turn[:2, :2] = torch.tensor(
-            [[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]]
-        )
-        middle = [side * (0.5 + settings.shift * random.uniform(-1, 1)) for side in (width, height)]
-        intrinsics = torch.tensor([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1]])
-        whole = torch.eye(4).double()
-        whole[:3] = pose[:3]
-        return turn @ whole, intrinsics.double()
+        part = uniforms(seed, numbers, "camera", 7)
+        view = np.radians(_between(settings.field_of_view, part[:, 0]))
+        focal = 0.5 * min(width, height) / np.tan(0.5 * view)
+        yaw = np.radians(settings.yaw * (2 * part[:, 1] - 1))
+        pitch = np.radians(_between(settings.pitch, part[:, 2]))
+        roll = np.radians(settings.roll * (2 * part[:, 3] - 1))
+        distance = HEIGHT * focal / (_between(settings.fill, part[:, 4]) * height)
+        pose = orbit_poses(yaw, pitch, roll, distance.clip(0.36))
+        intrinsics = np.zeros((len(numbers), 3, 3))
+        intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = focal
+        intrinsics[:, :2, 2] = (0.5 + settings.shift * (2 * part[:, 5:] - 1)) * (width, height)
+        intrinsics[:, 2, 2] = 1
+        return pose, intrinsics
 
-    def _sensor(
-        self, random: np.random.Generator, light: Float[Tensor, "3"]
-    ) -> tuple[Float[Tensor, "6"], Float[Tensor, ""]]:
+    def _sensors(
+        self, seed: int, numbers: Int[np.ndarray, " B"], light: Float[np.ndarray, "B 3"]
+    ) -> tuple[Float[Tensor, "B 6"], Float[Tensor, " B"]]:
         """Exposed for the light on the head, mostly balanced."""
         settings = self.settings
-        mean = float(light.mean())
-        balance = (mean / light.numpy().clip(1e-3)) ** random.uniform(0.3, 1.0)
-        cast = np.exp(settings.casts * random.normal(0, 0.06, 3))
-        exposure = math.exp(settings.casts * random.normal(0, 0.25)) * 2.4 / max(mean, 1e-3)
-        noise = settings.noise * random.random() ** 2
-        numbers = [*(exposure * balance * cast), random.uniform(0, 0.3),
-                   0.012 * noise, 0.03 * noise]  # fmt: skip
+        part, normal = (draw(seed, numbers, "sensor", 4) for draw in (uniforms, normals))
+        mean = light.mean(1, keepdims=True).clip(1e-3)
+        balance = (mean / light.clip(1e-3)) ** (0.3 + 0.7 * part[:, :1])
+        cast = np.exp(settings.casts * 0.06 * normal[:, :3])
+        exposure = np.exp(settings.casts * 0.25 * normal[:, 3:]) * 2.4 / mean
+        noise = settings.noise * part[:, 1:2] ** 2
+        falloff = 0.3 * part[:, 2:3]
+        sensor = np.concatenate(
+            [exposure * balance * cast, falloff, 0.012 * noise, 0.03 * noise], 1
+        )
         # most pictures are sharp to a pixel, as what was resized is
-        blur = settings.noise * (0.35 + 1.2 * random.random() ** 4)
-        return torch.tensor(numbers).float(), torch.tensor(blur).float()
+        blur = settings.noise * (0.35 + 1.2 * part[:, 3] ** 4)
+        return torch.from_numpy(sensor).float(), torch.from_numpy(blur).float()
+
+
+def orbit_poses(
+    yaw: Float[np.ndarray, " B"],
+    pitch: Float[np.ndarray, " B"],
+    roll: Float[np.ndarray, " B"],
+    distance: Float[np.ndarray, " B"],
+) -> Float[np.ndarray, "B 4 4"]:
+    """world_to_camera of cameras that look at `CENTER`, the head frame being the world.
+
+    `yaw` to the subject's left, `pitch` up (less than a quarter turn), `roll`: radians.
+    """
+    sy, cy, sp, cp, sr, cr = (f(a) for a in (yaw, pitch, roll) for f in (np.sin, np.cos))
+    away = np.stack([sy * cp, sp, cy * cp], -1)
+    right = np.stack([cy, np.zeros_like(cy), -sy], -1)
+    down = np.stack([sy * sp, -cp, cy * sp], -1)
+    pose = np.zeros((len(yaw), 4, 4))
+    pose[:, 0, :3] = cr[:, None] * right - sr[:, None] * down
+    pose[:, 1, :3] = sr[:, None] * right + cr[:, None] * down
+    pose[:, 2, :3] = -away
+    eye = CENTER + distance[:, None] * away
+    pose[:, :3, 3] = -(pose[:, :3, :3] * eye[:, None]).sum(-1)
+    pose[:, 3, 3] = 1
+    return pose
+
+
+def _between(limits: tuple[float, float], part: np.ndarray) -> np.ndarray:
+    return limits[0] + (limits[1] - limits[0]) * part
 
 
 def portrait_mesh(

@@ -25,7 +25,7 @@ from topohead.geometry.slits import Slit, divided
 from topohead.io.assets import reference_head, shape_space
 from topohead.models.linear import LinearHead
 from topohead.models.shape_space import ShapeSpace
-from topohead.synthesis.mixture import Draw, Families, draw_weights, shares
+from topohead.synthesis.mixture import Draw, Families, Population, draw_weights, shares
 from topohead.synthesis.performances import euler
 
 SMOOTHINGS = 10
@@ -66,20 +66,23 @@ class Shapes:
     def draw(self, seed: int, indices: Int[Tensor, " B"] | Sequence[int]) -> "Heads":
         """The people with these numbers; see `synthesis.splits` for which seeds are whose."""
         drawn = self.people(seed, indices)
-        weights = torch.from_numpy(drawn.weights).float()
+        return self.made(drawn, torch.from_numpy(drawn.weights).float())
+
+    def made(self, drawn: Draw, weights: Float[Tensor, "B K"]) -> "Heads":
+        """The heads of a draw; `weights`, its own in float32, may have been sent ahead."""
         rest = _in_blocks(self._rest, weights.to(self.space.rows.device))
         return Heads(self, rest, weights, torch.from_numpy(drawn.source), drawn.attempts)
 
     def people(self, seed: int, indices: Int[Tensor, " B"] | Sequence[int]) -> Draw:
         """Who has these numbers, as weights of the space: what `draw` begins with, on the CPU."""
         numbers = np.asarray(indices, dtype=np.int64)
-        return draw_weights(self._measured, self.callipers, seed, numbers, self.families)
+        return draw_weights(self._population, seed, numbers, self.families)
 
     @cached_property
-    def _measured(self) -> ShapeSpace:
+    def _population(self) -> Population:
         space = self.space
         parts = (t.cpu() for t in (space.mean, space.rows, space.wavelength, space.even))
-        return ShapeSpace(space.names, *parts)
+        return Population(ShapeSpace(space.names, *parts), self.callipers)
 
     def _rest(self, weights: Float[Tensor, "B K"]) -> Float[Tensor, "B V 3"]:
         """Neutral faces: linear shapes whose lids lie outside the globes and lips outside lips."""
@@ -142,8 +145,8 @@ class Heads:
         against the shoulders: the head keeps its frame, the neck's rim turns the other way.
         """
         device, count = self.rest.device, len(self.rest)
-        gaze = torch.zeros(count, 2, 2) if gaze is None else gaze
-        neck = torch.zeros(count, 3) if neck is None else neck
+        gaze = torch.zeros(count, 2, 2, device=device) if gaze is None else gaze
+        neck = torch.zeros(count, 3, device=device) if neck is None else neck
         inputs = (t.to(device, torch.float32) for t in (coefficients, gaze, neck))
         return _in_blocks(self._posed, self.rest, self.gradients, *inputs)
 
@@ -167,7 +170,7 @@ class Heads:
             moved = contact.outside(moved, center, size, turn, needed)
         arms = moved[:, shapes.neck] - shapes.pivot
         # each vertex by its own angle, so that a turned neck keeps its girth
-        turn = euler(-shapes.neck_share[:, None] * neck[:, None]) - torch.eye(3).to(rest)
+        turn = euler(-shapes.neck_share[:, None] * neck[:, None]) - torch.eye(3, device=rest.device)
         step = (turn * arms[..., None, :]).sum(-1)
         return moved.index_add(1, shapes.neck, step)
 
@@ -247,4 +250,4 @@ def _turned(arms: Float[Tensor, "B N 3"], turn: Float[Tensor, "B 3 3"]) -> Float
 
 
 def _eye(like: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3 3"]:
-    return torch.eye(3).to(like).expand_as(like)
+    return torch.eye(3, device=like.device).expand_as(like)

@@ -6,7 +6,8 @@ carries them to a person's rest shape; then the upper row moves rigidly with the
 is the skull's, the lower one with the lower band, which is the jaw's.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,8 +26,45 @@ ARCH_WIDTH, ARCH_SHIFT = (0.77, 0.74), (0.0020, -0.0006)
 OVERBITE, DROP = 0.0024, 0.0011
 """Metres by which upper incisors overlap lower ones, and hang below the bands' middle."""
 
+NEWTON = 9
+"""Steps to a rotation: rows of teeth are an arch, no line, and nine leave rounding only."""
+CYCLE = ((1, 2), (2, 0), (0, 1))
+
 ENAMEL, NECK = (0.66, 0.62, 0.53), (0.58, 0.48, 0.33)
 GUM, DARK_GUM = (0.46, 0.17, 0.155), (0.20, 0.085, 0.080)
+
+
+@dataclass(frozen=True)
+class Band:
+    """A row's place in the head model: its `vertices`, their middle and the pseudo-inverse of what
+    they are about it on the template."""
+
+    vertices: Int[Tensor, " U"]
+    middle: Float[Tensor, "3"]
+    inverse: Float[Tensor, "3 U"]
+
+    @staticmethod
+    def of(template: Float[Tensor, "V 3"], vertices: Int[Tensor, " U"]) -> "Band":
+        """The band that lies at these vertices of the template."""
+        own = template[vertices]
+        return Band(vertices, own.mean(0), torch.linalg.pinv(own - own.mean(0)))
+
+    def to(self, device: torch.device | str) -> "Band":
+        """The same on a device."""
+        return Band(self.vertices.to(device), self.middle.to(device), self.inverse.to(device))
+
+    def carried(
+        self,
+        points: Float[Tensor, "*P N 3"],
+        rest: Float[Tensor, "*B V 3"],
+        posed: Float[Tensor, "*B V 3"],
+    ) -> Float[Tensor, "*B N 3"]:
+        """Points of the template in heads: affinely to the rest shape, then as the band turns."""
+        own = rest[..., self.vertices, :]
+        end = own.mean(-2, keepdim=True)
+        shaped = (points - self.middle) @ (self.inverse @ (own - end)) + end
+        turn, shift = _rigid(own, posed[..., self.vertices, :])
+        return shaped @ turn + shift
 
 
 @dataclass(frozen=True)
@@ -34,28 +72,47 @@ class Teeth:
     """Both rows on the template of a head model, metres; lower ones after the upper.
 
     `topology` has regions `upper`, `lower`, `crowns` and `gums`, and a square of UV for every
-    tooth. Linear albedo and perceptual roughness are those of the vertices.
+    tooth. Linear albedo and perceptual roughness are those of the vertices, of which there may be
+    several sets.
     """
 
     topology: Topology
-    vertices: Float[Tensor, "T 3"]
-    colors: Float[Tensor, "T 3"]
-    roughness: Float[Tensor, " T"]
-    template: Float[Tensor, "V 3"]
-    bands: tuple[Int[Tensor, " U"], Int[Tensor, " L"]]
+    vertices: Float[Tensor, "*B T 3"]
+    colors: Float[Tensor, "*B T 3"]
+    roughness: Float[Tensor, "*B T"]
+    bands: tuple[Band, Band]
 
     def placed(
         self, rest: Float[Tensor, "*B V 3"], posed: Float[Tensor, "*B V 3"]
     ) -> Float[Tensor, "*B T 3"]:
         """The rows in heads (the head model's vertices at rest and posed), any number at once."""
-        parts = []
-        for band, name in zip(self.bands, ("upper", "lower"), strict=True):
-            mine = self.vertices[self.topology.regions[name]]
-            shape = _affine(self.template[band], rest[..., band, :])
-            own = mine @ shape[..., :3] + shape[..., 3:].mT
-            turn, shift = _rigid(rest[..., band, :], posed[..., band, :])
-            parts.append(own @ turn + shift)
-        return torch.cat(parts, -2)
+        above = len(self.topology.regions["upper"])
+        rows = (self.vertices[..., :above, :], self.vertices[..., above:, :])
+        pairs = zip(self.bands, rows, strict=True)
+        return torch.cat([band.carried(row, rest, posed) for band, row in pairs], -2)
+
+    def to(self, device: torch.device | str) -> "Teeth":
+        """The same on a device; the topology stays where it is."""
+        bands = (self.bands[0].to(device), self.bands[1].to(device))
+        return replace(self._each(lambda part: part.to(device)), bands=bands)
+
+    def chosen(self, which: Int[Tensor, " B"]) -> "Teeth":
+        """One of several sets for each head of a batch."""
+        return self._each(lambda part: part[which])
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "Teeth":
+        vertices, colors, roughness = map(function, (self.vertices, self.colors, self.roughness))
+        return replace(self, vertices=vertices, colors=colors, roughness=roughness)
+
+    @staticmethod
+    def several(sets: Sequence["Teeth"]) -> "Teeth":
+        """Sets for heads of one model as one."""
+        return replace(
+            sets[0],
+            vertices=torch.stack([one.vertices for one in sets]),
+            colors=torch.stack([one.colors for one in sets]),
+            roughness=torch.stack([one.roughness for one in sets]),
+        )
 
     def mesh(self, rest: Float[Tensor, "V 3"], posed: Float[Tensor, "V 3"]) -> Mesh:
         """The rows in one head."""
@@ -209,7 +266,8 @@ def _joined(
         name="topohead-teeth",
     )
     table = [torch.from_numpy(np.concatenate(x)).float() for x in (vertices, colors, rough)]
-    return Teeth(topology, table[0], table[1], table[2], template.float(), bands)
+    made = [Band.of(template.float(), band) for band in bands]
+    return Teeth(topology, table[0], table[1], table[2], (made[0], made[1]))
 
 
 def _look(
@@ -230,27 +288,22 @@ def _look(
     return color * stain * (1 - edge * np.array([0.22, 0.17, 0.10])), 0.15
 
 
-def _affine(
-    template: Float[Tensor, "N 3"], points: Float[Tensor, "*B N 3"]
-) -> Float[Tensor, "*B 3 4"]:
-    """The affine map of rows (p @ M[..., :3] + M[..., 3]) that carries one set to the other.
-
-    Least squares about the means.
-    """
-    start, end = template.mean(0), points.mean(-2)
-    inverse = torch.linalg.pinv(template - start)
-    linear = inverse @ (points - end[..., None, :])
-    shift = end - (start[None] @ linear)[..., 0, :]
-    return torch.cat([linear, shift[..., None]], -1)
-
-
 def _rigid(
     first: Float[Tensor, "*B N 3"], second: Float[Tensor, "*B N 3"]
 ) -> tuple[Float[Tensor, "*B 3 3"], Float[Tensor, "*B 1 3"]]:
-    """Rotation and shift of rows, p @ R + t, of least squared distance (Kabsch 1976)."""
+    """Rotation and shift of rows, p @ R + t, of least squared distance (Kabsch 1976).
+
+    The polar factor of the covariance by Newton's iteration (Higham 1986), scaled by determinants:
+    nothing waits for a GPU. Sets that are near mirror images of each other have none.
+    """
     a, b = first.mean(-2, keepdim=True), second.mean(-2, keepdim=True)
-    left, _, right = torch.linalg.svd((first - a).mT.double() @ (second - b).double())
-    sign = torch.det(left @ right).sign()
-    fix = torch.diag_embed(torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1))
-    turn = (left @ fix @ right).to(first)
+    turn = (first - a).mT.double() @ (second - b).double()
+    for _ in range(NEWTON):
+        cofactor = torch.stack(
+            [torch.linalg.cross(turn[..., i, :], turn[..., j, :]) for i, j in CYCLE], -2
+        )
+        determinant = (turn[..., 0, :] * cofactor[..., 0, :]).sum(-1)[..., None, None]
+        scale = determinant.abs().clamp(min=1e-60) ** (-1 / 3)
+        turn = (scale * turn + cofactor / (determinant * scale)) / 2
+    turn = turn.to(first)
     return turn, b - a @ turn
