@@ -32,7 +32,7 @@ from topohead.io.meshes import KNOWN, check_mesh, read_mesh
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever bridges come out differently, so that caches renew."""
 
 ENDING = ".bridge.safetensors"
