@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -18,11 +18,12 @@ from topohead.geometry.following import BOUND, CONTINUED, kinds
 from topohead.geometry.lines import landmark_lines, line_points
 from topohead.geometry.meshes import neighbour_rings, outward_normals, vertex_normals
 
-BODIES = ("eye_left", "eye_right", "teeth_upper", "teeth_lower")
+EYES = ("eye_left", "eye_right")
+TEETH = ("teeth_upper", "teeth_lower")
 """Regions of the source whose counterparts keep their shape."""
 
 THIN = 0.004
-"""Shells lie within this distance (metres) of the skin that they follow."""
+"""Shells lie within this distance (metres) of the skin that they follow, teeth of the placed."""
 
 EVEN = 0.0002
 """A mesh whose vertices lie within this (metres) of their mirror image is bridged evenly."""
@@ -115,16 +116,25 @@ def _found_ties(
     return beneath(topology.landmarks["ibug68"]), (lines, beneath(lines))
 
 
-def _kinds(bridge: Bridge, mesh: Mesh, thin: float, trust: float) -> Tensor:
-    named = mesh.topology.regions
-    bodies = []
-    for name in BODIES:
-        if name in named:
-            bodies.append(mesh.topology.region_mask(name))
-        elif name in bridge.source.regions:
-            bodies.append(bridge.region(name))
-    small = small_parts(mesh)
+def _kinds(bridge: Bridge, mesh: Mesh, thin: float, trust: float) -> Int[Tensor, " V"]:
     points = mesh.vertices.double().numpy()
+    named = mesh.topology.regions
+    bodies = [
+        mesh.topology.region_mask(name) if name in named else bridge.region(name)
+        for name in EYES
+        if name in bridge.source.regions
+    ]
+    # teeth of another cut still lie by the ones that are placed on them
+    rows = [bridge.source.regions[name] for name in TEETH if name in bridge.source.regions]
+    if rows:
+        away = [KDTree(bridge.placed[row].double().numpy()).query(points)[0] for row in rows]
+        distance = torch.from_numpy(np.stack(away))
+        nearest = distance.argmin(0)
+        close = distance.amin(0) <= thin
+        if "teeth" in named:
+            close |= mesh.topology.region_mask("teeth")
+        bodies += [(nearest == number) & close for number in range(len(rows))]
+    small = small_parts(mesh)
     skin = KDTree(points[(~small).numpy()])
     reach = torch.from_numpy(skin.query(points)[0])
     bound = bridge.near & (bridge.offsets.norm(dim=1) <= trust)

@@ -32,7 +32,7 @@ from topohead.io.meshes import KNOWN, check_mesh, read_mesh
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever bridges come out differently, so that caches renew."""
 
 ENDING = ".bridge.safetensors"
@@ -223,12 +223,18 @@ def _unpacked(tensors: dict[str, Tensor]) -> CheckedBridge:
         topology_from({k.removeprefix(side): v for k, v in tensors.items() if k.startswith(side)})
         for side in ("source.", "target.")
     )
-    points = SurfacePoints(tensors["triangles"], tensors["barycentrics"])
-    offsets, near, placed, kind = (tensors[k] for k in ("offsets", "near", "placed", "kind"))
+    bridge = Bridge(
+        source,
+        target,
+        SurfacePoints(tensors["triangles"], tensors["barycentrics"]),
+        tensors["offsets"],
+        tensors["near"],
+        tensors["placed"],
+        tensors["kind"],
+    )
     told = json.loads(bytes(tensors["told"].tolist()))
     known = {field.name for field in fields(BridgeQuality)}
     values = {k: v for k, v in told["quality"].items() if k in known}
     values["disordered"] = tuple(values["disordered"])
     quality = BridgeQuality(**values)
-    bridge = Bridge(source, target, points, offsets, near, placed, kind)
     return CheckedBridge(bridge, quality, tuple(told["notes"]))

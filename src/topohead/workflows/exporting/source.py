@@ -77,6 +77,8 @@ def open_source(config: ExportConfig) -> Source:
         raise InputError(f"no run or mesh at {path}; expected a run folder or a mesh file")
     if path.is_dir() and (is_avatar(path) or (path / CLIP).is_file()):
         if config.topology is not None:
+            raise InputError("an avatar's Gaussians lie on its own mesh; leave --topology out")
+        if config.topology is not None:
             raise InputError(f"--topology is about meshes; {path} is worn by the reference head")
         return _only(_open_avatar(path), config.frames)
     if path.is_dir():
