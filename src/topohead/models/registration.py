@@ -90,8 +90,10 @@ class Registration(nn.Module):
         super().__init__()
         self.size = size
         self.pose = ScanPose(size.pose)
-        learned = isinstance(size.icp, IcpSize)
-        self.icp = LearnedIcp(size.icp, template) if learned else ScanPerceiver(size.icp, template)
+        if isinstance(size.icp, IcpSize):
+            self.icp: LearnedIcp | ScanPerceiver = LearnedIcp(size.icp, template)
+        else:
+            self.icp = ScanPerceiver(size.icp, template)
 
     def forward(
         self, guessed: Mapping[str, Tensor], near: Mapping[str, Tensor]
@@ -200,7 +202,7 @@ def chosen_points(
 def face_density(points: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B"]:
     """How densely points are chosen at places of the head frame, against far from the face."""
     along = zip(points.unbind(-1), FACE_CENTRE, strict=True)
-    square = sum((part - center).square() for part, center in along)
+    square = torch.stack([(part - center).square() for part, center in along]).sum(0)
     return 1 + FACE_SHARE * torch.exp(square / (-2 * FACE_REACH**2))
 
 

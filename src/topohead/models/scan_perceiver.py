@@ -53,7 +53,7 @@ class ScanPerceiver(nn.Module):
         self.register_buffer("template", template.vertices)
         self.register_buffer("nodes", template.nodes)
         places = fourier(template.vertices * 1e3 / UNIT_MM, OCTAVES)
-        self.register_buffer("places", torch.cat([places, template.normals], 1), persistent=False)
+        self.register_buffer("places", torch.cat([places, template.normals], 1))
         self.identity = nn.Parameter(torch.randn(len(template.nodes), width) * 0.02)
         self.position = nn.Linear(reading + 3, width)
         first, second = nn.Linear(reading + 4, width), nn.Linear(width, width)

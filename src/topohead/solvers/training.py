@@ -160,9 +160,9 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
 
-    def clipped(self) -> list[list[nn.Parameter]]:
+    def clipped(self) -> list[list[Tensor]]:
         """Weights whose gradients have a norm in common."""
-        groups: dict[str, list[nn.Parameter]] = {}
+        groups: dict[str, list[Tensor]] = {}
         for name, weight in self._weights():
             child = name.split(".")[0]
             groups.setdefault(child if child in self.schedule.apart else "", []).append(weight)

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from topohead.core.errors import InputError
 from topohead.models.population import SHAPES, SLIDER_SPREAD, Phenotypes, phenotype_weights
 from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis.anthropometry import Callipers, implausible
@@ -63,7 +64,7 @@ class Draw:
 def shares(space: ShapeSpace, families: Families = "all") -> tuple[float, ...]:
     """Of each of `SOURCES`; those that need ICT-FaceKit fall to the first where it is not there.
 
-    ValueError where nothing is left.
+    InputError where nothing is left.
     """
     known = SHARES
     if "ict" not in space.groups:
@@ -73,7 +74,9 @@ def shares(space: ShapeSpace, families: Families = "all") -> tuple[float, ...]:
     pairs = zip(SOURCES, known, strict=True)
     kept = [share * (name in FAMILIES[families]) for name, share in pairs]
     if not sum(kept):
-        raise ValueError(f"no heads of '{families}' in this shape space; set TOPOHEAD_ICT")
+        raise InputError(
+            f"no heads of '{families}' without ICT-FaceKit; set TOPOHEAD_ICT to its file"
+        )
     return tuple(share / sum(kept) for share in kept)
 
 
@@ -187,6 +190,6 @@ def _asymmetries(even: np.ndarray, normal) -> Float[np.ndarray, "B A"]:
 
 def field_spectrum(space: ShapeSpace) -> Float[np.ndarray, "F 3"]:
     """Deviation of each field's weight for an rms of 1: long waves more, one-sided ones less."""
-    wave = space.wavelength.double().cpu().numpy()[:, None]
+    wave = space.wavelength.cpu().double().numpy()[:, None]
     share = np.where(space.even.cpu().numpy() == 1, 1.0, LOPSIDED) * wave / (1 + (wave / 0.3) ** 2)
     return share / np.sqrt((share**2).sum())

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
-from topohead.geometry.meshes import triangle_areas
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.models.registration import face_density
 from topohead.synthesis.constants import constant
@@ -21,6 +20,9 @@ from topohead.synthesis.performances import euler
 
 INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 """Regions that scanners rarely see."""
+
+OPEN = 0.8
+"""Cosine to the front within which globes are seen between the lids."""
 
 MOST_HOLES = 0.4
 """Largest share of the surface that holes take."""
@@ -36,16 +38,18 @@ UNITS = (1e-3, 1e-2, 1e2, 1e3)
 class ScanSurface:
     """The surface that is scanned: one Catmull–Clark step finer than the control mesh.
 
-    `inner` marks triangles inside mouth and sockets, `scalp` those under the hair.
+    `inner` marks triangles inside mouth and sockets, `scalp` those under the hair, `globes` those
+    of the eyes, which are seen only where they look forward.
     """
 
     refinement: Float[Tensor, "S V"]
     triangles: Int[Tensor, "T 3"]
     inner: Bool[Tensor, " T"]
     scalp: Bool[Tensor, " T"]
+    globes: Bool[Tensor, " T"]
 
     def to(self, device: torch.device | str) -> "ScanSurface":
-        parts = (self.refinement, self.triangles, self.inner, self.scalp)
+        parts = (self.refinement, self.triangles, self.inner, self.scalp, self.globes)
         return ScanSurface(*(part.to(device) for part in parts))
 
 
@@ -54,8 +58,9 @@ def scan_surface(topology: Topology) -> ScanSurface:
     finer, matrix = catmull_clark(replace(topology, mirror=None))
     inner = finer.region_mask(*(name for name in INNER if name in finer.regions))
     corners = finer.triangles
-    inside = inner[corners].all(1)
-    return ScanSurface(matrix, corners, inside, finer.region_mask("scalp")[corners].all(1))
+    globes = finer.region_mask(*(name for name in ("eyes",) if name in finer.regions))
+    scalp = finer.region_mask("scalp")
+    return ScanSurface(matrix, corners, *(mask[corners].all(1) for mask in (inner, scalp, globes)))
 
 
 @dataclass(frozen=True)
@@ -163,16 +168,19 @@ def _sampled(
     """Stratified points on the refined surface, their normals, and whether they are on the scalp.
 
     The k-th point lies at share (k + u)/count of the surface's area, counted face by face. In
-    faulty scans density waves by a factor of about four, and every fifth shows inner parts.
+    faulty scans density waves by a factor of about four, and every fifth shows some inner parts.
     """
     fine = refine(surface.refinement, vertices)
-    weight = triangle_areas(fine, surface.triangles)
-    corner = _rows(fine, surface.triangles[:, 0].expand(len(fine), -1))
+    corner, second, third = (_rows(fine, ends.expand(len(fine), -1))
+                             for ends in surface.triangles.unbind(1))  # fmt: skip
+    facing = torch.linalg.cross(second - corner, third - corner)
+    weight = facing.norm(dim=-1)
+    weight = weight * (~surface.globes | (facing[..., 2] > OPEN * weight))
     if focused:
         weight = weight * face_density(corner)
     if faulty:
-        shown = ~surface.inner | random.chance("inner", 0.2, 1)
-        weight = weight * shown * _density(corner, random)
+        shown = 0.3 * random.chance("inner", 0.2, 1)
+        weight = weight * torch.where(surface.inner, shown, 1.0) * _density(corner, random)
     else:
         weight = weight * ~surface.inner
     total = weight.double().cumsum(1)

@@ -190,7 +190,7 @@ def load_shapes(
 ) -> Shapes:
     """The population of the reference head; ICT-FaceKit's identities join where it is given.
 
-    `ict` is a path to ict_face_model.npz or its folder, by default that in TOPOHEAD_ICT. ValueError
+    `ict` is a path to ict_face_model.npz or its folder, by default that in TOPOHEAD_ICT. InputError
     if no people of `families` are known.
     """
     head, space = reference_head(0), shape_space(ict)

@@ -240,9 +240,11 @@ def _stored(network: Any) -> dict[str, Any]:
     import torch
 
     parameters = {name: value.detach().half() for name, value in network.named_parameters()}
+    kept = network.state_dict()
     buffers = {
         name: value.int() if value.dtype == torch.int64 else value
         for name, value in network.named_buffers()
+        if name in kept
     }
     return parameters | buffers
 

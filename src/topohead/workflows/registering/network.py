@@ -22,7 +22,13 @@ def load_registration(path: Path | None = None) -> "Registration":
         raise InputError(
             f"{path} holds weights of '{weights.config.get('network')}', expected 'register'"
         )
-    size = RegistrationSize.from_plain(weights.config["size"])
-    network = Registration(size, template_of(reference_head(0), size.icp.nodes))
-    network.load_state_dict(dict(weights.tensors))
+    try:
+        size = RegistrationSize.from_plain(weights.config["size"])
+        network = Registration(size, template_of(reference_head(0), size.icp.nodes))
+        network.load_state_dict(dict(weights.tensors))
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"{path or 'the shipped weights'} fit another version of the network; train it again "
+            "with `topohead train register`"
+        ) from error
     return network.eval()

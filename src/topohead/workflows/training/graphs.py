@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from topohead.models.attention import CrossAttention, SelfAttention
+from topohead.models.learned_icp import Seeing
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,13 @@ def captured(function: Callable[[Tensor], Value], example: Tensor) -> Callable[[
 
 
 def fused(network: nn.Module) -> None:
-    """Compile the network's transformer blocks in place: one kernel for what was ten.
+    """Compile the parts of a network that repeat, in place: one kernel for what was ten.
 
-    Blocks alone, because they repeat: one is compiled in seconds, the whole network in minutes.
+    They take seconds, the whole network would take minutes. What cannot be compiled runs as it is.
     """
+    torch._dynamo.config.suppress_errors = True
     for module in network.modules():
-        if isinstance(module, SelfAttention | CrossAttention):
+        if isinstance(module, SelfAttention | CrossAttention | Seeing):
             module.compile(dynamic=False)
 
 

@@ -67,7 +67,7 @@ APART = ("pose", "icp")
 _XS = Schedule(
     steps=200, batch=8, rate=5e-3, warmup=20, average=0.99, apart=APART, told=10, validated=100
 )
-_S = Schedule(steps=20_000, batch=64, warmup=400, apart=APART, told=100, validated=2000)
+_S = Schedule(steps=20_000, batch=64, warmup=400, apart=APART, told=100, validated=5000)
 _L = Schedule(
     steps=100_000, batch=256, rate=6e-4, warmup=2000, average=0.9995, apart=APART, validated=5000
 )
@@ -75,7 +75,7 @@ _L = Schedule(
 PRESETS: Mapping[str, Preset] = {
     "xs": Preset(
         RegistrationSize(
-            PoseSize(256, 8, 32, 2, 1), IcpSize(512, 96, 48, 3, 1, (2, 1), 8, 16, 8, 24)
+            PoseSize(256, 8, 32, 2, 1), IcpSize(512, 96, 48, 3, 1, (2, 1), 8, 48, 8, 32)
         ),
         _XS,
         points=1024,
@@ -86,7 +86,7 @@ PRESETS: Mapping[str, Preset] = {
     "l": Preset(
         RegistrationSize(
             PoseSize(2048, 96, 256, 8, 3),
-            IcpSize(8192, 1024, 384, 12, 6, (8, 4, 2, 1, 1), 16, 192, 64, 256),
+            IcpSize(8192, 1024, 384, 6, 6, (8, 4, 2, 1, 1), 16, 192, 64, 256),
         ),
         _L,
         points=32_768,
@@ -148,7 +148,9 @@ def register_task(
         guess, found = network(batch.guessed, batch.near)
         return registration_loss(guess, found, batch.truth, knows, nodes)
 
-    strangers = None if families == "all" else replace(shapes, families=OTHERS[families])
+    strangers = None
+    if families != "all" and "ict" in shapes.space.groups:
+        strangers = replace(shapes, families=OTHERS[families])
     scorer = Scorer(head, shapes, strangers, expressions, surface, seed, chosen.points, device)
     return Task(
         network,

@@ -128,7 +128,7 @@ class Scorer:
         ratio = torch.cat(ratios)
         if len(ratio):
             with torch.no_grad():
-                network.icp.sigma.bias += 0.5 * (ratio.median() / CHI_SQUARE[0][1]).log()
+                network.icp.sigma.bias.add_(0.5 * (ratio.median() / CHI_SQUARE[0][1]).log())
 
     def _ways(self, network: nn.Module) -> dict[str, Registrar]:
         assert isinstance(network, Registration)
