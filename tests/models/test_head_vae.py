@@ -297,3 +297,25 @@ def test_cuda_says_what_the_cpu_says(heads: torch.Tensor, network: HeadVae) -> N
     assert torch.allclose(found.cpu(), tokens, atol=1e-4)
     assert torch.allclose(few.points.cpu(), wanted.points[:2], atol=5e-6)
     assert torch.allclose(all_.points.cpu(), wanted.points, atol=5e-6)
+
+
+def test_shipped_weights_keep_people_that_they_never_saw() -> None:
+    """MakeHuman's people of a test seed, one in two moving, within a quarter of a millimetre."""
+    from topohead.synthesis.datasets import PosedPeople
+    from topohead.synthesis.expressions import draw_expressions
+    from topohead.synthesis.shapes import load_shapes
+    from topohead.workflows.head_vae import load_head_vae
+
+    shipped = load_head_vae()
+    assert (shipped.size.nodes, shipped.size.channels) == (256, 16)
+    heads, _ = PosedPeople(load_shapes(), draw_expressions, 701).at(torch.arange(6))
+    tokens = shipped.encode(heads).mean
+    found = shipped.decode(tokens)
+    error = (found.points - heads).norm(dim=-1) * 1e3
+    assert 0.01 < float(error.mean()) < 0.25
+    assert float(error[:, reference_head(0).topology.regions["face"]].mean()) < 0.2
+    within = error < 3 * found.log_sigma.exp()
+    assert float(within.float().mean()) > 0.9
+    white = shipped.whitened(tokens)
+    assert 0.3 < float(white.std()) < 3
+    assert shipped.directions.steps.abs().amax((1, 2)).min() > 0
