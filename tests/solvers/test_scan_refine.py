@@ -13,6 +13,7 @@ from topohead.geometry.metrics import surface_distance
 from topohead.io.assets import reference_head
 from topohead.solvers.nonrigid_icp import NonrigidConfig
 from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
+from topohead.solvers.scan_detail import refine_level1
 from topohead.solvers.scan_head import ScanHead, fitted_surface
 from topohead.solvers.scan_quality import judge
 from topohead.solvers.scan_refine import refine
@@ -215,3 +216,19 @@ def test_a_cube_is_no_head(head):
             sides.append(torch.stack(columns, 1))
     cube = Scan(torch.cat(sides), torch.zeros(0, 3, dtype=torch.long))
     assert judge(cube, pca_fit(cube, head), head).failures
+
+
+def test_fine_displacement_is_found_along_the_normal(head, truth, start):
+    """Waves of 0.3 mm and 16 mm on the subdivided truth."""
+    surface = ScanHead.of(head.topology)
+    base = surface.surface(truth.numpy())
+    height = 3e-4 * np.sin(base @ [390.0, 0, 0])
+    points = torch.from_numpy(base + height[:, None] * surface.normals(base)).float()
+    triangles = surface.fine.triangles
+    triangles = triangles[torch.from_numpy(surface.skin)[triangles].all(1)]
+    exact = replace(start, vertices=truth.float(), inliers=torch.ones(len(base), dtype=torch.bool))
+    found = refine_level1(Scan(points, triangles), exact, head)
+    face = surface.face & surface.skin
+    missed = found.displacement.numpy()[face] - height[face]
+    assert 1000 * float(np.median(np.abs(missed))) < 0.06
+    assert np.corrcoef(found.displacement.numpy()[face], height[face])[0, 1] > 0.9
