@@ -205,7 +205,8 @@ def _to_surface(
     if not len(places):
         return np.zeros(0), np.zeros(0, bool)
     triangle, _, distance = TriangleTree(points[corners]).closest(places)
-    return distance, surface.face[corners].all(1)[triangle]
+    whole = np.asarray(surface.face[corners].all(1))
+    return distance, whole[triangle]
 
 
 def _flipped(head: HeadModel, vertices: Float[Tensor, "V 3"]) -> int:
