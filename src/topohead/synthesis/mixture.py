@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from topohead.core.errors import InputError
+from topohead.geometry.anthropometry import Callipers, implausible
 from topohead.models.population import SHAPES, SLIDER_SPREAD, Phenotypes, phenotype_weights
 from topohead.models.shape_space import ShapeSpace
-from topohead.synthesis.anthropometry import Callipers, implausible
 from topohead.synthesis.draws import dirichlet, normals, uniforms
 
 SOURCES = ("anny", "ict", "both", "field")

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
+from topohead.geometry.anthropometry import Callipers
 from topohead.geometry.globes import gaze_rotation
 from topohead.geometry.gradients import GradientOperator
 from topohead.geometry.lids import GlobeContact
@@ -24,7 +25,6 @@ from topohead.geometry.slits import Slit, divided
 from topohead.io.assets import reference_head, shape_space
 from topohead.models.linear import LinearHead
 from topohead.models.shape_space import ShapeSpace
-from topohead.synthesis.anthropometry import Callipers
 from topohead.synthesis.mixture import Draw, Families, draw_weights, shares
 from topohead.synthesis.performances import euler
 
