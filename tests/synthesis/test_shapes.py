@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from topohead.core import ARKIT_52
+from topohead.core import ARKIT_52, InputError
 from topohead.geometry.anthropometry import SURVEY, implausible
 from topohead.geometry.globes import gaze_rotation
 from topohead.io.assets import ict_head, reference_head, shape_space
@@ -323,3 +323,21 @@ def test_cuda_draws_the_same_people(shapes):
     assert (here.rest - there.rest.cpu()).abs().max() < 2e-6
     gap = (here.posed(coefficients, gaze) - there.posed(coefficients, gaze).cpu()).abs()
     assert gap.quantile(0.999) < 2e-6 and gap.max() < 2e-4
+
+
+def test_a_family_can_be_left_out(shapes):
+    """Without ICT-FaceKit's data its people cannot be drawn, and nobody else changes."""
+    assert mixture.shares(shapes.space) == pytest.approx((0.9, 0.0, 0.0, 0.1))
+    alone = replace(shapes, families="anny").draw(SEED, range(6))
+    assert torch.equal(alone.rest, shapes.draw(SEED, range(6)).rest)
+    with pytest.raises(InputError, match="TOPOHEAD_ICT"):
+        load_shapes(ict=None, families="ict")
+
+
+def test_families_hold_nothing_of_each_other(shared_data):
+    space = shape_space(shared_data / "ict")
+    whole = mixture.shares(space)
+    assert sum(whole) == pytest.approx(1)
+    anny, ict = (mixture.shares(space, families) for families in ("anny", "ict"))
+    assert anny == pytest.approx((0.45 / 0.55, 0, 0, 0.10 / 0.55))
+    assert ict == (0, 1, 0, 0)
