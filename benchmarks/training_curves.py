@@ -13,14 +13,13 @@ from topohead.workflows.report.charts import HEIGHT, WIDTH, Curve, line_chart
 from topohead.workflows.training.files import read_curve
 
 SHOWN = {
-    "vertices": "vertices from the true ones along each axis, weighted mean",
-    "pose": "nodes after the pose stage",
-    "validation network": "face, validation scans, median",
+    "vertices": "learned ICP: vertices, weighted mean along each axis",
+    "pose": "pose stage: nodes, mean along each axis",
 }
 
 COLORS = ("#b93a5c", "#3a6fb9", "#4f8a3c")
 
-SAMPLES = 100
+SAMPLES = 60
 
 STYLE = """
 text { font: 10px system-ui, sans-serif; fill: #6a6f78 } .title { font-size: 12px; fill: #222 }
@@ -56,7 +55,7 @@ def main() -> None:
 
 
 def _panel(key: str, title: str, curves: dict[str, list[dict]]) -> str:
-    frames = [f"{100 * k // SAMPLES} %" for k in range(SAMPLES + 1)]
+    frames = ["start", *(f"{100 * k // SAMPLES} %" for k in range(1, SAMPLES + 1))]
     lines = []
     for number, (name, rows) in enumerate(curves.items()):
         known = {row["step"]: row[key] for row in rows if key in row}
