@@ -2,11 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from topohead.core import InputError, Mesh
+from topohead.geometry import bridge_building
+from topohead.geometry.bridge_quality import check_bridge
 from topohead.geometry.correspondence import interpolate
 from topohead.io import bridges
 from topohead.io.assets import reference_head
@@ -30,8 +33,10 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Bridges start at the coarse reference head: a quarter of the work."""
+    """Bridges start at the coarse reference head and are tried on few others."""
     monkeypatch.setattr(bridges, "SOURCE_LEVEL", 0)
+    monkeypatch.setattr(bridges, "check_bridge", partial(check_bridge, identities=4))
+    monkeypatch.setattr(bridge_building, "PROBES", 3)
 
 
 def test_a_mesh_is_bridged_once_and_the_file_can_be_passed_on(
