@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from topohead.core import ARKIT_52, InputError, Mesh
 from topohead.core.scans import Scan, ScanFit
 from topohead.io.assets import reference_head
 from topohead.io.atomic import atomic_folder, write_text
-from topohead.io.images import write_image
+from topohead.io.images import read_image, write_image
 from topohead.io.runs import digest, plain
 from topohead.io.scans import ScanFile, open_scan
 from topohead.solvers.scan_texture import bake_color, bake_heights, is_finer, look_up
@@ -133,6 +133,11 @@ def _whole(out: Path) -> Iterator[Path]:
 def prepare(config: RegisterConfig) -> Prepared:
     """The scan in metres."""
     file = open_scan(config.source)
+    if config.texture is not None:
+        path = config.texture
+        if file.scan.uv is None:
+            raise InputError(f"{config.source} has no UVs for the picture --texture {path}")
+        file = replace(file, picture=lambda: read_image(path))
     unit, doubt = config.unit, ()
     if unit == "auto":
         unit, doubt = find_unit(file.scan, str(config.source), file.metric)
