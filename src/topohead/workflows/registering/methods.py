@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from topohead.models.registration import Registration
     from topohead.solvers.scan_quality import ScanQuality
 
-ALIKE = 1.15
-"""Another way in which a head may stand is worth a word when it fits so many times as badly."""
+UNSURE = 2.5e-3
+"""Metres that the network expects to be off by on the face where it does not see one."""
+
+ALIKE = 1.5
+"""Another way in which a head may stand is worth a word when the network expects to be off by less
+than so many times as much there."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,12 @@ def _network(scan: Scan, head: HeadModel, means: Means) -> Found:
 
     network = _registration(means.weights, means.device)
     fit, ways = judged_fit(scan, network, head, means.seed)
-    if len(ways) > 1 and ways[1].misfit < ALIKE * ways[0].misfit:
+    if ways[0].sigma > UNSURE:
+        return fit, (
+            f"the network expects to be off by {1e3 * ways[0].sigma:.1f} mm on the face: "
+            "there may be no head here, or too little of its face",
+        )
+    if len(ways) > 1 and ways[1].sigma < ALIKE * ways[0].sigma:
         up, front = (ways[1].pose[:3, axis].tolist() for axis in (1, 2))
         told = ", ".join(
             f"{what} along ({x:.1f}, {y:.1f}, {z:.1f})"
