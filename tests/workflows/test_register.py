@@ -77,7 +77,7 @@ def test_a_planted_scan_comes_back(
     assert told["expression"]["mouthSmileLeft"] > 0.2
     pose = torch.tensor(told["pose"])
     assert torch.allclose(pose[:3, 3], truth.pose[:3, 3], atol=0.004)
-    assert set(told["seconds"]) == {"read", "register", "texture", "write"}
+    assert set(told["seconds"]) == {"read", "register", "level 1", "texture", "write"}
 
 
 def test_everything_that_is_written(tmp_path: Path, knowing: Callable[[Planted], None]) -> None:

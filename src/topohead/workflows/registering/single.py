@@ -25,7 +25,7 @@ from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan
 from topohead.workflows.registering.files import Place, place_of, write_head
 from topohead.workflows.registering.heads import registered_head
-from topohead.workflows.registering.methods import fit_scan, judge_fit, means_of
+from topohead.workflows.registering.methods import fine_vertices, fit_scan, judge_fit, means_of
 from topohead.workflows.registering.proof import proof
 from topohead.workflows.registering.request import read_manifest, request_hash, weights_hash
 from topohead.workflows.registering.topologies import bridge_for, write_in_topology
@@ -171,10 +171,11 @@ def write_all(
     config: RegisterConfig, place: Place, prepared: Prepared, fit: ScanFit, watch: Stopwatch
 ) -> dict[str, Any]:
     """All files but the manifest; gives what the manifest says of them."""
-    on_scan = registered_head(fit, config.level, reference_frame=False)
-    head = on_scan
-    if config.reference_frame:
-        head = registered_head(fit, config.level, reference_frame=True)
+    assert config.method is not None, "resolved"
+    fine = fine_vertices(prepared.scan, fit, reference_head(0), config.method, config.level)
+    on_scan = registered_head(fit, config.level, False, fine)
+    head = registered_head(fit, config.level, True, fine) if config.reference_frame else on_scan
+    watch.lap("level 1")
     texture, heights, facts = bake_maps(config, prepared, on_scan.mesh)
     watch.lap("texture")
     files = write_head(head, place, texture, heights, config.neutral)
