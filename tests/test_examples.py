@@ -59,3 +59,9 @@ def test_calibration_is_converted(take: Path) -> None:
 @pytest.mark.slow
 def test_stage_and_capture(tmp_path: Path) -> None:
     assert "to true surface" in run_example("01_stage_and_capture.py", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_scan_is_made_and_registered(tmp_path: Path) -> None:
+    told = run_example("07_register_a_scan.py", tmp_path, 256, tmp_path / "proof.jpg")
+    assert "face, same vertex: median 0." in told and (tmp_path / "proof.jpg").exists()

@@ -113,7 +113,7 @@ def test_help_lists_the_verbs_and_flags(capsys: pytest.CaptureFixture[str]) -> N
     assert "THING" in out and "--units" in out and "Of the thing." in out
 
 
-REAL_VERBS = ["demo", "stage", "capture", "evaluate", "rig", "doctor"]
+REAL_VERBS = ["demo", "stage", "capture", "register", "evaluate", "rig", "doctor"]
 
 
 @pytest.mark.parametrize("words", [["--help"], *([verb, "--help"] for verb in REAL_VERBS)])

@@ -35,6 +35,8 @@ class RegisterConfig:
     """Write the head without its expression, too."""
     reference_frame: bool = False
     """Write heads upright (y up, face along +z, eyes at the origin), not where the scan is."""
+    texture: Path | None = None
+    """The picture of the scan's UVs; by default the one that its material names."""
     texture_size: int = 2048
     """Texture edge in texels, baked from the scan's colours where it has some; 0: none."""
     sequence: bool = False

@@ -45,9 +45,15 @@ def level_one(fit: ScanFit) -> Float[Tensor, "V 3"]:
     return level_of(1)[1](fit.vertices.double()).float()
 
 
-def registered_head(fit: ScanFit, level: int, reference_frame: bool) -> RegisteredHead:
+def registered_head(
+    fit: ScanFit,
+    level: int,
+    reference_frame: bool,
+    fine: Float[Tensor, "V 3"] | None = None,
+) -> RegisteredHead:
     """The head of a fit at a level of detail, where the scan is or upright at the origin.
 
+    `fine` are level-1 vertices in the scan's frame that lie closer to the scan than the fit's own.
     Blendshapes are the reference head's, turned and scaled with the fit; the neutral is the fit
     without them.
     """
@@ -57,12 +63,12 @@ def registered_head(fit: ScanFit, level: int, reference_frame: bool) -> Register
     rigid = pose.clone()
     rigid[:3, :3] /= size
     upright = torch.linalg.inv(rigid)
-    vertices = fit.vertices.double()
+    vertices = carry(fit.vertices.double()) if fine is None else fine.double()
     turn = pose[:3, :3]
     if reference_frame:
         vertices, turn = apply(upright, vertices), size * torch.eye(3, dtype=torch.float64)
         upright = torch.eye(4, dtype=torch.float64)
-    vertices = carry(vertices).float()
+    vertices = vertices.float()
     basis = reference_head(level).expression_basis
     basis = (basis.double() @ turn.T).float()
     neutral = vertices - torch.tensordot(fit.expression.float(), basis, 1)

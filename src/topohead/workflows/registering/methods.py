@@ -6,6 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxtyping import Float
+from torch import Tensor
+
 from topohead.core import HeadModel
 from topohead.core.scans import Scan, ScanFit
 from topohead.workflows.register import RegisterConfig
@@ -55,6 +58,17 @@ def refine_fit(scan: Scan, start: ScanFit, head: HeadModel) -> ScanFit:
     from topohead.solvers.scan_refine import refine
 
     return refine(scan, start, head)
+
+
+def fine_vertices(
+    scan: Scan, fit: ScanFit, head: HeadModel, method: str, level: int
+) -> Float[Tensor, "V 3"] | None:
+    """Level-1 vertices drawn onto the scan where that level is wanted and the fit was refined."""
+    if level != 1 or not method.endswith("+refine"):
+        return None
+    from topohead.solvers.scan_detail import refine_level1
+
+    return refine_level1(scan, fit, head).vertices
 
 
 def judge_fit(scan: Scan, fit: ScanFit, head: HeadModel) -> "ScanQuality":

@@ -25,7 +25,7 @@ CLOUD_GREY = 0.62
 
 def proof(
     scan: Scan,
-    picture: Float[Tensor, "H W 3"] | None,
+    picture: Float[Tensor, "P1 P2 3"] | None,
     mesh: Mesh,
     rig: FaceRig,
     texture: Float[Tensor, "S S 3"] | None,
@@ -59,7 +59,7 @@ def proof(
 
 def _scan_picture(
     scan: Scan,
-    picture: Float[Tensor, "H W 3"] | None,
+    picture: Float[Tensor, "P1 P2 3"] | None,
     pose: Float[Tensor, "4 4"],
     intrinsics: Float[Tensor, "3 3"],
     size: tuple[int, int],

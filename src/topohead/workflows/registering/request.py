@@ -9,6 +9,7 @@ from typing import Any
 
 import topohead
 from topohead.core.errors import InputError
+from topohead.io.bridges import ICT
 from topohead.io.runs import digest, plain
 from topohead.io.weights import SHIPPED, read_weights
 from topohead.workflows.register import RegisterConfig
@@ -35,6 +36,11 @@ def resolved(config: RegisterConfig) -> RegisterConfig:
             "--device cuda: torch finds no CUDA device; leave --device out, "
             "or see what `topohead doctor` says is missing"
         )
+    if config.topology is not None and config.level != 1:
+        raise InputError("--topology starts from level 1; leave --level out")
+    for flag, path in (("topology", config.topology), ("texture", config.texture)):
+        if path is not None and not Path(path).exists() and str(path) != ICT:
+            raise InputError(f"--{flag} {path}: no such file")
     there = config.weights is not None or NETWORK in SHIPPED
     method = config.method or ("network+refine" if there else "pca+refine")
     if method.startswith("network") and not there:
@@ -60,7 +66,8 @@ def weights_hash(config: RegisterConfig) -> str | None:
 def request_hash(config: RegisterConfig) -> str:
     """16 digits that two requests share when they must come to the same head."""
     settings = {k: v for k, v in plain(config).items() if k not in WITHOUT_EFFECT}
-    inputs = [config.source] + ([config.topology] if config.topology else [])
+    named = (path for path in (config.topology, config.texture) if path and path.exists())
+    inputs = [config.source, *named]
     told = json.dumps(
         [topohead.__version__, settings, weights_hash(config), digest(*inputs)], sort_keys=True
     )

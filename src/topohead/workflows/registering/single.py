@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from topohead.core import ARKIT_52, InputError, Mesh
 from topohead.core.scans import Scan, ScanFit
 from topohead.io.assets import reference_head
 from topohead.io.atomic import atomic_folder, write_text
-from topohead.io.images import write_image
+from topohead.io.images import read_image, write_image
 from topohead.io.runs import digest, plain
 from topohead.io.scans import ScanFile, open_scan
 from topohead.solvers.scan_texture import bake_color, bake_heights, is_finer, look_up
@@ -25,7 +25,7 @@ from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan
 from topohead.workflows.registering.files import Place, place_of, write_head
 from topohead.workflows.registering.heads import registered_head
-from topohead.workflows.registering.methods import fit_scan, judge_fit, means_of
+from topohead.workflows.registering.methods import fine_vertices, fit_scan, judge_fit, means_of
 from topohead.workflows.registering.proof import proof
 from topohead.workflows.registering.request import read_manifest, request_hash, weights_hash
 from topohead.workflows.registering.topologies import bridge_for, write_in_topology
@@ -133,6 +133,11 @@ def _whole(out: Path) -> Iterator[Path]:
 def prepare(config: RegisterConfig) -> Prepared:
     """The scan in metres."""
     file = open_scan(config.source)
+    if config.texture is not None:
+        path = config.texture
+        if file.scan.uv is None:
+            raise InputError(f"{config.source} has no UVs for the picture --texture {path}")
+        file = replace(file, picture=lambda: read_image(path))
     unit, doubt = config.unit, ()
     if unit == "auto":
         unit, doubt = find_unit(file.scan, str(config.source), file.metric)
@@ -166,10 +171,11 @@ def write_all(
     config: RegisterConfig, place: Place, prepared: Prepared, fit: ScanFit, watch: Stopwatch
 ) -> dict[str, Any]:
     """All files but the manifest; gives what the manifest says of them."""
-    on_scan = registered_head(fit, config.level, reference_frame=False)
-    head = on_scan
-    if config.reference_frame:
-        head = registered_head(fit, config.level, reference_frame=True)
+    assert config.method is not None, "resolved"
+    fine = fine_vertices(prepared.scan, fit, reference_head(0), config.method, config.level)
+    on_scan = registered_head(fit, config.level, False, fine)
+    head = registered_head(fit, config.level, True, fine) if config.reference_frame else on_scan
+    watch.lap("level 1")
     texture, heights, facts = bake_maps(config, prepared, on_scan.mesh)
     watch.lap("texture")
     files = write_head(head, place, texture, heights, config.neutral)

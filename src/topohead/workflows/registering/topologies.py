@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import InputError, Mesh
+from topohead.core import Mesh
 from topohead.core.scans import Scan
 from topohead.geometry.bridge import Bridge
 from topohead.geometry.carried_rigs import rig_in_topology, sigma_in_topology
@@ -41,12 +41,10 @@ def write_in_topology(
     place: Place,
     texture: Float[Tensor, "S S 3"] | None,
 ) -> list[Path]:
-    """The head's files in the bridge's target, called after it; gives their paths.
+    """The files of a head of level 1 in the bridge's target, called after it; gives their paths.
 
     The texture goes into the target's UVs, where it has some.
     """
-    if head.mesh.topology.fingerprint != bridge.source.fingerprint:
-        raise InputError("--topology starts from level 1; leave --level 0 out")
     there = RegisteredHead(
         Mesh(bridge.target, bridge.vertices(head.mesh.vertices)),
         rig_in_topology(head.rig, bridge),
