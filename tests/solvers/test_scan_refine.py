@@ -1,15 +1,18 @@
 """Planted heads are found again in scans of them, whole, cropped, holed, noisy and with hair."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
 from topohead.core import Scan, ScanFit
-from topohead.geometry.alignment import apply
+from topohead.geometry.alignment import apply, rigid
 from topohead.geometry.metrics import surface_distance
 from topohead.io.assets import reference_head
-from topohead.solvers.scan_baselines import pca_fit, template_fit
+from topohead.solvers.nonrigid_icp import NonrigidConfig
+from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
 from topohead.solvers.scan_head import ScanHead, fitted_surface
 from topohead.solvers.scan_quality import judge
 from topohead.solvers.scan_refine import refine
@@ -92,17 +95,20 @@ def cut(scan, keep):
     return Scan(scan.points[used], corners), used
 
 
-def test_refine_finds_a_disturbed_head_again(head, truth, scan, start):
-    found = refine(scan, start, head)
+@pytest.fixture(scope="module")
+def found(head, scan, start):
+    return refine(scan, start, head)
+
+
+def test_refine_finds_a_disturbed_head_again(head, truth, scan, start, found):
     assert face_error(head, start, truth) > 3
     assert face_error(head, found, truth) < 0.8
     assert face_gap(head, found, scan) < 0.15
     assert float(found.inliers.float().mean()) > 0.95
 
 
-def test_refine_is_deterministic(head, scan, start):
-    first, second = (refine(scan, start, head) for _ in range(2))
-    assert torch.equal(first.vertices, second.vertices)
+def test_refine_is_deterministic(head, scan, start, found):
+    assert torch.equal(refine(scan, start, head).vertices, found.vertices)
 
 
 def test_baselines_find_a_head_in_any_pose(head, truth, scan):
@@ -111,3 +117,101 @@ def test_baselines_find_a_head_in_any_pose(head, truth, scan):
     assert face_error(head, fitted, truth) < 1.5
     assert face_gap(head, fitted, scan) < 0.3
     assert not judge(scan, fitted, head).failures
+
+
+def test_nonrigid_icp_comes_near_without_a_model(head, truth, scan):
+    config = NonrigidConfig(stiffness=(20.0, 4.0, 1.0), rounds=1)
+    found = nricp_fit(scan, head, config=config)
+    assert face_gap(head, found, scan) < 0.3
+    assert face_error(head, found, truth) < 4
+
+
+def test_unseen_places_follow_and_say_so(head, pose, truth, scan, start):
+    upright = apply(torch.linalg.inv(pose), scan.points.double())
+    cheek = torch.tensor([0.05, -0.06, 0.0]).double()
+    part, used = cut(scan, (upright[:, 2] > -0.02) & ((upright - cheek).norm(dim=1) > 0.015))
+    known = replace(start, inliers=torch.ones(len(used), dtype=torch.bool))
+    found = refine(part, known, head)
+    assert face_error(head, found, truth) < 1.2
+    own = apply(torch.linalg.inv(pose), truth)
+    scalp = head.topology.regions["scalp"]
+    back = scalp[own[scalp, 2] < -0.1]
+    nose = head.topology.regions["nose"]
+    assert found.sigma[back].mean() > found.sigma[nose].mean()
+    gap = (found.vertices.double() - truth).norm(dim=1)
+    assert float(gap[back].mean()) < float(
+        (start.vertices.double() - truth).norm(dim=1)[back].max()
+    )
+
+
+def test_hair_and_noise_do_not_move_the_skull(head, pose, truth, scan, start):
+    surface = ScanHead.of(head.topology)
+    inverse = torch.linalg.inv(pose)
+    upright = apply(inverse, scan.points.double())
+    template = torch.from_numpy(surface.surface(apply(inverse, truth).numpy()))
+    near = torch.cdist(upright, template).argmin(1)
+    hair = torch.from_numpy(surface.scalp)[near] & (upright[:, 1] > 0.03)
+    normals = torch.from_numpy(surface.normals(surface.surface(truth.numpy())))[near]
+    noise = torch.from_numpy(np.random.default_rng(2).normal(0, 8e-4, scan.points.shape))
+    moved = scan.points.double() + noise + 0.015 * hair[:, None] * normals
+    found = refine(Scan(moved.float(), scan.triangles), start, head)
+    crown = head.topology.regions["scalp"]
+    error = (found.vertices.double() - truth).norm(dim=1)
+    assert 1000 * float(error[crown].median()) < 4
+    assert face_error(head, found, truth) < 1.2
+    assert float(found.inliers[hair].float().mean()) < 0.2
+    assert float(found.inliers[~hair].float().mean()) > 0.9
+
+
+def test_globes_stay_round_and_lids_outside(head, scan, found):
+    for side in ("eye_left", "eye_right"):
+        globe = head.topology.regions[side]
+        onto = rigid(head.template[globe].double(), found.vertices[globe].double(), scale=True)
+        away = (apply(onto, head.template[globe].double()) - found.vertices[globe]).norm(dim=1)
+        assert float(away.max()) < 5e-5
+    quality = judge(scan, found, head)
+    assert quality.lids_mm < 0.3
+    assert quality.lips_mm < 0.3
+    assert not quality.failures
+
+
+def test_judge_names_what_is_wrong(head, truth, scan, start):
+    fit = replace(start, vertices=truth.float())
+    right = judge(scan, fit, head)
+    assert not right.failures
+    assert right.face_seen > 0.95
+    assert right.whole.median_mm < 0.2
+
+    turned = Scan(scan.points, scan.triangles.flip(1))
+    assert "mirrored" in judge(turned, fit, head).warnings
+
+    behind = torch.cdist(scan.points, fit.vertices[head.topology.regions["face"]]).amin(1) > 0.01
+    back, used = cut(scan, behind)
+    fewer = replace(fit, inliers=torch.ones(len(used), dtype=torch.bool))
+    assert "face unseen" in judge(back, fewer, head).failures
+
+    large = replace(
+        fit, vertices=fit.vertices * 1.5, pose=torch.diag(torch.tensor([1.5] * 3 + [1])) @ fit.pose
+    )
+    assert "size" in judge(Scan(scan.points * 1.5, scan.triangles), large, head).failures
+
+    count, apart = len(scan.points), torch.tensor([0.35, 0.0, 0.0])
+    both = Scan(
+        torch.cat([scan.points, scan.points + apart]),
+        torch.cat([scan.triangles, scan.triangles + count]),
+    )
+    first = torch.arange(2 * count) < count
+    assert "several heads" in judge(both, replace(fit, inliers=first), head).failures
+
+
+def test_a_cube_is_no_head(head):
+    steps = torch.linspace(-0.1, 0.1, 60)
+    u, v = (t.flatten() for t in torch.meshgrid(steps, steps, indexing="ij"))
+    sides = []
+    for axis in range(3):
+        for sign in (-0.1, 0.1):
+            columns = [u, v]
+            columns.insert(axis, torch.full_like(u, sign))
+            sides.append(torch.stack(columns, 1))
+    cube = Scan(torch.cat(sides), torch.zeros(0, 3, dtype=torch.long))
+    assert judge(cube, pca_fit(cube, head), head).failures

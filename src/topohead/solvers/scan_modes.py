@@ -30,7 +30,7 @@ ELSEWHERE = 0.25
 """What a point of the surface outside the face counts: there are hair, collars and cut necks."""
 HAIR = 0.003
 """Scan farther outside the scalp is hair, metres."""
-EXPRESSION = 0.15
+EXPRESSION = 0.25
 """Deviation of expression coefficients."""
 SMOOTHING = 10.0
 HELD = 1e12

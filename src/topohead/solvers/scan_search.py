@@ -13,9 +13,9 @@ from topohead.solvers.scan_samples import ScanSamples
 
 STAGES = (
     # points looked at, steps, candidates kept, robust scale in metres at first and at last
-    (300, 8, 24, 0.06, 0.03),
-    (600, 10, 6, 0.03, 0.015),
-    (3000, 14, 1, 0.015, 0.006),
+    (200, 8, 16, 0.06, 0.03),
+    (500, 10, 4, 0.03, 0.015),
+    (1500, 12, 1, 0.015, 0.006),
 )
 SIZE_SPREAD = 0.05
 """Deviation of the logarithm of a head's size against the mean head's."""
