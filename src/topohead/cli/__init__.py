@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> int:
     if words[0] == "--version":
         print(topohead.__version__)
         return 0
-    name = words[0]
+    name, rest = _verb(words)
     if name not in VERBS:
         near = difflib.get_close_matches(name, VERBS, 1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(VERBS)}"
@@ -54,12 +54,19 @@ def run(words: Sequence[str]) -> int:
     verb = VERBS[name]
     config_class, function = verb.load()
     try:
-        config = parse(name, config_class, verb.positional, words[1:])
+        config = parse(name, config_class, verb.positional, rest)
     except UsageError as error:
         return _fail(f"topohead {name}", str(error))
     except SystemExit:  # help was asked for and printed
         return 0
     return _call(name, function, config)
+
+
+def _verb(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The verb, of one word or two ("avatar fit"), and what follows it."""
+    firsts = {name.split()[0] for name in VERBS if " " in name}
+    count = 2 if words[0] in firsts else 1
+    return " ".join(words[:count]), words[count:]
 
 
 def overview() -> str:

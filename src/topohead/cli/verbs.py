@@ -60,6 +60,16 @@ VERBS: dict[str, Verb] = {
         "a run's ARKit-52 weights, own blendshapes, an animated GLB; another head playing it",
         {"run": "RUN"},
     ),
+    "avatar fit": Verb(
+        "topohead.workflows.avatar", "FitConfig", "fit",
+        "a capture to a Gaussian head that can be driven; resumable",
+        {"source": "RUN"},
+    ),
+    "avatar animate": Verb(
+        "topohead.workflows.avatar", "AnimateConfig", "animate",
+        "an avatar played by a Live Link CSV or a capture, as MP4 and numbers",
+        {"avatar": "AVATAR"},
+    ),
     "export": Verb(
         "topohead.workflows.export", "ExportConfig", "export",
         "a run, its rig or a mesh as OBJ, GLB, USD, PLY, FBX, Alembic; its cameras and curves",

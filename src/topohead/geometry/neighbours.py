@@ -56,7 +56,7 @@ def gather_rows(values: Float[Tensor, "B N D"], index: Int[Tensor, "B *Q"]) -> T
 
 
 def farthest_points(
-    points: Float[Tensor, "N 3"],
+    points: Float[Tensor, "N D"],
     count: int,
     mirror: Int[Tensor, " N"] | None = None,
     weights: Float[Tensor, " N"] | None = None,

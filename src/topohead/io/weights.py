@@ -24,6 +24,7 @@ LARGEST_PIECE = 16 << 20
 
 SHIPPED: Mapping[str, str] = {
     "register": "f69d0084cefee92690ea104af013a109f2cae45d214760bab52ed00574a9e74c",
+    "head-vae": "6e4b14df9f12fa0258267dbb12d6661109c9b922a437ac51a3e54bf5753aaf5f",
 }
 """Networks whose weights come with the package, and the hash of each."""
 

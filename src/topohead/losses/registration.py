@@ -96,9 +96,9 @@ def registration_loss(
     parts = {
         "vertices": (error.abs().mean(2) * surface.weights).mean(),
         "nodes": (fade * rounds).sum(),
-        "sigma": _beta_nll(error, found.log_sigma),
+        "sigma": beta_nll(error, found.log_sigma),
         "normals": _normals(found.vertices, truth.vertices, surface),
-        "edges": _edges(found.vertices, truth.vertices, surface),
+        "edges": edge_change(found.vertices, truth.vertices, surface),
         "landmarks": (landmark_places(error, surface)).abs().mean(),
         "expression": (found.coefficients.float() - truth.coefficients).abs().mean(),
         "inliers": _inliers(found.inlier, truth),
@@ -114,7 +114,7 @@ def registration_loss(
     return {"loss": total, **parts}
 
 
-def _beta_nll(error: Float[Tensor, "B V 3"], log_sigma: Float[Tensor, "B V"]) -> Float[Tensor, ""]:
+def beta_nll(error: Float[Tensor, "B V 3"], log_sigma: Float[Tensor, "B V"]) -> Float[Tensor, ""]:
     """Gaussian likelihood, each term times σ (β = ½), so that large errors still teach the mean.
 
     Seitzer et al. 2022. Isotropic: σ is the deviation along each axis, mm.
@@ -130,7 +130,7 @@ def _normals(a: Tensor, b: Tensor, surface: LossSurface) -> Float[Tensor, ""]:
     return 1 - agree.sum(-1).mean()
 
 
-def _edges(a: Tensor, b: Tensor, surface: LossSurface) -> Float[Tensor, ""]:
+def edge_change(a: Tensor, b: Tensor, surface: LossSurface) -> Float[Tensor, ""]:
     """Mean change of edge lengths, mm."""
 
     def lengths(vertices: Tensor) -> Tensor:

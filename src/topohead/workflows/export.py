@@ -40,7 +40,8 @@ class ExportConfig:
     """
 
     run: Path
-    """the run folder that `topohead capture --out` wrote; or one mesh (OBJ, PLY, GLB, USD, STL)"""
+    """the run folder that `topohead capture --out` wrote; an avatar, or a clip of one; or one mesh
+    (OBJ, PLY, GLB, USD, STL)"""
     to: Format
     """what to write; usd, fbx and abc need optional packages"""
     out: Path | None = None

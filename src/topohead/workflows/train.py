@@ -31,8 +31,8 @@ FITTED_AFTER = 0.25
 class TrainConfig:
     """What to train and for how long. The same command goes on after an interruption."""
 
-    name: Literal["register", "register-perceiver"]
-    """The network: register (scans to heads), or what it is compared with, through one code."""
+    name: Literal["register", "register-perceiver", "head-vae"]
+    """register (scans to heads) or what it is compared with; head-vae (heads to tokens)."""
     out: Path
     """Folder of the run."""
     preset: Literal["xs", "s", "l"] = "s"
@@ -82,9 +82,16 @@ def _register(config: TrainConfig, device: "torch.device") -> "Task":
     return register_task(config.preset, config.seed, device, config.families, config.name)
 
 
+def _head_vae(config: TrainConfig, device: "torch.device") -> "Task":
+    from topohead.workflows.training.head_vae import head_vae_task
+
+    return head_vae_task(config.preset, config.seed, device)
+
+
 TASKS: Mapping[str, Callable[[TrainConfig, "torch.device"], "Task"]] = {
     "register": _register,
     "register-perceiver": _register,
+    "head-vae": _head_vae,
 }
 """How each network's task is made."""
 
@@ -120,7 +127,7 @@ def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Train
         graphs.fused(task.network)
     forward = fabric.setup_module(task.network)
     try:
-        with _asked_to_stop() as stop:
+        with _asked_to_stop() as stop, _repeatable(fabric.device):
             for _ in _steps(config, fabric, task, training, forward):
                 _tell(config, fabric, task, training)
                 if stop():
@@ -328,6 +335,19 @@ def _synchronised(fabric: Any) -> float:
     if fabric.device.type == "cuda":
         torch.cuda.synchronize(fabric.device)
     return time.monotonic()
+
+
+@contextmanager
+def _repeatable(device: "torch.device") -> Iterator[None]:
+    """On a CPU sums in one order: torch's threads add to shared places as they come otherwise."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @contextmanager
