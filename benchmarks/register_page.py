@@ -249,7 +249,7 @@ def costs(result: Mapping[str, Any]) -> str:
                 method,
                 _digits(h1.get("cpu_seconds")),
                 *(_digits(row.get(size, {}).get("cpu_seconds")) for size in sizes[1:]),
-                *(f"{row[size]['memory_mib']:.0f}" if size in row else "" for size in sizes[::2]),
+                *(f"{row[size]['process_mib']:.0f}" if size in row else "" for size in sizes[::2]),
                 ("yes" if same else "no") if first else "",
             ]
         )
