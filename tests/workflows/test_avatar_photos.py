@@ -10,6 +10,7 @@ from cap4d_photos import PLAYED, SHIFT, SIZE, shapes, write_photos
 from topohead.core import ARKIT_52, InputError
 from topohead.geometry.alignment import apply, rigid
 from topohead.io.cap4d import is_tracked_photos, read_tracked_photos
+from topohead.workflows.avatars.inputs import Sitting
 from topohead.workflows.avatars.photos import tracked_sitting
 
 
@@ -18,8 +19,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photos(tmp_path_factory.mktemp("photos"))
 
 
-def test_heads_are_where_the_planted_points_are(folder: Path) -> None:
-    sitting = tracked_sitting(folder, 512)
+@pytest.fixture(scope="module")
+def sitting(folder: Path) -> Sitting:
+    return tracked_sitting(folder, 60)
+
+
+def test_heads_are_where_the_planted_points_are(folder: Path, sitting: Sitting) -> None:
     posed = sitting.posed
     assert is_tracked_photos(folder) and len(posed.views) == len(PLAYED)
     face = posed.topology.regions["face"]
@@ -45,8 +50,7 @@ def test_heads_are_where_the_planted_points_are(folder: Path) -> None:
     )  # fmt: skip
 
 
-def test_pictures_are_cut_out_and_their_cameras_moved_with_them(folder: Path) -> None:
-    sitting = tracked_sitting(folder, 60)
+def test_pictures_are_cut_out_and_their_cameras_moved_with_them(sitting: Sitting) -> None:
     view = sitting.posed.views[1]
     height, width = view.images[0].shape[:2]
     assert height == 60 and view.cameras.size(0) == (width, height)
