@@ -119,7 +119,11 @@ def test_no_hole_opens_and_nothing_sticks_out_at_any_extreme(avatar: Avatar) -> 
         assert float(alpha[outer].max()) < 0.15, name
 
 
-def test_a_resumed_fit_is_the_same_fit(person, tmp_path: Path) -> None:
+def test_a_resumed_fit_is_the_same_fit(
+    person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = starting_gaussians(person, 5000)
+    monkeypatch.setattr(fitting, "starting_gaussians", lambda *_: start)
     whole, _ = fitting.fitted(person, config(tmp_path / "whole", steps=8))
 
     class Enough(KeyboardInterrupt):
@@ -137,6 +141,7 @@ def test_a_resumed_fit_is_the_same_fit(person, tmp_path: Path) -> None:
         with pytest.raises(Enough):
             fitting.fitted(person, config(out, steps=8))
     assert (out / fitting.CHECKPOINT).exists()
+    monkeypatch.setattr(fitting, "starting_gaussians", starting_gaussians)
     resumed, _ = fitting.fitted(person, config(out, steps=8))
     # sums of several threads differ in their last digits
     one, other = (made.splats.harmonics[:, 0] for made in (whole, resumed))

@@ -16,8 +16,11 @@ from topohead.core import HeadModel, SurfacePoints
 from topohead.geometry.alignment import rigid
 from topohead.geometry.correspondence import TriangleTree, interpolate
 
-IDENTITY_RIDGE, EXPRESSION_RIDGE = 2e-3, 1e-3
+IDENTITY_RIDGE, EXPRESSION_RIDGE = 2e-3, 5e-4
 """Metres that a unit of identity and of expression cost, against the rms of all points."""
+
+PASSES, ROUNDS, ROUNDS_AGAIN = 3, 10, 3
+"""Of cloud, person and expressions in turn; of closest points in the first and in later passes."""
 
 NEAR = 0.006
 """Metres between a point and the model beyond which the point is not of it."""
@@ -51,22 +54,41 @@ def fit_tracks(
 
     Two seen directions at least; all float64. The head turns with y up in both frames.
     """
-    cloud = triangulated(pixels, sigma, projections, poses, valid)
-    place, rest, points, near = _identity(head, cloud)
-    moved = poses @ place
-    weights = torch.zeros(len(poses), 52, dtype=torch.float64)
+    basis, triangles = head.expression_basis.double(), head.topology.triangles
+    weights = torch.zeros(len(poses), len(basis), dtype=torch.float64)
     residual = torch.zeros(len(poses), dtype=torch.float64)
-    basis = torch.stack(
-        [interpolate(points, head.topology.triangles, b) for b in head.expression_basis.double()]
-    )
-    base = interpolate(points, head.topology.triangles, rest)
-    found = []
-    for t in range(len(poses)):
-        seen = valid[:, t]
-        given = pixels[seen, t][:, near], sigma[seen, t][:, near], projections[seen]
-        pose, weights[t], residual[t] = _instant(base[near], basis[:, near], moved[t], *given)
-        found.append(pose)
-    return TracksFit(rest.float(), weights.float(), torch.stack(found), residual)
+    moved, neutral = poses, pixels
+    place, rest = torch.eye(4, dtype=torch.float64), head.template.double()
+    for number in range(PASSES):
+        cloud = triangulated(neutral, sigma, projections, poses, valid)
+        first = number == 0
+        place, rest, points, near = _identity(head, cloud, None if first else (place, rest))
+        base = interpolate(points, triangles, rest)
+        shown = torch.stack([interpolate(points, triangles, row) for row in basis])
+        found = []
+        for t, pose in enumerate(poses @ place):
+            seen = valid[:, t]
+            given = pixels[seen, t][:, near], sigma[seen, t][:, near], projections[seen]
+            better, weights[t], residual[t] = _instant(base[near], shown[:, near], pose, *given)
+            found.append(better)
+        moved = torch.stack(found)
+        # what the points would show of a face at rest: their next cloud knows no expression
+        played = base + torch.einsum("tk,kpc->tpc", weights, shown)
+        neutral = pixels - _drawn(played, moved, projections)
+        neutral = neutral + _drawn(base.expand_as(played), moved, projections)
+    return TracksFit(rest.float(), weights.float(), moved, residual)
+
+
+def _drawn(
+    points: Float[Tensor, "T P 3"],
+    poses: Float[Tensor, "T 4 4"],
+    projections: Float[Tensor, "C 3 4"],
+) -> Float[Tensor, "C T P 2"]:
+    """Pixels of posed points in all cameras."""
+    world = points @ poses[:, :3, :3].mT + poses[:, None, :3, 3]
+    flat = torch.einsum("cij,tpj->ctpi", projections[:, :, :3], world)
+    flat = flat + projections[:, None, None, :, 3]
+    return flat[..., :2] / flat[..., 2:]
 
 
 def triangulated(
@@ -89,19 +111,22 @@ def triangulated(
 
 
 def _identity(
-    head: HeadModel, cloud: Float[Tensor, "P 3"], rounds: int = 12
+    head: HeadModel,
+    cloud: Float[Tensor, "P 3"],
+    known: tuple[Float[Tensor, "4 4"], Float[Tensor, "V 3"]] | None,
 ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "V 3"], SurfacePoints, Bool[Tensor, " P"]]:
     """Where the head frame is in the cloud's, the person, and each point's place on the mesh.
 
-    Iterated closest points with the identities' linear basis; nose tips are laid on each other
-    first (farthest along +z in both frames).
+    Iterated closest points with the identities' linear basis, from a `known` place and person; else
+    from the mean one, nose tips (farthest along +z in both frames) laid on each other.
     """
     triangles = head.topology.triangles
     template, basis = head.template.double(), head.identity_basis.double()
-    place = torch.eye(4, dtype=torch.float64)
-    place[:3, 3] = cloud[cloud[:, 2].argmax()] - template[template[:, 2].argmax()]
-    weights = torch.zeros(len(basis), dtype=torch.float64)
-    rest = template
+    if known is None:
+        place, rest, rounds = torch.eye(4, dtype=torch.float64), template, ROUNDS
+        place[:3, 3] = cloud[cloud[:, 2].argmax()] - template[template[:, 2].argmax()]
+    else:
+        (place, rest), rounds = known, ROUNDS_AGAIN
     near = torch.ones(len(cloud), dtype=torch.bool)
     points = SurfacePoints(torch.zeros(len(cloud)).long(), torch.zeros(len(cloud), 3))
     for number in range(rounds):
@@ -109,7 +134,7 @@ def _identity(
         found = TriangleTree(rest[triangles].numpy()).closest(local.numpy())
         nearest, shares, distance = (torch.from_numpy(part) for part in found)
         points = SurfacePoints(nearest, shares)
-        reach = NEAR * max(1.0, 4.0 - number)
+        reach = NEAR * (max(1.0, 4.0 - number) if known is None else 1.0)
         near = distance < reach
         feet = interpolate(points, triangles, rest)
         step = rigid(feet[near], cloud[near])

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from topohead.core import BoundSplats
+from topohead.core import BoundSplats, GaussianBinding
 from topohead.geometry.avatars import ExpressionChange
 from topohead.geometry.binding import posed_factors
 from topohead.losses.photometric import l1_dssim
@@ -185,15 +185,19 @@ class Splatting:
     def state(self) -> dict[str, Any]:
         """Everything, as `torch.save` keeps it."""
         parameters = {name: value.detach() for name, value in self.head.named_parameters()}
-        return {
-            "step": self.step, "head": parameters, "optimizer": self.optimizer.state_dict()
-        }  # fmt: skip
+        start = self.head.start  # flat discs turn freely in their plane: another start, other turns
+        began = vars(start.binding) | {"o": start.opacities, "h": start.harmonics}
+        optimizer = self.optimizer.state_dict()
+        return {"step": self.step, "head": parameters, "start": began, "optimizer": optimizer}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was taken; numbers and Gaussians must be the same."""
         with torch.no_grad():
             for name, value in self.head.named_parameters():
                 value.copy_(state["head"][name])
+        rows = dict(state["start"])
+        opacities, harmonics = rows.pop("o"), rows.pop("h")
+        self.head.start = BoundSplats(GaussianBinding(**rows), opacities, harmonics)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
