@@ -21,12 +21,12 @@ import torch
 from measured_on import commit, hardware
 from torch import Tensor
 
+from topohead.geometry.anthropometry import SURVEY
 from topohead.geometry.globes import gaze_rotation
 from topohead.geometry.slits import Slit
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.assets import reference_head
 from topohead.io.expressions import read_live_link
-from topohead.synthesis.anthropometry import SURVEY
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.mixture import SOURCES, shares
 from topohead.synthesis.shapes import Heads, Shapes, carried, load_shapes

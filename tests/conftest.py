@@ -18,6 +18,8 @@ SOURCE = Path(__file__).parents[1] / "src"
 KERNELS = [
     *SOURCE.glob("*/rendering/*_cpu.py"),
     *SOURCE.glob("*/rendering/*_triton*.py"),
+    *SOURCE.glob("*/geometry/*_triton.py"),
+    *SOURCE.glob("*/synthesis/*_triton.py"),
     *SOURCE.glob("*/solvers/kernels/[!_]*.py"),
 ]
 for kernels in KERNELS:

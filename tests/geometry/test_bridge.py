@@ -6,7 +6,7 @@ from topohead.core import Mesh, Topology
 from topohead.geometry import alignment
 from topohead.geometry.bridge import bind, fit_bridge
 from topohead.geometry.correspondence import interpolate
-from topohead.io.assets import ict_head, load_bridge, reference_head, save_bridge
+from topohead.io.assets import ict_head, reference_head
 from topohead.io.meshes import read_mesh
 
 
@@ -62,14 +62,6 @@ def test_regions_landmarks_and_mirror_travel(coarse, fine, own_bridge):
 def test_fields_are_interpolated(coarse, fine, own_bridge):
     height = own_bridge.values(coarse.template[:, 1:2])[:, 0]
     assert (height - fine.template[:, 1]).abs().max() < 0.003
-
-
-def test_bridge_survives_the_disk(own_bridge, coarse, tmp_path):
-    save_bridge(own_bridge, tmp_path / "bridge.safetensors")
-    again = load_bridge(tmp_path / "bridge.safetensors")
-    assert torch.equal(again.vertices(coarse.template), own_bridge.vertices(coarse.template))
-    assert set(again.target.regions) == set(own_bridge.target.regions)
-    assert torch.equal(again.target.mirror, own_bridge.target.mirror)
 
 
 def test_fit_recovers_a_planted_head_in_another_place(coarse):

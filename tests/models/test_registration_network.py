@@ -12,11 +12,15 @@ from topohead.io.assets import reference_head
 from topohead.losses.registration import landmark_places, loss_surface
 from topohead.models.learned_icp import LearnedIcp
 from topohead.models.registration import (
+    FACE_CENTRE,
     Registration,
     RegistrationSize,
     Similarity,
+    chosen_points,
     corrected,
+    face_density,
     find_pose,
+    in_head,
     register_points,
     template_of,
     umeyama,
@@ -31,7 +35,7 @@ from topohead.models.scan_pose import (
 )
 from topohead.solvers.training import Training, train
 from topohead.workflows.training import register
-from topohead.workflows.training.register import PRESETS, register_task
+from topohead.workflows.training.register import PERCEIVERS, PRESETS, register_task
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,22 @@ def test_nearest_is_what_brute_force_finds() -> None:
     assert torch.equal(index, brute.indices[..., :7])
     assert torch.allclose(distance, brute.values[..., :7], atol=1e-4)
     assert torch.equal(gather_rows(points, index)[1, 3, 2], points[1, index[1, 3, 2]])
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_kernel_finds_what_brute_force_finds(device: str) -> None:
+    """Under Triton's interpreter on a CPU; on CUDA with the sizes of training."""
+    triton = pytest.importorskip("topohead.geometry.neighbours_triton")
+    sizes = (2, 640, 4096) if device == "cuda" else (1, 3, 100)
+    generator = torch.Generator().manual_seed(1)
+    points = (100 * torch.randn(sizes[0], sizes[2], 3, generator=generator)).to(device)
+    queries = (100 * torch.randn(sizes[0], sizes[1], 3, generator=generator)).to(device)
+    index = triton.nearest_indices(queries, points, 5)
+    found = (gather_rows(points, index) - queries[:, :, None]).norm(dim=-1)
+    brute = torch.cdist(queries.double(), points.double()).sort(-1).values[..., :5]
+    right = (found.double() - brute).abs() < 2e-3 * brute
+    assert float(right.double().mean()) > 0.9995
+    assert (found.diff(dim=-1) > -2e-3 * brute[..., 1:]).all()
 
 
 def test_farthest_points_are_spread_and_mirrored() -> None:
@@ -145,6 +165,46 @@ def test_it_starts_at_the_template_and_ignores_padding(network: Registration) ->
     assert torch.equal(first, second)
 
 
+def test_the_perceiver_starts_at_the_template_and_ignores_padding() -> None:
+    generator = torch.Generator().manual_seed(5)
+    size = dataclasses.replace(PRESETS["xs"].size, icp=PERCEIVERS["xs"])
+    assert RegistrationSize.from_plain(size.plain()) == size
+    torch.manual_seed(0)
+    network = Registration(size, template_of(reference_head(0), size.icp.nodes))
+    template = network.icp.template
+    points = template[torch.randint(len(template), (2, 256), generator=generator)]
+    valid = torch.arange(256).expand(2, -1) < 200
+    normals = torch.zeros_like(points)
+    found = network.icp(points, normals, valid)
+    assert torch.allclose(found.vertices, template.expand(2, -1, -1), atol=1e-7)
+    assert found.inlier.shape == (2, 256)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    other = torch.where(valid[..., None], points, torch.randn(2, 256, 3, generator=generator))
+    first, second = (network.icp(p, normals, valid).vertices for p in (points, other))
+    assert not torch.allclose(first, template.expand(2, -1, -1), atol=1e-4)
+    assert torch.allclose(first, second, atol=1e-6)
+
+
+def test_chosen_points_are_valid_near_and_denser_on_the_face() -> None:
+    generator = torch.Generator().manual_seed(3)
+    points = 0.5 * (torch.rand(2, 60_000, 3, generator=generator) - 0.5)
+    valid = torch.rand(2, 60_000, generator=generator) < 0.7
+    chosen = chosen_points(points, valid, 1000)
+    assert valid.gather(1, chosen).all()
+    placed = gather_rows(points, chosen)
+    assert in_head(placed, 1.3).all()
+    assert len(set(chosen[0].tolist())) == 1000
+    # a density of points against that of all, at the face and far from it
+    densities = []
+    for centre in (FACE_CENTRE, (0.0, 0.0, -0.16)):
+        inside = [(part - torch.tensor(centre)).norm(dim=-1) < 0.04 for part in (placed, points)]
+        densities.append(float(inside[0].float().sum() / (inside[1] & valid).float().sum()))
+    wanted = face_density(torch.tensor([FACE_CENTRE, (0.0, 0.0, -0.16)]))
+    assert densities[0] / densities[1] == pytest.approx(float(wanted[0] / wanted[1]), rel=0.35)
+
+
 def test_units_and_places_do_not_change_the_result(network: Registration) -> None:
     """Scale is found from the cloud; only the size token could tell, and 1000 is not believed."""
     template = network.icp.template
@@ -203,7 +263,7 @@ def test_sizes_survive_the_weights_file() -> None:
 
 
 def test_it_learns_eight_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vertices of eight fixed scans come closer threefold; every gradient is finite."""
+    """Vertices of eight fixed scans come twice as close; every gradient is finite."""
     small = dataclasses.replace(
         PRESETS["xs"],
         pool=8,
@@ -215,7 +275,10 @@ def test_it_learns_eight_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(task.network, task.schedule, task.schedule.steps)
     errors = []
     for _ in train(
-        training, lambda _: task.loss(task.network, batch), lambda loss: loss.backward()
+        training,
+        lambda _: batch,
+        lambda batch: task.loss(task.network, batch),
+        lambda loss: loss.backward(),
     ):
         for name, parameter in task.network.named_parameters():
             assert parameter.grad is not None, name
@@ -223,5 +286,5 @@ def test_it_learns_eight_heads(monkeypatch: pytest.MonkeyPatch) -> None:
         told = training.told()
         errors.append((told["vertices"], told["pose"]))
     (first, first_pose), (last, last_pose) = errors[0], errors[-1]
-    assert last < first / 3, (first, last)
+    assert last < first / 2, (first, last)
     assert last_pose < first_pose / 1.8, (first_pose, last_pose)

@@ -51,7 +51,7 @@ def test_the_planted_texture_comes_back(scene) -> None:
 
 
 def test_a_texel_holds_the_bicubic_sample_of_its_pixel(scene) -> None:
-    """One view, no blending: the colour is that of `project` and a float64 Catmull–Rom."""
+    """One view, no blending: the colour is that of `project` and Keys' cubic, a = −1."""
     topology, vertices, _, views, _ = scene
     one = Views("1", views.cameras.select(["camera2"]), (views.images[2],))
     size = 512  # texels smaller than pixels, so that the image is read as it is
@@ -62,16 +62,16 @@ def test_a_texel_holds_the_bicubic_sample_of_its_pixel(scene) -> None:
     rows, columns = rows[chosen], columns[chosen]
     pixels, _ = project(one.cameras, points[rows, columns].double())
     for row, column, pixel in zip(rows, columns, pixels[0], strict=True):
-        expected = _catmull_rom(views.images[2].double().numpy(), *pixel.tolist())
+        expected = _keys(views.images[2].double().numpy(), *pixel.tolist())
         assert np.allclose(texture.srgb[row, column], expected.clip(0, 1), atol=2e-3)
 
 
-def _catmull_rom(image: np.ndarray, u: float, v: float) -> np.ndarray:
+def _keys(image: np.ndarray, u: float, v: float) -> np.ndarray:
     def kernel(x: float) -> float:
         x = abs(x)
         if x < 1:
-            return 1.5 * x**3 - 2.5 * x**2 + 1
-        return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
+            return x**3 - 2 * x**2 + 1
+        return -(x**3) + 5 * x**2 - 8 * x + 4 if x < 2 else 0.0
 
     value = np.zeros(3)
     for row in range(math.floor(v - 0.5) - 1, math.floor(v - 0.5) + 3):
@@ -165,10 +165,11 @@ def test_a_globe_takes_no_colour_from_the_lid_that_lies_on_it() -> None:
     eye[:, SIZE // 2 - 2 :] = False
     lid = inside & (texture.coverage > 0)
     lid[:, : SIZE // 2 + 2] = False
+    # the step between the two is 0.7; at its edge the cubic overshoots by a tenth
     assert (texture.coverage > 0)[eye].float().mean() > 0.2
-    assert (texture.srgb - truth)[eye].abs().max() < 0.05
+    assert (texture.srgb - truth)[eye].abs().max() < 0.09
     assert lid.sum() > 1000
-    assert (texture.srgb - truth)[lid].abs().max() < 0.05
+    assert (texture.srgb - truth)[lid].abs().max() < 0.09
 
 
 def test_the_line_between_closed_lips_stays_dark(scene) -> None:

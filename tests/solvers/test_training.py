@@ -26,7 +26,12 @@ def losses_of(network: nn.Module, step: int) -> dict[str, torch.Tensor]:
 
 def run(training: Training, until: int | None = None) -> list[dict[str, float]]:
     told = []
-    steps = train(training, lambda step: losses_of(training.network, step), lambda l: l.backward())
+    steps = train(
+        training,
+        lambda step: step,
+        lambda step: losses_of(training.network, step),
+        lambda l: l.backward(),
+    )
     for step in steps:
         if step % 7 == 0:
             told.append(training.told())
@@ -62,7 +67,7 @@ def test_the_average_of_known_weights() -> None:
     def jump(step: int) -> dict[str, torch.Tensor]:
         return {"loss": network.weight.sum() * 0}
 
-    for _ in train(training, jump, lambda l: l.backward()):
+    for _ in train(training, lambda step: step, jump, lambda l: l.backward()):
         with torch.no_grad():
             network.weight.fill_(1.0)
     # the first step still saw a zero
@@ -102,6 +107,19 @@ def test_it_learns_and_gradients_are_cut() -> None:
     def cliff(step: int) -> dict[str, torch.Tensor]:
         return {"loss": 1e6 * losses_of(steep.network, step)["loss"]}
 
-    for _ in train(steep, cliff, lambda l: l.backward()):
+    for _ in train(steep, lambda step: step, cliff, lambda l: l.backward()):
         norm = torch.stack([p.grad.norm() for p in steep.network.parameters()]).norm()
         assert float(norm) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_children_apart_are_cut_apart() -> None:
+    """A child's steep gradient leaves the step of the other as it is."""
+    network = nn.ModuleDict({"a": nn.Linear(1, 1, bias=False), "b": nn.Linear(1, 1, bias=False)})
+    training = Training(network, Schedule(steps=1, batch=1, warmup=1, apart=("a", "b")), 1)
+
+    def steep(step: int) -> dict[str, torch.Tensor]:
+        return {"loss": 1e6 * network["a"].weight.sum() + 0.5 * network["b"].weight.sum()}
+
+    for _ in train(training, lambda step: step, steep, lambda l: l.backward()):
+        assert float(network["a"].weight.grad) == pytest.approx(1, rel=1e-4)
+        assert float(network["b"].weight.grad) == pytest.approx(0.5, rel=1e-4)

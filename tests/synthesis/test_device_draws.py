@@ -1,7 +1,9 @@
 """Random numbers by counter: no state, no neighbours, the right distributions."""
 
 import math
+import zlib
 
+import pytest
 import torch
 
 from topohead.synthesis.datasets import sample_indices
@@ -14,6 +16,18 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
     alone = draws(7, torch.tensor([1013]))
     assert torch.equal(many.uniform("a", 5, 3)[13], alone.uniform("a", 5, 3)[0])
     assert torch.equal(many.normal("a", 7)[13], alone.normal("a", 7)[0])
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_kernel_draws_the_same_bits(device: str) -> None:
+    """Under Triton's interpreter on a CPU."""
+    kernel = pytest.importorskip("topohead.synthesis.device_draws_triton")
+    random = draws(7, torch.tensor([0, 5, 123456789, 2**40 + 3]))
+    keys = random.keys.to(device)
+    for name in ("a", "hair waves"):
+        salt = zlib.crc32(name.encode())
+        for count in (1, 7, 3000):
+            assert torch.equal(kernel.uniform(keys, salt, count).cpu(), random.uniform(name, count))
 
 
 def test_seed_index_and_name_each_change_everything() -> None:

@@ -13,8 +13,17 @@ from topohead.core.shapes import Heads, ShapeSource
 from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.subdivision import refine
 from topohead.io.shards import write_shards
+from topohead.models.registration import FACE_CENTRE
 from topohead.synthesis import scans
-from topohead.synthesis.datasets import PosedPeople, ScanSource, pooled, sample_indices
+from topohead.synthesis.datasets import (
+    BENT_MM,
+    BentPeople,
+    PosedPeople,
+    ScanSource,
+    pooled,
+    sample_indices,
+    smooth_fields,
+)
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.shapes import load_shapes
@@ -61,6 +70,49 @@ def test_pooled_people_are_the_same_people(source: ScanSource) -> None:
     later = pool.at(numbers + 8)
     assert torch.allclose(later.vertices, source.at(numbers).vertices, atol=1e-6)
     assert not torch.equal(later.pose.rotation, pool.at(numbers).pose.rotation)
+
+
+def test_bent_people_are_others_of_the_stated_size(source: ScanSource) -> None:
+    pool = pooled(source.people, 4, torch.device("cpu"))
+    fields = smooth_fields(source.people.shapes.space)
+    bent = BentPeople(pool, fields, 5)
+    numbers = torch.arange(80)
+    moved = bent.at(numbers)[0] - pool.at(numbers)[0]
+    skin = source.people.shapes.topology.regions["skin"]
+    rms = moved[:, skin].square().sum(-1).mean(1).sqrt() * 1e3
+    assert 0.3 < float((rms > 1e-6).float().mean()) < 0.7
+    assert float(rms.max()) < 3 * BENT_MM[1]
+    # as `fields` promise it over all vertices, not the skin alone
+    assert float(rms[rms > 1e-6].mean()) == pytest.approx(sum(BENT_MM) / 2, rel=0.35)
+    # met again, a person is another
+    same = (numbers % 4 == 1) & (rms > 1e-6)
+    assert float((moved[same][0] - moved[same][1]).abs().max()) > 1e-4
+
+
+def test_focused_scans_are_denser_on_the_face(source: ScanSource) -> None:
+    even, focused = (replace(source, faults="none", focused=focused, points=4000)
+                     for focused in (False, True))  # fmt: skip
+    counts = []
+    for made in (even, focused):
+        batch = made.at(torch.arange(2))
+        points = batch.pose.inverse(batch.cloud.points)
+        counts.append(float((points - torch.tensor(FACE_CENTRE)).norm(dim=-1).lt(0.05).sum()))
+    # about the mean density there over the mean density everywhere
+    assert 1.7 < counts[1] / counts[0] < 4
+
+
+def test_globes_are_seen_from_the_front(source: ScanSource) -> None:
+    """Points behind the middle of the eyes belong to no globe: none are inside the head there."""
+    batch = replace(source, faults="none", points=20_000).at(torch.arange(2))
+    points = batch.pose.inverse(batch.cloud.points)
+    for name in ("eye_left", "eye_right"):
+        globe = batch.vertices[:, source.people.shapes.topology.regions[name]]
+        middle = globe.mean(1, keepdim=True)
+        radius = float((globe - middle).norm(dim=-1).median())
+        inside = (points - middle).norm(dim=-1) < 1.05 * radius
+        behind = points[..., 2] < middle[..., 2] + 0.5 * radius
+        # lids are there too, a little
+        assert int((inside & behind).sum()) < 0.15 * int((inside & ~behind).sum())
 
 
 def test_scans_are_written_and_read_back(source: ScanSource, tmp_path: Path) -> None:

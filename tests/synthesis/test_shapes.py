@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from topohead.core import ARKIT_52
+from topohead.geometry.anthropometry import SURVEY, implausible
 from topohead.geometry.globes import gaze_rotation
 from topohead.io.assets import ict_head, reference_head, shape_space
 from topohead.models.carrying import CarriedHead, carry
 from topohead.synthesis import mixture, splits
-from topohead.synthesis.anthropometry import SURVEY, implausible
 from topohead.synthesis.draws import dirichlet, normals, uniforms
 from topohead.synthesis.expressions import OPPOSED, draw_expressions
 from topohead.synthesis.shapes import carried, load_shapes
@@ -115,7 +115,7 @@ def test_sizes_are_those_of_adults(shapes):
 def test_implausible_heads_are_drawn_again(shapes, monkeypatch):
     """With narrower limits the same indices give other heads, those that were fine stay."""
     before = shapes.people(SEED, range(200))
-    monkeypatch.setattr("topohead.synthesis.anthropometry.LIMITS", 1.5)
+    monkeypatch.setattr("topohead.geometry.anthropometry.LIMITS", 1.5)
     after = shapes.people(SEED, range(200))
     same = (before.weights == after.weights).all(1)
     assert 0.2 < same.mean() < 0.9

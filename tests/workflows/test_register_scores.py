@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
     head, shapes, expressions = population(CPU)
-    return Scorer(head, shapes, expressions, scan_surface(head.topology), 0, 2048, CPU)
+    return Scorer(head, shapes, None, expressions, scan_surface(head.topology), 0, 2048, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,9 @@ def test_uncertainty_that_is_right_covers_what_it_says(scorer: Scorer, scans: Sc
     logits = torch.where(scans.cloud.inlier, 2.0, -2.0)
     found = Registered(torch.zeros(1, 4, 1, 3), scans.vertices + noise, sigma.log(), logits,
                        scans.coefficients)  # fmt: skip
-    scores = scorer.measured(Result(found.vertices, true_pose(scans), found), scans).scores
+    everything = torch.arange(2048).expand(4, -1)
+    result = Result(found.vertices, true_pose(scans), found, everything)
+    scores = scorer.measured(result, scans).scores
     assert torch.allclose(scores["within_50"], torch.full((4,), 0.5), atol=0.05)
     assert torch.allclose(scores["within_90"], torch.full((4,), 0.9), atol=0.03)
     assert torch.equal(scores["inliers"], torch.ones(4))

@@ -31,7 +31,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """xs with two heads a step and one test head: seconds become a second."""
     preset = PRESETS["xs"]
     schedule = dataclasses.replace(preset.schedule, batch=2, warmup=4, told=2, validated=4)
-    small = dataclasses.replace(preset, schedule=schedule, tested=1, points=256, pool=8)
+    icp = dataclasses.replace(preset.size.icp, points=256)
+    size = dataclasses.replace(preset.size, icp=icp)
+    small = dataclasses.replace(preset, size=size, schedule=schedule, tested=1, points=256, pool=8)
     monkeypatch.setattr(register, "PRESETS", {"xs": small})
     monkeypatch.setattr(register, "population", PEOPLE)
     torch.set_num_threads(min(2, torch.get_num_threads()))

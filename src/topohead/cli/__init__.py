@@ -1,8 +1,8 @@
 """The command `topohead`: a verb, a Config from its flags, the workflow's function.
 
-Exit codes: 0 success; 2 bad input or usage, one line on stderr; 1 a bug, with its traceback;
-130 stopped by the user. Results and plain progress lines go to stdout; with `--json` stdout holds
-one JSON object and nothing else.
+Exit codes: 0 success; 2 bad input or usage, one line on stderr, or a batch some of whose inputs
+were bad, told in its summary; 1 a bug, with its traceback; 130 stopped by the user. Results and
+plain progress lines go to stdout; with `--json` stdout holds one JSON object and nothing else.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> int:
     if words[0] == "--version":
         print(topohead.__version__)
         return 0
-    name = words[0]
+    name, rest = _verb(words)
     if name not in VERBS:
         near = difflib.get_close_matches(name, VERBS, 1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(VERBS)}"
@@ -54,12 +54,19 @@ def run(words: Sequence[str]) -> int:
     verb = VERBS[name]
     config_class, function = verb.load()
     try:
-        config = parse(name, config_class, verb.positional, words[1:])
+        config = parse(name, config_class, verb.positional, rest)
     except UsageError as error:
         return _fail(f"topohead {name}", str(error))
     except SystemExit:  # help was asked for and printed
         return 0
     return _call(name, function, config)
+
+
+def _verb(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The verb, of one word or two ("avatar fit"), and what follows it."""
+    firsts = {name.split()[0] for name in VERBS if " " in name}
+    count = 2 if words[0] in firsts else 1
+    return " ".join(words[:count]), words[count:]
 
 
 def overview() -> str:
@@ -111,7 +118,7 @@ def _call(name: str, function: Any, config: Any) -> int:
     if hasattr(result, "wait"):  # a page that is served until an interrupt
         sys.stdout.flush()
         result.wait()
-    return 0
+    return getattr(result, "exit_code", 0)  # a batch of which some parts failed
 
 
 @contextlib.contextmanager

@@ -45,6 +45,11 @@ VERBS: dict[str, Verb] = {
         "calibrated multi-view sequence to a mesh per frame and textures; resumable",
         {"source": "IN"},
     ),
+    "register": Verb(
+        "topohead.workflows.register", "RegisterConfig", "register",
+        "a scan, mesh or point cloud, or a folder of them, to heads of one topology",
+        {"source": "SCAN"},
+    ),
     "evaluate": Verb(
         "topohead.workflows.evaluate", "EvaluateConfig", "evaluate",
         "a run's metrics and report, against ground truth where there is some",
@@ -54,6 +59,16 @@ VERBS: dict[str, Verb] = {
         "topohead.workflows.rig", "RigConfig", "rig",
         "a run's ARKit-52 weights, own blendshapes, an animated GLB; another head playing it",
         {"run": "RUN"},
+    ),
+    "avatar fit": Verb(
+        "topohead.workflows.avatar", "FitConfig", "fit",
+        "a capture to a Gaussian head that can be driven; resumable",
+        {"source": "RUN"},
+    ),
+    "avatar animate": Verb(
+        "topohead.workflows.avatar", "AnimateConfig", "animate",
+        "an avatar played by a Live Link CSV or a capture, as MP4 and numbers",
+        {"avatar": "AVATAR"},
     ),
     "export": Verb(
         "topohead.workflows.export", "ExportConfig", "export",

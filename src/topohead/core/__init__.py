@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from topohead.core.capture import Capture
     from topohead.core.errors import InputError
     from topohead.core.head import ARKIT_52, HeadModel
+    from topohead.core.posed_views import PosedViews
     from topohead.core.scans import Scan, ScanFit
     from topohead.core.splats import BoundSplats, GaussianBinding, Splats
     from topohead.core.strands import Strands
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARKIT_52", "BoundSplats", "Cameras", "Capture", "Distortion", "GaussianBinding", "HeadModel",
-    "InputError", "Mesh", "Photographs", "Rig", "Scan", "ScanFit", "Splats", "Strands",
-    "SurfacePoints", "Topology", "TrackedFrame", "Views",
+    "InputError", "Mesh", "Photographs", "PosedViews", "Rig", "Scan", "ScanFit", "Splats",
+    "Strands", "SurfacePoints", "Topology", "TrackedFrame", "Views",
 ]  # fmt: skip
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "capture": ("Capture",),
     "errors": ("InputError",),
     "head": ("ARKIT_52", "HeadModel"),
+    "posed_views": ("PosedViews",),
     "scans": ("Scan", "ScanFit"),
     "splats": ("BoundSplats", "GaussianBinding", "Splats"),
     "strands": ("Strands",),

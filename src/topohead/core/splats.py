@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -68,3 +69,8 @@ class BoundSplats:
 
     def __len__(self) -> int:
         return len(self.opacities)
+
+    def to(self, device: torch.device | str) -> "BoundSplats":
+        """The same on a device."""
+        binding = GaussianBinding(*(t.to(device) for t in vars(self.binding).values()))
+        return BoundSplats(binding, self.opacities.to(device), self.harmonics.to(device))

@@ -50,13 +50,13 @@ def similarity_frames(corners: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 3 3
     return torch.stack([e, normal, b], -1) * size[..., None, None]
 
 
-def posed_gaussians(
+def posed_factors(
     binding: GaussianBinding,
     triangles: Int[Tensor, "T 3"],
     vertices: Float[Tensor, "*B V 3"],
     frames: Frames = triangle_frames,
 ) -> tuple[Float[Tensor, "*B N 3"], Float[Tensor, "*B N 3 3"]]:
-    """Means and covariances of the bound Gaussians on posed vertices, in the vertices' unit.
+    """Means of the bound Gaussians on posed vertices, and M of their covariances M Mᵀ.
 
     Differentiable in vertices and binding. Runs where its tensors are.
     """
@@ -64,7 +64,17 @@ def posed_gaussians(
     carried = frames(corners)
     means = (binding.barycentrics[..., None] * corners).sum(-2)
     means = means + (carried @ binding.offsets[..., None])[..., 0]
-    factors = carried @ (_turns(binding.quats) * binding.scales[:, None])
+    return means, carried @ (_turns(binding.quats) * binding.scales[:, None])
+
+
+def posed_gaussians(
+    binding: GaussianBinding,
+    triangles: Int[Tensor, "T 3"],
+    vertices: Float[Tensor, "*B V 3"],
+    frames: Frames = triangle_frames,
+) -> tuple[Float[Tensor, "*B N 3"], Float[Tensor, "*B N 3 3"]]:
+    """`posed_factors` with covariances in the factors' place, in the vertices' unit squared."""
+    means, factors = posed_factors(binding, triangles, vertices, frames)
     return means, factors @ factors.mT
 
 

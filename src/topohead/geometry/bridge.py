@@ -1,16 +1,19 @@
 """Carrying what one topology knows (shapes, regions, landmarks, fields) to any other."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import HeadModel, Mesh, SurfacePoints, Topology
+from topohead.geometry import alignment
 from topohead.geometry.correspondence import FacingSurface, closest_points, interpolate
 from topohead.geometry.fitting import Fit, fit_model
+from topohead.geometry.following import BOUND, CONTINUED, Following
 from topohead.geometry.meshes import (
     boundary_edges,
     connected_parts,
@@ -22,6 +25,9 @@ from topohead.geometry.meshes import (
 REACH = 0.010
 """A target vertex this far (metres) from the source surface is bound, but belongs to no region."""
 
+SPAN = 0.33
+"""About the largest extent of the source head, metres."""
+
 SMALL_PART = 0.05
 """A connected part with less of the mesh's area than this is no skin."""
 SKIN = ("skin", "face", "lips", "lips_upper", "lips_lower", "eyelids", "brows", "nose", "rigid")
@@ -32,11 +38,12 @@ SKIN = ("skin", "face", "lips", "lips_upper", "lips_lower", "eyelids", "brows", 
 class Bridge:
     """Every vertex of `target` bound to the surface of `source`: a point, then a small step.
 
-    `points` are on the triangles of `source`. `offsets` are metres in each point's own frame: along
-    its triangle's first edge, across, and along the interpolated normal; so the shape that was
-    bound comes back exactly, and offsets turn with the surface. `near` marks vertices that lie on
-    the source surface (within `REACH`, facing the same way) rather than beside it, such as
-    shoulders when the source ends at the neck.
+    `points` are on the triangles of `source`. `offsets` are lengths in each point's own frame:
+    along its triangle's first edge, across, and along the interpolated normal; so the shape that
+    was bound comes back exactly, and offsets turn with the surface. `near` marks vertices that lie
+    on the source surface (within `REACH`, facing the same way) rather than beside it, such as
+    shoulders when the source ends at the neck. `placed` is the source in the shape, place and unit
+    of the mesh that was bound. `kind` says what moves each vertex: see `geometry.following`.
     """
 
     source: Topology
@@ -44,12 +51,74 @@ class Bridge:
     points: SurfacePoints
     offsets: Float[Tensor, "V 3"]
     near: Bool[Tensor, " V"]
+    placed: Float[Tensor, "V0 3"]
+    kind: Int[Tensor, " V"]
 
     def vertices(self, source_vertices: Float[Tensor, "V0 3"]) -> Float[Tensor, "V 3"]:
-        """The target topology in the shape of the given source vertices, metres."""
+        """The target topology in the shape of the given source vertices, in their frame and unit.
+
+        Bound vertices keep their offsets, as much larger as the head is; all others follow.
+        """
+        similarity, size = self._similarity(source_vertices)
+        bound = self._bound(source_vertices, size)
+        if not bool((self.kind != BOUND).any()):
+            return bound
+        return self._following(bound, similarity)
+
+    def deltas(
+        self, neutral: Float[Tensor, "V0 3"], deltas: Float[Tensor, "B V0 3"]
+    ) -> Float[Tensor, "B V 3"]:
+        """Blendshapes of a source head as those of its counterpart, `vertices(neutral)`.
+
+        Each is the difference of two carried shapes, so offsets turn with the skin, and whatever is
+        not bound follows: shells the skin beneath, eyeballs and teeth as bodies.
+        """
+        size = self._similarity(neutral)[1]
+        start, rest = self.vertices(neutral), self._bound(neutral, size)
+        following = replace(self._following, rest=start)
+        still = torch.eye(4)
+        moved = [start + self._bound(neutral + delta, size) - rest for delta in deltas]
+        return torch.stack([following(shape, still) - start for shape in moved])
+
+    def _similarity(self, vertices: Float[Tensor, "V0 3"]) -> tuple[Float[Tensor, "4 4"], float]:
+        """From the bound mesh to a head, by the skull, which no expression moves; and its scale."""
+        skull = self.source.regions.get("rigid")
+        rows = slice(None) if skull is None or len(skull) < 3 else skull
+        similarity = alignment.rigid(self.placed[rows].to(vertices), vertices[rows], scale=True)
+        return similarity, float(torch.linalg.det(similarity[:3, :3]) ** (1 / 3))
+
+    @cached_property
+    def rest(self) -> Float[Tensor, "V 3"]:
+        """The mesh that was bound."""
+        return self._bound(self.placed, 1.0)
+
+    def carried(self, rows: Int[Tensor, " N"]) -> tuple[SurfacePoints, Bool[Tensor, " N"]]:
+        """Where source vertices lie on the mesh, and whether its skin is near and faces alike."""
+        normals = vertex_normals(self.placed, self.source.triangles)[rows]
+        surface, triangles = self._skin
+        points, distance, facing = surface.closest(self.placed[rows], normals)
+        reach = REACH / SPAN * float((self.placed.amax(0) - self.placed.amin(0)).max())
+        on_target = SurfacePoints(triangles[points.triangles], points.barycentrics)
+        return on_target, facing & (distance < reach)
+
+    @cached_property
+    def _skin(self) -> tuple[FacingSurface, Int[Tensor, " T"]]:
+        """The bound mesh without shells and bodies, and which triangles of the target these are."""
+        skin = (self.kind <= CONTINUED)[self.target.faces].all(1)
+        faces, face_uv = self.target.faces[skin], self.target.face_uv[skin]
+        topology = Topology(self.target.vertex_count, faces, self.target.uv, face_uv)
+        normals = outward_normals(self.rest, self.target.triangles)
+        kept = skin[self.target.triangle_face].nonzero()[:, 0]
+        return FacingSurface(Mesh(topology, self.rest), normals), kept
+
+    @cached_property
+    def _following(self) -> Following:
+        return Following.of(self.target, self.rest, self.kind, self.near)
+
+    def _bound(self, source_vertices: Tensor, size: float) -> Float[Tensor, "V 3"]:
         frames = _frames(self.source, self.points, source_vertices)
         step = (frames * self.offsets.to(frames)[:, None]).sum(-1)
-        return self.values(source_vertices) + step
+        return self.values(source_vertices) + size * step
 
     def values(self, source_values: Float[Tensor, "V0 K"]) -> Float[Tensor, "V K"]:
         """Vertex fields (stiffness, colours, deltas of one shape) at the target's vertices."""
@@ -78,7 +147,8 @@ def bind(source: Mesh, target: Mesh, reach: float = REACH) -> Bridge:
     foot = interpolate(points, source.topology.triangles, source.vertices)
     offsets = (frames * (target.vertices - foot)[..., None]).sum(1)
     near = facing & (distance <= reach)
-    bridge = Bridge(source.topology, target.topology, points, offsets, near)
+    kind = torch.full_like(points.triangles, BOUND)
+    bridge = Bridge(source.topology, target.topology, points, offsets, near, source.vertices, kind)
     return replace(bridge, target=_enriched(bridge, source, target))
 
 
@@ -114,7 +184,7 @@ def fit_bridge(
 def _enriched(bridge: Bridge, source: Mesh, target: Mesh) -> Topology:
     """The target topology with all that the source knows and it does not."""
     carried = {}
-    shells = _small_parts(target)
+    shells = small_parts(target)
     for name in source.topology.regions:
         if name != "boundary":
             inside = bridge.region(name)
@@ -136,7 +206,7 @@ def _enriched(bridge: Bridge, source: Mesh, target: Mesh) -> Topology:
     )
 
 
-def _small_parts(mesh: Mesh) -> Bool[Tensor, " V"]:
+def small_parts(mesh: Mesh) -> Bool[Tensor, " V"]:
     """Vertices of connected parts too small to be skin, like lashes and tear lines on a lid."""
     triangles = mesh.topology.triangles
     part = connected_parts(mesh.topology)

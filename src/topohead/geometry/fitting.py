@@ -3,22 +3,18 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse import csr_array, diags_array
-from scipy.sparse.linalg import splu
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import HeadModel, Mesh, SurfacePoints, Topology
 from topohead.geometry import alignment
 from topohead.geometry.correspondence import FacingSurface, interpolate
+from topohead.geometry.filling import SmoothFill, turned_over
 from topohead.geometry.meshes import (
     boundary_edges,
-    connected_parts,
+    neighbour_rings,
     outward_normals,
-    uniform_laplacian,
     vertex_normals,
 )
 
@@ -28,6 +24,11 @@ SURFACE_SHARE = 400.0
 """So many independent measurements the whole surface counts as, against the model's prior."""
 EXPRESSION_SPREAD = 0.15
 """Prior standard deviation of expression coefficients."""
+STEPS = ((16, 0.03), (8, 0.03), (4, 0.02), (2, 0.015), (1, 0.01), (1, 0.01))
+CLOSE_STEPS = ((0.3, 0.006), (0.1, 0.004))
+"""How much stiffer than asked the free remainder is, and how far it reaches, step by step."""
+UNFOLDINGS = 12
+"""So often folds are looked for and bent anew."""
 SCALE_SPREAD = 0.03
 """Prior standard deviation of the logarithm of scale around the start's."""
 
@@ -48,22 +49,31 @@ class Fit:
 
 
 def fit_model(
-    model: HeadModel, mesh: Mesh, landmarks: SurfacePoints | None, stiffness: float = 2.0
+    model: HeadModel,
+    mesh: Mesh,
+    landmarks: SurfacePoints | None,
+    stiffness: float = 2.0,
+    ties: tuple[SurfacePoints, SurfacePoints] | None = None,
+    unfold: bool = False,
 ) -> Fit:
     """Non-rigid iterated closest points of a head model to a mesh of a head, any topology.
 
     Only hits that face alike count, not those on open edges or far away. Without landmarks (iBUG-68
-    on the mesh) the mesh must be upright, y up. The free remainder is Laplacian-smooth.
+    on the mesh) the mesh must be upright, y up. The free remainder is Laplacian-smooth; `ties` are
+    points of the model and of the mesh that it brings together, as it does landmarks. With `unfold`
+    skin that would fold is bent instead, as little as landmarks and ties allow.
     """
-    problem = _Problem(model, mesh, landmarks)
+    problem = _Problem(model, mesh, landmarks, ties)
     pose = problem.start()
     identity_count = len(model.identity_basis)
     coefficients = torch.zeros(identity_count + len(model.expression_basis)).double()
     for reach in (0.03, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01, 0.01):
         pose, coefficients = problem.improve_coefficients(pose, coefficients, reach)
-    shape = problem.shape(coefficients)
-    for factor, reach in ((16, 0.03), (8, 0.03), (4, 0.02), (2, 0.015), (1, 0.01), (1, 0.01)):
+    start = shape = problem.shape(coefficients)
+    for factor, reach in STEPS + (CLOSE_STEPS if unfold else ()):
         shape = problem.improve_shape(pose, shape, stiffness * factor, reach)
+    if unfold:
+        shape = problem.unfolded(pose, start, shape)
     vertices = alignment.apply(pose, shape)
     hits = problem.hits(vertices, problem.face, 0.01)
     return Fit(
@@ -89,7 +99,13 @@ class _Hits:
 class _Problem:
     """The two surfaces with what each iteration needs of them again, in float64."""
 
-    def __init__(self, model: HeadModel, mesh: Mesh, landmarks: SurfacePoints | None) -> None:
+    def __init__(
+        self,
+        model: HeadModel,
+        mesh: Mesh,
+        landmarks: SurfacePoints | None,
+        ties: tuple[SurfacePoints, SurfacePoints] | None = None,
+    ) -> None:
         self.topology = model.topology
         self.template = model.template.double()
         basis = torch.cat([model.identity_basis, model.expression_basis])
@@ -111,6 +127,10 @@ class _Problem:
         self.marks = None
         if landmarks is not None:
             self.marks = interpolate(landmarks, self.triangles, self.vertices)
+        self.ties = None
+        self.unruly = torch.zeros(self.topology.vertex_count, dtype=torch.bool)
+        if ties is not None:
+            self.ties = ties[0], interpolate(ties[1], self.triangles, self.vertices)
 
     def shape(self, coefficients: Tensor) -> Float[Tensor, "V 3"]:
         """The model's vertices in the head frame."""
@@ -254,19 +274,46 @@ class _Problem:
         """The shape in the head frame moved towards the mesh by a smooth displacement."""
         size = _scale(pose)
         back = torch.linalg.inv(pose)
-        hits = self.hits(alignment.apply(pose, shape), self.skin, reach * size)
+        ruly = self.skin[~self.unruly[self.skin]]
+        hits = self.hits(alignment.apply(pose, shape), ruly, reach * size)
         weight = torch.zeros(len(shape)).double()
         pull = torch.zeros_like(shape)
         weight[hits.vertices] = hits.weights
         pull[hits.vertices] = alignment.apply(back, hits.points) - shape[hits.vertices]
-        fill = _SmoothFill(self.topology, weight, pull)
+        fill = SmoothFill(self.topology, weight, pull)
+        self._tie(fill, back, shape)
+        return shape + fill.solve(stiffness, shape)
+
+    def _tie(self, fill: SmoothFill, back: Tensor, shape: Tensor) -> None:
+        """Ask landmarks, and ties where there are some, to move from `shape` to their goals."""
+        wanted = [] if self.ties is None else [self.ties]
         if self.marks is not None:
-            here = interpolate(self.own, self.topology.triangles, shape)
-            gap = alignment.apply(back, self.marks) - here
             chosen = slice(27, 68)  # brows are drawn in many ways, the outline slides
             points = SurfacePoints(self.own.triangles[chosen], self.own.barycentrics[chosen])
-            fill.tie(points, gap[chosen], 3.0)
-        return shape + fill.solve(stiffness, shape)
+            wanted.append((points, self.marks[chosen]))
+        for points, goal in wanted:
+            here = interpolate(points, self.topology.triangles, shape)
+            fill.tie(points, alignment.apply(back, goal) - here, 3.0)
+
+    def unfolded(self, pose: Tensor, start: Tensor, shape: Tensor) -> Tensor:
+        """The shape without the folds that its way from `start` made in the skin.
+
+        Vertices of triangles that turn over are bent anew, with rings around them that widen every
+        round; they are `unruly` from then on: the surface pulls them no more.
+        """
+        inside = self.topology.region_mask("skin")
+        back = torch.linalg.inv(pose)
+        for rings in range(1, UNFOLDINGS + 1):
+            bad = turned_over(self.topology, start, shape, inside)
+            if not bool(bad.any()):
+                break
+            fresh = torch.zeros_like(self.unruly)
+            fresh[self.topology.triangles[bad]] = True
+            self.unruly |= (neighbour_rings(self.topology, fresh, rings) <= rings) & inside
+            fill = SmoothFill(self.topology, torch.zeros(len(start)).double(), 0 * start)
+            self._tie(fill, back, start)
+            shape = start + fill.continued(1.0, shape - start, self.unruly)
+        return shape
 
 
 def _members(topology: Topology, *names: str) -> Int[Tensor, " N"]:
@@ -296,44 +343,3 @@ def _similarity(step: Float[Tensor, " 7"]) -> Float[Tensor, "4 4"]:
     transform[:3, :3] = torch.linalg.matrix_exp(skew) * step[6].exp()
     transform[:3, 3] = step[3:6]
     return transform
-
-
-class _SmoothFill:
-    """A displacement of all vertices that follows wanted ones and bends as little as possible."""
-
-    def __init__(self, topology: Topology, weight: Tensor, pull: Tensor) -> None:
-        self.topology = topology
-        self.system = diags_array(weight.numpy()).tocsr()
-        self.right = (weight[:, None] * pull).numpy()
-
-    def tie(self, points: SurfacePoints, gap: Tensor, weight: float) -> None:
-        """Ask surface points to move by their gaps [N 3]."""
-        corners = self.topology.triangles[points.triangles].numpy()
-        row = np.repeat(np.arange(len(corners)), 3)
-        value = points.barycentrics.double().numpy().reshape(-1)
-        shape = (len(corners), self.topology.vertex_count)
-        picks = csr_array((value, (row, corners.reshape(-1))), shape=shape)
-        self.system = self.system + weight * (picks.T @ picks)
-        self.right = self.right + weight * (picks.T @ gap.numpy())
-
-    def solve(self, stiffness: float, vertices: Tensor) -> Float[Tensor, "V 3"]:
-        """min Σ w |d − pull|² + stiffness |L d|² on the largest part (skin and sockets).
-
-        Other parts (globes, teeth, tongue) move as a whole, like the skin and socket around them.
-        """
-        laplacian = uniform_laplacian(self.topology)
-        index, value = laplacian.indices().numpy(), laplacian.values().double().numpy()
-        matrix = csr_array((value, (index[0], index[1])), shape=tuple(laplacian.shape))
-        part = connected_parts(self.topology)
-        main = (part == 0).numpy()
-        system = self.system + stiffness * (matrix.T @ matrix)
-        system = (system + diags_array(np.full(len(main), 1e-9))).tocsc()[main][:, main]
-        moved = np.zeros((len(main), 3))
-        moved[main] = splu(system).solve(self.right[main])
-        displacement, points = torch.from_numpy(moved), vertices.numpy()
-        tree, own = KDTree(points[main]), np.flatnonzero(main)
-        for other in range(1, int(part.max()) + 1):
-            members = (part == other).numpy()
-            around = own[np.unique(tree.query(points[members])[1])]
-            displacement[torch.from_numpy(members)] = displacement[torch.from_numpy(around)].mean(0)
-        return displacement

@@ -44,6 +44,37 @@ def refine(matrix: Float[Tensor, "V1 V0"], values: Float[Tensor, "*B V0 K"]) -> 
 
 
 @dataclass(frozen=True)
+class Parents:
+    """Vertices of the finer level as sums over coarse ones, rows padded with weights of zero.
+
+    The same as `catmull_clark`'s matrix, for some of its rows at a time and on any device.
+    """
+
+    index: Int[Tensor, "V1 P"]
+    weight: Float[Tensor, "V1 P"]
+
+    @staticmethod
+    def of(matrix: Float[Tensor, "V1 V0"]) -> "Parents":
+        row, column = matrix.indices()
+        count = torch.bincount(row, minlength=matrix.shape[0])
+        place = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
+        index = torch.zeros(matrix.shape[0], int(count.max()), dtype=torch.long)
+        weight = torch.zeros(index.shape)
+        index[row, place], weight[row, place] = column, matrix.values()
+        return Parents(index, weight)
+
+    def __getitem__(self, rows: Int[Tensor, " N"]) -> "Parents":
+        return Parents(self.index[rows], self.weight[rows])
+
+    def to(self, device: torch.device | str) -> "Parents":
+        return Parents(self.index.to(device), self.weight.to(device))
+
+    def places(self, vertices: Float[Tensor, "B V0 3"]) -> Float[Tensor, "B V1 3"]:
+        """The finer level's vertices."""
+        return (vertices[:, self.index] * self.weight[..., None]).sum(2)
+
+
+@dataclass(frozen=True)
 class _Split:
     edges: Int[Tensor, "E 2"]
     corner_edge: Int[Tensor, "F 4"]  # edge from corner k to corner k + 1; -1 where they coincide

@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from topohead.core import InputError, SurfacePoints, Topology
-from topohead.geometry.bridge import Bridge
 from topohead.io.atomic import atomic_write
 from topohead.models.linear import LinearHead
 
@@ -241,30 +240,3 @@ def head_tensors(head: LinearHead) -> dict[str, Tensor]:
 def _head(tensors: Mapping[str, Tensor]) -> LinearHead:
     bases = (tensors[name] for name in ("template", "identity_basis", "expression_basis"))
     return LinearHead(topology_from(tensors), *bases)
-
-
-def save_bridge(bridge: Bridge, path: Path) -> None:
-    """Write a bridge, both topologies included; computed once for a user's mesh."""
-    tensors = {f"source.{k}": v for k, v in topology_tensors(bridge.source).items()}
-    tensors |= {f"target.{k}": v for k, v in topology_tensors(bridge.target).items()}
-    tensors |= {
-        "triangles": bridge.points.triangles,
-        "barycentrics": bridge.points.barycentrics,
-        "offsets": bridge.offsets,
-        "near": bridge.near,
-    }
-    with atomic_write(path) as temporary:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-
-
-def load_bridge(path: Path) -> Bridge:
-    """Read what `save_bridge` wrote."""
-    tensors = read_tensors(path)
-
-    def topology(side: str) -> Topology:
-        parts = {k.removeprefix(side): v for k, v in tensors.items() if k.startswith(side)}
-        return topology_from(parts)
-
-    points = SurfacePoints(tensors["triangles"], tensors["barycentrics"])
-    ends = topology("source."), topology("target.")
-    return Bridge(*ends, points, tensors["offsets"], tensors["near"])

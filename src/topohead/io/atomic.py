@@ -81,6 +81,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_stale(folder: Path) -> None:
+    """Removes unfinished files and folders right below a folder whose process is no more."""
+    for stale in folder.glob(f"{TEMPORARY}*"):
+        writer = stale.name.removeprefix(TEMPORARY).split("-")[0]
+        if writer.isdigit() and not _alive(int(writer)):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a small UTF-8 file atomically."""
     with atomic_write(path) as temporary:

@@ -42,7 +42,7 @@ def _read(path: Path) -> Mesh:
 
     suffix = path.suffix.lower()
     if suffix == ".obj":
-        return _read_obj(path)
+        return read_obj(path)
     if suffix in USD:
         sequence = usd_reading.usd_sequence(path)
         return Mesh(sequence.topology, sequence.read(sequence.frames[0]))
@@ -140,7 +140,7 @@ def _check_manifold(topology: Topology, name: str | Path) -> None:
 # Reading OBJ
 
 
-def _read_obj(path: Path) -> Mesh:
+def read_obj(path: Path) -> Mesh:
     text = path.read_bytes()
     if b"\\" in text:  # a line that ends in a backslash goes on
         text = text.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
@@ -285,14 +285,14 @@ def _read_other(path: Path) -> Mesh:
         raise InputError(f"{path} has no faces; expected a surface, not a point cloud")
     uv = getattr(loaded.visual, "uv", None)
     uv = np.zeros((0, 2)) if uv is None else np.asarray(uv)
-    merged, first = _merge(positions)
+    merged, first = merged_positions(positions)
     corners = merged[faces]
     corner_uv = faces if len(uv) else np.zeros_like(faces)
     repeat = [0, 1, 2, 2]
     return _mesh(positions[first], corners[:, repeat], uv, corner_uv[:, repeat], path.stem)
 
 
-def _merge(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def merged_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number each distinct position in order of first use; and where each is met first."""
     _, first, inverse = np.unique(positions, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")

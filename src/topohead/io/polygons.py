@@ -11,3 +11,12 @@ def fans(sizes: np.ndarray) -> np.ndarray:
     step = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     last = np.where(np.repeat(sizes, pieces) == 4, 3, 2)
     return first[:, None] + np.stack([0 * step, step + 1, step + 2, step + last], 1)
+
+
+def fan_triangles(sizes: np.ndarray) -> np.ndarray:
+    """Corner rows of triangles [T 3] in file order; faces of fewer than three corners have none."""
+    starts = np.cumsum(sizes) - sizes
+    pieces = np.maximum(sizes - 2, 0)
+    first = np.repeat(starts, pieces)
+    step = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    return first[:, None] + np.stack([0 * step, step + 1, step + 2], 1)

@@ -196,6 +196,8 @@ def open_source(run: RunResult) -> Capture | None:
     """
     from topohead.io.captures import open_capture
 
+    if "scans" in run.config:  # `register --sequence` had no pictures
+        return None
     known = ("units", "views", "allow_missing", "full", "calibration", "component")
     options = {key: run.config[key] for key in known if run.config.get(key) is not None}
     source = Path(str(run.config.get("source") or ""))

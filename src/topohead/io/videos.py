@@ -1,9 +1,10 @@
-"""Frames of a constant-rate video by number, decoded on demand."""
+"""Frames of a constant-rate video by number, decoded on demand; and videos written."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core.errors import InputError
+from topohead.io.atomic import atomic_write
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 """What `Video` opens, by extension."""
@@ -135,3 +137,29 @@ def _picture(frame: av.VideoFrame) -> Float[Tensor, "H W 3"]:
         matrix = "ITU709" if frame.height >= _HD_LINES else "ITU601"
     pixels = frame.to_ndarray(format="rgb24", src_colorspace=matrix)
     return torch.from_numpy(pixels.astype(np.float32) / np.float32(255))
+
+
+def write_video(
+    path: Path, frames: Iterable[Float[Tensor, "H W 3"]], frames_per_second: float
+) -> int:
+    """Writes srgb pictures in [0, 1] of one even size as H.264 MP4; returns how many there were."""
+    rate = Fraction(frames_per_second).limit_denominator(1001)
+    count = 0
+    with atomic_write(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+        stream: Any = None
+        for frame in frames:
+            codes = (frame.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+            if stream is None:
+                height, width = codes.shape[:2]
+                if height % 2 or width % 2:
+                    raise InputError(f"{path}: video wants an even size, got {width}×{height}")
+                stream = container.add_stream("libx264", rate=rate)
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                stream.options = {"crf": "16", "preset": "medium"}
+            picture = av.VideoFrame.from_ndarray(codes, format="rgb24")
+            container.mux(stream.encode(picture))
+            count += 1
+        if stream is None:
+            raise InputError(f"{path}: a video needs at least one frame")
+        container.mux(stream.encode())
+    return count

@@ -22,7 +22,10 @@ from topohead.io.atomic import atomic_write
 LARGEST_PIECE = 16 << 20
 """Bytes beyond which weights are split over several files."""
 
-SHIPPED: Mapping[str, str] = {}
+SHIPPED: Mapping[str, str] = {
+    "register": "f69d0084cefee92690ea104af013a109f2cae45d214760bab52ed00574a9e74c",
+    "head-vae": "6e4b14df9f12fa0258267dbb12d6661109c9b922a437ac51a3e54bf5753aaf5f",
+}
 """Networks whose weights come with the package, and the hash of each."""
 
 FOLDER = Path(__file__).parents[1] / "weights"

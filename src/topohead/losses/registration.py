@@ -22,8 +22,8 @@ WELL = math.radians(45)
 EARLIER = 0.6
 """A round counts this much of the one after it."""
 
-DETAILED, INNER = 3.0, 0.3
-"""Weights of lips, lids and ears, and of what lies inside; of other vertices 1."""
+FACE, DETAILED, INNER = 2.0, 3.0, 0.3
+"""Weights of the face, of lips, lids and ears, and of what lies inside; of other vertices 1."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ class Truth(NamedTuple):
 
 
 def loss_surface(topology: Topology, landmarks: SurfacePoints) -> LossSurface:
-    """Weights by region: lips, lids and ears count three times, what is hidden a third."""
+    """Weights by region: the face counts twice, its details thrice, what is hidden a third."""
     weights = torch.ones(topology.vertex_count)
     groups = {
+        FACE: ("face",),
         DETAILED: ("lips", "eyelids", "ears"),
         INNER: ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth"),
     }
@@ -95,9 +96,9 @@ def registration_loss(
     parts = {
         "vertices": (error.abs().mean(2) * surface.weights).mean(),
         "nodes": (fade * rounds).sum(),
-        "sigma": _beta_nll(error, found.log_sigma),
+        "sigma": beta_nll(error, found.log_sigma),
         "normals": _normals(found.vertices, truth.vertices, surface),
-        "edges": _edges(found.vertices, truth.vertices, surface),
+        "edges": edge_change(found.vertices, truth.vertices, surface),
         "landmarks": (landmark_places(error, surface)).abs().mean(),
         "expression": (found.coefficients.float() - truth.coefficients).abs().mean(),
         "inliers": _inliers(found.inlier, truth),
@@ -113,7 +114,7 @@ def registration_loss(
     return {"loss": total, **parts}
 
 
-def _beta_nll(error: Float[Tensor, "B V 3"], log_sigma: Float[Tensor, "B V"]) -> Float[Tensor, ""]:
+def beta_nll(error: Float[Tensor, "B V 3"], log_sigma: Float[Tensor, "B V"]) -> Float[Tensor, ""]:
     """Gaussian likelihood, each term times σ (β = ½), so that large errors still teach the mean.
 
     Seitzer et al. 2022. Isotropic: σ is the deviation along each axis, mm.
@@ -129,7 +130,7 @@ def _normals(a: Tensor, b: Tensor, surface: LossSurface) -> Float[Tensor, ""]:
     return 1 - agree.sum(-1).mean()
 
 
-def _edges(a: Tensor, b: Tensor, surface: LossSurface) -> Float[Tensor, ""]:
+def edge_change(a: Tensor, b: Tensor, surface: LossSurface) -> Float[Tensor, ""]:
     """Mean change of edge lengths, mm."""
 
     def lengths(vertices: Tensor) -> Tensor:

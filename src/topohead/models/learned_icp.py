@@ -28,24 +28,28 @@ FIRST_LOG_SIGMA = 1.5
 SPREAD = 8
 """Nodes that each vertex listens to."""
 
-FEATURES = 9
+FEATURES = 16
+"""Nine, and zeros: matrix products want multiples of eight."""
 
 
 @dataclass(frozen=True)
 class IcpSize:
     """How large the network is; in each round `neighbours` scan points are looked up.
 
-    A round looks at every n-th point, n from `strides`: far and coarse first, then near and fine.
-    Every vertex reads `values` from its nodes beside `codes` of its own, through `hidden` units.
+    It is given `points` points; a round looks at every n-th, n from `strides`: far and coarse
+    first, then near and fine.
+    What a node sees of a point is `point` numbers. Every vertex has `hidden` units, which hear its
+    nodes and know a code of `codes` numbers.
     """
 
+    points: int = 4096
     nodes: int = 512
     width: int = 192
-    heads: int = 6
+    heads: int = 3
     blocks: int = 3
     strides: tuple[int, ...] = (4, 2, 1, 1)
     neighbours: int = 12
-    values: int = 96
+    point: int = 96
     codes: int = 32
     hidden: int = 128
 
@@ -98,22 +102,23 @@ class LearnedIcp(nn.Module):
         self.register_buffer("near", template.near)
         self.identity = nn.Parameter(torch.randn(count, width) * 0.02)
         self.position = nn.Linear(51, width)
-        self.point = nn.Sequential(nn.Linear(FEATURES, 96), nn.GELU(), nn.Linear(96, width))
-        self.glue = nn.Linear(3 * width + 3, width)
+        self.seeing = Seeing(size.point)
+        self.glue = nn.Linear(width + 2 * size.point, width)
+        self.moved = nn.Linear(3, width)
         self.blocks = nn.ModuleList([SelfAttention(width, size.heads) for _ in range(size.blocks)])
-        self.move = _zeroed(nn.Linear(width, 3))
-        self.bend = _zeroed(nn.Linear(width, 9))
-        self.value = nn.Linear(width, size.values)
-        self.sigma = _zeroed(nn.Linear(width, 1))
+        self.move = zeroed(nn.Linear(width, 3))
+        self.bend = zeroed(nn.Linear(width, 9))
+        self.sigma = zeroed(nn.Linear(width, 1))
         nn.init.constant_(self.sigma.bias, FIRST_LOG_SIGMA)
         self.listen = nn.Parameter(template.weights.clamp(min=1e-4).log())
         self.code = nn.Parameter(torch.randn(len(template.vertices), size.codes) * 0.1)
-        self.residual = nn.Sequential(nn.Linear(size.values + size.codes, size.hidden), nn.GELU())
-        self.last = _zeroed(nn.Linear(size.hidden, 3))
+        self.hear = nn.Linear(width, size.hidden)
+        self.know = nn.Linear(size.codes, size.hidden)
+        self.last = zeroed(nn.Linear(size.hidden, 3))
         self.seen = nn.Linear(width, 64)
         self.trust = nn.Sequential(nn.Linear(64 + FEATURES, 64), nn.GELU(), nn.Linear(64, 1))
         self.mimic = nn.Linear(width, 8)
-        self.express = _zeroed(nn.Linear(count * 11, len(ARKIT_52)))
+        self.express = zeroed(nn.Linear(count * 11, len(ARKIT_52)))
 
     def forward(
         self,
@@ -128,10 +133,9 @@ class LearnedIcp(nn.Module):
         state = base.expand(len(points), -1, -1)
         rounds = []
         for stride in self.size.strides:
-            looked = self._look_up(places.detach(), points[:, ::stride], normals[:, ::stride])
-            seen = self.point(looked)
-            moved = (places - rest) / 30
-            state = state + self.glue(torch.cat([state, seen.amax(2), seen.mean(2), moved], -1))
+            seen = self._look_up(places.detach(), points[:, ::stride], normals[:, ::stride])
+            moved = self.moved((places - rest) / 30)
+            state = state + self.glue(torch.cat([state.to(seen.dtype), seen], -1)) + moved
             for block in self.blocks:
                 state = block(state)
             places = places + 10 * exactly(self.move, state)
@@ -146,12 +150,12 @@ class LearnedIcp(nn.Module):
 
     def _look_up(
         self, places: Float[Tensor, "B K 3"], points: Tensor, normals: Tensor
-    ) -> Float[Tensor, "B K P 9"]:
+    ) -> Float[Tensor, "B K E"]:
         """What each node sees of its nearest points."""
         _, index = nearest(places, points, self.size.neighbours)
         offset = gather_rows(points, index) - places[:, :, None]
         normal = gather_rows(normals.float(), index)
-        return _features(offset, normal, self.node_normals[:, None])
+        return self.seeing(offset, normal, self.node_normals[:, None])
 
     def _decoded(
         self, state: Float[Tensor, "B K D"], moves: Float[Tensor, "B K 3"]
@@ -162,9 +166,9 @@ class LearnedIcp(nn.Module):
         so one product with the weights does it. The remainder reads the nodes' values.
         """
         weights = self.weights()
-        values = weights.to(state.dtype) @ self.value(state)
-        code = self.code.to(state.dtype).expand(len(state), -1, -1)
-        hidden = self.residual(torch.cat([values, code], -1))
+        heard = self.hear(state)
+        # hearing is linear, so nodes are heard before they are mixed
+        hidden = nn.functional.gelu(weights.to(heard.dtype) @ heard + self.know(self.code))
         rest = 10 * exactly(self.last, hidden)
         bend = 0.1 * exactly(self.bend, state).unflatten(-1, (3, 3))
         log_sigma = exactly(self.sigma, state)
@@ -193,16 +197,34 @@ class LearnedIcp(nn.Module):
         return self.trust(torch.cat([near, seen.to(near.dtype)], -1))[..., 0].float()
 
 
-def _features(offset: Tensor, normal: Tensor, outward: Tensor) -> Float[Tensor, "*B 9"]:
+class Seeing(nn.Module):
+    """Points around a node as one vector: the largest and the mean of what each of them says."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(FEATURES, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(
+        self,
+        offset: Float[Tensor, "B K P 3"],
+        normal: Float[Tensor, "B K P 3"],
+        outward: Float[Tensor, "K 1 3"],
+    ) -> Float[Tensor, "B K E"]:
+        said = self.layers(_features(offset, normal, outward))
+        return torch.cat([said.amax(2), said.mean(2)], -1)
+
+
+def _features(offset: Tensor, normal: Tensor, outward: Tensor) -> Float[Tensor, "*B 16"]:
     """Offset and distance (cm, cut), normal, whether there is one, how it agrees with the node."""
     distance = offset.norm(dim=-1, keepdim=True)
     offset = offset * (REACH_MM / distance.clamp(min=REACH_MM)) / 10
     known = (normal.square().sum(-1, keepdim=True) > 0.25).to(offset.dtype)
     agreement = (normal * outward).sum(-1, keepdim=True)
-    return torch.cat([offset, distance.clamp(max=REACH_MM) / 10, normal, known, agreement], -1)
+    seen = [offset, distance.clamp(max=REACH_MM) / 10, normal, known, agreement]
+    return nn.functional.pad(torch.cat(seen, -1), (0, FEATURES - 9))
 
 
-def _zeroed(layer: nn.Linear) -> nn.Linear:
+def zeroed(layer: nn.Linear) -> nn.Linear:
     """A layer that says nothing at first, so that training starts at the template."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

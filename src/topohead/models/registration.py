@@ -1,18 +1,18 @@
 """The registration network: pose stage, then learned ICP; scans in, heads in topology out."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from topohead.core import ARKIT_52, HeadModel
 from topohead.geometry.meshes import vertex_normals
-from topohead.geometry.neighbours import farthest_points
+from topohead.geometry.neighbours import farthest_points, gather_rows
 from topohead.models.learned_icp import SPREAD, IcpSize, LearnedIcp, Registered, Template
+from topohead.models.scan_perceiver import PerceiverSize, ScanPerceiver
 from topohead.models.scan_pose import (
     HEAD_CENTRE,
     HEAD_RADIUS,
@@ -29,24 +29,34 @@ JAW_OPEN = 0.6
 HIDDEN = ("mouth_interior", "mouth_socket", "eye_sockets", "eyes", "tongue", "teeth")
 """Regions without nodes."""
 
+CLOSER = {1.4: ("face",), 2.0: ("lips", "eyelids", "nose", "ears")}
+"""How much closer together nodes are there."""
+
+FACE_CENTRE, FACE_REACH, FACE_SHARE = (0.0, -0.035, 0.02), 0.06, 7.0
+"""A Gaussian around any face, head frame, metres: how much denser points are chosen there."""
+
 PASSES = 2
 """Runs of the learned ICP, the second from the first one's similarity."""
 
 
 @dataclass(frozen=True)
 class RegistrationSize:
-    """Both stages' sizes."""
+    """Both stages' sizes; that of the second says which network it is."""
 
     pose: PoseSize = field(default_factory=PoseSize)
-    icp: IcpSize = field(default_factory=IcpSize)
+    icp: IcpSize | PerceiverSize = field(default_factory=IcpSize)
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_plain(values: Mapping[str, Any]) -> "RegistrationSize":
-        icp = {**values["icp"], "strides": tuple(values["icp"]["strides"])}
-        return RegistrationSize(PoseSize(**values["pose"]), IcpSize(**icp))
+        icp = values["icp"]
+        if "strides" in icp:
+            second = IcpSize(**{**icp, "strides": tuple(icp["strides"])})
+        else:
+            second = PerceiverSize(**icp)
+        return RegistrationSize(PoseSize(**values["pose"]), second)
 
 
 class Similarity(NamedTuple):
@@ -80,7 +90,10 @@ class Registration(nn.Module):
         super().__init__()
         self.size = size
         self.pose = ScanPose(size.pose)
-        self.icp = LearnedIcp(size.icp, template)
+        if isinstance(size.icp, IcpSize):
+            self.icp: LearnedIcp | ScanPerceiver = LearnedIcp(size.icp, template)
+        else:
+            self.icp = ScanPerceiver(size.icp, template)
 
     def forward(
         self, guessed: Mapping[str, Tensor], near: Mapping[str, Tensor]
@@ -91,7 +104,8 @@ class Registration(nn.Module):
 def template_of(head: HeadModel, nodes: int) -> Template:
     """Nodes on the outer surface of a head model, in mirrored pairs, and each vertex's nearest.
 
-    First weights fall with the distance between a vertex and a node, mouth open.
+    They are closer together on the face. First weights fall with the distance between a vertex and
+    a node, mouth open.
     """
     topology = head.topology
     opened = head.template + JAW_OPEN * _action(head, "jawOpen")
@@ -103,9 +117,13 @@ def template_of(head: HeadModel, nodes: int) -> Template:
         place[outer] = torch.arange(len(outer))
         mirror = place[topology.mirror[outer]]
         assert (mirror >= 0).all()
-    chosen = outer[farthest_points(opened[outer], nodes, mirror)]
+    closer = torch.ones(topology.vertex_count)
+    for factor, names in CLOSER.items():
+        closer[topology.region_mask(*(name for name in names if name in topology.regions))] = factor
+    chosen = outer[farthest_points(opened[outer], nodes, mirror, closer[outer])]
     distance, near = torch.cdist(opened, opened[chosen]).topk(SPREAD, largest=False)
-    spacing = math.sqrt(float(distance[outer, 0].square().mean())) + 1e-6
+    # nodes lie closer in some places, so each vertex has a spacing of its own
+    spacing = 0.5 * distance[:, SPREAD // 2, None]
     weights = (-(distance.square() - distance[:, :1].square()) / (2 * spacing**2)).softmax(-1)
     normals = vertex_normals(head.template, topology.triangles)
     return Template(head.template, normals, chosen, near, weights)
@@ -122,12 +140,13 @@ class Registrations(NamedTuple):
     """Registered heads: vertices in the head frame and how the scan was brought there.
 
     `found.vertices` are metres if the scan's unit was; `to_head` maps the scan there. `score` is
-    the pose stage's logit of its best hypothesis.
+    the pose stage's logit of its best hypothesis, `chosen` the points that were looked at.
     """
 
     found: Registered
     to_head: Similarity
     score: Float[Tensor, " B"]
+    chosen: Int[Tensor, "B M"]
 
 
 @torch.no_grad()
@@ -137,28 +156,54 @@ def register_points(
     normals: Float[Tensor, "B N 3"],
     valid: Bool[Tensor, "B N"],
     start: Similarity | None = None,
+    passes: int = PASSES,
 ) -> Registrations:
     """Scans in any pose and unit, registered; with `start` the pose stage is left out.
 
-    Normals are unit or zero where unknown. The order of points matters only in that the pose stage
-    looks at the first `size.pose.points` of them and rounds of the learned ICP at every n-th, so
-    shuffle what has an order.
+    Normals are unit or zero where unknown. The pose stage looks at the first `size.pose.points` of
+    them, so shuffle what has an order; the learned ICP at `size.icp.points` that `chosen_points`
+    says. `found.inlier` has a logit for each of these, `chosen` their numbers.
     """
     if start is None:
         start, score = find_pose(network.pose, points, normals, valid)
     else:
         score = torch.zeros_like(start.scale)
     found, similarity = None, start
-    for last in (*[False] * (PASSES - 1), True):
+    for last in (*[False] * (passes - 1), True):
         placed = similarity.apply(points)
-        near = valid & in_head(placed, 1.3)
-        turned = normals @ similarity.rotation.transpose(1, 2)
-        found = Registered(*(part.float() for part in _quickly(network.icp, placed, turned, near)))
+        chosen = chosen_points(placed, valid, network.size.icp.points)
+        near, nearby = gather_rows(placed, chosen), valid.gather(1, chosen)
+        turned = gather_rows(normals, chosen) @ similarity.rotation.transpose(1, 2)
+        nearby &= in_head(near, 1.3)
+        found = Registered(*(part.float() for part in _quickly(network.icp, near, turned, nearby)))
         if not last:
             fix = umeyama(found.vertices, network.icp.template.expand_as(found.vertices))
             similarity = similarity.then(fix)
     assert found is not None
-    return Registrations(found, similarity, score)
+    return Registrations(found, similarity, score, chosen)
+
+
+def chosen_points(
+    placed: Float[Tensor, "B N 3"], valid: Bool[Tensor, "B N"], count: int
+) -> Int[Tensor, "B M"]:
+    """Points of clouds in (about) the head frame that the learned ICP is given, in random order.
+
+    As many as `count` of those around the head, drawn without replacement with chances as
+    `face_density` says; the same for the same clouds.
+    """
+    many = valid.shape[1]
+    random = torch.rand(many, generator=torch.Generator().manual_seed(0)).to(placed)
+    # the first of exponential clocks, each as fast as its point's weight (Efraimidis 2006)
+    clock = -torch.log1p(-random) / face_density(placed)
+    clock = torch.where(valid & in_head(placed, 1.3), clock, torch.inf)
+    return clock.topk(min(count, many), largest=False).indices
+
+
+def face_density(points: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B"]:
+    """How densely points are chosen at places of the head frame, against far from the face."""
+    along = zip(points.unbind(-1), FACE_CENTRE, strict=True)
+    square = torch.stack([(part - center).square() for part, center in along]).sum(0)
+    return 1 + FACE_SHARE * torch.exp(square / (-2 * FACE_REACH**2))
 
 
 @torch.no_grad()
@@ -176,24 +221,41 @@ def find_pose(
     looked = slice(network.size.points)
     points, normals, valid = points[:, looked], normals[:, looked], valid[:, looked]
     turns = quarter_turns().to(points)
-    judged = [_judge(network, points, normals, valid, turn.expand(len(points), 3, 3))
+    judged = [judge(network, points, normals, valid, turn.expand(len(points), 3, 3))
               for turn in turns]  # fmt: skip
     scores = torch.stack([score for _, score in judged])
     best = scores.argmax(0)
     rows = torch.arange(len(points), device=points.device)
     choices = (torch.stack(part)[best, rows] for part in zip(*(s for s, _ in judged), strict=True))
-    similarity, score = Similarity(*choices), scores[best, rows]
+    return settled(network, points, normals, valid, Similarity(*choices))
+
+
+def settled(
+    network: ScanPose,
+    points: Float[Tensor, "B N 3"],
+    normals: Float[Tensor, "B N 3"],
+    valid: Bool[Tensor, "B N"],
+    similarity: Similarity,
+) -> tuple[Similarity, Float[Tensor, " B"]]:
+    """A similarity corrected three times, without the points that it puts far from the head."""
+    score = torch.zeros_like(similarity.scale)
     for _ in range(3):
         inside = valid & in_head(similarity.apply(points), 1.0)
         # a wrong unit or a cloud of clutter may leave too few to judge by
         inside = torch.where(inside.sum(1, keepdim=True) >= 100, inside, valid)
-        similarity, score = _judge(network, points, normals, inside, similarity.rotation)
+        similarity, score = judge(network, points, normals, inside, similarity.rotation)
     return similarity, score
 
 
-def _judge(
-    network: ScanPose, points: Tensor, normals: Tensor, valid: Tensor, turn: Tensor
+@torch.no_grad()
+def judge(
+    network: ScanPose,
+    points: Float[Tensor, "B N 3"],
+    normals: Float[Tensor, "B N 3"],
+    valid: Bool[Tensor, "B N"],
+    turn: Float[Tensor, "B 3 3"],
 ) -> tuple[Similarity, Float[Tensor, " B"]]:
+    """The similarity that follows from a guess of the orientation, and the guess's score."""
     cloud = normalised(points, valid)
     back = turn.transpose(1, 2)
     guess = _quickly(network, cloud.points @ back, normals @ back, valid, cloud.radius)
@@ -217,7 +279,7 @@ def corrected(
     return Similarity(scale, rotation, shift)
 
 
-def in_head(points: Float[Tensor, "B N 3"], size: float) -> Bool[Tensor, "B N"]:
+def in_head(points: Float[Tensor, "*B 3"], size: float) -> Bool[Tensor, "*B"]:
     """Which points of the head frame lie in the ball around heads, `size` times as large."""
     # axis by axis: a tensor of the centre would be copied to the device in every call
     along = [part - center for part, center in zip(points.unbind(-1), HEAD_CENTRE, strict=True)]

@@ -140,6 +140,17 @@ def draw_backward(
     return table
 
 
+@njit(parallel=True, cache=True)
+def summed(table, pair_starts):
+    """The rows of the table that belong to each Gaussian, added up: float32 [N 9]."""
+    total = np.zeros((pair_starts.shape[0] - 1, table.shape[1]), np.float32)
+    for i in prange(total.shape[0]):
+        for pair in range(pair_starts[i], pair_starts[i + 1]):
+            for k in range(table.shape[1]):
+                total[i, k] += table[pair, k]
+    return total
+
+
 @njit(fastmath=True, cache=True, error_model="numpy")
 def _rotation_backward(w, x, y, z, d):
     """∂L/∂(unit quaternion) from ∂L/∂(rotation matrix) d [3 3]."""

@@ -80,6 +80,41 @@ def draw(
     return images, alphas[..., 0]
 
 
+def draw_factored(
+    means: Float[Tensor, "N 3"],
+    factors: Float[Tensor, "N 3 3"],
+    opacities: Float[Tensor, " N"],
+    colors: Float[Tensor, "C N 3"],
+    world_to_camera: Float[Tensor, "C 4 4"],
+    intrinsics: Float[Tensor, "C 3 3"],
+    size: tuple[int, int],
+    near: float,
+    low_pass: float,
+) -> tuple[Float[Tensor, "C H W 3"], Float[Tensor, "C H W"]]:
+    """`draw` for covariances factors · factorsᵀ and colours towards each camera.
+
+    `low_pass` px² are added to projected covariances, and opacities fall by what that spreads out.
+    """
+    width, height = size
+    images, alphas, _ = require_gsplat().rasterization(
+        means,
+        None,
+        None,
+        opacities,
+        colors,
+        world_to_camera.to(means).contiguous(),
+        intrinsics.to(means).contiguous(),
+        width,
+        height,
+        near_plane=near,
+        eps2d=low_pass,
+        packed=False,
+        rasterize_mode="antialiased",
+        covars=(factors @ factors.mT).contiguous(),
+    )
+    return images, alphas[..., 0]
+
+
 def render_views(
     gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
     world_to_camera: Float[Tensor, "C 4 4"],

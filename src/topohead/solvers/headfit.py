@@ -99,7 +99,7 @@ _PAIRS = tuple(
 """Expressions that are the same on both sides of the face, by index."""
 
 
-def _symmetry(head: HeadArrays, priors: HeadPriors) -> Float[np.ndarray, "K K"]:
+def symmetry_precision(head: HeadArrays, priors: HeadPriors) -> Float[np.ndarray, "K K"]:
     """Precision matrix of the differences between both sides' expressions."""
     matrix = np.zeros((head.identity_count + 52,) * 2)
     for pair in _PAIRS:
@@ -148,7 +148,7 @@ def _step(head: HeadArrays, state: HeadState, evidence: Evidence, priors: HeadPr
     normal[np.arange(6), np.arange(6)] += 1e-9 * max(1.0, float(np.trace(normal)) / count)
     normal[np.arange(6, count), np.arange(6, count)] += precision[free]
     gradient[6:] += precision[free] * coefficients[free]
-    symmetry = _symmetry(head, priors)[np.ix_(free, free)]
+    symmetry = symmetry_precision(head, priors)[np.ix_(free, free)]
     normal[6:, 6:] += symmetry
     gradient[6:] += symmetry @ coefficients[free]
 
@@ -157,7 +157,7 @@ def _step(head: HeadArrays, state: HeadState, evidence: Evidence, priors: HeadPr
     is_expression = (np.arange(len(coefficients)) >= head.identity_count)[free]
     lower[6:][is_expression] = -coefficients[free][is_expression]
     upper[6:][is_expression] = 1 - coefficients[free][is_expression]
-    step = _bounded_minimum(normal, gradient, lower, upper)
+    step = bounded_minimum(normal, gradient, lower, upper)
 
     coefficients[free] += step[6:]
     turn = Rotation.from_rotvec(_limited(step[:3], 0.3)).as_matrix()
@@ -189,7 +189,7 @@ def _jacobian(
     return jacobian
 
 
-def _bounded_minimum(
+def bounded_minimum(
     normal: Float[np.ndarray, "P P"],
     gradient: Float[np.ndarray, " P"],
     lower: Float[np.ndarray, " P"],

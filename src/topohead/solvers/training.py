@@ -22,7 +22,9 @@ Losses = Mapping[str, Float[Tensor, ""]]
 class Schedule:
     """Steps, samples a step, and the numbers of AdamW (Loshchilov and Hutter 2019).
 
-    Losses are told every `told` steps, the validation measured every `validated`.
+    Losses are told every `told` steps, the validation measured every `validated`. Gradients are
+    cut to the norm `clip`; child modules named in `apart`, which share nothing with the rest, each
+    by a norm of their own, so that the noise of one does not shorten the steps of the other.
     """
 
     steps: int
@@ -31,6 +33,7 @@ class Schedule:
     warmup: int = 200
     average: float = 0.999
     clip: float = 1.0
+    apart: tuple[str, ...] = ()
     decay: float = 0.01
     told: int = 50
     validated: int = 500
@@ -71,7 +74,8 @@ class Training:
     """All that changes while a network is trained; `state` and `load` carry it over a stop.
 
     `average` is the exponential moving average of the floating-point weights. `steps` is None until
-    it is known how many fit. `window` sums the losses since they were last told.
+    it is known how many fit. `window` sums the losses since they were last told. On CUDA the
+    learning rate and the average's share of a step are tensors, which a CUDA graph reads anew.
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule, steps: int | None) -> None:
@@ -79,11 +83,16 @@ class Training:
         self.schedule = schedule
         self.steps = steps
         self.step = 0
+        device = next(network.parameters()).device
+        cuda = device.type == "cuda"
+        self.rate = torch.zeros((), device=device)
+        self.taken = torch.zeros((), device=device)
         self.optimizer = torch.optim.AdamW(
             network.parameters(),
-            schedule.rate,
+            self.rate if cuda else 0.0,
             weight_decay=schedule.decay,
-            fused=next(network.parameters()).is_cuda,
+            fused=cuda,
+            capturable=cuda,
         )
         self.average = {name: value.detach().clone() for name, value in self._weights()}
         self.window: dict[str, Tensor] = {}
@@ -111,6 +120,9 @@ class Training:
                 value.copy_(state["network"][name])
                 self.average[name].copy_(state["average"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.rate.is_cuda:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate
         self.step, self.steps = state["step"], state["steps"]
         device = next(self.network.parameters()).device
         self.window = {name: value.to(device) for name, value in state["window"].items()}
@@ -139,33 +151,63 @@ class Training:
         self.window, self.window_steps = {}, 0
         return means
 
+    def set_step(self) -> None:
+        """The rate of the step that comes, and how much of its weights the average takes."""
+        rate = rate_at(self.step, self.steps or self.schedule.warmup, self.schedule)
+        self.rate.fill_(rate)
+        self.taken.fill_(1 - average_at(self.step, self.schedule))
+        if not self.rate.is_cuda:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+
+    def clipped(self) -> list[list[Tensor]]:
+        """Weights whose gradients have a norm in common."""
+        groups: dict[str, list[Tensor]] = {}
+        for name, weight in self._weights():
+            child = name.split(".")[0]
+            groups.setdefault(child if child in self.schedule.apart else "", []).append(weight)
+        return list(groups.values())
+
+
+Work = Callable[[Any], Losses]
+
 
 def train(
     training: Training,
-    losses_of: Callable[[int], Losses],
+    batch_of: Callable[[int], Any],
+    losses_of: Work,
     backward: Callable[[Tensor], None],
+    hastened: Callable[[Work], Work] = lambda work: work,
 ) -> Iterator[int]:
     """One step of AdamW at a time; yields the number of steps done.
 
-    `losses_of(step)` runs the network on that step's batch; `backward` differentiates (and sums
-    over processes where there are several). Gradients are cut to the schedule's norm.
+    `losses_of` runs the network on what `batch_of(step)` made; `backward` differentiates (and sums
+    over processes where there are several). `hastened` may replace all work on a batch by
+    something that does the same sooner.
     """
     schedule = training.schedule
     names, weights = zip(*training._weights(), strict=True)
     averages = [training.average[name] for name in names]
-    while training.steps is None or training.step < training.steps:
-        step = training.step
-        for group in training.optimizer.param_groups:
-            group["lr"] = rate_at(step, training.steps or schedule.warmup, schedule)
-        losses = losses_of(step)
+    clipped = training.clipped()
+
+    def work(batch: Any) -> Losses:
+        losses = losses_of(batch)
         training.optimizer.zero_grad(set_to_none=True)
         backward(losses["loss"])
-        nn.utils.clip_grad_norm_(weights, schedule.clip)
+        for group in clipped:
+            nn.utils.clip_grad_norm_(group, schedule.clip)
         training.optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(averages, weights, 1 - average_at(step, schedule))
-            for name, value in losses.items():
-                training.window[name] = training.window.get(name, 0) + value.detach().float()
+            change = torch._foreach_sub(weights, averages)
+            torch._foreach_mul_(change, training.taken)
+            torch._foreach_add_(averages, change)
+            return {name: value.detach().float() for name, value in losses.items()}
+
+    quick = hastened(work)
+    while training.steps is None or training.step < training.steps:
+        training.set_step()
+        for name, value in quick(batch_of(training.step)).items():
+            training.window[name] = training.window.get(name, 0) + value
         training.window_steps += 1
         training.step += 1
         yield training.step

@@ -10,8 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core.shapes import ExpressionSource, ShapeSource
+from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis import scans
 from topohead.synthesis.device_draws import draws
+from topohead.synthesis.mixture import field_spectrum
 from topohead.synthesis.scans import Cloud, Pose, ScanSurface
 
 Faults = Literal["none", "mixed", "all"]
@@ -79,6 +81,36 @@ def pooled(people: People, count: int, device: torch.device, chunk: int = 256) -
     return PooledPeople(torch.cat(vertices), torch.cat(coefficients))
 
 
+BENT_MM = (0.3, 1.5)
+"""Least and greatest rms of a bend."""
+
+
+@dataclass(frozen=True)
+class BentPeople:
+    """People of whom every other one is bent smoothly, so that nobody is met twice.
+
+    `fields` are smooth displacements, metres, whose sum with standard normal weights has an rms of
+    1. Eyes and teeth bend along.
+    """
+
+    people: People
+    fields: Float[Tensor, "F V 3"]
+    seed: int
+
+    def at(self, indices: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
+        vertices, coefficients = self.people.at(indices)
+        random = draws(self.seed, indices)
+        size = random.between("bend size", BENT_MM[0], BENT_MM[1], 1) / 1e3
+        weights = size * random.chance("bent", 0.5, 1) * random.normal("bend", len(self.fields))
+        return vertices + torch.tensordot(weights, self.fields, dims=1), coefficients
+
+
+def smooth_fields(space: ShapeSpace) -> Float[Tensor, "F V 3"]:
+    """The smooth displacements of a shape space, longer waves stronger; see `BentPeople`."""
+    spectrum = torch.from_numpy(field_spectrum(space)).to(space.rows).reshape(-1)
+    return space.rows[space.groups["field"]] * spectrum[:, None, None]
+
+
 @dataclass(frozen=True)
 class ScanBatch:
     """Scans and what is true of them.
@@ -97,7 +129,8 @@ class ScanBatch:
 class ScanSource:
     """Scans by number, of at most `points` points each; a number always is the same scan.
 
-    `faults`: none; all; or mixed, in which every fourth scan has none.
+    `faults`: none; all; or mixed, in which every fourth scan has none. `focused` scans have more
+    of their points on the face, as the registration network chooses them.
     """
 
     people: People
@@ -105,6 +138,7 @@ class ScanSource:
     seed: int
     points: int = 4096
     faults: Faults = "mixed"
+    focused: bool = False
 
     def at(self, indices: Int[Tensor, " B"]) -> ScanBatch:
         """The scans with these numbers, on the device of the numbers."""
@@ -115,12 +149,13 @@ class ScanSource:
         return ScanBatch(cloud, pose, vertices, coefficients)
 
     def _cloud(self, vertices: Float[Tensor, "B V 3"], random) -> Cloud:
+        settings = self.surface, vertices, random, self.points, self.focused
         if self.faults == "none":
-            return scans.clean_cloud(self.surface, vertices, random, self.points)
-        faulty = scans.faulty_cloud(self.surface, vertices, random, self.points)
+            return scans.clean_cloud(*settings)
+        faulty = scans.faulty_cloud(*settings)
         if self.faults == "all":
             return faulty
-        clean = scans.clean_cloud(self.surface, vertices, random, self.points)
+        clean = scans.clean_cloud(*settings)
         return _chosen(random.chance("clean", 0.25), clean, faulty)
 
     def batches(

@@ -7,6 +7,8 @@ not depend on its neighbours in the batch, on how many were drawn before, or on 
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +25,12 @@ class Draws:
 
     def uniform(self, name: str, *shape: int) -> Float[Tensor, "B *S"]:
         """Uniform in [0, 1), multiples of 2⁻²⁴: bit-equal on all devices."""
+        if self.keys.is_cuda and _compiler():
+            from topohead.synthesis import device_draws_triton  # noqa: PLC0415
+
+            salt = zlib.crc32(name.encode())
+            drawn = device_draws_triton.uniform(self.keys, salt, math.prod(shape))
+            return drawn.view(-1, *shape)
         return (self._words(name, math.prod(shape)) >> 8).float().mul_(2.0**-24).view(-1, *shape)
 
     def between(self, name: str, low: float, high: float, *shape: int) -> Float[Tensor, "B *S"]:
@@ -48,6 +56,11 @@ class Draws:
         position = torch.arange(count, device=self.keys.device)
         first, second = self.keys[:, :1], self.keys[:, 1:]
         return _mixed(_mixed((position + first) & _WORD ^ salt) ^ second)
+
+
+@cache
+def _compiler() -> bool:
+    return find_spec("triton") is not None
 
 
 def draws(seed: int, indices: Int[Tensor, " B"]) -> Draws:

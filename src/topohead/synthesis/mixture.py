@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from topohead.core.errors import InputError
+from topohead.geometry.anthropometry import Callipers, implausible
 from topohead.models.population import SHAPES, SLIDER_SPREAD, Phenotypes, phenotype_weights
 from topohead.models.shape_space import ShapeSpace
-from topohead.synthesis.anthropometry import Callipers, implausible
 from topohead.synthesis.draws import dirichlet, normals, uniforms
 
 SOURCES = ("anny", "ict", "both", "field")
@@ -16,6 +18,18 @@ SOURCES = ("anny", "ict", "both", "field")
 
 SHARES = (0.45, 0.25, 0.20, 0.10)
 """Of each source, in the order of `SOURCES`."""
+
+Families = Literal["all", "anny", "ict"]
+
+FAMILIES: dict[Families, tuple[str, ...]] = {
+    "all": SOURCES,
+    "anny": ("anny", "field"),
+    "ict": ("ict",),
+}
+"""Sources that hold nothing of another family, to measure what a network makes of strangers."""
+
+OTHERS: dict[Families, Families] = {"anny": "ict", "ict": "anny"}
+"""Who is a stranger to whom."""
 
 ACTIVE, ACTIVE_SPREAD = 0.35, 0.28
 """Share of two-ended controls that a person uses, and their deviation: as all with 0.17."""
@@ -48,11 +62,23 @@ class Draw:
     attempts: Int[np.ndarray, " B"]
 
 
-def shares(space: ShapeSpace) -> tuple[float, ...]:
-    """Of each of `SOURCES`; those that need ICT-FaceKit fall to the first where it is not there."""
-    if "ict" in space.groups:
-        return SHARES
-    return (SHARES[0] + SHARES[1] + SHARES[2], 0.0, 0.0, SHARES[3])
+def shares(space: ShapeSpace, families: Families = "all") -> tuple[float, ...]:
+    """Of each of `SOURCES`; those that need ICT-FaceKit fall to the first where it is not there.
+
+    InputError where nothing is left.
+    """
+    known = SHARES
+    if "ict" not in space.groups:
+        known = (SHARES[0] + SHARES[1] + SHARES[2], 0.0, 0.0, SHARES[3])
+    if families == "all":
+        return known
+    pairs = zip(SOURCES, known, strict=True)
+    kept = [share * (name in FAMILIES[families]) for name, share in pairs]
+    if not sum(kept):
+        raise InputError(
+            f"no heads of '{families}' without ICT-FaceKit; set TOPOHEAD_ICT to its file"
+        )
+    return tuple(share / sum(kept) for share in kept)
 
 
 @dataclass(frozen=True)
@@ -70,13 +96,18 @@ class Population:
         return self.space.mean[used].double().numpy(), rows.numpy()
 
 
-def draw_weights(population: Population, seed: int, indices: Int[np.ndarray, " B"]) -> Draw:
+def draw_weights(
+    population: Population,
+    seed: int,
+    indices: Int[np.ndarray, " B"],
+    families: Families = "all",
+) -> Draw:
     """Plausible people: drawn again, with fresh numbers of their own, until their sizes are.
 
     Sizes are measured in float64 on the CPU, so every device draws the same people.
     """
     space, callipers = population.space, population.callipers
-    edges = np.cumsum(shares(space))[:-1]
+    edges = np.cumsum(shares(space, families))[:-1]
     source = np.searchsorted(edges, uniforms(seed, indices, "source", 1)[:, 0], side="right")
     mean, rows = population.measured
     weights = np.zeros((len(indices), len(space.names)))
@@ -127,7 +158,7 @@ def _weights(
     )
     size = (low + (high - low) * weak[:, 1:]) * (strong | (weak[:, :1] < 0.5)) / 1000 / PEAK
     field = weights[:, groups["field"]]
-    field[:] = size * _field_spectrum(space).reshape(-1) * normal("field modes", field.shape[1])
+    field[:] = size * field_spectrum(space).reshape(-1) * normal("field modes", field.shape[1])
     return weights
 
 
@@ -171,8 +202,8 @@ def _asymmetries(even: np.ndarray, normal) -> Float[np.ndarray, "B A"]:
     return np.where(rank < count, value, 0.0)
 
 
-def _field_spectrum(space: ShapeSpace) -> Float[np.ndarray, "F 3"]:
+def field_spectrum(space: ShapeSpace) -> Float[np.ndarray, "F 3"]:
     """Deviation of each field's weight for an rms of 1: long waves more, one-sided ones less."""
-    wave = space.wavelength.double().numpy()[:, None]
-    share = np.where(space.even.numpy() == 1, 1.0, LOPSIDED) * wave / (1 + (wave / 0.3) ** 2)
+    wave = space.wavelength.cpu().double().numpy()[:, None]
+    share = np.where(space.even.cpu().numpy() == 1, 1.0, LOPSIDED) * wave / (1 + (wave / 0.3) ** 2)
     return share / np.sqrt((share**2).sum())

@@ -12,14 +12,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
-from topohead.geometry.meshes import triangle_areas
 from topohead.geometry.subdivision import catmull_clark, refine
+from topohead.models.registration import face_density
 from topohead.synthesis.constants import constant
 from topohead.synthesis.device_draws import Draws
 from topohead.synthesis.performances import euler
 
 INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 """Regions that scanners rarely see."""
+
+OPEN = 0.8
+"""Cosine to the front within which globes are seen between the lids."""
 
 MOST_HOLES = 0.4
 """Largest share of the surface that holes take."""
@@ -35,16 +38,18 @@ UNITS = (1e-3, 1e-2, 1e2, 1e3)
 class ScanSurface:
     """The surface that is scanned: one Catmull–Clark step finer than the control mesh.
 
-    `inner` marks triangles inside mouth and sockets, `scalp` those under the hair.
+    `inner` marks triangles inside mouth and sockets, `scalp` those under the hair, `globes` those
+    of the eyes, which are seen only where they look forward.
     """
 
     refinement: Float[Tensor, "S V"]
     triangles: Int[Tensor, "T 3"]
     inner: Bool[Tensor, " T"]
     scalp: Bool[Tensor, " T"]
+    globes: Bool[Tensor, " T"]
 
     def to(self, device: torch.device | str) -> "ScanSurface":
-        parts = (self.refinement, self.triangles, self.inner, self.scalp)
+        parts = (self.refinement, self.triangles, self.inner, self.scalp, self.globes)
         return ScanSurface(*(part.to(device) for part in parts))
 
 
@@ -53,8 +58,9 @@ def scan_surface(topology: Topology) -> ScanSurface:
     finer, matrix = catmull_clark(replace(topology, mirror=None))
     inner = finer.region_mask(*(name for name in INNER if name in finer.regions))
     corners = finer.triangles
-    inside = inner[corners].all(1)
-    return ScanSurface(matrix, corners, inside, finer.region_mask("scalp")[corners].all(1))
+    globes = finer.region_mask(*(name for name in ("eyes",) if name in finer.regions))
+    scalp = finer.region_mask("scalp")
+    return ScanSurface(matrix, corners, *(mask[corners].all(1) for mask in (inner, scalp, globes)))
 
 
 @dataclass(frozen=True)
@@ -88,27 +94,40 @@ class Pose:
 
 
 def clean_cloud(
-    surface: ScanSurface, vertices: Float[Tensor, "B V 3"], random: Draws, count: int
+    surface: ScanSurface,
+    vertices: Float[Tensor, "B V 3"],
+    random: Draws,
+    count: int,
+    focused: bool = False,
 ) -> Cloud:
-    """Even samples of the outer surface with exact normals, all of them inliers."""
-    points, normals, _ = _sampled(surface, vertices, random, count, faulty=False)
+    """Even samples of the outer surface with exact normals, all of them inliers.
+
+    `focused` ones are as dense as `models.registration.face_density` says.
+    """
+    points, normals, _ = _sampled(surface, vertices, random, count, focused, faulty=False)
     present = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
     return Cloud(points, normals, present, present)
 
 
 def faulty_cloud(
-    surface: ScanSurface, vertices: Float[Tensor, "B V 3"], random: Draws, count: int
+    surface: ScanSurface,
+    vertices: Float[Tensor, "B V 3"],
+    random: Draws,
+    count: int,
+    focused: bool = False,
 ) -> Cloud:
     """Uneven samples with holes, crops, one-view gaps, hair, shoulders, clutter, noise, and
-    normals that are rough, flipped or absent; at most `count` points a scan.
+    normals that are rough, flipped or absent; at most `count` points a scan, an eighth of that in
+    the sparsest.
     """
-    points, normals, scalp = _sampled(surface, vertices, random, 2 * count, faulty=True)
+    points, normals, scalp = _sampled(surface, vertices, random, 2 * count, focused, faulty=True)
     gone = _holes(points, random) | _cropped(points, vertices, random)
     gone |= _hidden(points, normals, random)
     points, hair = _haired(points, normals, scalp, random)
     score = random.uniform("keep", 2 * count) + 2 * gone
     chosen = score.topk(count, largest=False).indices
-    dense = (count * 8 ** (-random.uniform("density", 1))).clamp(min=min(count, 500))
+    sparse = random.uniform("density", 1) * random.chance("sparse", 1 / 3, 1)
+    dense = (count * 8 ** (-sparse)).clamp(min=min(count, 500))
     valid = ~gone.gather(1, chosen) & (torch.arange(count, device=gone.device) < dense)
     points, normals = (_rows(values, chosen) for values in (points, normals))
     inlier = ~hair.gather(1, chosen)
@@ -143,18 +162,25 @@ def _sampled(
     vertices: Float[Tensor, "B V 3"],
     random: Draws,
     count: int,
+    focused: bool,
     faulty: bool,
 ) -> tuple[Float[Tensor, "B M 3"], Float[Tensor, "B M 3"], Bool[Tensor, "B M"]]:
     """Stratified points on the refined surface, their normals, and whether they are on the scalp.
 
     The k-th point lies at share (k + u)/count of the surface's area, counted face by face. In
-    faulty scans density waves by a factor of about four, and every fifth shows inner parts.
+    faulty scans density waves by a factor of about four, and every fifth shows some inner parts.
     """
     fine = refine(surface.refinement, vertices)
-    weight = triangle_areas(fine, surface.triangles)
+    corner, second, third = (_rows(fine, ends.expand(len(fine), -1))
+                             for ends in surface.triangles.unbind(1))  # fmt: skip
+    facing = torch.linalg.cross(second - corner, third - corner)
+    weight = facing.norm(dim=-1)
+    weight = weight * (~surface.globes | (facing[..., 2] > OPEN * weight))
+    if focused:
+        weight = weight * face_density(corner)
     if faulty:
-        shown = ~surface.inner | random.chance("inner", 0.2, 1)
-        weight = weight * shown * _density(fine, surface.triangles, random)
+        shown = 0.3 * random.chance("inner", 0.2, 1)
+        weight = weight * torch.where(surface.inner, shown, 1.0) * _density(corner, random)
     else:
         weight = weight * ~surface.inner
     total = weight.double().cumsum(1)
@@ -171,10 +197,7 @@ def _sampled(
     return a + u * (b - a) + v * (c - a), normals, surface.scalp[face]
 
 
-def _density(
-    fine: Float[Tensor, "B S 3"], triangles: Int[Tensor, "T 3"], random: Draws
-) -> Float[Tensor, "B T"]:
-    place = _rows(fine, triangles[:, 0].expand(len(fine), -1))
+def _density(place: Float[Tensor, "B T 3"], random: Draws) -> Float[Tensor, "B T"]:
     waves = random.normal("density waves", 4, 3) / 0.06
     phase = 2 * math.pi * random.uniform("density phase", 1, 4)
     strength = 0.5 * random.uniform("density strength", 1)
@@ -319,13 +342,29 @@ def _rows(values: Float[Tensor, "B V K"], index: Int[Tensor, "B N"]) -> Float[Te
 # What the registration network's stages are trained from
 
 
-def near_pose(random: Draws) -> Pose:
-    """What a pose stage leaves: half within ±6°, ±4 %, ±4 mm, half within twice to thrice that."""
+def near_pose(
+    random: Draws, vertices: Float[Tensor, "B V 3"], template: Float[Tensor, "V 3"]
+) -> Pose:
+    """What the learned ICP is handed: half as a pose stage leaves it, half as an earlier pass.
+
+    A pose stage leaves ±6°, ±4 %, ±4 mm, or twice to thrice that. A pass leaves ±3°, and brings
+    `vertices` to the template's middle and size to ±2 mm and ±1.5 %.
+    """
     rough = torch.where(random.chance("rough", 0.5, 1), 1.0, 0.0)
-    angles = math.radians(6) * (1 + rough) * random.between("near turn", -1, 1, 3)
-    size = 0.04 * (1 + rough) * random.between("near size", -1, 1, 1)
-    place = 0.004 * (1 + 2 * rough) * random.between("near place", -1, 1, 3)
-    return Pose(1 + size[:, 0], euler(angles), place)
+    passed = random.chance("passed", 0.5, 1)
+    turn = torch.where(passed, 3.0, 6 + 6 * rough)
+    size = torch.where(passed, 0.015, 0.04 + 0.04 * rough)
+    place = torch.where(passed, 0.002, 0.004 + 0.008 * rough)
+    turn = torch.deg2rad(turn) * random.between("near turn", -1, 1, 3)
+    size = size * random.between("near size", -1, 1, 1)
+    place = place * random.between("near place", -1, 1, 3)
+    middle, goal = vertices.mean(1), template.mean(0)
+    spread = (vertices - middle[:, None]).square().mean((1, 2)).sqrt()
+    fitting = (template - goal).square().mean().sqrt() / spread
+    scale = (1 + size[:, 0]) * torch.where(passed[:, 0], fitting, 1.0)
+    rotation = euler(turn)
+    carried = (rotation @ middle[..., None])[..., 0] * scale[:, None]
+    return Pose(scale, rotation, place + torch.where(passed, goal - carried, 0.0))
 
 
 def guessed_turn(random: Draws) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, " B"]]:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
+from topohead.geometry.anthropometry import Callipers
 from topohead.geometry.globes import gaze_rotation
 from topohead.geometry.gradients import GradientOperator
 from topohead.geometry.lids import GlobeContact
@@ -24,8 +25,7 @@ from topohead.geometry.slits import Slit, divided
 from topohead.io.assets import reference_head, shape_space
 from topohead.models.linear import LinearHead
 from topohead.models.shape_space import ShapeSpace
-from topohead.synthesis.anthropometry import Callipers
-from topohead.synthesis.mixture import Draw, Population, draw_weights
+from topohead.synthesis.mixture import Draw, Families, Population, draw_weights, shares
 from topohead.synthesis.performances import euler
 
 SMOOTHINGS = 10
@@ -41,7 +41,10 @@ are chosen nor the order of their sums depend on how many heads are asked for.""
 
 @dataclass(frozen=True)
 class Shapes:
-    """A population on a device: `head` and `space` lie there; `draw` makes people of it."""
+    """A population on a device: `head` and `space` lie there; `draw` makes people of it.
+
+    Only those of `families`.
+    """
 
     head: LinearHead
     space: ShapeSpace
@@ -53,6 +56,7 @@ class Shapes:
     neck: Int[Tensor, " N"]
     neck_share: Float[Tensor, " N"]
     pivot: Float[Tensor, "3"]
+    families: Families = "all"
 
     @property
     def topology(self) -> Topology:
@@ -72,7 +76,7 @@ class Shapes:
     def people(self, seed: int, indices: Int[Tensor, " B"] | Sequence[int]) -> Draw:
         """Who has these numbers, as weights of the space: what `draw` begins with, on the CPU."""
         numbers = np.asarray(indices, dtype=np.int64)
-        return draw_weights(self._population, seed, numbers)
+        return draw_weights(self._population, seed, numbers, self.families)
 
     @cached_property
     def _population(self) -> Population:
@@ -182,12 +186,18 @@ def carried(
     return gradients[..., 0] * x + gradients[..., 1] * y + gradients[..., 2] * z
 
 
-def load_shapes(device: torch.device | str = "cpu", ict: str | Path | None = None) -> Shapes:
+def load_shapes(
+    device: torch.device | str = "cpu",
+    ict: str | Path | None = None,
+    families: Families = "all",
+) -> Shapes:
     """The population of the reference head; ICT-FaceKit's identities join where it is given.
 
-    `ict` is a path to ict_face_model.npz or its folder, by default that in TOPOHEAD_ICT.
+    `ict` is a path to ict_face_model.npz or its folder, by default that in TOPOHEAD_ICT. InputError
+    if no people of `families` are known.
     """
     head, space = reference_head(0), shape_space(ict)
+    shares(space, families)
     topology, template = head.topology, head.template
     share = 1 - relaxed_head_share(topology).float()
     neck = (share > 1e-4).nonzero()[:, 0]
@@ -217,6 +227,7 @@ def load_shapes(device: torch.device | str = "cpu", ict: str | Path | None = Non
         neck.to(device),
         share[neck].to(device),
         template[rim].mean(0).to(device),
+        families,
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from topohead.core import ARKIT_52, InputError
 from topohead.io.animated_ply import is_animated
+from topohead.io.avatars import BUNDLE, is_avatar
 from topohead.io.gltf import stored_rate
 from topohead.io.meshes import read_mesh
 from topohead.io.ply import read_header
@@ -35,6 +36,8 @@ MEASURES = ("surface", "correspondence", "slide")
 
 def open_scene(path: Path, up: str | None = None) -> Scene:
     """The scene at a path. `up` is the axis that points up in a file (default: y, splats -y)."""
+    if path.is_dir() and is_avatar(path):
+        return Scene(path.name, (_file_subject(path / BUNDLE, up),))
     if path.is_dir():
         exported = sorted(path.glob("*.glb")) if (path / "export.json").exists() else []
         if len(exported) == 1:

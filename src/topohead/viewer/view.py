@@ -25,8 +25,8 @@ class ViewConfig:
     """
 
     path: Path
-    """a run folder, a mesh (.obj, .ply, .stl, .off), a .glb, or splats (.ply, .spz, .splat);
-    Gaussians that a mesh moves (a GLB of `export --splats`, CAP4D's PLY) play"""
+    """a run folder, an avatar's, a mesh (.obj, .ply, .stl, .off), a .glb, or splats (.ply, .spz,
+    .splat); Gaussians that a mesh moves (a GLB of `export --splats`, CAP4D's PLY) play"""
     html: Path | None = None
     """write the page and what it shows as one offline file instead of serving it"""
     frames: int = 60

@@ -7,6 +7,7 @@ from typing import Literal
 Format = Literal["obj", "glb", "usd", "ply", "fbx", "abc", "cameras", "expression"]
 
 APPLIES: dict[str, tuple[Format, ...]] = {
+    "topology": ("obj", "glb", "usd", "ply", "fbx", "abc"),
     "axis": ("obj", "usd", "ply", "fbx", "abc", "cameras"),
     "units": ("obj", "usd", "ply", "fbx", "abc", "cameras"),
     "origin": ("obj", "glb", "usd", "ply", "fbx", "abc", "cameras"),
@@ -39,11 +40,14 @@ class ExportConfig:
     """
 
     run: Path
-    """the run folder that `topohead capture --out` wrote; or one mesh (OBJ, PLY, GLB, USD, STL)"""
+    """the run folder that `topohead capture --out` wrote; an avatar, or a clip of one; or one mesh
+    (OBJ, PLY, GLB, USD, STL)"""
     to: Format
     """what to write; usd, fbx and abc need optional packages"""
     out: Path | None = None
     """folder to write (default: RUN/export/FORMAT, beside a mesh MESH_FORMAT)"""
+    topology: str | None = None
+    """write the heads in this topology: a mesh of a head, a .bridge.safetensors file, or ict"""
     frames: str | None = None
     """frames A:B (both included), A:B:STEP; by default all"""
     units: Literal["m", "cm", "mm"] = "m"

@@ -31,12 +31,14 @@ FITTED_AFTER = 0.25
 class TrainConfig:
     """What to train and for how long. The same command goes on after an interruption."""
 
-    name: Literal["register"]
-    """The network: register (scans to heads)."""
+    name: Literal["register", "register-perceiver", "head-vae"]
+    """register (scans to heads) or what it is compared with; head-vae (heads to tokens)."""
     out: Path
     """Folder of the run."""
     preset: Literal["xs", "s", "l"] = "s"
     """xs: seconds on a CPU, for tests; s: what ships, minutes on a GPU; l: several GPUs."""
+    families: Literal["all", "anny", "ict"] = "all"
+    """Whose heads register learns from; tests then also show the others, as strangers."""
     seed: int = 0
     """Decides first weights and data; same seed, same curve. 0 to 599, others are for tests."""
     steps: int | None = None
@@ -73,14 +75,25 @@ class Trained:
         )
 
 
-def _register(preset: str, seed: int, device: "torch.device") -> "Task":
+def _register(config: TrainConfig, device: "torch.device") -> "Task":
     from topohead.workflows.training.register import register_task
 
-    return register_task(preset, seed, device)
+    assert config.name in ("register", "register-perceiver")
+    return register_task(config.preset, config.seed, device, config.families, config.name)
 
 
-TASKS: Mapping[str, Callable[[str, int, "torch.device"], "Task"]] = {"register": _register}
-"""How each network's task is made from preset, seed and device."""
+def _head_vae(config: TrainConfig, device: "torch.device") -> "Task":
+    from topohead.workflows.training.head_vae import head_vae_task
+
+    return head_vae_task(config.preset, config.seed, device)
+
+
+TASKS: Mapping[str, Callable[[TrainConfig, "torch.device"], "Task"]] = {
+    "register": _register,
+    "register-perceiver": _register,
+    "head-vae": _head_vae,
+}
+"""How each network's task is made."""
 
 
 def train(config: TrainConfig) -> Trained | None:
@@ -95,10 +108,10 @@ def train(config: TrainConfig) -> Trained | None:
 
 def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Trained | None:
     from topohead.solvers.training import Training
-    from topohead.workflows.training import files
+    from topohead.workflows.training import files, graphs
 
     fabric.barrier()  # a refused run folder must stop everyone before the work begins
-    task = TASKS[config.name](config.preset, config.seed, fabric.device)
+    task = TASKS[config.name](config, fabric.device)
     if task.schedule.batch % fabric.world_size:
         raise InputError(
             f"a batch of {task.schedule.batch} does not divide among {fabric.world_size} "
@@ -110,9 +123,11 @@ def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Train
     fabric.barrier()
     if run is not None:
         files.cut_curve(config.out, training.step)
+    if fabric.device.type == "cuda":
+        graphs.fused(task.network)
     forward = fabric.setup_module(task.network)
     try:
-        with _asked_to_stop() as stop:
+        with _asked_to_stop() as stop, _repeatable(fabric.device):
             for _ in _steps(config, fabric, task, training, forward):
                 _tell(config, fabric, task, training)
                 if stop():
@@ -136,11 +151,17 @@ def _steps(
     from topohead.solvers.training import train as optimise
     from topohead.workflows.progress import track
     from topohead.workflows.training import files
+    from topohead.workflows.training.graphs import repeated
 
-    def losses_of(step: int):
-        return task.loss(forward, task.batch(step, fabric.global_rank, fabric.world_size))
+    def batch_of(step: int) -> Any:
+        return task.batch(step, fabric.global_rank, fabric.world_size)
 
-    steps = optimise(training, losses_of, fabric.backward)
+    def losses_of(batch: Any) -> Any:
+        return task.loss(forward, batch)
+
+    # processes that sum their gradients wait for one another, which no graph may
+    hastened = (repeated,) if fabric.device.type == "cuda" and fabric.world_size == 1 else ()
+    steps = optimise(training, batch_of, losses_of, fabric.backward, *hastened)
     done = training.step
     total = training.steps or config.steps or task.schedule.steps
     saved = began = time.monotonic()
@@ -188,7 +209,7 @@ def _tell(config: TrainConfig, fabric: Any, task: "Task", training: "Training") 
     rate = rate_at(step - 1, training.steps or schedule.warmup, schedule)
     row: dict[str, Any] = {"step": step, "rate": rate, **means}
     if step % schedule.validated == 0 or last:
-        with training.averaged() as network:
+        with _measured_network(training) as network:
             row |= task.validate(network)
     files.append_row(config.out, row)
 
@@ -200,7 +221,7 @@ def _finished(config: TrainConfig, run: "RunFolder", task: "Task", training: "Tr
 
     path = config.out / f"{config.name}.safetensors"
     if not run.is_done("evaluate"):
-        with training.averaged() as network:
+        with _measured_network(training) as network:
             metrics = task.evaluate(network)
             tensors = _stored(network)
         described = {"network": config.name, "preset": config.preset, "seed": config.seed,
@@ -219,9 +240,11 @@ def _stored(network: Any) -> dict[str, Any]:
     import torch
 
     parameters = {name: value.detach().half() for name, value in network.named_parameters()}
+    kept = network.state_dict()
     buffers = {
         name: value.int() if value.dtype == torch.int64 else value
         for name, value in network.named_buffers()
+        if name in kept
     }
     return parameters | buffers
 
@@ -262,8 +285,8 @@ def _run_folder(config: TrainConfig) -> "RunFolder":
     from topohead.io.runs import RunFolder, Stage
     from topohead.workflows.training import files
 
-    settings = {name: getattr(config, name) for name in ("name", "preset", "seed", "steps",
-                                                          "minutes")}  # fmt: skip
+    settings = {name: getattr(config, name) for name in ("name", "preset", "families", "seed",
+                                                          "steps", "minutes")}  # fmt: skip
     stages = [
         Stage("train", tuple(settings), (files.CHECKPOINT, files.CURVE)),
         Stage("evaluate", (), (f"{config.name}*.safetensors", "evaluation.json", files.PAGE)),
@@ -312,6 +335,28 @@ def _synchronised(fabric: Any) -> float:
     if fabric.device.type == "cuda":
         torch.cuda.synchronize(fabric.device)
     return time.monotonic()
+
+
+@contextmanager
+def _repeatable(device: "torch.device") -> Iterator[None]:
+    """On a CPU sums in one order: torch's threads add to shared places as they come otherwise."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def _measured_network(training: "Training") -> Iterator[Any]:
+    """The averaged network, not compiled anew for the shapes of a measurement."""
+    import torch
+
+    with training.averaged() as network, torch.compiler.set_stance("force_eager"):
+        yield network
 
 
 @contextmanager

@@ -138,14 +138,14 @@ def _through_lens(camera, x, y, seen):
 
 @triton.jit
 def _cubic_weights(t):
-    """Catmull–Rom weights of four neighbours for positions t ∈ [0, 1) after the second."""
+    """Cubic weights (Keys 1981, a = −1) of four neighbours for t ∈ [0, 1) after the second."""
     square = t * t
     cube = square * t
     return (
-        0.5 * (2.0 * square - cube - t),
-        0.5 * (3.0 * cube - 5.0 * square + 2.0),
-        0.5 * (4.0 * square - 3.0 * cube + t),
-        0.5 * (cube - square),
+        2.0 * square - cube - t,
+        cube - 2.0 * square + 1.0,
+        square - cube + t,
+        cube - square,
     )
 
 
@@ -175,7 +175,7 @@ def _row_of_four(pixels, x0, x1, x2, x3, seen, WIDE: tl.constexpr):
 
 @triton.jit
 def _bicubic(pixels, width, row, column, dx, dy, seen, WIDE: tl.constexpr):
-    """Catmull–Rom samples at (dx, dy) ∈ [0, 1)² after the centres of (row, column)."""
+    """Cubic samples at (dx, dy) ∈ [0, 1)² after the centres of (row, column)."""
     x0, x1, x2, x3 = _cubic_weights(dx)
     y0, y1, y2, y3 = _cubic_weights(dy)
     place = pixels + (row - 1) * width + column - 1

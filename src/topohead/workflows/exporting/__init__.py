@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from topohead.core import InputError
 from topohead.io.atomic import atomic_folder, write_text
-from topohead.workflows.export import ExportConfig, ExportResult
+from topohead.workflows.export import APPLIES, ExportConfig, ExportResult
 from topohead.workflows.exporting import meshes, others, scenes
 from topohead.workflows.exporting.source import Source, open_source
 
@@ -30,8 +31,11 @@ def run(config: ExportConfig) -> ExportResult:
     out = _destination(config)
     _refuse_foreign(out)
     source = open_source(config)
+    if source.worn is not None and config.to in APPLIES["splats"]:
+        config = replace(config, splats=True)  # an avatar is Gaussians
     with atomic_folder(out) as folder:
-        notes = WRITERS[config.to](source, config, folder)
+        notes = list(source.bridge.notes) if source.bridge is not None else []
+        notes += WRITERS[config.to](source, config, folder)
         files = sorted(
             file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
         )
@@ -80,6 +84,7 @@ def _record(source: Source, config: ExportConfig, files: list[str]) -> dict[str,
         "units": config.units,
         "axis": config.axis,
         "origin": config.origin if source.run is not None else "file",
+        "topology": sequence.topology.name,
         "frames": list(sequence.frames),
         "frames_per_second": sequence.frames_per_second,
         "files": files,

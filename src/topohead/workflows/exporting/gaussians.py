@@ -1,6 +1,7 @@
 """Gaussians of what is exported: the run's own, or flat ones laid on its mesh."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -9,12 +10,14 @@ from torch import Tensor
 from topohead.core import BoundSplats, InputError, Splats, Topology
 from topohead.core.splats import SH_DC
 from topohead.geometry.binding import posed_splats
+from topohead.geometry.placement import Placement
 from topohead.geometry.surface_cells import SurfaceCells, cell_gaussians, surface_cells
 from topohead.io.results import with_regions
 from topohead.io.sequences import stored_tensor
+from topohead.rendering.harmonics import turned_harmonics
 from topohead.rendering.shading import sample_texture
 from topohead.workflows.export import ExportConfig
-from topohead.workflows.exporting.source import Source
+from topohead.workflows.exporting.source import Source, Worn
 
 OPACITY = 0.97
 """Of each Gaussian: neighbours overlap, so that the surface itself is opaque."""
@@ -27,7 +30,13 @@ PLAIN = 0.62
 
 
 def splat_reader(source: Source, config: ExportConfig) -> Callable[[str], Splats]:
-    """What reads a frame's Gaussians in world metres: those the solver kept, else the surface's."""
+    """What reads a frame's Gaussians in world metres.
+
+    Those that an avatar wears, or that the solver kept, else the surface's.
+    """
+    if source.worn is not None:
+        worn = source.worn
+        return lambda frame: _worn_splats(source, worn(frame), frame)
     if has_own(source):
         return lambda frame: own_splats(source, frame)
     laid, triangles = surface_splats(source, config), source.sequence.topology.triangles
@@ -37,8 +46,11 @@ def splat_reader(source: Source, config: ExportConfig) -> Callable[[str], Splats
 def surface_splats(source: Source, config: ExportConfig) -> BoundSplats:
     """Flat Gaussians bound to the mesh, of about one size on the first frame or the rig's rest.
 
+    An avatar has its own, which are given as they look in the first frame.
     Colours are the mean of the first frame's texture over the cell that each one covers.
     """
+    if source.worn is not None:
+        return source.worn(source.sequence.frames[0]).splats
     if config.gaussians < 1:
         raise InputError(f"--gaussians expects a number above zero, got {config.gaussians}")
     sequence = source.sequence
@@ -52,6 +64,19 @@ def surface_splats(source: Source, config: ExportConfig) -> BoundSplats:
         colors = cell_colors(cells, sequence.topology, stored.read().float())
     opacities = torch.full((len(colors),), OPACITY)
     return BoundSplats(cell_gaussians(cells), opacities, ((colors - 0.5) / SH_DC)[:, None])
+
+
+def _worn_splats(source: Source, worn: Worn, frame: str) -> Splats:
+    """An avatar's Gaussians in the world, their harmonics turned with the head."""
+    triangles = source.sequence.topology.triangles
+    splats = posed_splats(worn.splats, triangles, source.sequence.read(frame))
+    return replace(splats, harmonics=turned_harmonics(splats.harmonics, worn.turn))
+
+
+def placed_splats(place: Placement, splats: Splats) -> Splats:
+    """Gaussians in a file's axes, harmonics turned with them."""
+    plain = place.splats(replace(splats, harmonics=splats.harmonics[:, :1]))
+    return replace(plain, harmonics=turned_harmonics(splats.harmonics, place.rotation))
 
 
 def _fineness(source: Source) -> Float[Tensor, " T"] | None:

@@ -1,6 +1,7 @@
 """OBJ and PLY, a file a frame."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,8 +16,9 @@ from topohead.io.calibration import METRES
 from topohead.io.meshes import write_obj
 from topohead.io.ply import write_ply
 from topohead.io.splat_ply import write_splat_ply
+from topohead.rendering.harmonics import turned_harmonics
 from topohead.workflows.export import ExportConfig
-from topohead.workflows.exporting.gaussians import splat_reader, surface_splats
+from topohead.workflows.exporting.gaussians import placed_splats, splat_reader, surface_splats
 from topohead.workflows.exporting.pictures import add_textures
 from topohead.workflows.exporting.source import Source
 from topohead.workflows.progress import track as progress
@@ -46,7 +48,9 @@ def write_plys(source: Source, config: ExportConfig, folder: Path) -> list[str]:
         place = y_down(source.placement(config))
         read = splat_reader(source, config)
         for frame in progress(source.sequence.frames, "splats"):
-            write_splat_ply(place.splats(read(frame)), folder / f"{stem(source, frame)}.ply")
+            write_splat_ply(
+                placed_splats(place, read(frame)), folder / f"{stem(source, frame)}.ply"
+            )
         return []
     place, textures = source.placement(config), add_textures(source, config, folder)
     for frame in progress(source.sequence.frames, "ply"):
@@ -84,10 +88,13 @@ def write_clip(source: Source, config: ExportConfig, folder: Path) -> list[str]:
         low, high = torch.minimum(low, moved.amin(0)), torch.maximum(high, moved.amax(0))
     laid = surface_splats(source, config)
     owners = laid.binding.triangles
+    # an avatar's first frame may have closed eyes, whose folded triangles bind nothing
+    rest = base if source.worn is None else place.points(source.worn(sequence.frames[0]).rest)
     splats = bind(
-        posed_splats(laid, triangles, base), owners, torch.full((len(owners), 3), 1 / 3),
-        triangles, base, similarity_frames,
+        posed_splats(laid, triangles, rest), owners, torch.full((len(owners), 3), 1 / 3),
+        triangles, rest, similarity_frames,
     )  # fmt: skip
+    splats = replace(splats, harmonics=turned_harmonics(splats.harmonics, place.rotation))
     bits: DeltaBits = 8 if config.delta_bits == "8" else 16
     write_animated_ply(
         folder / f"{sequence.name}_animation.ply", splats, triangles, shapes("ply"), (low, high),

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 
 from topohead.core import InputError
+from topohead.geometry.bridge import Bridge
 from topohead.io.images import image_size, read_image, write_image
 from topohead.io.textures import StoredTexture
+from topohead.rendering.uv_carrying import carried_texture
 from topohead.workflows.export import ExportConfig
 from topohead.workflows.exporting.source import Source
 from topohead.workflows.progress import track as progress
@@ -33,7 +35,9 @@ def add_textures(source: Source, config: ExportConfig, folder: Path) -> dict[str
             continue
         if stored not in names:
             stem = f"{sequence.name}_{frame}" if config.textures == "all" else sequence.name
-            names[stored] = _add_texture(stored, folder, f"{stem}_texture", config.texture_size)
+            bridge = None if source.bridge is None else source.bridge.bridge
+            edge = config.texture_size
+            names[stored] = _add_texture(stored, folder, f"{stem}_texture", edge, bridge)
         given[frame] = names[stored]
     if len(given) == 1:
         return dict.fromkeys(sequence.frames, next(iter(given.values())))
@@ -49,13 +53,22 @@ def add_normal_map(source: Source, config: ExportConfig, folder: Path) -> str | 
     return add_picture(path, folder, f"{sequence.name}_normal", config.texture_size)
 
 
-def _add_texture(stored: StoredTexture, folder: Path, stem: str, edge: int | None) -> str:
-    """A frame's texture as a picture of its own, however the run keeps it; gives its name."""
-    if stored == StoredTexture(stored.picture):
+def _add_texture(
+    stored: StoredTexture, folder: Path, stem: str, edge: int | None, bridge: Bridge | None
+) -> str:
+    """A frame's texture as a picture of its own, however the run keeps it; gives its name.
+
+    Over a bridge it is drawn anew in the target's UVs.
+    """
+    if bridge is None and stored == StoredTexture(stored.picture):
         return add_picture(stored.picture, folder, stem, edge)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{stem}.png"
-    write_image(target, torch.from_numpy(_shrunk(stored.read().numpy(), edge)))
+    picture = _shrunk(stored.read().numpy(), edge)
+    if bridge is None:
+        write_image(target, torch.from_numpy(picture))
+    else:
+        write_image(target, carried_texture(torch.from_numpy(picture), bridge, len(picture)))
     return target.name
 
 

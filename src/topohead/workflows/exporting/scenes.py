@@ -16,7 +16,7 @@ from topohead.io.calibration import METRES
 from topohead.io.gltf import write_glb
 from topohead.io.gltf_rig import write_rig_glb
 from topohead.workflows.export import ExportConfig
-from topohead.workflows.exporting.gaussians import splat_reader, surface_splats
+from topohead.workflows.exporting.gaussians import placed_splats, splat_reader, surface_splats
 from topohead.workflows.exporting.pictures import add_normal_map, add_textures
 from topohead.workflows.exporting.source import Source
 from topohead.workflows.progress import track as progress
@@ -30,6 +30,8 @@ def write_gltf(source: Source, config: ExportConfig, folder: Path) -> list[str]:
     sequence, place = source.sequence, source.placement(config)
     path = folder / f"{sequence.name}.glb"
     splats = surface_splats(source, config) if config.splats else None
+    if splats is not None:  # the page knows no harmonics that turn with a face
+        splats = replace(splats, harmonics=splats.harmonics[:, :1])
     with tempfile.TemporaryDirectory() as scratch:
         pictures = Path(scratch)
         names = set(add_textures(source, config, pictures).values())
@@ -106,7 +108,7 @@ def _write_stage(source: Source, config: ExportConfig, folder: Path, name: str) 
         from topohead.io.usd_splats import write_splats_usd
 
         read = splat_reader(source, config)
-        frames = (place.splats(read(frame)) for frame in progress(sequence.frames, "usd"))
+        frames = (placed_splats(place, read(frame)) for frame in progress(sequence.frames, "usd"))
         write_splats_usd(path, facts, frames, cameras)
         return
     pictures = add_textures(source, config, folder / "textures")

@@ -203,8 +203,8 @@ class Studio:
         length = (pixels[edges[:, 0]] - pixels[edges[:, 1]]).norm(dim=-1)
         # lines a few pixels apart would hide the photo: the denser, the fainter
         dense = min(1.0, float(length.median()) / 9) if len(length) else 1.0
-        photo = _inked(photo, list(pixels[edges]), WIRE, 0.45 * dense)
-        return _inked(photo, self._borders(raster), BORDER, 0.9)
+        photo = inked(photo, list(pixels[edges]), WIRE, 0.45 * dense)
+        return inked(photo, self._borders(raster), BORDER, 0.9)
 
     def _borders(self, raster: Raster) -> list[Float[Tensor, "N 2"]]:
         """Outlines, in pixels, of lips, lids and brows as far as they are seen."""
@@ -282,7 +282,7 @@ def _tile_before(turns: int) -> tuple[int, int]:
     return TILE if turns % 2 == 0 else (TILE[1], TILE[0])
 
 
-def _inked(
+def inked(
     photo: Float[Tensor, "H W 3"],
     lines: Sequence[Float[Tensor, "_ 2"]],
     color: Sequence[float],

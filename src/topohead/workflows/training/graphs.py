@@ -6,7 +6,10 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from topohead.models.attention import CrossAttention, SelfAttention
+from topohead.models.learned_icp import Seeing
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,70 @@ def captured(function: Callable[[Tensor], Value], example: Tensor) -> Callable[[
         return _copied(result)
 
     return replayed
+
+
+def fused(network: nn.Module) -> None:
+    """Compile the parts of a network that repeat, in place: one kernel for what was ten.
+
+    They take seconds, the whole network would take minutes. What cannot be compiled runs as it is.
+    """
+    torch._dynamo.config.suppress_errors = True
+    for module in network.modules():
+        if isinstance(module, SelfAttention | CrossAttention | Seeing):
+            module.compile(dynamic=False)
+
+
+def repeated(work: Callable[[Any], Value]) -> Callable[[Any], Value]:
+    """Work that is done over and over on CUDA inputs of the same shapes, from the fourth time on
+    replayed from a graph; what it changes (weights, an optimiser) must stay where it is in memory.
+
+    Results hold until the next call. Work that waits for the device is done as it is, with a
+    warning.
+    """
+    graph = torch.cuda.CUDAGraph()
+    side = torch.cuda.Stream()
+    held: list[Any] = []
+    calls = 0
+
+    def done(inputs: Any) -> Value:
+        nonlocal calls
+        calls += 1
+        if calls <= WARM_UPS:
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                result = work(inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            return result
+        if calls == WARM_UPS + 1:
+            static = _copied(inputs)
+            try:
+                with torch.cuda.graph(graph):
+                    result = work(static)
+                held.extend((static, result))
+            except RuntimeError as error:
+                log.warning("no CUDA graph (%s); steps are slower", str(error).split("\n")[0])
+        if not held:
+            return work(inputs)
+        _fill(held[0], inputs)
+        graph.replay()
+        return held[1]
+
+    return done
+
+
+def _fill(held: Any, value: Any) -> None:
+    """Copies tensors into those that a graph reads."""
+    if isinstance(held, Tensor):
+        held.copy_(value)
+    elif isinstance(held, Mapping):
+        for key, item in held.items():
+            _fill(item, value[key])
+    elif is_dataclass(held):
+        for entry in fields(held):
+            _fill(getattr(held, entry.name), getattr(value, entry.name))
+    elif isinstance(held, tuple):
+        for item, other in zip(held, value, strict=True):
+            _fill(item, other)
 
 
 def _copied(value: Any) -> Any:

@@ -1,13 +1,14 @@
 """The registration network as a training task: data, loss, and how well it registers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from topohead.core import HeadModel
-from topohead.core.shapes import ExpressionSource, ShapeSource
+from topohead.core.shapes import ExpressionSource
 from topohead.losses.registration import (
     Truth,
     loss_surface,
@@ -17,31 +18,40 @@ from topohead.models.learned_icp import IcpSize
 from topohead.models.registration import (
     Registration,
     RegistrationSize,
+    face_density,
     in_head,
     template_of,
 )
+from topohead.models.scan_perceiver import PerceiverSize
 from topohead.models.scan_pose import PoseSize, normalised
 from topohead.solvers.training import Losses, Schedule, Task
 from topohead.synthesis.datasets import (
+    BentPeople,
     People,
     PosedPeople,
     ScanBatch,
     ScanSource,
     pooled,
     sample_indices,
+    smooth_fields,
 )
 from topohead.synthesis.device_draws import draws
+from topohead.synthesis.mixture import OTHERS, Families
 from topohead.synthesis.scans import guessed_turn, near_pose, scan_surface
 from topohead.synthesis.splits import check_split
 from topohead.workflows.training.graphs import captured
 from topohead.workflows.training.register_scores import Scorer
+
+if TYPE_CHECKING:
+    from topohead.synthesis.shapes import Shapes
 
 
 @dataclass(frozen=True)
 class Preset:
     """Sizes of network, clouds and schedule.
 
-    `pool` people are made before training and met again in ever new scans; 0 makes new ones.
+    `pool` people are made before training and met again in ever new scans; 0 makes new ones. Scans
+    of validation and test have `points` points, from which the network chooses.
     """
 
     size: RegistrationSize
@@ -51,42 +61,74 @@ class Preset:
     pool: int = 0
 
 
+APART = ("pose", "icp")
+"""Both stages learn in one run but share no weight, so neither shortens the other's steps."""
+
+_XS = Schedule(
+    steps=200, batch=8, rate=5e-3, warmup=20, average=0.99, apart=APART, told=10, validated=100
+)
+_S = Schedule(steps=20_000, batch=64, warmup=400, apart=APART, told=100, validated=5000)
+_L = Schedule(
+    steps=100_000, batch=256, rate=6e-4, warmup=2000, average=0.9995, apart=APART, validated=5000
+)
+
 PRESETS: Mapping[str, Preset] = {
     "xs": Preset(
-        RegistrationSize(PoseSize(256, 8, 32, 2, 1), IcpSize(96, 48, 3, 1, (2, 1), 8, 16, 8, 24)),
-        Schedule(steps=200, batch=8, rate=5e-3, warmup=20, average=0.99, told=10, validated=100),
-        points=512,
+        RegistrationSize(
+            PoseSize(256, 8, 32, 2, 1), IcpSize(512, 96, 48, 3, 1, (2, 1), 8, 48, 8, 32)
+        ),
+        _XS,
+        points=1024,
         tested=8,
         pool=64,
     ),
-    "s": Preset(RegistrationSize(), Schedule(steps=7500, batch=64), 4096, tested=256, pool=16384),
+    "s": Preset(RegistrationSize(), _S, 16_384, tested=256, pool=16_384),
     "l": Preset(
         RegistrationSize(
             PoseSize(2048, 96, 256, 8, 3),
-            IcpSize(1024, 384, 12, 6, (8, 4, 2, 1, 1), 16, 192, 64, 256),
+            IcpSize(8192, 1024, 384, 6, 6, (8, 4, 2, 1, 1), 16, 192, 64, 256),
         ),
-        Schedule(steps=100_000, batch=256, rate=6e-4, warmup=2000, average=0.9995, validated=5000),
-        points=8192,
+        _L,
+        points=32_768,
         tested=1024,
-        pool=65536,
+        pool=65_536,
     ),
 }
 """xs is for tests and takes seconds on a CPU, s is what ships, l is for several GPUs."""
 
+PERCEIVERS: Mapping[str, PerceiverSize] = {
+    "xs": PerceiverSize(512, 48, 48, 3, 1, 1, 8, 1, 24),
+    "s": PerceiverSize(),
+    "l": PerceiverSize(8192, 512, 512, 16, 3, 3, 32, 6, 256),
+}
+"""The second stage of `register-perceiver`; the rest is as in `PRESETS`."""
 
-def register_task(preset: str, seed: int, device: torch.device) -> Task:
-    """The registration network on scans of the reference head's population."""
+Network = Literal["register", "register-perceiver"]
+
+
+def register_task(
+    preset: str,
+    seed: int,
+    device: torch.device,
+    families: Families = "all",
+    name: Network = "register",
+) -> Task:
+    """A registration network on scans of the reference head's population, or a part of it."""
     chosen = PRESETS[preset]
+    size = chosen.size
+    if name == "register-perceiver":
+        size = replace(size, icp=PERCEIVERS[preset])
     check_split(seed, "train")
-    head, shapes, expressions = population(device)
+    head, shapes, expressions = population(device, families)
     surface = scan_surface(head.topology).to(device)
     people: People = PosedPeople(shapes, expressions, seed)
     if chosen.pool:
-        people = pooled(people, chosen.pool, device)
-    source = ScanSource(people, surface, seed, chosen.points)
+        fields = smooth_fields(shapes.space)
+        people = BentPeople(pooled(people, chosen.pool, device), fields, seed)
+    source = ScanSource(people, surface, seed, size.icp.points, focused=True)
     torch.manual_seed(seed)
-    network = Registration(chosen.size, template_of(head, chosen.size.icp.nodes)).to(device)
-    nodes = network.icp.nodes
+    network = Registration(size, template_of(head, size.icp.nodes)).to(device)
+    nodes, template = network.icp.nodes, network.icp.template
     knows = loss_surface(head.topology, head.topology.landmarks["ibug68"]).to(device)
 
     made: dict[int, Callable[[Tensor], Prepared]] = {}
@@ -96,7 +138,7 @@ def register_task(preset: str, seed: int, device: torch.device) -> Task:
         if not made:  # the first call says how large a part is
 
             def make(numbers: Tensor) -> Prepared:
-                return prepared(source, numbers, chosen.size, nodes)
+                return prepared(source, numbers, size.pose.points, nodes, template)
 
             # people made on the fly may come from the CPU, which no graph holds
             made[0] = captured(make, numbers) if chosen.pool else make
@@ -106,7 +148,10 @@ def register_task(preset: str, seed: int, device: torch.device) -> Task:
         guess, found = network(batch.guessed, batch.near)
         return registration_loss(guess, found, batch.truth, knows, nodes)
 
-    scorer = Scorer(head, shapes, expressions, surface, seed, chosen.points, device)
+    strangers = None
+    if families != "all" and "ict" in shapes.space.groups:
+        strangers = replace(shapes, families=OTHERS[families])
+    scorer = Scorer(head, shapes, strangers, expressions, surface, seed, chosen.points, device)
     return Task(
         network,
         chosen.schedule,
@@ -114,17 +159,19 @@ def register_task(preset: str, seed: int, device: torch.device) -> Task:
         loss,
         lambda network: scorer.validate(network, min(64, chosen.tested)),
         lambda network: scorer.evaluate(network, chosen.tested),
-        {"size": chosen.size.plain(), "points": chosen.points},
+        {"size": size.plain(), "families": families},
     )
 
 
-def population(device: torch.device) -> tuple[HeadModel, ShapeSource, ExpressionSource]:
+def population(
+    device: torch.device, families: Families = "all"
+) -> tuple[HeadModel, "Shapes", ExpressionSource]:
     """The reference head, its people on a device, and their expressions."""
     from topohead.io.assets import reference_head
     from topohead.synthesis.expressions import draw_expressions
     from topohead.synthesis.shapes import load_shapes
 
-    return reference_head(0), load_shapes(device), draw_expressions
+    return reference_head(0), load_shapes(device, families=families), draw_expressions
 
 
 @dataclass(frozen=True)
@@ -137,24 +184,24 @@ class Prepared:
 
 
 def prepared(
-    source: ScanSource, numbers: Tensor, size: RegistrationSize, nodes: Tensor
+    source: ScanSource, numbers: Tensor, looked: int, nodes: Tensor, template: Tensor
 ) -> Prepared:
-    """Training inputs: for the pose stage scans turned by a wrong guess, for the learned ICP
-    scans about as far from the head frame as the pose stage leaves them.
+    """Training inputs: for the pose stage `looked` points of scans turned by a wrong guess, for
+    the learned ICP scans about as far from the head frame as it meets them.
     """
     scans = source.at(numbers)
     random = draws(source.seed, numbers)
     cloud, pose = scans.cloud, scans.pose
     upright = pose.inverse(cloud.points)
     normals = cloud.normals @ pose.rotation
-    residual = near_pose(random)
+    residual = near_pose(random, scans.vertices, template)
     points = residual.apply(upright)
     near = {
         "points": points,
         "normals": normals @ residual.rotation.transpose(1, 2),
         "valid": cloud.valid & in_head(points, 1.3),
     }
-    guessed, turned, angle = _guessed(scans, random, size.pose.points, upright, nodes)
+    guessed, turned, angle = _guessed(scans, random, looked, upright, nodes)
     truth = Truth(
         residual.apply(scans.vertices),
         cloud.inlier,
@@ -172,11 +219,13 @@ def _guessed(
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Clouds normalised and turned by a guess, the truth's nodes among them, the guess's error.
 
-    Half of the clouds have lost what lies far from the head, as in the stage's later rounds.
+    Half of the clouds have lost what lies far from the head, as in the stage's later rounds. Points
+    are as dense everywhere: the stage does not know where the face is.
     """
     cloud, pose = scans.cloud, scans.pose
-    order = random.uniform("looked at", cloud.points.shape[1]) + 2 * ~cloud.valid
-    looked = order.topk(count, largest=False).indices
+    clock = -torch.log1p(-random.uniform("looked at", cloud.points.shape[1]))
+    clock = torch.where(cloud.valid, clock * face_density(upright), torch.inf)
+    looked = clock.topk(count, largest=False).indices
     points, normals, upright = (
         values.gather(1, looked[..., None].expand(-1, -1, 3))
         for values in (cloud.points, cloud.normals, upright)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from topohead.core import HeadModel
@@ -36,6 +36,7 @@ class Result(NamedTuple):
     vertices: Float[Tensor, "B V 3"]
     to_head: Similarity
     found: Registered | None = None
+    chosen: Int[Tensor, "B M"] | None = None
 
 
 Registrar = Callable[[ScanBatch], Result]
@@ -54,12 +55,16 @@ class Errors:
 
 
 class Scorer:
-    """Measures registration on validation and test scans of a seed."""
+    """Measures registration on validation and test scans of a seed.
+
+    And on test scans of `strangers`, whose kind of heads training has not seen.
+    """
 
     def __init__(
         self,
         head: HeadModel,
         shapes: ShapeSource,
+        strangers: ShapeSource | None,
         expressions: ExpressionSource,
         surface: ScanSurface,
         seed: int,
@@ -78,26 +83,52 @@ class Scorer:
             split: _source(shapes, expressions, surface, split, seed, points)
             for split in ("validation", "test")
         }
+        self.strangers = None
+        if strangers is not None:
+            self.strangers = _source(strangers, expressions, surface, "test", seed, points)
 
     def validate(self, network: nn.Module, count: int) -> dict[str, float]:
         """Median error on the face, mm, of validation scans with faults, the whole way and from
         the true pose."""
         rows = {}
         for name, method in self._ways(network).items():
-            errors = self._errors(method, "validation", "all", count)
+            errors = self._errors(method, self.sources["validation"], "all", count)
             rows[f"validation {name}"] = round(float(errors.distance.median()), 4)
         return rows
 
     def evaluate(self, network: nn.Module, count: int) -> dict[str, Any]:
-        """A table by faults and method on test scans."""
+        """A table by faults and method on test scans, σ calibrated on validation scans before."""
+        self.calibrate(network, min(64, count))
         methods = {"template": self._template, "linear": self._linear, **self._ways(network)}
+        sources = {"": self.sources["test"]}
+        if self.strangers is not None:
+            sources[" strangers"] = self.strangers
         return {
-            kind: {
-                name: summary(self._errors(method, "test", faults, count))
+            kind + who: {
+                name: summary(self._errors(method, source, faults, count))
                 for name, method in methods.items()
             }
+            for who, source in sources.items()
             for kind, faults in KINDS.items()
         }
+
+    def calibrate(self, network: nn.Module, count: int) -> None:
+        """One factor for all σ, so that half of the errors lie in the region that says so.
+
+        The factor goes into the bias of the network's logarithm of σ.
+        """
+        assert isinstance(network, Registration)
+        ratios = []
+        for scans in self._scans(self.sources["validation"], "all", count):
+            result = self._registered(network, scans, None)
+            assert result.found is not None
+            error = self._error(result, scans)
+            kept = ~_failed(error / 1e3 + scans.vertices, scans.vertices)
+            ratios.append(_ratio(error, result.found, self.face)[kept].flatten())
+        ratio = torch.cat(ratios)
+        if len(ratio):
+            with torch.no_grad():
+                network.icp.sigma.bias.add_(0.5 * (ratio.median() / CHI_SQUARE[0][1]).log())
 
     def _ways(self, network: nn.Module) -> dict[str, Registrar]:
         assert isinstance(network, Registration)
@@ -111,7 +142,7 @@ class Scorer:
     ) -> Result:
         cloud = scans.cloud
         result = register_points(network, cloud.points, cloud.normals, cloud.valid, start)
-        return Result(result.found.vertices, result.to_head, result.found)
+        return Result(result.found.vertices, result.to_head, result.found, result.chosen)
 
     def _template(self, scans: ScanBatch) -> Result:
         return Result(self.template.expand_as(scans.vertices), _true_pose(scans))
@@ -120,13 +151,14 @@ class Scorer:
         start, cloud = _true_pose(scans), scans.cloud
         return Result(fit_linear(self.linear, start.apply(cloud.points), cloud.valid), start)
 
-    def _scans(self, split: Split, faults: Faults, count: int) -> Iterator[ScanBatch]:
-        source = replace(self.sources[split], faults=faults)
+    def _scans(self, source: ScanSource, faults: Faults, count: int) -> Iterator[ScanBatch]:
+        source = replace(source, faults=faults)
         for part in sample_indices(0, count, device=self.device).split(CHUNK):
             yield shuffled(source.at(part))
 
-    def _errors(self, method: Registrar, split: Split, faults: Faults, count: int) -> Errors:
-        parts = [self.measured(method(scans), scans) for scans in self._scans(split, faults, count)]
+    def _errors(self, method: Registrar, source: ScanSource, faults: Faults, count: int) -> Errors:
+        scans = self._scans(source, faults, count)
+        parts = [self.measured(method(batch), batch) for batch in scans]
         scores = {
             name: torch.cat([part.scores[name] for part in parts]) for name in parts[0].scores
         }
@@ -135,29 +167,36 @@ class Scorer:
 
     def measured(self, result: Result, scans: ScanBatch) -> Errors:
         """Errors in the scan's true head frame and unit, without any new alignment."""
-        there = scans.pose.inverse(result.to_head.inverse().apply(result.vertices))
-        error = (there - scans.vertices) * 1e3
+        error = self._error(result, scans)
+        there = scans.vertices + error / 1e3
         distance = error.norm(dim=-1)
         face = distance[:, self.face]
         scores = {"skin_mm": distance[:, self.skin].mean(1)}
         scores["landmarks_mm"] = landmark_places(error, self.knows).norm(dim=-1).mean(1)
         if result.found is not None:
-            scores |= self._told(result.found, error, scans)
+            scores |= self._told(result, error, scans)
         return Errors(face, _failed(there, scans.vertices) | (face.mean(1) > FAILED_MM), scores)
 
+    def _error(self, result: Result, scans: ScanBatch) -> Float[Tensor, "B V 3"]:
+        """Millimetres along each axis of the head frame."""
+        there = scans.pose.inverse(result.to_head.inverse().apply(result.vertices))
+        return (there - scans.vertices) * 1e3
+
     def _told(
-        self, found: Registered, error: Float[Tensor, "B V 3"], scans: ScanBatch
+        self, result: Result, error: Float[Tensor, "B V 3"], scans: ScanBatch
     ) -> dict[str, Float[Tensor, " B"]]:
         """How true is what the network says beside the shape.
 
         `within_50` and `within_90` are the shares of the face's vertices inside the regions that σ
         says hold half and nine tenths of them; `inliers` is the share of points told rightly.
         """
-        sigma = found.log_sigma[:, self.face].exp()
-        ratio = error[:, self.face].square().sum(-1) / sigma.square()
+        found = result.found
+        assert found is not None and result.chosen is not None
+        ratio = _ratio(error, found, self.face)
         shares = {f"within_{name}": (ratio < limit).float().mean(1) for name, limit in CHI_SQUARE}
-        right = (found.inlier > 0) == scans.cloud.inlier
-        valid = scans.cloud.valid
+        inlier, valid = (part.gather(1, result.chosen) for part in (scans.cloud.inlier,
+                                                                    scans.cloud.valid))  # fmt: skip
+        right = (found.inlier > 0) == inlier
         shares["inliers"] = (right & valid).sum(1) / valid.sum(1).clamp(min=1)
         shares["expression"] = (found.coefficients - scans.coefficients).abs().mean(1)
         return shares
@@ -170,6 +209,13 @@ def shuffled(scans: ScanBatch) -> ScanBatch:
     order = order.to(scans.cloud.points.device)
     parts = (getattr(scans.cloud, entry.name)[:, order] for entry in fields(scans.cloud))
     return replace(scans, cloud=Cloud(*parts))
+
+
+def _ratio(
+    error: Float[Tensor, "B V 3"], found: Registered, face: Int[Tensor, " N"]
+) -> Float[Tensor, "B N"]:
+    """Squared errors (mm) in units of the variance that σ promised."""
+    return error[:, face].square().sum(-1) * (-2 * found.log_sigma[:, face]).exp()
 
 
 def _failed(found: Float[Tensor, "B V 3"], truth: Float[Tensor, "B V 3"]) -> Bool[Tensor, " B"]:

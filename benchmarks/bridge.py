@@ -1,0 +1,151 @@
+"""How well bridges from the reference head carry: to itself, to ICT-FaceKit, to unnamed heads.
+
+    python benchmarks/bridge.py --ict ict_face_model.npz --out bridge.json
+
+Every bridge is made anew, past the cache, and measured by the gates of `geometry.bridge_quality`.
+Meshes "unnamed" have lost regions and landmarks, stand turned in centimetres, and what their names
+would have said is the truth that `truth` compares with; the made one also knows where each vertex
+of the reference is.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from measured_on import commit, hardware
+
+from topohead.core import HeadModel, Mesh, Topology
+from topohead.geometry.bridge_building import build_bridge
+from topohead.geometry.bridge_quality import BridgeQuality, check_bridge
+from topohead.io.assets import ict_head, reference_head
+from topohead.io.bridges import ICT_EXCEPTIONS
+
+SEED = 760
+"""Of made people; bridges were tuned on mean heads and on seed 1."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A mesh to bridge to; what is known of it, to the bridge and to the judge."""
+
+    name: str
+    mesh: Mesh
+    other: HeadModel | None = None
+    truth: Topology | None = None
+    places: torch.Tensor | None = None
+
+
+def main() -> None:
+    """Bridge, check, write JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("bridge.json"))
+    parser.add_argument("--ict", type=Path, help="ict_face_model.npz or its folder")
+    parser.add_argument("--only", help="subjects whose names contain this")
+    parser.add_argument("--identities", type=int, default=100)
+    parser.add_argument("--commit", help="what to record when git is not there")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for subject in subjects(args.ict):
+        if args.only is None or args.only in subject.name:
+            rows.append(measured(subject, args.identities))
+            print(json.dumps(rows[-1]), flush=True)
+    result = {
+        "benchmark": "bridge",
+        "commit": args.commit or commit(),
+        "hardware": hardware(),
+        "seed": SEED,
+        "bridges": rows,
+    }
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def subjects(ict_path: Path | None) -> Iterator[Subject]:
+    """What is bridged to."""
+    coarse, fine = reference_head(0), reference_head(1)
+    t = coarse.topology
+    known = Topology(
+        t.vertex_count, t.faces, t.uv, t.face_uv, landmarks=t.landmarks, mirror=t.mirror,
+        name="level 0",
+    )  # fmt: skip
+    yield Subject("reference, control mesh", Mesh(known, coarse.template), coarse)
+    generator = torch.Generator().manual_seed(SEED)
+    identity = torch.randn(80, generator=generator)
+    person = fine.vertices(0.8 * identity, torch.zeros(52))
+    made = turned(coarse.vertices(0.8 * identity, torch.zeros(52)))
+    triangles = t.triangles[:, [0, 1, 2, 2]]
+    bare = Topology(t.vertex_count, triangles, torch.zeros(0, 2), 0 * triangles, name="made")
+    # quads are split in order, so landmarks on their triangles stay where they are
+    named = Topology(t.vertex_count, triangles, bare.uv, bare.face_uv, landmarks=t.landmarks)
+    yield Subject("made, triangles, unnamed", Mesh(bare, made), None, named, turned(person))
+    if ict_path is None:
+        return
+    ict = ict_head(ict_path)
+    yield Subject("ICT-FaceKit", ict.neutral(), ict)
+    t = ict.topology
+    bare = Topology(t.vertex_count, t.faces, t.uv, t.face_uv, name="ict")
+    weights = torch.randn(len(ict.identity_basis), generator=generator)
+    shape = turned(ict.vertices(0.8 * weights, torch.zeros(52)))
+    yield Subject("ICT-FaceKit person, unnamed", Mesh(bare, shape), None, t)
+
+
+def turned(vertices: torch.Tensor) -> torch.Tensor:
+    """In centimetres, standing somewhere, looking 35° to its left."""
+    angle = torch.deg2rad(torch.tensor(35.0))
+    c, s = torch.cos(angle), torch.sin(angle)
+    turn = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    return 100 * (vertices @ turn.T) + torch.tensor([1.0, 160, 3])
+
+
+def measured(subject: Subject, identities: int) -> dict:
+    """A bridge's gates and times, and how far it is from the truth where that is known."""
+    model = reference_head(1)
+    started = time.perf_counter()
+    bridge, fit = build_bridge(model, subject.mesh)
+    built = time.perf_counter()
+    own = subject.mesh.topology
+    quality = check_bridge(bridge, own, model, subject.other, identities)
+    checked = time.perf_counter()
+    row = {
+        "subject": subject.name,
+        "vertices": own.vertex_count,
+        "seconds": {"build": built - started, "check": checked - built},
+        "quality": _rounded(quality),
+        "failures": quality.failures(ICT_EXCEPTIONS if subject.other is not None else ()),
+    }
+    if subject.truth is not None:
+        told = check_bridge(bridge, subject.truth, model, None, 0)
+        row["truth"] = {
+            "landmarks_median_mm": told.landmarks_median_mm,
+            "landmarks_max_mm": told.landmarks_max_mm,
+            "lines_mm": dict(told.lines_mm),
+        }
+    if subject.places is not None:
+        size = float(torch.linalg.det(fit.model_to_mesh[:3, :3]) ** (1 / 3))
+        apart = 1000 / size * (bridge.placed - subject.places).norm(dim=1)
+        face = apart[model.topology.regions["face"]]
+        row["truth"] |= {
+            "face_median_mm": float(face.median()),
+            "face_p95_mm": float(face.quantile(0.95)),
+        }
+    return row
+
+
+def _rounded(quality: BridgeQuality) -> dict:
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, float):
+            return None if math.isnan(value) else round(value, 6)
+        return list(value) if isinstance(value, tuple) else value
+
+    return plain(asdict(quality))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The reference head in pictures that show the same unknown points of it, tracked by others.
+
+Nothing is known of the points but where they are in each picture and how the head moved. So they
+are triangulated in the head's own frame; the head model is fitted to that cloud, which tells the
+place of each point on the model; and then every instant's expression and pose are fitted to the
+pixels of its points.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from topohead.core import HeadModel, SurfacePoints
+from topohead.geometry.alignment import rigid
+from topohead.geometry.correspondence import TriangleTree, interpolate
+
+IDENTITY_RIDGE, EXPRESSION_RIDGE = 2e-3, 1e-3
+"""Metres that a unit of identity and of expression cost, against the rms of all points."""
+
+NEAR = 0.006
+"""Metres between a point and the model beyond which the point is not of it."""
+
+HUBER = 3.0
+"""Deviations beyond which a pixel counts less."""
+
+
+@dataclass(frozen=True)
+class TracksFit:
+    """A person at rest in the head frame, and T instants of it; `poses` head to world, metres.
+
+    `residual` is the median distance of pixels in each instant.
+    """
+
+    rest: Float[Tensor, "V 3"]
+    weights: Float[Tensor, "T 52"]
+    poses: Float[Tensor, "T 4 4"]
+    residual: Float[Tensor, " T"]
+
+
+def fit_tracks(
+    head: HeadModel,
+    pixels: Float[Tensor, "C T P 2"],
+    sigma: Float[Tensor, "C T P"],
+    projections: Float[Tensor, "C 3 4"],
+    poses: Float[Tensor, "T 4 4"],
+    valid: Bool[Tensor, "C T"],
+) -> TracksFit:
+    """The person and what the face does. `poses` are the trackers': its own frame to the world.
+
+    Two seen directions at least; all float64. The head turns with y up in both frames.
+    """
+    cloud = triangulated(pixels, sigma, projections, poses, valid)
+    place, rest, points, near = _identity(head, cloud)
+    moved = poses @ place
+    weights = torch.zeros(len(poses), 52, dtype=torch.float64)
+    residual = torch.zeros(len(poses), dtype=torch.float64)
+    basis = torch.stack(
+        [interpolate(points, head.topology.triangles, b) for b in head.expression_basis.double()]
+    )
+    base = interpolate(points, head.topology.triangles, rest)
+    found = []
+    for t in range(len(poses)):
+        seen = valid[:, t]
+        given = pixels[seen, t][:, near], sigma[seen, t][:, near], projections[seen]
+        pose, weights[t], residual[t] = _instant(base[near], basis[:, near], moved[t], *given)
+        found.append(pose)
+    return TracksFit(rest.float(), weights.float(), torch.stack(found), residual)
+
+
+def triangulated(
+    pixels: Float[Tensor, "C T P 2"],
+    sigma: Float[Tensor, "C T P"],
+    projections: Float[Tensor, "C 3 4"],
+    poses: Float[Tensor, "T 4 4"],
+    valid: Bool[Tensor, "C T"],
+) -> Float[Tensor, "P 3"]:
+    """Points in the head's frame by linear least squares over all pictures (Hartley 1997)."""
+    matrices = (projections[:, None] @ poses)[..., None, :, :]
+    rows = pixels[..., None] * matrices[..., 2:, :] - matrices[..., :2, :]
+    depth = matrices[..., 2, 3].abs().clamp(min=1e-6)
+    weight = valid[..., None] / (sigma.clamp(min=0.1) * depth)
+    rows = rows * weight[..., None, None]
+    a, b = rows[..., :3], -rows[..., 3]
+    square = torch.einsum("ctpki,ctpkj->pij", a, a)
+    right = torch.einsum("ctpki,ctpk->pi", a, b)
+    return torch.linalg.solve(square, right)
+
+
+def _identity(
+    head: HeadModel, cloud: Float[Tensor, "P 3"], rounds: int = 12
+) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "V 3"], SurfacePoints, Bool[Tensor, " P"]]:
+    """Where the head frame is in the cloud's, the person, and each point's place on the mesh.
+
+    Iterated closest points with the identities' linear basis; nose tips are laid on each other
+    first (farthest along +z in both frames).
+    """
+    triangles = head.topology.triangles
+    template, basis = head.template.double(), head.identity_basis.double()
+    place = torch.eye(4, dtype=torch.float64)
+    place[:3, 3] = cloud[cloud[:, 2].argmax()] - template[template[:, 2].argmax()]
+    weights = torch.zeros(len(basis), dtype=torch.float64)
+    rest = template
+    near = torch.ones(len(cloud), dtype=torch.bool)
+    points = SurfacePoints(torch.zeros(len(cloud)).long(), torch.zeros(len(cloud), 3))
+    for number in range(rounds):
+        local = (cloud - place[:3, 3]) @ place[:3, :3]
+        found = TriangleTree(rest[triangles].numpy()).closest(local.numpy())
+        nearest, shares, distance = (torch.from_numpy(part) for part in found)
+        points = SurfacePoints(nearest, shares)
+        reach = NEAR * max(1.0, 4.0 - number)
+        near = distance < reach
+        feet = interpolate(points, triangles, rest)
+        step = rigid(feet[near], cloud[near])
+        place = step
+        local = (cloud - place[:3, 3]) @ place[:3, :3]
+        shown = torch.stack([interpolate(points, triangles, b)[near] for b in basis]).flatten(1)
+        base = interpolate(points, triangles, template)[near]
+        gap = (local[near] - base).flatten()
+        square = shown @ shown.T + len(gap) * IDENTITY_RIDGE**2 * torch.eye(len(basis)).double()
+        weights = torch.linalg.solve(square, shown @ gap)
+        rest = template + torch.tensordot(weights, basis, 1)
+    return place, rest, points, near
+
+
+def _instant(
+    base: Float[Tensor, "P 3"],
+    basis: Float[Tensor, "52 P 3"],
+    pose: Float[Tensor, "4 4"],
+    pixels: Float[Tensor, "C P 2"],
+    sigma: Float[Tensor, "C P"],
+    projections: Float[Tensor, "C 3 4"],
+    rounds: int = 10,
+) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " 52"], float]:
+    """Gauss–Newton of one instant's pose and expression on its pixels; weights in [0, 1]."""
+    weights = torch.zeros(52, dtype=torch.float64)
+    residual = float("nan")
+    for _ in range(rounds):
+        local = base + torch.tensordot(weights, basis, 1)
+        world = local @ pose[:3, :3].T + pose[:3, 3]
+        rows, gaps, scales = [], [], []
+        for matrix, seen, spread in zip(projections, pixels, sigma, strict=True):
+            flat = world @ matrix[:, :3].T + matrix[:, 3]
+            drawn = flat[:, :2] / flat[:, 2:]
+            slope = (matrix[:2, :3] - drawn[..., None] * matrix[2, :3]) / flat[:, 2, None, None]
+            arms = world - pose[:3, 3]
+            turn = torch.linalg.cross(
+                torch.eye(3).double().expand(len(arms), 3, 3), arms[:, None].expand(-1, 3, 3)
+            )
+            moves = torch.cat(
+                [turn, torch.eye(3).double().expand(len(arms), 3, 3),
+                 (basis @ pose[:3, :3].T).transpose(0, 1)], 1,
+            )  # fmt: skip
+            gap = seen - drawn
+            deviation = gap.norm(dim=1) / spread.clamp(min=0.5)
+            weight = (HUBER / deviation.clamp(min=HUBER)) / spread.clamp(min=0.5).square()
+            rows.append(torch.einsum("pij,pkj->pik", slope, moves))
+            gaps.append(gap)
+            scales.append(weight)
+        jacobian, gap, weight = torch.cat(rows), torch.cat(gaps), torch.cat(scales)
+        residual = float(gap.norm(dim=1).median())
+        square = torch.einsum("p,pik,pil->kl", weight, jacobian, jacobian)
+        right = torch.einsum("p,pik,pi->k", weight, jacobian, gap)
+        # metres of ridge in pixels, by what a metre across is in the picture
+        metre = jacobian[:, 0, 3].square().mean()
+        ridge = weight.sum() * metre * EXPRESSION_RIDGE**2
+        square[6:, 6:] += ridge * torch.eye(52).double()
+        right[6:] -= ridge * weights
+        square[:6, :6] += 1e-9 * square.diagonal()[:6].diag()
+        step = torch.linalg.solve(square, right)
+        weights = (weights + step[6:]).clamp(0, 1)
+        pose = pose.clone()
+        pose[:3, :3] = torch.linalg.matrix_exp(_cross(step[:3])) @ pose[:3, :3]
+        pose[:3, 3] = pose[:3, 3] + step[3:6]
+    return pose, weights, residual
+
+
+def _cross(axis: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
+    x, y, z = axis.tolist()
+    return torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)

@@ -1,0 +1,94 @@
+"""Classical ways from a scan to a registered head; learned ones have to beat these."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from topohead.core import ARKIT_52, HeadModel, Scan, ScanFit
+from topohead.geometry.meshes import connected_parts
+from topohead.solvers.headfit import HeadArrays
+from topohead.solvers.nonrigid_icp import NonrigidConfig, deform
+from topohead.solvers.scan_followers import Followers
+from topohead.solvers.scan_head import ScanHead
+from topohead.solvers.scan_modes import Modes, fit_modes, held_prior, population_prior
+from topohead.solvers.scan_samples import ScanSamples, oriented, sample_scan
+from topohead.solvers.scan_search import SIZE_SPREAD, find_head
+from topohead.solvers.scan_seen import on_head, spread_sigma
+
+SAMPLES = 30_000
+TEMPLATE_SIGMA, MODES_SIGMA, NONRIGID_SIGMA = 0.005, 0.002, 0.003
+"""Error of a vertex along an axis where the scan shows it, metres."""
+UNSEEN_SLOPE = 0.04
+"""How much the error grows for each metre away from what the scan shows."""
+POSE_REACHES = (0.02, 0.02, 0.015, 0.015, 0.012, 0.012)
+REACHES = (0.025, 0.02, 0.015, 0.012, 0.01, 0.008, 0.007, 0.006, 0.005, 0.005, 0.004, 0.004)
+
+
+def template_fit(scan: Scan, head: HeadModel, seed: int = 0) -> ScanFit:
+    """The mean head in the pose and size that fit best, from anywhere and any orientation.
+
+    The scan is in metres. Always answers: whether there is a head is for `scan_quality.judge`.
+    """
+    surface, arrays = ScanHead.of(head.topology), HeadArrays(head)
+    samples, modes = _placed(scan, surface, arrays, seed)
+    return _fit(scan, surface, samples, modes, modes.vertices(arrays), TEMPLATE_SIGMA)
+
+
+def pca_fit(scan: Scan, head: HeadModel, seed: int = 0) -> ScanFit:
+    """`template_fit`, then the model's identity modes and expressions by iterated closest points.
+
+    Nearly exact for heads of the model's own population, lost where it has no shape.
+    """
+    surface, arrays = ScanHead.of(head.topology), HeadArrays(head)
+    samples, modes = _placed(scan, surface, arrays, seed)
+    prior = population_prior(arrays)
+    modes = fit_modes(arrays, surface, samples, modes, prior, REACHES, seed)
+    return _fit(scan, surface, samples, modes, modes.vertices(arrays), MODES_SIGMA)
+
+
+def nricp_fit(
+    scan: Scan, head: HeadModel, seed: int = 0, config: NonrigidConfig | None = None
+) -> ScanFit:
+    """`template_fit`, then nonrigid ICP of the mean head: no head model, no expressions.
+
+    Optimal-step nonrigid ICP (Amberg et al. 2007), which knows of faces what the template has.
+    """
+    surface, arrays = ScanHead.of(head.topology), HeadArrays(head)
+    samples, modes = _placed(scan, surface, arrays, seed)
+    placed = modes.vertices(arrays)
+    moving = (connected_parts(head.topology) == 0).numpy()
+    vertices = deform(surface, placed, samples, moving, config or NonrigidConfig())
+    vertices = Followers.of(head).follow(placed, vertices, modes.pose)
+    return _fit(scan, surface, samples, modes, vertices, NONRIGID_SIGMA)
+
+
+def _placed(
+    scan: Scan, surface: ScanHead, arrays: HeadArrays, seed: int
+) -> tuple[ScanSamples, Modes]:
+    samples = sample_scan(scan, SAMPLES, seed)
+    points = surface.surface(arrays.template)
+    normals = surface.normals(points)
+    skin = surface.skin
+    placed = find_head(samples, points[skin], normals[skin], points[surface.face], seed)
+    modes = Modes(placed.pose(), np.zeros(arrays.basis.shape[2]), np.zeros_like(arrays.template))
+    there = surface.surface(modes.vertices(arrays))
+    samples = oriented(samples, there, surface.normals(there))
+    held = held_prior(arrays, SIZE_SPREAD)
+    return samples, fit_modes(arrays, surface, samples, modes, held, POSE_REACHES, seed)
+
+
+def _fit(
+    scan: Scan,
+    surface: ScanHead,
+    samples: ScanSamples,
+    modes: Modes,
+    vertices: Float[np.ndarray, "V 3"],
+    sigma: float,
+) -> ScanFit:
+    return ScanFit(
+        torch.from_numpy(vertices).float(),
+        torch.from_numpy(spread_sigma(surface, vertices, samples, sigma, UNSEEN_SLOPE)).float(),
+        torch.from_numpy(modes.pose).float(),
+        torch.from_numpy(modes.coefficients[-len(ARKIT_52) :]).float(),
+        torch.from_numpy(on_head(scan, surface, vertices, max(3 * sigma, 0.006))),
+    )

@@ -1,0 +1,119 @@
+"""What a scan does not show moves with the skin around it: globes, tongue, teeth; lids and lips are
+taken apart again."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from topohead.core import HeadModel, Topology
+from topohead.geometry.alignment import apply, rigid
+from topohead.geometry.lids import GlobeContact
+from topohead.geometry.meshes import connected_parts
+from topohead.geometry.slits import Slit, divided
+
+ROUNDS = 4
+"""Times that lips and lids are taken apart; their surfaces bend while they move."""
+SOCKET = 1.6
+"""Skin within so many radii of a globe's centre carries it."""
+AROUND = 0.015
+"""Skin and mouth bag that carry tongue and teeth lie so near, metres."""
+
+
+@dataclass(frozen=True)
+class Followers:
+    """The parts that are not skin, with what carries each; and the openings that must not cross."""
+
+    template: Float[Tensor, "V 3"]
+    globes: tuple[GlobeContact, ...]
+    sockets: tuple[Int[Tensor, " _"], ...]
+    parts: tuple[tuple[Int[Tensor, " _"], Int[Tensor, " _"]], ...]
+    slits: tuple[Slit, ...]
+
+    @staticmethod
+    def of(head: HeadModel) -> "Followers":
+        """Of a head with the reference's regions."""
+        topology, template = head.topology, head.template.float()
+        globes, sockets = [], []
+        part = connected_parts(topology)
+        main = part == 0
+        for name in ("eye_left", "eye_right"):
+            globe = GlobeContact.of(topology, template, name)
+            center = template[globe.globe].mean(0) + globe.offset
+            near = (template - center).norm(dim=1) < SOCKET * globe.radius
+            globes.append(globe)
+            sockets.append((near & topology.region_mask("skin")).nonzero()[:, 0])
+        eyes = topology.region_mask("eyes")
+        parts = []
+        for number in range(1, int(part.max()) + 1):
+            own = part == number
+            if bool((own & eyes).any()):
+                continue
+            gap = torch.cdist(template[main], template[own]).amin(1)
+            parts.append((own.nonzero()[:, 0], main.nonzero()[:, 0][gap < AROUND]))
+        return Followers(
+            template, tuple(globes), tuple(sockets), tuple(parts), _slits(topology, template)
+        )
+
+    def follow(
+        self,
+        before: Float[np.ndarray, "V 3"],
+        after: Float[np.ndarray, "V 3"],
+        pose: Float[np.ndarray, "4 4"],
+    ) -> Float[np.ndarray, "V 3"]:
+        """`after` with its other parts where rigid motions of the skin around carry them.
+
+        Globes become spheres again. Lids are pushed out of the globes, lips and lids apart, no
+        farther than on the template. All in the scan's frame; `pose` is head frame to scan.
+        """
+        back = torch.from_numpy(np.linalg.inv(pose))
+        old = apply(back, torch.from_numpy(before)).float()
+        new = apply(back, torch.from_numpy(after)).float()
+        for own, around in self.parts:
+            new[own] = apply(rigid(old[around], new[around]), old[own])
+        for globe, socket in zip(self.globes, self.sockets, strict=True):
+            center, size = globe.placed(old[None])
+            motion = rigid(old[socket], new[socket])
+            arms = globe.arms - globe.offset
+            new[globe.globe] = apply(motion, center + size * arms)
+        new = self._apart(new[None])[0]
+        return apply(torch.from_numpy(pose), new.double()).numpy()
+
+    def crossing(
+        self, vertices: Float[np.ndarray, "V 3"], pose: Float[np.ndarray, "4 4"]
+    ) -> tuple[float, float]:
+        """How deep lips, and lids, lie in each other beyond the template's, metres, at least 0."""
+        back = torch.from_numpy(np.linalg.inv(pose))
+        own = apply(back, torch.from_numpy(vertices)).float()[None]
+        template = self.template[None]
+        beyond = [
+            float((slit.depth(own) - slit.depth(template).clamp(min=0)).clamp(min=0).max())
+            for slit in self.slits
+        ]
+        return beyond[-1], max(beyond[:-1])
+
+    def _apart(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
+        for slit in self.slits:
+            allowed = slit.depth(self.template[None]).clamp(min=0)
+            vertices = slit.apart(vertices, allowed, ROUNDS)
+        still = torch.eye(3)[None]
+        for globe in self.globes:
+            needed = globe.needed[None]
+            vertices = globe.outside(vertices, *globe.placed(vertices), still, needed)
+        return vertices
+
+
+def _slits(topology: Topology, template: Float[Tensor, "V 3"]) -> tuple[Slit, ...]:
+    """Both eyes' lids, and the lips."""
+    lids, sockets = (topology.region_mask(name) for name in ("eyelids", "eye_sockets"))
+    margin = torch.zeros_like(lids)
+    margin[topology.faces[sockets[topology.faces].any(1)]] = True
+    margin &= lids
+    slits = []
+    for name in ("eye_left", "eye_right"):
+        side = template[:, 0] * template[topology.regions[name], 0].mean() > 0
+        slits.append(Slit.of(topology, *divided(topology, template, margin & side, lids & side)))
+    upper, lower = (topology.region_mask(f"lips_{name}") for name in ("upper", "lower"))
+    return (*slits, Slit.of(topology, upper, lower))

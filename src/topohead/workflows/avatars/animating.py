@@ -1,0 +1,208 @@
+"""The steps of `topohead avatar animate`: what drives, who looks on, pictures."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from topohead.core import InputError
+from topohead.geometry.avatars import Avatar
+from topohead.io.avatars import read_avatar
+from topohead.io.clips import CLIP, CameraPath, Clip, read_camera_path, write_clip
+from topohead.io.expressions import gaze_of_looks, read_live_link, resampled
+from topohead.io.videos import write_video
+from topohead.rendering.avatars import render_avatar
+from topohead.rendering.shading import portrait_camera
+from topohead.synthesis.performances import euler
+from topohead.workflows import rigging
+from topohead.workflows.avatar import AnimateConfig, AnimateResult
+from topohead.workflows.avatars.pictures import over
+from topohead.workflows.progress import track as progress
+
+CSV_RATE = 30.0
+VIDEO = "video.mp4"
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A performance in the head frame; `cameras` are those of the run that it is from."""
+
+    weights: Float[Tensor, "T 52"]
+    gaze: Float[Tensor, "T 2 2"]
+    poses: Float[Tensor, "T 4 4"]
+    frames_per_second: float
+    cameras: dict[str, CameraPath]
+
+
+def run(config: AnimateConfig) -> AnimateResult:
+    """The whole of `topohead avatar animate`."""
+    avatar = read_avatar(config.avatar)
+    _refuse_foreign(config.out)
+    drive = _cut(open_drive(config.drive, avatar, config.fps), config.frames)
+    if config.still_head:
+        still = torch.eye(4, dtype=torch.float64).repeat(len(drive.poses), 1, 1)
+        drive = replace(drive, poses=still)
+    camera = camera_path(config, avatar, drive)
+    clip = Clip(
+        config.avatar, avatar.rig.topology.fingerprint, drive.weights, drive.gaze, drive.poses,
+        camera,
+    )  # fmt: skip
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_clip(config.out / CLIP, clip)
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    pictures = clip_pictures(avatar.to(device), clip, config.background)
+    write_video(config.out / VIDEO, pictures, clip.frames_per_second)
+    return AnimateResult(config.out, len(clip.weights), clip.frames_per_second)
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; expected a folder for the clip")
+    if out.is_dir() and any(out.iterdir()) and not (out / CLIP).exists():
+        raise InputError(f"--out {out} is not empty and holds no clip; choose another folder")
+
+
+def open_drive(path: Path, avatar: Avatar, fps: float | None) -> Drive:
+    """What plays: a Live Link CSV, or a finished capture."""
+    if fps is not None and not fps > 0:
+        raise InputError(f"--fps expects a number above zero, got {fps:g}")
+    if not path.exists():
+        raise InputError(f"--drive {path}: no such file; expected a Live Link CSV or a run folder")
+    if path.is_dir():
+        return _run_drive(path, avatar, fps)
+    if path.suffix.lower() == ".npz":
+        raise InputError(
+            f"--drive {path}: expressions of FLAME cannot be played on this head; drive with a "
+            "Live Link CSV or a run, and give CAP4D's orbit.npz to --camera"
+        )
+    rate = fps or CSV_RATE
+    played = resampled(read_live_link(path), rate)
+    weights = played.coefficients.clamp(0, 1)
+    eyes = -played.eye_rotation[..., :2]  # Live Link: to the right and down are positive
+    gaze = eyes if bool(eyes.abs().amax() > 0) else gaze_of_looks(weights)
+    # Live Link counts yaw and pitch the other way round
+    turns = euler(played.head_rotation.double() * torch.tensor([-1.0, -1.0, 1.0]).double())
+    return Drive(weights.float(), gaze.float(), _about(turns, avatar.rig.head.double()), rate, {})
+
+
+def _about(turns: Float[Tensor, "T 3 3"], joint: Float[Tensor, "3"]) -> Float[Tensor, "T 4 4"]:
+    """Rotations about the head's joint as rigid motions."""
+    poses = torch.eye(4, dtype=torch.float64).repeat(len(turns), 1, 1)
+    poses[:, :3, :3] = turns
+    poses[:, :3, 3] = joint - turns @ joint
+    return poses
+
+
+def _run_drive(path: Path, avatar: Avatar, fps: float | None) -> Drive:
+    """A run's own motion, its head poses and cameras carried into its head's frame."""
+    take = rigging.open_tracked(path)
+    if fps is not None and abs(fps - take.frames_per_second) > 1e-6:
+        raise InputError(
+            f"--fps {fps:g}: {path} plays at {take.frames_per_second:g} frames a second; leave it "
+            "out, or drive with its expression.csv"
+        )
+    head = take.head
+    track = rigging.expression_track(head, take.run.vertices)
+    upright = head.upright.double()
+    back = torch.linalg.inv(upright)
+    poses = upright @ track.poses.double() @ back
+    gaze = gaze_of_looks(track.weights) if take.run.gaze is None else take.run.gaze
+    cameras = {}
+    if take.run.rig is not None:
+        rig = take.run.rig.cameras
+        for index, name in enumerate(rig.names):
+            width, height = rig.size(index)
+            cameras[name] = CameraPath(
+                (rig.world_to_camera[index].double() @ back)[None],
+                rig.intrinsics[index].double()[None],
+                (width, height),
+                take.frames_per_second,
+            )
+    return Drive(track.weights.float(), gaze.float(), poses, take.frames_per_second, cameras)
+
+
+def _cut(drive: Drive, frames: int | None) -> Drive:
+    if frames is None:
+        return drive
+    if frames < 1:
+        raise InputError(f"--frames expects a number above zero, got {frames}")
+    first = slice(0, frames)
+    return replace(
+        drive, weights=drive.weights[first], gaze=drive.gaze[first], poses=drive.poses[first]
+    )
+
+
+def camera_path(config: AnimateConfig, avatar: Avatar, drive: Drive) -> CameraPath:
+    """The camera of every frame of the clip."""
+    count, rate = len(drive.weights), drive.frames_per_second
+    if config.camera in ("static", "orbit"):
+        if config.size < 16 or config.size % 2:
+            raise InputError(f"--size expects an even number of pixels above 15, got {config.size}")
+        size = (config.size, config.size)
+        yaws = [0.0] * count
+        if config.camera == "orbit":
+            yaws = [2 * math.pi * t / count for t in range(count)]
+        views = [portrait_camera(avatar.rig.neutral, size, yaw, margin=1.25) for yaw in yaws]
+        poses, lenses = (torch.stack(list(parts)) for parts in zip(*views, strict=True))
+        return CameraPath(poses, lenses, size, rate)
+    if config.camera in drive.cameras:
+        one = drive.cameras[config.camera]
+        width, height = (edge // 2 * 2 for edge in one.size)
+        poses, lenses = one.world_to_camera, one.intrinsics
+        return CameraPath(
+            poses.expand(count, -1, -1), lenses.expand(count, -1, -1), (width, height), rate
+        )
+    path = Path(config.camera)
+    if not path.is_file():
+        known = ", ".join(["static", "orbit", *drive.cameras])
+        raise InputError(f"--camera {config.camera}: expected {known}, or an npz file of a path")
+    return _around(read_camera_path(path), avatar, count, rate, path)
+
+
+def _around(path: CameraPath, avatar: Avatar, count: int, rate: float, file: Path) -> CameraPath:
+    """A stored path about this head: what its cameras look at is moved to the head's middle.
+
+    A path of one camera stands still; another one must be as long as the clip.
+    """
+    if len(path.intrinsics) not in (1, count) and len(path.intrinsics) < count:
+        raise InputError(
+            f"--camera {file} has {len(path.intrinsics)} frames and the clip {count}; cut the clip "
+            "by --frames"
+        )
+    pose = path.world_to_camera
+    turn, shift = pose[:, :3, :3], pose[:, :3, 3]
+    centers, ways = -(turn.mT @ shift[..., None])[..., 0], turn[:, 2]
+    # the point nearest to all optical axes; of parallel ones the least-norm answer
+    across = torch.eye(3).double() - ways[:, :, None] * ways[:, None, :]
+    target = (
+        torch.linalg.pinv(across.sum(0), rtol=1e-6) @ (across @ centers[..., None]).sum(0)[:, 0]
+    )
+    points = avatar.rig.neutral.double()
+    middle = (points.amin(0) + points.amax(0)) / 2
+    moved = pose.clone()
+    moved[:, :3, 3] = shift + turn @ (target - middle)
+    lens = path.intrinsics
+    if len(pose) == 1:
+        moved, lens = moved.expand(count, -1, -1), lens.expand(count, -1, -1)
+    size = (path.size[0] // 2 * 2, path.size[1] // 2 * 2)
+    return CameraPath(moved[:count], lens[:count], size, rate)
+
+
+def clip_pictures(
+    avatar: Avatar, clip: Clip, background: tuple[float, float, float]
+) -> Iterator[Float[Tensor, "H W 3"]]:
+    """The clip's pictures, one after the other."""
+    camera = clip.camera
+    for t in progress(range(len(clip.weights)), "pictures"):
+        image, alpha = render_avatar(
+            avatar, clip.weights[t], clip.gaze[t], clip.poses[t].float(),
+            camera.world_to_camera[t : t + 1].float(), camera.intrinsics[t : t + 1].float(),
+            camera.size,
+        )  # fmt: skip
+        yield over(image[0], alpha[0], background)

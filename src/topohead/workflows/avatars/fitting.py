@@ -1,0 +1,255 @@
+"""The steps of `topohead avatar fit`: open, start, fit, write."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from topohead.core import BoundSplats, InputError
+from topohead.geometry.avatars import Avatar, ExpressionChange, principal_codes
+from topohead.geometry.placement import placement
+from topohead.geometry.skinning import FaceRig, RigPerformance
+from topohead.io.atomic import atomic_write
+from topohead.io.avatars import BUNDLE, RECORD, write_avatar
+from topohead.io.cap4d import is_tracked_photos
+from topohead.io.gltf_rig import write_rig_glb
+from topohead.io.images import write_image
+from topohead.solvers.splatting import GaussianHead, Instant, Splatting, SplattingConfig, splat
+from topohead.workflows.avatar import FitConfig, FitResult
+from topohead.workflows.avatars.inputs import Sitting, run_sitting
+from topohead.workflows.avatars.photos import tracked_sitting
+from topohead.workflows.avatars.pictures import preview
+from topohead.workflows.avatars.start import starting_gaussians
+from topohead.workflows.progress import Sight, show
+from topohead.workflows.progress import track as progress
+
+CHECKPOINT = "fit.pt"
+CHECKPOINT_EVERY_S = 30.0
+SHOWN_EVERY = 50
+INSTANTS_A_CODE = 4
+"""So many expressions must be seen for each code that changes colours and places."""
+
+RESUMED = (
+    "source", "views", "frames", "instants", "height", "gaussians", "steps", "degree", "codes",
+    "seed", "hull",
+)  # fmt: skip
+"""Settings that a fit must share with the one that it continues."""
+
+
+def run(config: FitConfig) -> FitResult:
+    """The whole of `topohead avatar fit`."""
+    began = time.monotonic()
+    config = resolved(config)
+    _refuse_foreign(config.out)
+    names = config.views.split(",") if config.views else None
+    assert config.height is not None
+    given = config.source, config.height, config.frames, config.instants, names
+    known = is_tracked_photos(config.source)
+    sitting = tracked_sitting(*given) if known else run_sitting(*given)
+    avatar, facts = fitted(sitting, config)
+    result = FitResult(
+        config.out, len(avatar.splats), facts["pictures"], facts["psnr"], time.monotonic() - began
+    )
+    record = {"source": str(config.source), **settings(config), **facts, "seconds": result.seconds}
+    write_avatar(config.out, avatar, record)
+    write_bundle(config.out / BUNDLE, avatar)
+    write_image(config.out / "preview.png", preview(avatar))
+    (config.out / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def resolved(config: FitConfig) -> FitConfig:
+    """The settings with what depends on the machine filled in."""
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        from topohead.rendering.splats_cuda import require_gsplat
+
+        if not torch.cuda.is_available():
+            raise InputError("--device cuda: this machine has no CUDA device; leave it out")
+        require_gsplat()
+    fast = device == "cuda"
+    defaults = {"height": (256, 512), "steps": (1200, 6000), "gaussians": (15_000, 60_000)}
+    for name, pair in defaults.items():
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} expects a number above zero, got {value}")
+        defaults[name] = pair if value is None else (value, value)
+    numbers = {name: pair[fast] for name, pair in defaults.items()}
+    config = replace(config, device=device, **numbers)
+    if config.codes < 0:
+        raise InputError(f"--codes expects zero or more, got {config.codes}")
+    return config
+
+
+def settings(config: FitConfig) -> dict[str, Any]:
+    """What a fit was made with, as JSON and checkpoints hold it."""
+    return {name: str(getattr(config, name)) for name in RESUMED}
+
+
+def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]:
+    """The avatar of a sitting and what is worth telling of the fit."""
+    assert config.gaussians is not None and config.steps is not None
+    start = starting_gaussians(sitting, config.gaussians, config.hull)
+    weights = sitting.posed.weights.float()
+    # more codes would tell pictures apart rather than expressions
+    mean, axes = principal_codes(weights, min(config.codes, len(weights) // INSTANTS_A_CODE))
+    codes = (weights - mean) @ axes
+    none = torch.zeros(len(start), axes.shape[1], 3)
+    change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), none, none)
+    names = camera_names(sitting)
+    device = torch.device(config.device)
+    instants = instants_of(sitting, codes, names, device)
+    numbers = SplattingConfig(
+        steps=config.steps, degree=config.degree, seed=config.seed,
+        batch=8 if device.type == "cuda" else 1,
+    )  # fmt: skip
+    head = GaussianHead(start.to(device), change, len(names), config.degree).to(device)
+    fit = Splatting(head, numbers)
+    _resume(config, fit)
+    _walk(config, fit, instants, sitting.rig.topology.triangles.to(device))
+    splats, changes = head.result()
+    avatar = Avatar(upright_rig(sitting.rig), splats, changes)
+    pictures = sum(len(one.images) for one in instants)
+    quality = _training_quality(head, instants, sitting.rig.topology.triangles.to(device))
+    facts = {
+        "cameras": names,
+        "instants": [view.frame for view in sitting.posed.views],
+        "pictures": pictures,
+        "psnr": quality,
+    }
+    return avatar, facts
+
+
+def _walk(
+    config: FitConfig, fit: Splatting, instants: Sequence[Instant], triangles: Tensor
+) -> None:
+    """Steps with progress and checkpoints; an interruption leaves the last step behind."""
+    steps, saved = fit.config.steps, time.monotonic()
+    walked = splat(fit, instants, triangles)
+    try:
+        for losses in progress(walked, "gaussians", total=steps, done=fit.step):
+            if fit.step % SHOWN_EVERY == 0:
+                show(Sight(f"{fit.step}", values={"loss": losses["loss"]}))
+            if time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                _save(config, fit)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        _save(config, fit)
+        raise
+
+
+def _save(config: FitConfig, fit: Splatting) -> None:
+    with atomic_write(config.out / CHECKPOINT) as partial:
+        torch.save({"settings": settings(config), **fit.state()}, partial)
+
+
+def _resume(config: FitConfig, fit: Splatting) -> None:
+    """Goes on from the checkpoint that an interrupted fit left, if it was of these settings."""
+    path = config.out / CHECKPOINT
+    if not path.is_file():
+        return
+    try:
+        state = torch.load(path, weights_only=True, map_location=config.device)
+    except Exception as error:
+        raise InputError(f"{path} cannot be read ({error}); delete it and fit again") from None
+    now = settings(config)
+    for name, value in state["settings"].items():
+        if now[name] != value:
+            raise InputError(
+                f"{path} is of a fit with --{name} {value}, this one has {now[name]}; use the same "
+                "or another --out"
+            )
+    fit.load(state)
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Only an avatar, or the beginning of one, is replaced."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; expected a folder for the avatar")
+    ours = (RECORD, CHECKPOINT)
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in ours):
+        raise InputError(
+            f"--out {out} holds {min(out.iterdir()).name!r} and no avatar; choose an empty or a "
+            "new folder"
+        )
+
+
+def camera_names(sitting: Sitting) -> list[str]:
+    """All cameras of a sitting by name; those of a frame may be fewer."""
+    named = {name: None for view in sitting.posed.views for name in view.cameras.names}
+    return list(named)
+
+
+def instants_of(
+    sitting: Sitting, codes: Float[Tensor, "T R"], names: Sequence[str], device: torch.device
+) -> list[Instant]:
+    """The sitting's pictures as the solver takes them, cameras of one size together."""
+    posed, found = sitting.posed, []
+    for t, view in enumerate(posed.views):
+        assert view.masks is not None
+        turn = posed.upright[:3, :3].double() @ posed.poses[t, :3, :3].double().T
+        sizes = [view.cameras.size(c) for c in range(len(view.images))]
+        for size in dict.fromkeys(sizes):
+            mine = [c for c, one in enumerate(sizes) if one == size]
+            coverage = torch.stack([view.masks[c] for c in mine])
+            images = torch.stack([view.images[c] for c in mine]) * coverage[..., None]
+            counted = sitting.counted
+            weights = None if counted is None else torch.stack([counted[t][c] for c in mine])
+            found.append(
+                Instant(
+                    posed.vertices[t].float().to(device),
+                    codes[t].to(device),
+                    turn.float().to(device),
+                    view.cameras.world_to_camera[mine].float().to(device),
+                    view.cameras.intrinsics[mine].float().to(device),
+                    torch.tensor([names.index(view.cameras.names[c]) for c in mine]).to(device),
+                    _bytes(images).to(device),
+                    _bytes(coverage).to(device),
+                    None if weights is None else _bytes(weights).to(device),
+                )
+            )
+    return found
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def upright_rig(rig: FaceRig) -> FaceRig:
+    """The rig standing in the head frame."""
+    still = RigPerformance(rig, torch.zeros(1, 52), torch.eye(4).double()[None], 30.0)
+    return placement(rig.upright).performance(still).rig
+
+
+@torch.no_grad()
+def _training_quality(head: GaussianHead, instants: Sequence[Instant], triangles: Tensor) -> float:
+    """PSNR in dB of all pictures together, where they count."""
+    square, count = 0.0, 0.0
+    for instant in instants:
+        for index in range(len(instant.images)):
+            chosen = torch.tensor([index], device=instant.images.device)
+            image, _ = head(instant, triangles, chosen)
+            gap = (image[0].clamp(0, 1) - instant.images[index].float() / 255).square()
+            if instant.weights is not None:
+                gap = gap * (instant.weights[index].float() / 255)[..., None]
+                count += 3 * float(instant.weights[index].float().sum() / 255)
+            else:
+                count += gap.numel()
+            square += float(gap.sum())
+    return -10 * math.log10(max(square / max(count, 1), 1e-12))
+
+
+def write_bundle(path: Path, avatar: Avatar) -> None:
+    """The rig and its Gaussians as one GLB, at rest: what `topohead view` plays."""
+    splats = avatar.splats
+    plain = BoundSplats(splats.binding, splats.opacities, splats.harmonics[:, :1])
+    still = RigPerformance(avatar.rig, torch.zeros(1, 52), torch.eye(4).double()[None], 30.0)
+    write_rig_glb(path, still, splats=plain)

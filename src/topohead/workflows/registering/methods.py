@@ -1,0 +1,108 @@
+"""The ways from a scan in metres to a registered head, by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from topohead.core import HeadModel
+from topohead.core.scans import Scan, ScanFit
+from topohead.workflows.register import RegisterConfig
+
+if TYPE_CHECKING:
+    from topohead.models.registration import Registration
+    from topohead.solvers.scan_quality import ScanQuality
+
+ALIKE = 1.15
+"""Another way in which a head may stand is worth a word when it fits so many times as badly."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What methods work with beside the scan and the level-0 head."""
+
+    seed: int = 0
+    device: str = "cpu"
+    weights: Path | None = None
+    """The network's, where they are not those that ship."""
+
+
+def means_of(config: RegisterConfig) -> Means:
+    """As the command line names them."""
+    return Means(config.seed, config.device, config.weights)
+
+
+Found = tuple[ScanFit, tuple[str, ...]]
+"""A fit and what is doubtful about it."""
+
+Fitter = Callable[[Scan, HeadModel, Means], Found]
+
+
+def fit_scan(scan: Scan, head: HeadModel, method: str, means: Means) -> Found:
+    """What a method of `RegisterConfig` finds in a scan in metres."""
+    start, _, refined = method.partition("+")
+    fit, notes = STARTS[start](scan, head, means)
+    return (refine_fit(scan, fit, head) if refined else fit), notes
+
+
+def refine_fit(scan: Scan, start: ScanFit, head: HeadModel) -> ScanFit:
+    """The fit drawn onto the scan."""
+    from topohead.solvers.scan_refine import refine
+
+    return refine(scan, start, head)
+
+
+def judge_fit(scan: Scan, fit: ScanFit, head: HeadModel) -> "ScanQuality":
+    """How well a fit lies on its scan, and whether the scan shows a head at all."""
+    from topohead.solvers.scan_quality import judge
+
+    return judge(scan, fit, head)
+
+
+@cache
+def _registration(weights: Path | None, device: str) -> "Registration":
+    from topohead.workflows.registering.network import load_registration
+
+    return load_registration(weights).to(device)
+
+
+def _network(scan: Scan, head: HeadModel, means: Means) -> Found:
+    from topohead.solvers.scan_network import judged_fit
+
+    network = _registration(means.weights, means.device)
+    fit, ways = judged_fit(scan, network, head, means.seed)
+    if len(ways) > 1 and ways[1].misfit < ALIKE * ways[0].misfit:
+        up, front = (ways[1].pose[:3, axis].tolist() for axis in (1, 2))
+        told = ", ".join(
+            f"{what} along ({x:.1f}, {y:.1f}, {z:.1f})"
+            for what, (x, y, z) in (("up", up), ("face", front))
+        )
+        return fit, (f"the head may as well stand another way, {told}",)
+    return fit, ()
+
+
+def _template(scan: Scan, head: HeadModel, means: Means) -> Found:
+    from topohead.solvers.scan_baselines import template_fit
+
+    return template_fit(scan, head, means.seed), ()
+
+
+def _pca(scan: Scan, head: HeadModel, means: Means) -> Found:
+    from topohead.solvers.scan_baselines import pca_fit
+
+    return pca_fit(scan, head, means.seed), ()
+
+
+def _nricp(scan: Scan, head: HeadModel, means: Means) -> Found:
+    from topohead.solvers.scan_baselines import nricp_fit
+
+    return nricp_fit(scan, head, means.seed), ()
+
+
+STARTS: Mapping[str, Fitter] = {
+    "network": _network,
+    "pca": _pca,
+    "template": _template,
+    "nricp": _nricp,
+}

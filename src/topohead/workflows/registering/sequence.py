@@ -1,0 +1,256 @@
+"""The frames of one performer: one identity, each frame from the one before, written as a run.
+
+The first frame is registered as any scan. Its head without expression is the person: later frames
+are that person in another pose and expression, and what remains moves vertex by vertex.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from topohead.core import HeadModel, InputError
+from topohead.core.scans import Scan, ScanFit
+from topohead.geometry.alignment import apply, rigid
+from topohead.io.assets import reference_head, topology_tensors
+from topohead.io.gltf import write_glb
+from topohead.io.images import write_image
+from topohead.io.meshes import write_obj
+from topohead.io.runs import RunFolder, Stage, digest, plain
+from topohead.io.textures import find_texture
+from topohead.models.linear import LinearHead
+from topohead.solvers.expressions import ExpressionTrack
+from topohead.workflows.capturing.first import packed
+from topohead.workflows.progress import Sight, show
+from topohead.workflows.progress import track as progress
+from topohead.workflows.register import RegisterConfig, RegisteredScan, RegisterResult
+from topohead.workflows.registering.batch import scans_in
+from topohead.workflows.registering.heads import level_of, registered_head
+from topohead.workflows.registering.methods import (
+    Means,
+    fit_scan,
+    judge_fit,
+    means_of,
+    refine_fit,
+)
+from topohead.workflows.registering.single import Prepared, bake_maps, prepare
+from topohead.workflows.rigging import write_expression
+
+log = logging.getLogger(__name__)
+
+NEAR = 0.02
+"""Metres from the frame before within which points of the next one are looked for."""
+
+START_SIGMA = 1e-3
+"""Expected error of the frame before as the next one's start, beside pose and expression."""
+
+LOST_MM = 1.5
+"""Median distance to the scan beyond which a frame is looked for anew, without the one before."""
+
+STAGES = (
+    Stage("first", outputs=("first/*",)),
+    Stage("track", outputs=("frames/*/*",)),
+    Stage("package", ("frames_per_second",), ("sequence.glb", "expression.csv")),
+)
+
+
+def register_sequence(config: RegisterConfig) -> RegisterResult:
+    """A run folder of all frames; those that an earlier call has finished are kept."""
+    if not config.source.is_dir():
+        raise InputError(f"--sequence expects a folder of frames, got {config.source}")
+    scans = [path for _, path in scans_in(config.source, config.out)]
+    settings = {k: v for k, v in plain(config).items() if k not in ("source", "force", "sequence")}
+    settings["scans"] = str(config.source.resolve())
+    restart = "first" if config.restart else None
+    inputs = {"scans": digest(*scans)}
+    with RunFolder(config.out, "register", settings, STAGES, inputs=inputs, restart=restart) as run:
+        found = _track(run, config, scans)
+        _package(run, config)
+        report = None
+        if config.report:
+            from topohead.workflows.report import write_report
+
+            report = write_report(run.path)
+    return RegisterResult(config.out, tuple(found), report)
+
+
+def _track(run: RunFolder, config: RegisterConfig, scans: Sequence[Path]) -> list[RegisteredScan]:
+    """Every frame's mesh and state."""
+    names = [f"{number:06d}" for number in range(1, len(scans) + 1)]
+    found: list[RegisteredScan] = []
+    person: HeadModel | None = None
+    first = last = None
+    for name, path in progress(list(zip(names, scans, strict=True)), "frames"):
+        state = run.path / "frames" / name / "state.safetensors"
+        if run.has(f"frames/{name}/mesh.obj", f"frames/{name}/state.safetensors"):
+            last = _stored(state)
+            found.append(RegisteredScan(path, state.with_name("mesh.obj"), kept=True))
+        else:
+            try:
+                last = _frame(run, config, name, path, person, first, last, found)
+            except InputError as error:
+                if first is None and not config.force:
+                    raise  # without a first frame nobody knows the person
+                log.warning("frame %s: %s", name, error)
+                found.append(RegisteredScan(path, None, failure=str(error)))
+                continue
+        if first is None:
+            first, person = last, personal(last)
+    run.finish("track")
+    return found
+
+
+def _frame(
+    run: RunFolder,
+    config: RegisterConfig,
+    name: str,
+    path: Path,
+    person: HeadModel | None,
+    first: ScanFit | None,
+    last: ScanFit | None,
+    found: list[RegisteredScan],
+) -> ScanFit:
+    """Registers a frame and writes it; its state comes last and says that it is done."""
+    began = time.perf_counter()
+    prepared = prepare(replace(config, source=path))
+    assert config.method is not None, "resolved"
+    head = reference_head(0)
+    if person is None or last is None:
+        fit, _ = fit_scan(prepared.scan, head, config.method, means_of(config))
+    else:
+        fit = following(prepared.scan, person, last, config.seed)
+    quality = judge_fit(prepared.scan, fit, head)
+    failures = tuple(quality.failures.values())
+    if failures and not config.force and first is None:
+        raise InputError(f"{path}: {'; '.join(failures)}; --force takes it nevertheless")
+    shown = registered_head(fit, config.level, reference_frame=False)
+    if first is None:
+        _write_first(run, config, prepared, fit, name)
+    folder = run.path / "frames" / name
+    write_obj(shown.mesh, folder / "mesh.obj")
+    seconds = time.perf_counter() - began
+    told = {"p2s_median_mm": quality.whole.median_mm, "p2s_p95_mm": quality.whole.p95_mm}
+    doubtful = bool(failures)
+    run.append_metrics("track", name, seconds=seconds, doubtful=doubtful, scan=path.name, **told)
+    motion = rigid_motion(fit if first is None else first, fit)
+    tensors = {
+        "vertices": shown.mesh.vertices,
+        "pose": motion,
+        "control": fit.vertices,
+        "sigma": fit.sigma,
+        "fit_pose": fit.pose,
+        "expression": fit.expression,
+    }
+    with run.write(f"frames/{name}/state.safetensors") as partial:
+        save_file(packed(tensors), partial)
+    show(Sight(name, {"distance to the scan, mm": told["p2s_median_mm"]}, {"head": shown.mesh}))
+    found.append(
+        RegisteredScan(
+            path, folder / "mesh.obj", config.method, prepared.unit, told["p2s_median_mm"],
+            told["p2s_p95_mm"], 1000 * float(fit.sigma.median()), seconds, False,
+            (*prepared.notes, *quality.warnings.values(), *failures),
+        )
+    )  # fmt: skip
+    return fit
+
+
+def following(scan: Scan, person: HeadModel, last: ScanFit, seed: int) -> ScanFit:
+    """The person in the next frame: from the frame before, or anew where that leads astray."""
+    tree = KDTree(last.vertices.double().numpy())
+    near = tree.query(scan.points.double().numpy(), distance_upper_bound=NEAR)[0] < NEAR
+    start = replace(
+        last,
+        sigma=torch.full_like(last.sigma, START_SIGMA),
+        inliers=torch.from_numpy(np.asarray(near)),
+    )
+    if near.any():
+        fit = refine_fit(scan, start, person)
+        if judge_fit(scan, fit, person).whole.median_mm < LOST_MM:
+            return fit
+    return fit_scan(scan, person, "pca+refine", Means(seed))[0]
+
+
+def personal(fit: ScanFit) -> LinearHead:
+    """The person of a fit as a head model of one identity: neutral and the actions.
+
+    Its one identity mode moves nothing: solvers expect a model to have some.
+    """
+    head = reference_head(0)
+    local = apply(torch.linalg.inv(fit.pose.double()), fit.vertices.double()).float()
+    neutral = local - torch.tensordot(fit.expression, head.expression_basis, 1)
+    still = torch.zeros_like(head.identity_basis[:1])
+    return LinearHead(head.topology, neutral, still, head.expression_basis)
+
+
+def rigid_motion(first: ScanFit, fit: ScanFit) -> Tensor:
+    """What moves the head of the first frame to this one's, without the change of size."""
+    head = reference_head(0)
+    here = [apply(one.pose.double(), head.template.double()) for one in (first, fit)]
+    return rigid(here[0], here[1]).float()
+
+
+def _stored(state: Path) -> ScanFit:
+    """A frame's fit as it was written; which points were inliers is not kept."""
+    told = packed(load_file(state))
+    none = torch.zeros(0, dtype=torch.bool)
+    return ScanFit(told["control"], told["sigma"], told["fit_pose"], told["expression"], none)
+
+
+def _write_first(
+    run: RunFolder, config: RegisterConfig, prepared: Prepared, fit: ScanFit, name: str
+) -> None:
+    """What `rig`, `view` and `evaluate` want to know of the head, and its texture."""
+    shown = registered_head(fit, config.level, reference_frame=False)
+    tensors = topology_tensors(shown.mesh.topology) | {
+        "vertices": shown.mesh.vertices,
+        "basis": shown.rig.blendshapes,
+        "expression": shown.expression,
+        "upright": shown.rig.upright,
+    }
+    with run.write("first/head.safetensors") as partial:
+        save_file(packed(tensors), partial)
+    regions = {key: rows.tolist() for key, rows in shown.mesh.topology.regions.items()}
+    run.write_json("regions.json", regions)
+    texture, _, _ = bake_maps(config, prepared, shown.mesh)
+    if texture is not None:
+        write_image(run.path / "frames" / name / "texture_srgb.png", texture)
+    run.finish("first")
+
+
+def _states(run: RunFolder) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    for path in sorted(run.path.glob("frames/*/state.safetensors")):
+        yield path.parent.name, load_file(path)
+
+
+def _package(run: RunFolder, config: RegisterConfig) -> None:
+    """The sequence in one GLB, and its expression curves."""
+    if run.is_done("package") and run.has("sequence.glb", "expression.csv"):
+        return
+    states = dict(_states(run))
+    names = list(states)
+    upright = load_file(run.path / "first" / "head.safetensors")["upright"]
+    stored = find_texture(run.path, names[0], names)
+    topology, _ = level_of(config.level)
+    rate = config.frames_per_second
+    write_glb(
+        run.path / "sequence.glb",
+        topology,
+        torch.stack([state["vertices"] for state in states.values()]),
+        None if stored is None else stored.picture,
+        rate,
+        names=names,
+        upright=upright,
+    )
+    track = ExpressionTrack(
+        torch.stack([state["expression"] for state in states.values()]).double(),
+        torch.stack([state["pose"] for state in states.values()]).double(),
+    )
+    write_expression(run.path / "expression.csv", track, upright, rate)
+    run.finish("package")

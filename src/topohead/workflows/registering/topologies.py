@@ -1,0 +1,65 @@
+"""A registered head in a topology of the user's own, over a bridge from the reference head."""
+
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from topohead.core import InputError, Mesh
+from topohead.core.scans import Scan
+from topohead.geometry.bridge import Bridge
+from topohead.geometry.carried_rigs import rig_in_topology, sigma_in_topology
+from topohead.io.assets import reference_head
+from topohead.io.bridges import bridge_to
+from topohead.io.images import write_image
+from topohead.rendering.uv_carrying import carried_texture
+from topohead.workflows.register import RegisterConfig
+from topohead.workflows.registering.files import Place, write_mesh
+from topohead.workflows.registering.heads import RegisteredHead, level_one
+from topohead.workflows.registering.methods import fit_scan, means_of
+from topohead.workflows.registering.units import METRES, find_unit, in_metres
+
+
+def bridge_for(config: RegisterConfig) -> Bridge:
+    """The bridge to `--topology`: made once with the method that registers scans, then cached."""
+    assert config.topology is not None and config.method is not None
+    method = config.method
+
+    def find(mesh: Mesh) -> Float[Tensor, "V 3"]:
+        scan = Scan(mesh.vertices, mesh.topology.triangles)
+        unit, _ = find_unit(scan, str(config.topology))
+        fit, _ = fit_scan(in_metres(scan, unit), reference_head(0), method, means_of(config))
+        return level_one(fit) / METRES[unit]
+
+    return bridge_to(config.topology, find)
+
+
+def write_in_topology(
+    head: RegisteredHead,
+    bridge: Bridge,
+    name: str,
+    place: Place,
+    texture: Float[Tensor, "S S 3"] | None,
+) -> list[Path]:
+    """The head's files in the bridge's target, called after it; gives their paths.
+
+    The texture goes into the target's UVs, where it has some.
+    """
+    if head.mesh.topology.fingerprint != bridge.source.fingerprint:
+        raise InputError("--topology starts from level 1; leave --level 0 out")
+    there = RegisteredHead(
+        Mesh(bridge.target, bridge.vertices(head.mesh.vertices)),
+        rig_in_topology(head.rig, bridge),
+        head.expression,
+        sigma_in_topology(head.sigma, bridge),
+    )
+    written: list[Path] = []
+    picture = None
+    if texture is not None and len(bridge.target.uv):
+        picture = place.name(f"textures/{name}_albedo_srgb.png")
+        write_image(picture, carried_texture(texture, bridge, len(texture)))
+        written.append(picture)
+    for suffix in place.formats:
+        path = place.head.with_name(f"{place.head.stem}_{name}{suffix}")
+        written += write_mesh(there, path, picture)
+    return written

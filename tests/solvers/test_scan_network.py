@@ -1,0 +1,197 @@
+"""The network on whole scans: any frame, unit and normals give one fit, and doubt is told."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from topohead.core import HeadModel, Scan
+from topohead.geometry.meshes import face_normals
+from topohead.geometry.subdivision import catmull_clark
+from topohead.io.assets import reference_head
+from topohead.models.registration import Registration, Similarity
+from topohead.models.scan_pose import rotation_from_6d
+from topohead.solvers import scan_network
+from topohead.solvers.scan_network import Hypothesis, judged_fit, network_fit
+from topohead.synthesis.datasets import PosedPeople, ScanBatch, ScanSource
+from topohead.synthesis.expressions import draw_expressions
+from topohead.synthesis.scans import scan_surface
+from topohead.synthesis.shapes import load_shapes
+from topohead.workflows.registering.network import load_registration
+
+BARE = torch.zeros(0, 3, dtype=torch.int64)
+
+
+@pytest.fixture(scope="module")
+def network() -> Registration:
+    return load_registration()
+
+
+@pytest.fixture(scope="module")
+def head() -> HeadModel:
+    return reference_head(0)
+
+
+@pytest.fixture(scope="module")
+def people() -> ScanBatch:
+    """Whole clean scans of two people of a test seed, in metres, neither turned nor moved."""
+    shapes = load_shapes("cpu")
+    drawn = PosedPeople(shapes, draw_expressions, 731)
+    source = ScanSource(drawn, scan_surface(shapes.topology), 731, 20_000, "none")
+    return source.at(torch.arange(2))
+
+
+def mesh(people: ScanBatch, number: int, head: HeadModel) -> Scan:
+    """A scan as triangles, one Catmull–Clark step finer than the control mesh, in its head frame.
+
+    Eyes, mouth and teeth are left out.
+    """
+    finer, matrix = catmull_clark(head.topology)
+    inner = finer.region_mask("eyes", "eye_sockets", "mouth_interior", "teeth", "tongue")
+    kept = finer.triangles[~inner[finer.triangles].any(1)]
+    return Scan(torch.sparse.mm(matrix.float(), people.vertices[number]), kept)
+
+
+def turned(scan: Scan, similarity: Similarity) -> Scan:
+    return dataclasses.replace(scan, points=similarity.apply(scan.points[None])[0])
+
+
+def somewhere(seed: int, scale: float) -> Similarity:
+    generator = torch.Generator().manual_seed(seed)
+    rotation = rotation_from_6d(torch.randn(1, 6, generator=generator))
+    shift = scale * torch.randn(1, 3, generator=generator)
+    return Similarity(torch.tensor([scale]), rotation, shift)
+
+
+def face_error(vertices: torch.Tensor, truth: torch.Tensor, head: HeadModel) -> float:
+    """Median on the face, mm."""
+    inner = head.topology.region_mask("eye_sockets", "mouth_interior", "teeth", "tongue")
+    face = head.topology.region_mask("face") & ~inner
+    return float((vertices - truth)[face].norm(dim=-1).median()) * 1e3
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_new_person_is_found_wherever_the_scan_lies(
+    network: Registration, head: HeadModel, people: ScanBatch, number: int
+) -> None:
+    """In any orientation; in metres the head's size is known too."""
+    truth, scan = people.vertices[number], mesh(people, number, head)
+    for seed in range(3):
+        there = somewhere(seed, 1.0)
+        fit, found = judged_fit(turned(scan, there), network, head)
+        back = there.inverse().apply(fit.vertices[None])[0]
+        assert face_error(back, truth, head) < FOUND_MM
+        assert found[0].misfit < FOUND_MM / 1e3
+        # most of the head's clean surface belongs to the head
+        assert float(fit.inliers.float().mean()) > 0.9
+
+
+FOUND_MM = 1.5
+"""Median error on the face within which a clean scan of the population is found."""
+
+
+def test_units_bare_points_and_flipped_normals(
+    network: Registration, head: HeadModel, people: ScanBatch
+) -> None:
+    truth, scan = people.vertices[0], mesh(people, 0, head)
+    cases = {
+        "millimetres": (turned(scan, somewhere(5, 1000.0)), 1000.0),
+        "flipped": (turned(dataclasses.replace(scan, triangles=scan.triangles.flip(1)),
+                           somewhere(5, 1.0)), 1.0),
+        "bare": (turned(Scan(scan.points, BARE), somewhere(5, 1.0)), 1.0),
+    }  # fmt: skip
+    for name, (there, unit) in cases.items():
+        fit = network_fit(there, network, head)
+        back = somewhere(5, unit).inverse().apply(fit.vertices[None])[0]
+        assert face_error(back, truth, head) < FOUND_MM, name
+        # sigma is in the scan's unit
+        assert 1e-4 < float(fit.sigma.median()) / unit < 5e-3, name
+        pose = fit.pose[:3, :3]
+        assert float(torch.linalg.det(pose)) ** (1 / 3) == pytest.approx(unit, rel=0.15), name
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    network: Registration, head: HeadModel, people: ScanBatch
+) -> None:
+    scan = turned(mesh(people, 1, head), somewhere(2, 1.0))
+    first, second = (network_fit(scan, network, head, seed=3) for _ in range(2))
+    other = network_fit(scan, network, head, seed=4)
+    for entry in dataclasses.fields(first):
+        assert torch.equal(getattr(first, entry.name), getattr(second, entry.name)), entry.name
+    assert not torch.equal(first.vertices, other.vertices)
+
+
+def test_what_is_no_head_fits_badly(
+    network: Registration, head: HeadModel, people: ScanBatch
+) -> None:
+    """A box leaves the network unsure, whatever way it is turned."""
+    corners = torch.rand(6000, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    side = torch.arange(6000) % 3
+    corners[torch.arange(6000), side] = corners[torch.arange(6000), side].sign() / 2
+    box = 0.3 * corners * torch.tensor([1.0, 0.3, 2.0])
+    _, wrong = judged_fit(Scan(box, BARE), network, head)
+    _, right = judged_fit(mesh(people, 0, head), network, head)
+    assert isinstance(wrong[0], Hypothesis)
+    assert wrong[0].sigma > 2 * right[0].sigma
+    assert len(wrong) > len(right) == 1
+    assert [each.sigma for each in wrong] == sorted(each.sigma for each in wrong)
+
+
+def test_too_few_points_are_refused(network: Registration, head: HeadModel) -> None:
+    with pytest.raises(ValueError, match="100 points, got 40"):
+        network_fit(Scan(torch.rand(40, 3), BARE), network, head)
+
+
+def test_samples_are_even_on_any_triangulation() -> None:
+    """A square of one large and many small triangles: halves get half of the points."""
+    grid = torch.stack(torch.meshgrid(torch.linspace(0, 1, 41), torch.linspace(0, 0.5, 21),
+                                      indexing="ij"), -1).flatten(0, 1)  # fmt: skip
+    cell = (torch.arange(40)[:, None] * 21 + torch.arange(20)).flatten()
+    small = torch.cat([torch.stack([cell, cell + 21, cell + 22], 1),
+                       torch.stack([cell, cell + 22, cell + 1], 1)])  # fmt: skip
+    large = torch.tensor([[861, 862, 863], [861, 863, 864]])
+    points = torch.cat([grid, torch.tensor([[0, 0.5], [1, 0.5], [1, 1], [0, 1.0]])])
+    flat = torch.cat([points, torch.zeros(len(points), 1)], 1)
+    scan = Scan(flat, torch.cat([small, large]))
+    samples = scan_network._sampled(scan, None, np.random.default_rng(0), torch.device("cpu"))
+    upper = float((samples.points[:, 1] > 0.5).float().mean())
+    assert upper == pytest.approx(0.5, abs=1e-3)
+    assert torch.allclose(samples.normals.abs(), torch.tensor([0.0, 0, 1]).expand_as(flat[:1]))
+
+
+def test_crowded_points_are_thinned() -> None:
+    """Half a sphere has nine tenths of the points, and less than two thirds of the samples."""
+    generator = torch.Generator().manual_seed(0)
+    ball = torch.nn.functional.normalize(torch.randn(200_000, 3, generator=generator), dim=1)
+    dense = torch.rand(len(ball), generator=generator) < torch.where(ball[:, 0] > 0, 1.0, 1 / 9)
+    points = ball[dense]
+    assert float((points[:, 0] > 0).float().mean()) > 0.88
+    chosen = scan_network._spread(points.double().numpy(), None, np.random.default_rng(0))
+    assert len(chosen) > 5000
+    assert float((points[chosen][:, 0] > 0).float().mean()) < 0.67
+
+
+def test_estimated_normals_are_those_of_a_sphere() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ball = torch.nn.functional.normalize(torch.randn(4000, 3, generator=generator), dim=1)
+    agree = (scan_network._estimated(ball) * ball).sum(1).abs()
+    assert float(agree.quantile(0.05)) > math.cos(math.radians(8))
+
+
+@pytest.mark.parametrize("wrong", ["flipped", "mixed", "absent", "right"])
+def test_normals_are_turned_outwards(head: HeadModel, wrong: str) -> None:
+    topology = head.topology
+    inner = topology.region_mask("eye_sockets", "eyes", "teeth", "mouth_interior", "tongue")
+    triangles = topology.triangles[~inner[topology.triangles].any(1)]
+    points = head.template[triangles].mean(1)
+    normals = face_normals(head.template, triangles)
+    sign = torch.rand(len(points), 1, generator=torch.Generator().manual_seed(0)).sub(0.5).sign()
+    given = {"flipped": -normals, "mixed": normals * sign, "absent": 0 * normals,
+             "right": normals}[wrong]  # fmt: skip
+    one = Similarity(torch.ones(1), torch.eye(3)[None], torch.zeros(1, 3))
+    found = scan_network._Found(Hypothesis(torch.eye(4), 0.0, 0.0, 0.0), one, head.template)
+    turned_out = scan_network._outward(scan_network._Samples(points, given), found, head).normals
+    agree = (turned_out * normals).sum(1)
+    assert float((agree > 0).float().mean()) > (0.999 if wrong in ("flipped", "right") else 0.93)

@@ -1,0 +1,322 @@
+"""`topohead register`: planted scans come back, batches resume, what is no head is refused."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from planted_scan import Planted, planted, written
+from topohead import cli
+from topohead.core import HeadModel, InputError
+from topohead.core.scans import Scan, ScanFit
+from topohead.io.assets import reference_head
+from topohead.io.gltf_rig import read_rig_glb
+from topohead.io.images import read_image
+from topohead.io.meshes import read_mesh
+from topohead.io.results import open_run
+from topohead.workflows.register import RegisterConfig, register
+from topohead.workflows.registering import batch, methods
+from topohead.workflows.registering.units import find_unit
+
+FACE = reference_head(0).topology.region_mask("face")
+SMALL = 128
+
+
+def errors_mm(vertices: torch.Tensor, truth: Planted) -> torch.Tensor:
+    """Distances of the face's control vertices; finer levels begin with these, smoothed."""
+    from topohead.workflows.registering.heads import level_of
+
+    _, carry = level_of(1)
+    wanted = carry(truth.vertices.double()).float()
+    return 1000 * (vertices - wanted)[: len(FACE)][FACE].norm(dim=1)
+
+
+@pytest.fixture
+def knowing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Planted], None]:
+    """Puts the planted answer in the place of a method: for tests of what is made of it."""
+
+    def answer(truth: Planted) -> None:
+        def fit(scan: Scan, head: HeadModel, means: methods.Means) -> methods.Found:
+            everything = torch.ones(len(scan.points), dtype=torch.bool)
+            sigma = torch.full((len(truth.vertices),), 1e-3)
+            return ScanFit(truth.vertices, sigma, truth.pose, truth.expression, everything), ()
+
+        monkeypatch.setitem(methods.STARTS, "template", fit)  # pyright: ignore
+
+    return answer
+
+
+@pytest.mark.parametrize(("unit", "up", "name"), [("cm", "z", "scan.ply"), ("mm", "y", "scan.obj")])
+def test_a_planted_scan_comes_back(tmp_path: Path, unit: str, up: str, name: str) -> None:
+    """Any unit and orientation; head and scan stay together, in metres."""
+    truth = planted(seed=3, unit=unit, up=up, smile=0.6)
+    scan = written(truth, tmp_path / name)
+    result = register(RegisterConfig(scan, tmp_path / "out", method="pca", texture_size=SMALL))
+    (one,) = result.scans
+    assert one.unit == unit and one.head is not None and result.exit_code == 0
+    error = errors_mm(read_mesh(one.head).vertices, truth)
+    assert float(error.median()) < 0.6 and float(error.quantile(0.95)) < 1.5
+    assert one.median_mm is not None and one.median_mm < 0.3
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert told["unit"] == unit and told["method"] == "pca" and told["weights"] is None
+    assert told["expression"]["mouthSmileLeft"] > 0.2
+    pose = torch.tensor(told["pose"])
+    assert torch.allclose(pose[:3, 3], truth.pose[:3, 3], atol=0.004)
+    assert set(told["seconds"]) == {"read", "register", "texture", "write"}
+
+
+def test_everything_that_is_written(tmp_path: Path, knowing: Callable[[Planted], None]) -> None:
+    truth = planted(seed=4, unit="cm", up="z", smile=0.7)
+    knowing(truth)
+    scan = written(truth, tmp_path / "person.ply")
+    out = tmp_path / "out"
+    asked = RegisterConfig(scan, out, method="template", texture_size=SMALL, neutral=True)
+    (one,) = register(asked).scans
+    assert one.head == out / "head.obj" and not one.kept
+    mesh = read_mesh(out / "head.obj")
+    assert mesh.topology.vertex_count == reference_head(1).topology.vertex_count
+    assert float(errors_mm(mesh.vertices, truth).max()) < 1e-3
+    assert (out / "head.mtl").read_text().split()[-1] == "textures/albedo_srgb.png"
+    assert read_image(out / "textures" / "albedo_srgb.png").shape == (SMALL, SMALL, 3)
+    played = read_rig_glb(out / "head.glb")
+    shown = played.vertices()[0]
+    assert torch.allclose(shown, mesh.vertices, atol=1e-5)
+    assert float((played.rig.neutral - mesh.vertices).norm(dim=1).max()) > 2e-3
+    neutral = read_mesh(out / "head_neutral.obj")
+    assert torch.allclose(neutral.vertices, played.rig.neutral, atol=1e-6)
+    upright = played.rig.upright.double() @ truth.pose.double()
+    assert torch.allclose(upright, torch.eye(4).double(), atol=1e-5)
+    assert np.load(out / "sigma.npy").shape == (len(mesh.vertices),)
+    assert read_image(out / "proof.png").std() > 0.05
+    told = json.loads((out / "manifest.json").read_text())
+    assert all((out / name).is_file() for name in told["files"])
+    found = {f.relative_to(out).as_posix() for f in out.rglob("*") if f.is_file()}
+    assert found == {"manifest.json", *told["files"]}
+    assert told["texture"]["seen"] > 0.5
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".glb", ".ply", ".usdc"])
+def test_a_file_by_its_suffix_in_either_frame(
+    tmp_path: Path, knowing: Callable[[Planted], None], suffix: str
+) -> None:
+    truth = planted(seed=4)
+    knowing(truth)
+    scan = written(truth, tmp_path / "person.ply")
+    out = tmp_path / f"me{suffix}"
+    asked = RegisterConfig(scan, out, method="template", level=0, texture_size=0)
+    (one,) = register(asked).scans
+    assert one.head == out
+    there = read_mesh(out).vertices
+    if suffix == ".glb":  # its node stands upright
+        there = there @ truth.pose[:3, :3].T + truth.pose[:3, 3]
+    assert torch.allclose(there, truth.vertices, atol=1e-5)
+    assert (tmp_path / "me_manifest.json").exists() and (tmp_path / "me_sigma.npy").exists()
+    register(replace(asked, reference_frame=True, restart=True))
+    local = (truth.vertices - truth.pose[:3, 3]) @ truth.pose[:3, :3]
+    assert torch.allclose(read_mesh(out).vertices, local, atol=1e-5)
+
+
+def test_a_folder_resumes_and_lists_what_is_bad(
+    tmp_path: Path, knowing: Callable[[Planted], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = planted(seed=6)
+    knowing(truth)
+    scans, out = tmp_path / "scans", tmp_path / "heads"
+    (scans / "sub").mkdir(parents=True)
+    written(truth, scans / "a.ply")
+    written(truth, scans / "sub" / "b.obj")
+    (scans / "bad.ply").write_bytes(b"")
+    (scans / "notes.txt").write_text("none of these")
+    words = ["register", str(scans), "--out", str(out), "--method", "template"]
+    words += ["--texture-size", "0", "--level", "0"]
+    assert cli.run(words) == 2
+    told = capsys.readouterr().out
+    assert "bad.ply: no head: is empty" in told and "2 of 3 in" in told
+    document = json.loads((out / "manifest.json").read_text())
+    assert document["registered"] == 2 and document["failed"] == 1
+    page = (out / "report.html").read_text()
+    assert "bad.ply" in page and "a/proof.png" in page and "sub_b/proof.png" in page
+    assert (out / "sub_b" / "head.obj").exists() and not (out / "bad").exists()
+
+    stale = out / ".tmp-999999999-1-a"
+    stale.mkdir()
+    before = (out / "a" / "head.obj").stat().st_mtime_ns
+    written(planted(seed=6), scans / "bad.ply")
+    assert cli.run([*words, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert [row["kept"] for row in again["scans"]] == [True, False, True]
+    assert (out / "a" / "head.obj").stat().st_mtime_ns == before and not stale.exists()
+
+    register(RegisterConfig(scans, out, method="template", texture_size=0, level=1, report=False))
+    assert (out / "a" / "head.obj").stat().st_mtime_ns != before  # another request
+
+
+def test_a_fault_of_the_program_stops_no_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> ScanFit:
+        raise RuntimeError("singular matrix")
+
+    monkeypatch.setitem(methods.STARTS, "template", broken)  # pyright: ignore
+    scan = written(planted(seed=6), tmp_path / "a.ply")
+    one = batch.attempt(RegisterConfig(scan, tmp_path / "out", method="template", device="cpu"))
+    assert one.head is None and "RuntimeError: singular matrix" in (one.failure or "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_foreign_files_are_left_alone(tmp_path: Path, knowing: Callable[[Planted], None]) -> None:
+    truth = planted(seed=6)
+    knowing(truth)
+    scan = written(truth, tmp_path / "a.ply")
+    asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, level=0)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        register(asked)
+    with pytest.raises(InputError, match="cannot write"):
+        register(replace(asked, out=tmp_path / "head.fbx"))
+    assert (tmp_path / "out" / "thesis.tex").exists()
+
+
+# What is no head
+
+
+def fine_box(path: Path) -> None:
+    box = trimesh.creation.box(extents=(20, 25, 20))
+    for _ in range(4):
+        box = box.subdivide()
+    box.export(path)
+
+
+def two_heads(path: Path) -> None:
+    one, other = planted(seed=3, unit="cm").scan, planted(seed=8, unit="cm").scan
+    parts = [
+        trimesh.Trimesh(scan.points.numpy() + shift, scan.triangles.numpy(), process=False)
+        for scan, shift in ((one, [0, 0, 0]), (other, [24, 0, 0]))
+    ]
+    trimesh.util.concatenate(parts).export(path)
+
+
+def huge_promise(path: Path) -> None:
+    head = "ply\nformat binary_little_endian 1.0\nelement vertex 170000000\n"
+    head += "".join(f"property float {axis}\n" for axis in "xyz") + "end_header\n"
+    path.write_bytes(head.encode() + bytes(120))
+
+
+def no_faces(path: Path) -> None:
+    path.write_text("".join(f"v {i} 0 {i}\n" for i in range(300)))
+
+
+def not_numbers(path: Path) -> None:
+    scan = planted(seed=3).scan
+    points = scan.points.clone()
+    points[7, 2] = torch.nan
+    written(replace(planted(seed=3), scan=replace(scan, points=points)), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("a.obj", lambda path: path.write_text("# empty\n"), "no vertices"),
+        ("a.ply", lambda path: trimesh.creation.box().export(path), "8 points and 12 triangles"),
+        ("a.ply", not_numbers, "not a finite position"),
+        ("a.obj", no_faces, "300 points and no surface"),
+        ("a.ply", huge_promise, "cut off"),
+        ("a.ply", fine_box, "no human head|no head was found"),
+        ("a.ply", two_heads, "several heads"),
+    ],
+    ids=["empty", "cube", "nan", "no faces", "2 GB header", "fine cube", "two heads"],
+)
+def test_no_head_is_one_line_and_no_file(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    make: Callable[[Path], object],
+    says: str,
+) -> None:
+    import re
+
+    make(tmp_path / name)
+    words = ["register", str(tmp_path / name), "--out", str(tmp_path / "out"), "--method", "pca"]
+    assert cli.run([*words, "--texture-size", "0"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and re.search(says, told), told
+    assert not (tmp_path / "out").exists()
+
+
+def test_force_writes_what_was_found_and_says_what_is_wrong(
+    tmp_path: Path, knowing: Callable[[Planted], None]
+) -> None:
+    truth = planted(seed=3)
+    knowing(truth)
+    two_heads(tmp_path / "two.ply")
+    asked = RegisterConfig(
+        tmp_path / "two.ply", tmp_path / "out", method="template", texture_size=0, level=0
+    )
+    with pytest.raises(InputError, match="several heads"):
+        register(asked)
+    (one,) = register(replace(asked, force=True)).scans
+    assert one.head is not None and one.head.exists()
+    assert any("several heads" in warning for warning in one.warnings)
+
+
+def test_a_head_that_does_not_stand_as_told(
+    tmp_path: Path, knowing: Callable[[Planted], None]
+) -> None:
+    truth = planted(seed=3, up="z")
+    knowing(truth)
+    scan = written(truth, tmp_path / "a.ply")
+    asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, up="y")
+    with pytest.raises(InputError, match="not along y"):
+        register(asked)
+    register(replace(asked, up="z"))
+
+
+def test_units_by_the_size_of_a_head() -> None:
+    scan = planted(seed=3).scan
+    for unit, scale in (("m", 1), ("cm", 100), ("mm", 1000), ("in", 1 / 0.0254 / 1.7)):
+        resized = replace(scan, points=scan.points * scale)
+        assert find_unit(resized, "scan")[0] == unit
+    assert find_unit(replace(scan, points=scan.points * 1000), "scan", True)[1]
+    with pytest.raises(InputError, match="no head in any unit"):
+        find_unit(replace(scan, points=scan.points * 3e5), "scan")
+    strays = torch.cat([scan.points, scan.points[:40] * 500])
+    scan = replace(scan, colors=None)
+    assert find_unit(replace(scan, points=strays), "scan")[0] == "m"
+
+
+def test_a_sequence_is_a_run(tmp_path: Path) -> None:
+    """Two frames, the second smiling and shifted: one person, the right change between them."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    truths = [planted(seed=3, unit="mm", smile=smile) for smile in (0.0, 0.5)]
+    for number, truth in enumerate(truths):
+        moved = replace(truth.scan, points=truth.scan.points + 3.0 * number)
+        written(replace(truth, scan=moved), frames / f"take_{number}.ply")
+    asked = RegisterConfig(
+        frames, tmp_path / "run", method="pca+refine", texture_size=0, sequence=True, report=False
+    )
+    result = register(asked)
+    assert [one.source.name for one in result.scans] == ["take_0.ply", "take_1.ply"]
+    run = open_run(tmp_path / "run")
+    assert run.frames == ("000001", "000002") and "face" in run.topology.regions
+    for number, truth in enumerate(truths):
+        shifted = replace(truth, vertices=truth.vertices + 0.003 * number)
+        assert float(errors_mm(run.vertices[number], shifted).median()) < 0.3
+    assert torch.allclose(run.poses[1][:3, 3], torch.full((3,), 0.003), atol=1.5e-3)
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "frames").rglob("*.*")}
+    (tmp_path / "run" / "frames" / "000002" / "state.safetensors").unlink()
+    again = register(asked)
+    assert [one.kept for one in again.scans] == [True, False]
+    kept = tmp_path / "run" / "frames" / "000001" / "mesh.obj"
+    assert kept.stat().st_mtime_ns == stamps[kept]
+    shutil.rmtree(tmp_path / "run" / "rig", ignore_errors=True)
+    assert cli.run(["export", str(tmp_path / "run"), "--to", "glb", "--json"]) == 0
+    assert os.path.getsize(tmp_path / "run" / "sequence.glb") > 1e5
