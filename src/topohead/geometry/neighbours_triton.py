@@ -1,5 +1,5 @@
 # Triton's own annotations are loose; it may be absent where no CUDA is
-# pyright: reportMissingImports=false, reportArgumentType=false, reportGeneralTypeIssues=false
+# pyright: reportOperatorIssue=false, reportMissingImports=false, reportArgumentType=false, reportGeneralTypeIssues=false
 """Nearest neighbours on a CUDA device without a table of all distances."""
 
 import torch

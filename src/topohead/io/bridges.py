@@ -219,15 +219,16 @@ def _packed(checked: CheckedBridge) -> dict[str, Tensor]:
 
 
 def _unpacked(tensors: dict[str, Tensor]) -> CheckedBridge:
-    ends = []
-    for side in ("source.", "target."):
-        parts = {k.removeprefix(side): v for k, v in tensors.items() if k.startswith(side)}
-        ends.append(topology_from(parts))
+    source, target = (
+        topology_from({k.removeprefix(side): v for k, v in tensors.items() if k.startswith(side)})
+        for side in ("source.", "target.")
+    )
     points = SurfacePoints(tensors["triangles"], tensors["barycentrics"])
-    rest = (tensors[name] for name in ("offsets", "near", "placed", "kind"))
+    offsets, near, placed, kind = (tensors[k] for k in ("offsets", "near", "placed", "kind"))
     told = json.loads(bytes(tensors["told"].tolist()))
     known = {field.name for field in fields(BridgeQuality)}
     values = {k: v for k, v in told["quality"].items() if k in known}
     values["disordered"] = tuple(values["disordered"])
     quality = BridgeQuality(**values)
-    return CheckedBridge(Bridge(*ends, points, *rest), quality, tuple(told["notes"]))
+    bridge = Bridge(source, target, points, offsets, near, placed, kind)
+    return CheckedBridge(bridge, quality, tuple(told["notes"]))

@@ -29,7 +29,8 @@ class SplattingConfig:
     """Numbers of the fit; rates are Adam's (Kingma and Ba 2015) at the first step.
 
     Rates fall by half a cosine to `last` of themselves. Offsets and scales are in the triangles'
-    unit; growth beyond `large` times the first scale is a spike in other poses, and is dear. A step sees `batch` cameras of one instant.
+    unit; growth beyond `large` times the first scale is a spike in other poses, and is dear. A step
+    sees `batch` cameras of one instant.
     """
 
     steps: int = 1200
