@@ -204,7 +204,7 @@ def _to_surface(
     if not len(places):
         return np.zeros(0), np.zeros(0, bool)
     triangle, _, distance = TriangleTree(points[corners]).closest(places)
-    return distance, surface.face[corners[triangle]].all(1)
+    return distance, np.asarray(surface.face[corners[triangle]].all(1))
 
 
 def _flipped(head: HeadModel, vertices: Float[Tensor, "V 3"]) -> int:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from topohead.models.shape_space import ShapeSpace
 from topohead.geometry.anthropometry import SURVEY
+from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.shapes import Heads
 
