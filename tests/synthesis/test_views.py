@@ -8,6 +8,7 @@ import torch
 
 from topohead.core import ARKIT_52
 from topohead.rendering.portrait_light import camera_projections
+from topohead.synthesis import views
 from topohead.synthesis.people import PortraitPeople, load_people
 from topohead.synthesis.stored import Stored, stored_heads, stored_tracks, stored_views
 from topohead.synthesis.views import (
@@ -98,20 +99,22 @@ def test_training_leaves_views_and_actions_to_tests(heads: HeadViews) -> None:
         assert len(made.look[made.person == person].unique()) == 1
 
 
-def test_a_ring_goes_all_round_one_head(heads: HeadViews) -> None:
+def test_a_ring_goes_all_round_one_head(heads: HeadViews, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(RING) == len(set(RING)) == 72
+    monkeypatch.setattr(views, "RING", RING[::11])
     face = torch.zeros(52)
     face[ARKIT_52.index("jawOpen")] = 1
     made = heads.ring(2, face, None)
-    assert len(made.rgb) == len(RING) == 72
+    assert len(made.rgb) == 7
     assert not made.hair.any()
     assert torch.equal(made.rgb, made.bald)
-    expected = np.array(RING)[:, 0]
+    expected = np.array(RING[::11])[:, 0]
     assert np.allclose((azimuths(made.world_to_camera) - expected + 180) % 360, 180, atol=1e-3)
     eye = -(made.world_to_camera[:, :3, :3].mT @ made.world_to_camera[:, :3, 3:])[..., 0]
     assert torch.allclose(
         (eye - torch.tensor([0, -0.015, -0.05])).norm(dim=1), torch.tensor(12.0).double()
     )
-    assert 0.2 < made.alpha.mean() < 0.8
+    assert 0.12 < made.alpha.mean() < 0.5
 
 
 def test_batches_follow_the_step_and_samples_are_stored(

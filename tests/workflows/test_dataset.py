@@ -84,6 +84,7 @@ def test_the_published_layout_goes_there_and_back(
 ) -> None:
     monkeypatch.setattr("topohead.core.ARKIT_52", ("jawOpen",))
     monkeypatch.setattr("topohead.synthesis.views.RING", ((0.0, 5.0), (90.0, -20.0)))
+    monkeypatch.setattr("topohead.synthesis.views.HAIR", (400, 8))
     ring = module._ring
     made = []
     monkeypatch.setattr(module, "_ring", lambda *a: (made.append(a[1]), ring(*a)))

@@ -20,9 +20,10 @@ Tensors = TypeVar("Tensors")
 def moved(data: Tensors, device: torch.device | str) -> Tensors:
     """A tensor, or a frozen dataclass with all tensors in it, on another device.
 
-    From pinned memory without waiting for the device.
+    Pinned memory goes to a GPU without waiting for it.
     """
-    return each_tensor(data, lambda tensor: tensor.to(device, non_blocking=True))
+    ahead = torch.device(device).type == "cuda"  # the way back must wait
+    return each_tensor(data, lambda tensor: tensor.to(device, non_blocking=ahead))
 
 
 def each_tensor(data: Tensors, function: Callable[[Tensor], Tensor]) -> Tensors:

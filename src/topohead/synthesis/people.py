@@ -6,6 +6,7 @@ light, camera and clothes are drawn apart from the look and from each other.
 """
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,8 @@ from topohead.synthesis.shapes import Shapes, load_shapes
 from topohead.synthesis.skin import SkinMaps, paint
 from topohead.synthesis.teeth import Teeth, has_bands, make_teeth
 from topohead.synthesis.wigs import Wigs
+
+log = logging.getLogger(__name__)
 
 SPECULAR_UNIT = 0.08
 """Reflectance at normal incidence of specular level 1."""
@@ -212,7 +215,10 @@ class PortraitPeople:
 
 
 def recorded(people: PortraitPeople, example: PeopleDraw) -> Callable[[PeopleDraw], PortraitBatch]:
-    """`people.made` for draws as large as the example, on CUDA as a graph; results are copies."""
+    """`people.made` for draws as large as the example, on CUDA as a graph; results are copies.
+
+    What cannot be recorded is made call by call, with a warning.
+    """
     device = people.shapes.space.rows.device
     if device.type != "cuda":
         return people.made
@@ -225,8 +231,12 @@ def recorded(people: PortraitPeople, example: PeopleDraw) -> Callable[[PeopleDra
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     # the thread that draws ahead pins memory meanwhile, which is none of the graph's business
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        made = people.made(static)
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            made = people.made(static)
+    except RuntimeError as error:
+        log.warning("no CUDA graph (%s); people are made call by call", str(error).split("\n")[0])
+        return people.made
 
     def replayed(drawn: PeopleDraw) -> PortraitBatch:
         for place, value in zip(_tensors(static), _tensors(drawn), strict=True):
