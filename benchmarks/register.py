@@ -1,6 +1,6 @@
 """Registration: the protocol H1 to H5, every method side by side; the result file grows.
 
-    python benchmarks/register.py --ict ict_face_model.npz --out register.json --work /tmp/register
+    python benchmarks/register.py --ict ict_face_model.npz --out register.json --work WORK
 
 `H1`: people of the training's families. `H2`: one family never seen: networks trained and linear
 heads fitted without it, both ways (`--held-out-ict`, `--held-out-anny`). `H3`: triangulations never
