@@ -87,7 +87,7 @@ def test_json_is_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
         (["polish", "door", "--unitz", "cm"], 2, "--unitz"),
         (["polish"], 2, "THING"),
         (["polihs", "door"], 2, "did you mean polish?"),
-        (["sing"], 2, "expected one of demo, stage, capture, evaluate, rig, "),
+        (["sing"], 2, "expected one of demo, stage, capture, register, "),
     ],
 )
 def test_faults_are_one_line_and_a_code(

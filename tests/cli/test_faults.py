@@ -193,6 +193,7 @@ def undisturbed(staged: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return found
 
 
+@pytest.mark.slow
 def test_damaged_picture_leaves_earlier_frames_and_is_resumable(
     take: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +262,7 @@ def test_kill_9_and_again_gives_the_same_bytes(take: Path, undisturbed: dict[str
     assert meshes(run) == undisturbed
 
 
+@pytest.mark.slow
 def test_stopped_by_the_dashboard_and_again_gives_the_same_bytes(
     take: Path,
     undisturbed: dict[str, bytes],

@@ -86,6 +86,7 @@ def test_hair_and_skin_separate(heads: HeadViews) -> None:
     assert (made.person < 6).all() and len(made.person.unique()) > 1
 
 
+@pytest.mark.slow
 def test_training_leaves_views_and_actions_to_tests(heads: HeadViews) -> None:
     made = heads.at(torch.arange(24))
     off = np.abs((azimuths(made.world_to_camera) - 15 + 15) % 30 - 15)

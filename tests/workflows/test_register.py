@@ -308,6 +308,7 @@ def test_no_head_is_one_line_and_no_file(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_force_writes_what_was_found_and_says_what_is_wrong(
     tmp_path: Path, knowing: Callable[[Planted], None]
 ) -> None:

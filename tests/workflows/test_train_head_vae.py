@@ -80,6 +80,7 @@ def test_it_learns_eight_heads() -> None:
     assert max(errors[-3:]) < 1.8, errors
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
     whole = train(config(tmp_path / "whole"))
     stopped = tmp_path / "stopped"
