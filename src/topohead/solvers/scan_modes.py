@@ -171,17 +171,25 @@ def explained(
     rows: Int[np.ndarray, " R"],
     noise: float,
 ) -> Modes:
-    """Any vertices as modes: identity by ridge regression on control vertices `rows` (deviation
-    `noise`, metres), the rest as remainder."""
+    """Any vertices as modes, the rest as remainder.
+
+    Identity and expression together by ridge regression on control vertices `rows` (deviation
+    `noise`, metres), expression within [0, 1] and about what is given (deviation `EXPRESSION`).
+    """
     back = np.linalg.inv(pose)
     shape = vertices @ back[:3, :3].T + back[:3, 3]
     count = arrays.identity_count
-    bare = shape - arrays.template - arrays.basis[..., count:] @ expression
+    start = np.concatenate([np.zeros(count), expression])
     rows = rows[:: max(1, len(rows) // 600)]
-    basis = arrays.basis[rows][..., :count].reshape(-1, count).astype(np.float64)
+    basis = arrays.basis[rows].reshape(3 * len(rows), -1).astype(np.float64)
     # neighbours err alike: all of them together count as `SHARE` measurements
     share = SHARE / (len(rows) * noise**2)
-    system = share * basis.T @ basis + np.eye(count)
-    identity = np.linalg.solve(system, share * basis.T @ bare[rows].ravel())
-    remainder = bare - arrays.basis[..., :count] @ identity
-    return Modes(pose, np.concatenate([identity, expression]), remainder)
+    precision = np.concatenate([np.ones(count), np.full(len(expression), EXPRESSION**-2)])
+    system = share * basis.T @ basis + np.diag(precision)
+    bare = (shape - arrays.template)[rows].ravel() - basis @ start
+    bounds = np.full(len(start), np.inf)
+    lower, upper = -bounds, bounds
+    lower[count:], upper[count:] = -expression, 1 - expression
+    coefficients = start + bounded_minimum(system, -share * basis.T @ bare, lower, upper)
+    remainder = shape - arrays.template - arrays.basis @ coefficients
+    return Modes(pose, coefficients, remainder)
