@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from interrupting import At
 from topohead import cli
 from topohead.core import InputError
 from topohead.io.weights import read_weights
@@ -37,22 +38,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(register, "PRESETS", {"xs": small})
     monkeypatch.setattr(register, "population", PEOPLE)
     torch.set_num_threads(min(2, torch.get_num_threads()))
-
-
-class At:
-    """Does something at the n-th step of progress."""
-
-    def __init__(self, number: int, act: Any) -> None:
-        self.left, self.act = number, act
-
-    def begin(self, what: str, total: int, done: int) -> None: ...
-
-    def end(self) -> None: ...
-
-    def advance(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.act()
 
 
 class Button:

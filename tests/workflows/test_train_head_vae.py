@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from interrupting import At
 from topohead.core import InputError
 from topohead.io.weights import read_weights
 from topohead.models.head_vae import VaeSize
@@ -43,22 +44,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def config(out: Path, **changes: Any) -> TrainConfig:
     plain = TrainConfig("head-vae", out, preset="xs", steps=5, device="cpu")
     return dataclasses.replace(plain, **changes)
-
-
-class At:
-    """Does something at the n-th step of progress."""
-
-    def __init__(self, number: int, act: Any) -> None:
-        self.left, self.act = number, act
-
-    def begin(self, what: str, total: int, done: int) -> None: ...
-
-    def end(self) -> None: ...
-
-    def advance(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.act()
 
 
 def test_it_learns_eight_heads() -> None:

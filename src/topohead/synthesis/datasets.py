@@ -1,7 +1,6 @@
 """Training samples for every consumer: what a step sees is a function of seed and step alone."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -157,15 +156,6 @@ class ScanSource:
             return faulty
         clean = scans.clean_cloud(*settings)
         return _chosen(random.chance("clean", 0.25), clean, faulty)
-
-    def batches(
-        self, batch: int, first: int = 0, part: int = 0, parts: int = 1
-    ) -> Iterator[ScanBatch]:
-        """Endless batches from step `first` on; see `sample_indices` for parts."""
-        step = first
-        while True:
-            yield self.at(sample_indices(step, batch, part, parts, self.surface.triangles.device))
-            step += 1
 
 
 def _chosen(choice: Bool[Tensor, " B"], yes: Cloud, no: Cloud) -> Cloud:
