@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from scipy import sparse
 from torch import Tensor
 
-from topohead.core import HeadModel, Mesh, Topology
+from topohead.core import Mesh, Topology
 from topohead.geometry.meshes import vertex_normals
 from topohead.geometry.subdivision import catmull_clark
 
@@ -62,9 +62,3 @@ def fitted_surface(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Mesh:
     """The surface that a `ScanFit` lays on the scan: its control mesh after one step."""
     head = ScanHead.of(topology)
     return Mesh(head.fine, torch.from_numpy(head.surface(vertices.double().numpy())))
-
-
-def head_arrays(head: HeadModel) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "K V 3"]]:
-    """Template and modes (identity, then 52 expressions) in float64."""
-    basis = torch.cat([head.identity_basis, head.expression_basis])
-    return head.template.double().numpy(), basis.double().numpy()
