@@ -156,7 +156,7 @@ def _looks(
     same = np.zeros(18, np.float32)
     same[[0, 5, 10]] = 1
     for sight, weight, color in zip(sights, weights, colors, strict=True):
-        gather_colors(sight.image, patch.points, sight.camera, same, weight, color)
+        gather_colors(sight.image, patch.points, sight.camera, same, np.float32(0), weight, color)
     return colors, weights
 
 

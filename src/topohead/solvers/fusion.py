@@ -25,7 +25,6 @@ from topohead.rendering.uv import TexelMap, texel_map
 from topohead.solvers.blending import APRON, blend
 from topohead.solvers.colors import CameraColors, solve_colors
 from topohead.solvers.kernels.fusion import gather_colors
-from topohead.solvers.sharpening import back_project
 from topohead.solvers.sightlines import (
     Patch,
     Sight,
@@ -52,11 +51,9 @@ class FusionConfig:
     """The same in multiples of the texel's median distance."""
     bands: int = 5
     """Frequency bands of the blend, at most 5; 1 is a plain weighted mean."""
-    back_projections: int = 0
-    """Rounds of rendering the texture into the views and returning what differs: sharper, but
-    only as good as the geometry (+2.2 dB when true, +0.1 to 0.5 when tracked). On the CPU only."""
-    smoothness: float = 0.1
-    """Smoothing between these rounds."""
+    sharpening: float = 0.2
+    """How much of a photograph's second difference is taken away where a texel looks it up: undoes
+    the blur of the pixels' own area and of a good lens (0: as photographed)."""
     confidence: float = 0.02
     """Total weight at which a texel counts as fully seen (1: one frontal view)."""
     match_colors: bool = True
@@ -224,10 +221,7 @@ def _gather(
     exclude: Bool[Tensor, "S S"] | None,
     config: FusionConfig,
 ) -> _Canvas:
-    """What the views of one instant say of the texels.
-
-    Complete only after back-projection, which renders the texture and so needs all of it.
-    """
+    """What the views of one instant say of the texels."""
     assert isinstance(views, Views), "lenses are undone for the CPU"
     topology = texels.topology
     surface = make_surface(topology, vertices)
@@ -245,19 +239,6 @@ def _gather(
         patch = surface.patch(texels, tile.cut(triangle, -1), tile.top - APRON, tile.left - APRON)
         gathered, weights = _look(sights, corrections, patch, surface, config)
         tile.write(canvas, *_blended(gathered, weights, config))
-    if config.back_projections:
-        _complete(canvas, texels, None, config)
-        back_project(
-            canvas.color,
-            canvas.weight,
-            texels,
-            surface,
-            sights,
-            corrections,
-            config.back_projections,
-            config.smoothness,
-            config.sight,
-        )
     return canvas
 
 
@@ -328,7 +309,13 @@ def _look(
     for index, (sight, correction, weights) in enumerate(looks):
         stacked[index] = weights
         gather_colors(
-            sight.image, patch.points, sight.camera, correction, stacked[index], colors[index]
+            sight.image,
+            patch.points,
+            sight.camera,
+            correction,
+            np.float32(config.sharpening),
+            stacked[index],
+            colors[index],
         )
     return colors, stacked
 

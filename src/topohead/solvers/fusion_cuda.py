@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from topohead.core import InputError, Photographs, Topology, Views
+from topohead.core import Photographs, Topology, Views
 from topohead.rendering.uv_cuda import DeviceTexels, device_texels
 from topohead.solvers.blending import APRON
 from topohead.solvers.colors import CameraColors, solve_colors
@@ -190,8 +190,6 @@ def _gather(
     config: FusionConfig,
 ) -> _Canvas:
     """What the views of one instant say of the texels."""
-    if config.back_projections:
-        raise InputError("back projection of textures runs on the CPU; give views there")
     triangle, device = texels.triangle, texels.triangle.device
     if exclude is not None:
         triangle = triangle.masked_fill(exclude.to(device), -1)
@@ -203,7 +201,7 @@ def _gather(
     canvas = _Canvas.empty(texels.size, device)
     for window in _windows(flags, texels.size):
         cells = _Cells.of(window.cells(flags))
-        stack = _looked(sights, on_device, corrections, triangle, window, cells, config.sight)
+        stack = _looked(sights, on_device, corrections, triangle, window, cells, config)
         _blend(stack, cells, window, canvas, config)
     return canvas
 
@@ -247,7 +245,7 @@ def _looked(
     triangle: Int[Tensor, "S S"],
     window: _Window,
     cells: _Cells,
-    config: SightConfig,
+    config: FusionConfig,
 ) -> _Stack:
     """Colours and weights of a window's texels in all views."""
     views, side = len(sights.cameras), window.side
@@ -255,8 +253,8 @@ def _looked(
     with torch.cuda.device_of(triangle):
         fusion_triton.gather_texels[(side // SIDE, side // SIDE)](
             triangle, len(triangle), *surface.arguments, *sights.arguments,
-            config.minimum_cosine, config.depth_tolerance, corrections, sights.pixels,
-            sights.starts, cells.listed, cells.number, views, window.top, window.left, side,
+            config.sight.minimum_cosine, config.sight.depth_tolerance, corrections,
+            config.sharpening, sights.pixels, sights.starts, cells.listed, cells.number, views, window.top, window.left, side,
             stack.colors, stack.weights,
             WIDE=sights.pixels.dtype == torch.int64, LENS=sights.has_lenses,
         )  # fmt: skip
@@ -377,8 +375,9 @@ def view_looks(
     corrections = _corrections(same, views.cameras.names, sights)
     flags = seen_cells(sights, on_device, triangle, config)
     window = _Window(0, 0, len(flags) * CELL)
+    plain = FusionConfig(sight=config, sharpening=0.0)
     stack = _looked(
-        sights, on_device, corrections, triangle, window, _Cells.of(window.cells(flags)), config
+        sights, on_device, corrections, triangle, window, _Cells.of(window.cells(flags)), plain
     )
     weights = stack.weights[:, :size, :size]
     colors = torch.where(weights[:, None] > 0, stack.colors[:, :, :size, :size].float(), 0.0)

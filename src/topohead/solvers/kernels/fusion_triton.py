@@ -137,16 +137,24 @@ def _through_lens(camera, x, y, seen):
 
 
 @triton.jit
-def _cubic_weights(t):
-    """Cubic weights (Keys 1981, a = −1) of four neighbours for t ∈ [0, 1) after the second."""
-    square = t * t
-    cube = square * t
-    return (
-        2.0 * square - cube - t,
-        cube - 2.0 * square + 1.0,
-        square - cube + t,
-        cube - square,
-    )
+def _sharp_tap(t, i: tl.constexpr):
+    """Cubic convolution's weight (Keys 1981, a = −½) of the neighbour i ∈ −1 … 2 at t ∈ [0, 1)."""
+    if i == -1:
+        return 0.5 * t * (t * (2.0 - t) - 1.0)
+    if i == 0:
+        return 0.5 * (t * t * (3.0 * t - 5.0) + 2.0)
+    if i == 1:
+        return 0.5 * t * (t * (4.0 - 3.0 * t) + 1.0)
+    if i == 2:
+        return 0.5 * t * t * (t - 1.0)
+    return 0.0 * t
+
+
+@triton.jit
+def _sharp_weight(t, share, i: tl.constexpr):
+    """One of the six weights of `kernels.fusion`'s sharpened cubic, i ∈ −2 … 3."""
+    beside = _sharp_tap(t, i - 1) + _sharp_tap(t, i + 1)
+    return (1.0 + 2.0 * share) * _sharp_tap(t, i) - share * beside
 
 
 @triton.jit
@@ -162,34 +170,24 @@ def unpack(word, WIDE: tl.constexpr):
 
 
 @triton.jit
-def _row_of_four(pixels, x0, x1, x2, x3, seen, WIDE: tl.constexpr):
-    """Four neighbours of a row, weighted."""
-    ar, ag, ab = unpack(tl.load(pixels, seen, 0), WIDE)
-    br, bg, bb = unpack(tl.load(pixels + 1, seen, 0), WIDE)
-    cr, cg, cb = unpack(tl.load(pixels + 2, seen, 0), WIDE)
-    dr, dg, db = unpack(tl.load(pixels + 3, seen, 0), WIDE)
-    red = x0 * ar + x1 * br + x2 * cr + x3 * dr
-    green = x0 * ag + x1 * bg + x2 * cg + x3 * dg
-    return red, green, x0 * ab + x1 * bb + x2 * cb + x3 * db
+def _sharp_sample(pixels, width, row, column, dx, dy, share, seen, WIDE: tl.constexpr):
+    """Samples at (dx, dy) ∈ [0, 1)² after the centres of (row, column)."""
+    red = tl.zeros(dx.shape, tl.float32)
+    green, blue = red, red
+    for i in tl.static_range(-2, 4):
+        place = pixels + (row + i) * width + column
+        down = _sharp_weight(dy, share, i)
+        for j in tl.static_range(-2, 4):
+            r, g, b = unpack(tl.load(place + j, seen, 0), WIDE)
+            weight = down * _sharp_weight(dx, share, j)
+            red, green, blue = red + weight * r, green + weight * g, blue + weight * b
+    return red, green, blue
 
 
 @triton.jit
-def _bicubic(pixels, width, row, column, dx, dy, seen, WIDE: tl.constexpr):
-    """Cubic samples at (dx, dy) ∈ [0, 1)² after the centres of (row, column)."""
-    x0, x1, x2, x3 = _cubic_weights(dx)
-    y0, y1, y2, y3 = _cubic_weights(dy)
-    place = pixels + (row - 1) * width + column - 1
-    ar, ag, ab = _row_of_four(place, x0, x1, x2, x3, seen, WIDE)
-    br, bg, bb = _row_of_four(place + width, x0, x1, x2, x3, seen, WIDE)
-    cr, cg, cb = _row_of_four(place + 2 * width, x0, x1, x2, x3, seen, WIDE)
-    dr, dg, db = _row_of_four(place + 3 * width, x0, x1, x2, x3, seen, WIDE)
-    red = y0 * ar + y1 * br + y2 * cr + y3 * dr
-    green = y0 * ag + y1 * bg + y2 * cg + y3 * dg
-    return red, green, y0 * ab + y1 * bb + y2 * cb + y3 * db
-
-
-@triton.jit
-def _color(camera, correction, pixels, x, y, z, weight, WIDE: tl.constexpr, LENS: tl.constexpr):
+def _color(
+    camera, correction, share, pixels, x, y, z, weight, WIDE: tl.constexpr, LENS: tl.constexpr
+):
     """Corrected colours of points of the camera's frame; weight is lost near the border."""
     seen = weight > 0.0
     z = tl.where(seen, z, 1.0)
@@ -202,11 +200,11 @@ def _color(camera, correction, pixels, x, y, z, weight, WIDE: tl.constexpr, LENS
     if LENS:
         u, v, seen = _through_lens(camera, x / z, y / z, seen)
     width, height = tl.load(camera + 22).to(tl.int32), tl.load(camera + 23).to(tl.int32)
-    seen = seen & (u >= 1.5) & (v >= 1.5) & (u < width - 1.5) & (v < height - 1.5)
-    u, v = tl.where(seen, u - 0.5, 1.0), tl.where(seen, v - 0.5, 1.0)
+    seen = seen & (u >= 2.5) & (v >= 2.5) & (u < width - 2.5) & (v < height - 2.5)
+    u, v = tl.where(seen, u - 0.5, 2.0), tl.where(seen, v - 0.5, 2.0)
     column, row = tl.floor(u), tl.floor(v)
-    red, green, blue = _bicubic(
-        pixels, width, row.to(tl.int32), column.to(tl.int32), u - column, v - row, seen, WIDE
+    red, green, blue = _sharp_sample(
+        pixels, width, row.to(tl.int32), column.to(tl.int32), u - column, v - row, share, seen, WIDE
     )
     r = tl.load(correction) * red + tl.load(correction + 1) * green + tl.load(correction + 2) * blue
     g = tl.load(correction + 4) * red + tl.load(correction + 5) * green
@@ -256,7 +254,7 @@ def mark_cells(
 def gather_texels(
     triangle_map, size, corners, triangles, vertices, normals, parts,
     cameras, depth, part_map, trust, sizes, stride, plane, minimum_cosine, tolerance,
-    corrections, pixels, starts, listed, number, views, top, left, side, colors, weights,
+    corrections, share, pixels, starts, listed, number, views, top, left, side, colors, weights,
     WIDE: tl.constexpr, LENS: tl.constexpr,
 ):  # fmt: skip
     """Fills a window's `colors` [C 3 side side] and `weights` [C side side] where views see it.
@@ -292,7 +290,7 @@ def gather_texels(
         )  # fmt: skip
         if tl.max(weight) > 0.0:
             red, green, blue, weight = _color(
-                camera, corrections + 18 * view, pixels + tl.load(starts + view),
+                camera, corrections + 18 * view, share, pixels + tl.load(starts + view),
                 cx, cy, cz, weight, WIDE, LENS,
             )  # fmt: skip
             seen = weight > 0.0
