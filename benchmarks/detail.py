@@ -15,7 +15,8 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("detail.json"))
     parser.add_argument("--seed", type=int, default=TEST_SEED)
     parser.add_argument("--takes", type=int, default=1)
+    parser.add_argument("--frames", type=int, default=2, help="of each take, at least 1")
     parser.add_argument("--cameras", type=int, default=12)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--height", type=int, default=768)
+    parser.add_argument("--images", default="png", choices=("png", "jpg"))
     parser.add_argument("--relief", type=float, default=0.4)
     parser.add_argument("--gloss", type=float, default=0.0)
     parser.add_argument("--size", type=int, default=1024, help="edge of the maps")
@@ -68,32 +71,59 @@ def main() -> None:
 
 
 def take(args: argparse.Namespace, index: int) -> dict[str, Any]:
-    """One staged take: the face's distances of its first and its later frame."""
+    """One staged take: the face's distances of its first and its later frames."""
+    spent = {}
     with tempfile.TemporaryDirectory(prefix="topohead-benchmark-") as folder:
         source, run = Path(folder) / "take", Path(folder) / "run"
         seed = args.seed + index
-        stage(
-            StageConfig(
-                source, preset="tiny", seed=seed, cameras=args.cameras, frames=2, gloss=args.gloss,
-                width=args.width, height=args.height, relief=args.relief, supersampling=2,
-                texture_size=args.skin, device=args.device,
-            )
-        )  # fmt: skip
-        capture(
-            CaptureConfig(
-                source, run, textures="none", detail="maps", detail_size=args.size,
-                device=args.device, report=False,
-            )
-        )  # fmt: skip
-        found = measure(run)
+        with clocked(spent, "stage"):
+            stage(
+                StageConfig(
+                    source, preset="tiny", seed=seed, cameras=args.cameras, frames=args.frames,
+                    gloss=args.gloss, width=args.width, height=args.height, relief=args.relief,
+                    supersampling=2, texture_size=args.skin, images=args.images,
+                    device=args.device,
+                )
+            )  # fmt: skip
+        with clocked(spent, "capture"):
+            capture(
+                CaptureConfig(
+                    source, run, textures="none", detail="maps", detail_size=args.size,
+                    device=args.device, report=False,
+                )
+            )  # fmt: skip
+        with clocked(spent, "measure"):
+            found = measure(run)
     kept = ("median_mm", "mean_mm", "p95_mm")
     first = found.metrics["first_frame"]
+    rows = {"frame_1": {row: {k: first[row][k] for k in kept} for row in ROWS}}
+    if args.frames > 1:
+        rows["later"] = {row: {k: found.metrics[row][k] for k in kept} for row in ROWS}
+    return {"seed": seed, **rows, "lowered_percent": lowered(rows), "cost": found.cost["detail"],
+            "section_seconds": spent}  # fmt: skip
+
+
+def lowered(rows: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Per cent by which relief lowers the distances, each way."""
+    pairs = {"mesh_to_surface": ("surface", "detail_surface"),
+             "surface_to_mesh": ("scan_to_mesh", "detail_scan")}  # fmt: skip
     return {
-        "seed": seed,
-        "frame_1": {row: {k: first[row][k] for k in kept} for row in ROWS},
-        "frame_2": {row: {k: found.metrics[row][k] for k in kept} for row in ROWS},
-        "cost": found.cost["detail"],
+        when: {
+            f"{way}_{key}": 100 * (1 - row[after][key] / row[before][key])
+            for way, (before, after) in pairs.items()
+            for key in ("median_mm", "mean_mm")
+        }
+        for when, row in rows.items()
     }
+
+
+@contextmanager
+def clocked(spent: dict[str, float], name: str) -> Iterator[None]:
+    """Notes the seconds of its block, and tells them."""
+    started = time.perf_counter()
+    yield
+    spent[name] = round(time.perf_counter() - started, 1)
+    print(name, spent[name], "s", flush=True)
 
 
 def speed(args: argparse.Namespace) -> dict[str, Any]:

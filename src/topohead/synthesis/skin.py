@@ -55,6 +55,10 @@ class SkinMaps:
     covered: Bool[Tensor, "S W"]
     specular: Float[Tensor, "S W"]
 
+    def to(self, device: torch.device | str) -> "SkinMaps":
+        """The same maps on another device."""
+        return SkinMaps(*(getattr(self, field.name).to(device) for field in fields(self)))
+
 
 @dataclass(frozen=True)
 class Tile:

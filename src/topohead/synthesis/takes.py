@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import HeadModel, InputError, Rig
+from topohead.core import InputError, Rig
 from topohead.geometry.cameras import project_through_lens
 from topohead.io.expressions import read_live_link
+from topohead.models.linear import LinearHead
 from topohead.rendering.mesh import interpolate, rasterize, rasterize_uv
 from topohead.synthesis import performances, render, rigs, skin, subjects
 from topohead.synthesis.blood import blood_change, flushed
@@ -87,10 +88,6 @@ class Take:
             lit = replace(lit, light=flushed(lit.light, change))
         return surfaces, lit
 
-    def on(self, device: torch.device | str) -> "Take":
-        """The same take, its pictures made on `device`."""
-        return replace(self, materials=self.materials.to(device))
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -115,7 +112,7 @@ def make_motion(
 
 
 def make_take(
-    head: HeadModel,
+    head: LinearHead,
     motion: Motion,
     rig: RigSettings,
     lighting: Lighting,
@@ -129,10 +126,11 @@ def make_take(
     asymmetry: Float[Tensor, "A V 3"] | None = None,
     charts: bool = False,
     blood_flow: float = 0.0,
+    device: torch.device | str = "cpu",
 ) -> Take:
     """A take of a random person; the head sways by `head_motion_mm` a frame (0: still).
 
-    `charts` paints resolution charts on the skin.
+    `charts` paints resolution charts on the skin. Skin is painted and pictures are made on `device`.
     """
     if not 1 <= optics.supersampling <= 8:
         raise InputError(f"--supersampling is 1 to 8, got {optics.supersampling}")
@@ -144,15 +142,16 @@ def make_take(
     motion = performances.with_head_motion(motion, pivot, seed, head_motion_mm)
     parameters = skin.random_skin(seed)
     stars = place_charts(head) if charts else ()
-    maps = skin.paint(head, parameters, seed, texture_size, stars)
+    there = replace(head, template=head.template.to(device))
+    maps = skin.paint(there, parameters, seed, texture_size, stars)
     target, height = _framing(subject)
     stage_rig = rigs.build_rig(rig, target, height, seed)
     return Take(
         seed,
         subject,
         parameters,
-        maps,
-        Materials.of(maps),
+        maps.to("cpu"),
+        Materials.of(maps).to(device),
         motion,
         stage_rig,
         lighting,

@@ -108,7 +108,7 @@ class StageConfig:
     samples: int = 64
     """Samples a pixel of the path tracer."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where --renderer stage makes pictures; a take begun on one may go on on the other."""
+    """Where skin and --renderer stage's pictures are made; a take may go on on the other."""
     json: bool = False
     """Print the result as one JSON object."""
 
@@ -135,7 +135,7 @@ def stage(config: StageConfig) -> StagedTake:
     _check(settings)
     out = Path(config.out)
     before = _begun(out, settings)
-    take = make_take(settings).on(settings["device"])
+    take = make_take(settings)
     if before and before["motion"] != take.motion.source:
         raise InputError(
             f"{out} plays '{before['motion']}', {settings['frames']} frames would play "
@@ -210,6 +210,7 @@ def make_take(settings: Mapping[str, Any]):
         asymmetry,
         settings["charts"],
         settings["blood_flow"],
+        settings["device"],
     )
 
 
