@@ -254,8 +254,8 @@ def _looked(
         fusion_triton.gather_texels[(side // SIDE, side // SIDE)](
             triangle, len(triangle), *surface.arguments, *sights.arguments,
             config.sight.minimum_cosine, config.sight.depth_tolerance, corrections,
-            config.sharpening, sights.pixels, sights.starts, cells.listed, cells.number, views, window.top, window.left, side,
-            stack.colors, stack.weights,
+            config.sharpening, sights.pixels, sights.starts, cells.listed, cells.number, views,
+            window.top, window.left, side, stack.colors, stack.weights,
             WIDE=sights.pixels.dtype == torch.int64, LENS=sights.has_lenses,
         )  # fmt: skip
     return stack

@@ -130,7 +130,7 @@ def make_take(
 ) -> Take:
     """A take of a random person; the head sways by `head_motion_mm` a frame (0: still).
 
-    `charts` paints resolution charts on the skin. Skin is painted and pictures are made on `device`.
+    `charts` paints resolution charts on the skin. Skin and pictures are made on `device`.
     """
     if not 1 <= optics.supersampling <= 8:
         raise InputError(f"--supersampling is 1 to 8, got {optics.supersampling}")
