@@ -77,10 +77,12 @@ def test_a_take_goes_on_on_a_gpu_with_the_same_truth(take: Path, tmp_path: Path)
     stage(replace(SMALL, out=out, device="cuda"))
     expected, found = _bytes(take), _bytes(out)
     assert found.keys() == expected.keys()
-    lit = {"start.png", "truth/lit_srgb.png"}  # of another lighting's sums: codes apart
-    differ = {name for name in found if found[name] != expected[name]} - lit
-    assert all(name.startswith(("frames/000002", "masks/000002")) for name in differ)
-    for name in lit | differ:
+    # painted and lit by other sums: codes apart
+    maps = {f"truth/{name}.png" for name in ("lit_srgb", "albedo_srgb", "roughness", "normal")}
+    maps |= {"start.png"}
+    differ = {name for name in found if found[name] != expected[name]} - maps
+    assert all(name.startswith(("frames/000002", "masks/000002")) for name in differ), differ
+    for name in maps | differ:
         codes = ((read_image(out / name) - read_image(take / name)) * 255).round().abs()
         assert (codes > 0).float().mean() < 0.02 and (codes > 2).float().mean() < 2e-3
 
