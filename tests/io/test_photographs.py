@@ -2,15 +2,17 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from topohead.core import Cameras, Capture, Distortion, Rig
+from topohead.core import Cameras, Capture, Distortion, InputError, Rig
 from topohead.geometry.cameras import look_at
 from topohead.io import lens_warps
+from topohead.io.layouts import ImageFiles
 from topohead.io.missing import MissingFrame
 from topohead.io.undistortion import (
     photographs,
@@ -107,3 +109,59 @@ def test_codes_are_averaged_like_the_float_picture(box: int) -> None:
     whole = (codes / np.float32(255))[: size[1] * box, : size[0] * box].astype(np.float32)
     expected = cv2.resize(whole, size, interpolation=cv2.INTER_AREA) if box > 1 else whole
     assert np.array_equal(lens_warps.averaged(codes, box), expected)
+
+
+@pytest.mark.parametrize("size", [(803, 631), (400, 314), (330, 260)])
+def test_a_device_reduces_codes_as_the_cpu_does(size: tuple[int, int]) -> None:
+    random = torch.Generator().manual_seed(2)
+    codes = torch.randint(0, 256, (631, 803, 3), generator=random, dtype=torch.uint8)
+    pose = torch.eye(4, dtype=torch.float64)[None]
+    matrix = torch.tensor([[[700.0, 0, 401], [0, 700, 315], [0, 0, 1]]]).double()
+    cameras = Cameras(("one",), pose, matrix, torch.tensor([[803, 631]]))
+    warp = lens_warps.Warp(Rig(cameras, (BROWN,)), cameras.resized(torch.tensor([size])), 0)
+    expected = torch.from_numpy(warp.reduced(codes.numpy()))
+    found = warp.reduced_on_device(codes)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < 2e-6
+
+
+def test_files_that_are_jpeg_are_given_as_they_are(tmp_path: Path) -> None:
+    picture = np.full((8, 8, 3), 90, np.uint8)
+    for name in ("a.jpg", "b.png"):
+        cv2.imwrite(str(tmp_path / name), picture)
+    files = ImageFiles(tmp_path, {"1": {"a": tmp_path / "a.jpg", "b": tmp_path / "b.png"}})
+    assert files.jpeg("1", "a") == (tmp_path / "a.jpg").read_bytes()
+    assert files.jpeg("1", "b") is None
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-40])
+    with pytest.raises(InputError, match="cut off"):
+        files.jpeg("1", "a")
+
+
+@pytest.mark.gpu
+def test_pictures_decoded_on_a_device_are_those_of_the_cpu() -> None:
+    pytest.importorskip("torchvision")
+    capture, codes = take()
+    names = ("brown", "small")
+    options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    files = {
+        name: cv2.imencode(".jpg", codes[name].numpy(), options)[1].tobytes() for name in names
+    }
+
+    def stored(frame: str, camera: str) -> torch.Tensor:
+        pixels = cv2.imdecode(np.frombuffer(files[camera], np.uint8), cv2.IMREAD_COLOR_RGB)
+        return torch.from_numpy(pixels)
+
+    asked = []
+
+    def jpeg(frame: str, camera: str) -> bytes:
+        asked.append(camera)
+        return files[camera]
+
+    capture = replace(capture, read_stored=stored, read_jpeg=jpeg)
+    expected = views_and_photographs(capture, "1", names, 24, 2, "cpu")
+    found = views_and_photographs(capture, "1", names, 24, 2, "cuda")
+    assert sorted(asked) == sorted(names)
+    for one, other in zip(expected[0].images, found[0].images, strict=True):
+        assert (one - other.cpu()).abs().max() < 1e-5
+    for one, other in zip(expected[1].images, found[1].images, strict=True):
+        assert torch.equal(one, other.cpu())

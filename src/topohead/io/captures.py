@@ -91,6 +91,7 @@ def open_capture(
         frames=chosen,
         read_image=reader.image,
         read_stored=reader.stored,
+        read_jpeg=reader.jpeg,
         read_mask=reader.mask if layout.masks else None,
         start_mesh=layout.start_mesh,
         landmarks=landmarks_of(layout, landmarks, chosen, stored, final),
@@ -161,6 +162,10 @@ class _Reader:
     def stored(self, frame: str, camera: str) -> Stored:
         with self._told(frame, camera):
             return self._source(frame, camera).stored(frame, camera)
+
+    def jpeg(self, frame: str, camera: str) -> bytes | None:
+        with self._told(frame, camera):
+            return self._source(frame, camera).jpeg(frame, camera)
 
     @contextmanager
     def _told(self, frame: str, camera: str) -> Iterator[None]:

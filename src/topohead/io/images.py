@@ -18,6 +18,7 @@ from topohead.io.atomic import atomic_write
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr")
 """What `read_image` reads, by extension."""
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
@@ -142,6 +143,20 @@ def read_pixels(path: Path) -> np.ndarray:
     """Numbers as stored: grey [H W] or RGB(A) [H W 3|4], uint8 or uint16; float32 srgb of EXR."""
     if path.suffix.lower() == ".exr":
         return _srgb(_read_exr(path))
+    data = read_encoded(path)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise InputError(f"image {path} cannot be decoded; it is damaged, copy it again")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"image {path} holds {pixels.dtype}; expected 8 or 16 bits a channel")
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:
+        swap = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        pixels = cv2.cvtColor(pixels, swap)
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+
+
+def read_encoded(path: Path) -> bytes:
+    """The bytes of a PNG or JPEG file that is whole and that no tag turns."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -160,15 +175,7 @@ def read_pixels(path: Path) -> np.ndarray:
                 _check_orientation(path, picture)
         except (OSError, UnidentifiedImageError, SyntaxError) as error:
             raise _unreadable(path, error) from error
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise InputError(f"image {path} cannot be decoded; it is damaged, copy it again")
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"image {path} holds {pixels.dtype}; expected 8 or 16 bits a channel")
-    if pixels.ndim == 3 and pixels.shape[2] >= 3:
-        swap = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-        pixels = cv2.cvtColor(pixels, swap)
-    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    return data
 
 
 def _as_float(pixels: np.ndarray) -> np.ndarray:

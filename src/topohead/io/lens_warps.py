@@ -8,8 +8,9 @@ from typing import Generic, TypeVar
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from topohead.core import Cameras, Distortion, Rig
 from topohead.core.transfer import brought
@@ -64,6 +65,24 @@ class Warp:
             return _as_float(picture)
         box = self._box(actual)
         return _blurred(averaged(picture, box), self._factor(actual) / box)
+
+    def reduced_on_device(self, codes: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "h w 3"]:
+        """`reduced` of 8-bit codes that are on a device, there, to rounding."""
+        actual = (codes.shape[1], codes.shape[0])
+        if self._is_straight(actual):
+            return codes.float() / 255
+        box = self._box(actual)
+        height, width = codes.shape[0] // box, codes.shape[1] // box
+        blocks = codes[: height * box, : width * box].reshape(height, box, width, box, 3)
+        small = blocks.sum((1, 3), dtype=torch.int32).float() / (255 * box * box)
+        taps = _taps(self._factor(actual) / box)
+        if taps is None:
+            return small
+        planes = small.permute(2, 0, 1)[:, None]
+        across = torch.tensor(taps, dtype=torch.float32, device=codes.device).reshape(1, 1, 1, 3)
+        padded = functional.pad(planes, (1, 1, 1, 1), mode="replicate")
+        blurred = functional.conv2d(functional.conv2d(padded, across), across.mT)
+        return blurred[:, 0].permute(1, 2, 0).contiguous()
 
     def grid_on(self, device: torch.device, actual: Size) -> Float[Tensor, "2 h w"] | None:
         """Where each pinhole pixel lies in the reduced picture; None where it lies there itself."""
@@ -155,11 +174,17 @@ def _blurred(picture: np.ndarray, factor: float) -> np.ndarray:
 
     A pixel's box has variance 1/12; the taps (a, 1 − 2a, a) add 2a, and variances add.
     """
-    if factor <= 1.01:
+    taps = _taps(factor)
+    if taps is None:
         return picture
-    side = (min(factor, 2) ** 2 - 1) / 24
-    taps = np.array([side, 1 - 2 * side, side])
     return cv2.sepFilter2D(picture, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
+
+
+def _taps(factor: float) -> np.ndarray | None:
+    if factor <= 1.01:
+        return None
+    side = (min(factor, 2) ** 2 - 1) / 24
+    return np.array([side, 1 - 2 * side, side])
 
 
 def _make_grid(
