@@ -2,10 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
+
+graph_lock = Lock()
+"""Held while a CUDA graph is recorded, and by whoever, on another thread, calls what would end the
+recording with an error: libraries that allocate on the device or wait for all of it."""
 
 
 def brought(pictures: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, ...]:
@@ -18,6 +23,10 @@ def brought(pictures: Sequence[Tensor], device: torch.device | str) -> tuple[Ten
     device = torch.device(device)
     if device.type != "cuda":
         return tuple(picture.to(device) for picture in pictures)
+    if all(
+        picture.is_cuda and device.index in (None, picture.get_device()) for picture in pictures
+    ):
+        return tuple(pictures)
     with aside(device) as there:
         there += [
             p.to(device) if p.is_cuda else p.pin_memory().to(device, non_blocking=True)

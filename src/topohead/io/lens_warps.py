@@ -16,6 +16,8 @@ from topohead.core import Cameras, Distortion, Rig
 from topohead.core.transfer import brought
 from topohead.geometry.cameras import distort, fold_radius
 
+OnDevice = UInt8[Tensor, "H W *K"] | Float[Tensor, "H W *K"]
+"""8-bit codes or values in [0, 1], of a picture or a mask."""
 Size = tuple[int, int]
 """Width, height."""
 Intrinsics = tuple[float, ...]
@@ -66,20 +68,47 @@ class Warp:
         box = self._box(actual)
         return _blurred(averaged(picture, box), self._factor(actual) / box)
 
-    def reduced_on_device(self, codes: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "h w 3"]:
-        """`reduced` of 8-bit codes that are on a device, there, to rounding."""
-        actual = (codes.shape[1], codes.shape[0])
-        if self._is_straight(actual):
-            return codes.float() / 255
+    def picture_on_device(self, stored: OnDevice) -> Float[Tensor, "h w 3"]:
+        """`picture` of what is on a CUDA device, there, to rounding."""
+        from topohead.rendering.warp_triton import remapped
+
+        grid = self.grid_on(stored.device, (stored.shape[1], stored.shape[0]))
+        reduced = self.reduced_on_device(stored)
+        return reduced if grid is None else remapped(reduced, grid)
+
+    def mask_on_device(self, stored: OnDevice) -> Float[Tensor, "h w"]:
+        """`mask` of what is on a device, there; some OpenCV round positions to 32nds of a pixel."""
+        width, height = actual = (stored.shape[1], stored.shape[0])
+        grid = self.grid_on(stored.device, actual)
+        reduced = self.reduced_on_device(stored[..., None])[..., 0]
+        if grid is None:
+            return reduced
         box = self._box(actual)
-        height, width = codes.shape[0] // box, codes.shape[1] // box
-        blocks = codes[: height * box, : width * box].reshape(height, box, width, box, 3)
-        small = blocks.sum((1, 3), dtype=torch.int32).float() / (255 * box * box)
+        size = grid.new_tensor([width, height])[:, None, None]
+        inside = ((grid >= -0.5) & (grid <= size / box - 0.5)).all(0)
+        length = grid.new_tensor([reduced.shape[1], reduced.shape[0]])
+        place = grid.permute(1, 2, 0) * (2 / (length - 1)) - 1
+        found = functional.grid_sample(
+            reduced[None, None], place[None], padding_mode="border", align_corners=True
+        )
+        return found[0, 0] * inside
+
+    def reduced_on_device(self, stored: OnDevice) -> Float[Tensor, "h w K"]:
+        """`reduced` of what is on a device, there, to rounding."""
+        actual = (stored.shape[1], stored.shape[0])
+        is_code = stored.dtype == torch.uint8
+        if self._is_straight(actual):
+            return stored.float() / 255 if is_code else stored
+        box = self._box(actual)
+        height, width, channels = stored.shape[0] // box, stored.shape[1] // box, stored.shape[2]
+        blocks = stored[: height * box, : width * box].reshape(height, box, width, box, channels)
+        total = blocks.sum((1, 3), dtype=torch.int32 if is_code else torch.float32)
+        small = total.float() / ((255 if is_code else 1) * box * box)
         taps = _taps(self._factor(actual) / box)
         if taps is None:
             return small
         planes = small.permute(2, 0, 1)[:, None]
-        across = torch.tensor(taps, dtype=torch.float32, device=codes.device).reshape(1, 1, 1, 3)
+        across = torch.tensor(taps, dtype=torch.float32, device=stored.device).reshape(1, 1, 1, 3)
         padded = functional.pad(planes, (1, 1, 1, 1), mode="replicate")
         blurred = functional.conv2d(functional.conv2d(padded, across), across.mT)
         return blurred[:, 0].permute(1, 2, 0).contiguous()

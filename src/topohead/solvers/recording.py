@@ -3,7 +3,11 @@
 import torch
 from torch import Tensor
 
+from topohead.core.transfer import graph_lock
 from topohead.solvers.engine import Work
+
+_PRIORITY = -1
+"""Of the stream that is recorded: those of other threads are of another priority, so never it."""
 
 
 class Recording:
@@ -17,15 +21,17 @@ class Recording:
     def __init__(self, work: Work, inputs: tuple[Tensor, ...], pool: tuple[int, int]) -> None:
         self._inputs = tuple(given.clone() for given in inputs)
         work(*self._inputs)  # compiles, and makes libraries ready: neither can be recorded
-        torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        # other threads may bring pictures over meanwhile
-        with torch.cuda.graph(
-            self._graph,
-            pool=pool,  # pyright: ignore[reportArgumentType] -- its default, None, passes for its type
-            capture_error_mode="thread_local",
-        ):
-            self._found = work(*self._inputs)
+        # other threads may bring pictures over meanwhile, but not decode them
+        with graph_lock:
+            torch.cuda.synchronize()
+            with torch.cuda.graph(
+                self._graph,
+                stream=torch.cuda.Stream(priority=_PRIORITY),
+                pool=pool,  # pyright: ignore[reportArgumentType] -- its default, None, passes for its type
+                capture_error_mode="thread_local",
+            ):
+                self._found = work(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What the work makes of the inputs."""
