@@ -1,13 +1,18 @@
 """Work on a CUDA device as one graph: recorded once, then replayed without the host's help."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from topohead.core.transfer import graph_lock
 from topohead.solvers.engine import Work
 
-_PRIORITY = -1
-"""Of the stream that is recorded: those of other threads are of another priority, so never it."""
+
+@cache
+def _stream(device: int) -> torch.cuda.Stream:
+    """What is recorded; those of other threads are of another priority, so never this one."""
+    return torch.cuda.Stream(device, priority=-1)
 
 
 class Recording:
@@ -27,7 +32,7 @@ class Recording:
             torch.cuda.synchronize()
             with torch.cuda.graph(
                 self._graph,
-                stream=torch.cuda.Stream(priority=_PRIORITY),
+                stream=_stream(torch.cuda.current_device()),
                 pool=pool,  # pyright: ignore[reportArgumentType] -- its default, None, passes for its type
                 capture_error_mode="thread_local",
             ):
