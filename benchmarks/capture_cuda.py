@@ -115,13 +115,16 @@ def geometry(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]
 
 def starts(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     """An exact start mesh, one with 1 mm of noise, and none."""
-    frames = f"1:{args.start_frames}"
-    noisy = args.work / "take" / "start" / "noisy.obj"
-    return {
-        "exact": captured(args, "exact", frames=frames),
-        "noisy": captured(args, "noisy", start=noisy, keep_start=False, frames=frames),
-        "none": captured(args, "none", start=None, no_start=True, keep_start=False, frames=frames),
+    options: dict[str, dict[str, Any]] = {
+        "exact": {},
+        "noisy": {"start": args.work / "take" / "start" / "noisy.obj", "keep_start": False},
+        "none": {"start": None, "no_start": True, "keep_start": False},
     }
+    found = {}
+    for name, start in options.items():
+        found[name] = captured(args, name, frames=f"1:{args.start_frames}", **start)
+        print(name, json.dumps(found[name]), flush=True)
+    return found
 
 
 def drift(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
