@@ -97,6 +97,9 @@ def main() -> None:
         found = run(args, take, name, args.frames)
         result["variants"][name] = found
         args.out.write_text(json.dumps(result, indent=1) + "\n")
+        if "parts" not in found:
+            print(f"{name}: {args.frames} frames are too few to tell", flush=True)
+            continue
         rate, cores = found["frames_per_second"], found["cores_busy"]
         print(f"{name}: {rate:.2f} frames/s, {cores:.1f} cores busy", flush=True)
         for part, row in found["parts"].items():
