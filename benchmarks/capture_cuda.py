@@ -51,6 +51,9 @@ def main() -> None:
     parser.add_argument("--published-frames", type=int, default=3)
     parser.add_argument("--start-frames", type=int, default=20)
     parser.add_argument("--long-frames", type=int, default=600)
+    parser.add_argument("--long-cameras", type=int, default=12)
+    parser.add_argument("--long-width", type=int, default=512)
+    parser.add_argument("--jobs", type=int, default=1, help="of `drift`: chunks at the same time")
     parser.add_argument("--commit", help="what to record when git is not there")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -120,13 +123,17 @@ def geometry(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]
 
 
 def starts(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
-    """Start mesh with 1 mm of noise, and none."""
-    frames = f"1:{args.start_frames}"
-    noisy = args.work / "take" / "start" / "noisy.obj"
-    return {
-        "noisy": captured(args, "noisy", start=noisy, keep_start=False, frames=frames),
-        "none": captured(args, "none", start=None, no_start=True, keep_start=False, frames=frames),
+    """An exact start mesh, one with 1 mm of noise, and none."""
+    options: dict[str, dict[str, Any]] = {
+        "exact": {},
+        "noisy": {"start": args.work / "take" / "start" / "noisy.obj", "keep_start": False},
+        "none": {"start": None, "no_start": True, "keep_start": False},
     }
+    found = {}
+    for name, start in options.items():
+        found[name] = captured(args, name, frames=f"1:{args.start_frames}", **start)
+        print(name, json.dumps(found[name]), flush=True)
+    return found
 
 
 def drift(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
@@ -135,13 +142,15 @@ def drift(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     stage(
         StageConfig(
             take, preset="small", seed=args.seed + 1, performance=args.performance,
-            frames=args.long_frames, fps=30.0, cameras=12, images="jpg", device=args.device,
+            frames=args.long_frames, fps=30.0, cameras=args.long_cameras, images="jpg",
+            width=args.long_width, height=args.long_width * 375 // 512, device=args.device,
+            texture_size=min(args.skin, 2048),
         )
     )  # fmt: skip
     capture(
         CaptureConfig(
             take, run, start=take / "start" / "exact.obj", keep_start=True, keep_cameras=True,
-            height=375, textures="none", device=args.device, report=False,
+            height=375, textures="none", device=args.device, report=False, jobs=args.jobs,
         )
     )  # fmt: skip
     errors = vertex_errors(run, take)
@@ -149,7 +158,11 @@ def drift(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     seconds = [row["seconds"] for row in tracked_rows(run)][2:]
     return {
         "frames": len(errors),
-        "cameras": 12,
+        "cameras": args.long_cameras,
+        "width": args.long_width,
+        "jobs": args.jobs,
+        "doubtful": sum(row["doubtful"] for row in tracked_rows(run)),
+        "median_mm": median(errors[1:]),
         "first_tenth_mm": median(errors[1 : part + 1]),
         "last_tenth_mm": median(errors[-part:]),
         "drift_mm": median(errors[-part:]) - median(errors[1 : part + 1]),

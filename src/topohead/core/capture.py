@@ -16,9 +16,10 @@ class Capture:
 
     `read_image(frame, camera)` gives srgb float32 [H W 3] in [0, 1] as stored (distorted, not
     turned); `read_mask(frame, camera)` gives the subject's coverage [H W] in [0, 1], or is None
-    when the take has no masks. `read_stored` is `read_image` that leaves 8-bit pictures as codes,
-    uint8; None where there is no such thing. `landmarks` are iBUG-68 pixels by frame, camera and
-    index.
+    when the take has no masks. `read_stored` and `read_stored_mask` are the same, but leave what is
+    8 bits deep as codes, uint8; None where there is no such thing. `read_jpeg` gives the bytes of a
+    JPEG file that is whole and not turned, None of a picture in another format. `landmarks` are
+    iBUG-68 pixels by frame, camera and index.
     """
 
     rig: Rig
@@ -29,3 +30,7 @@ class Capture:
     landmarks: dict[str, dict[str, dict[int, tuple[float, float]]]] | None = None
     frames_per_second: float = 30.0
     read_stored: Callable[[str, str], Float[Tensor, "H W 3"] | UInt8[Tensor, "H W 3"]] | None = None
+    read_jpeg: Callable[[str, str], bytes | None] | None = None
+    read_stored_mask: Callable[[str, str], Float[Tensor, "H W"] | UInt8[Tensor, "H W"]] | None = (
+        None
+    )

@@ -1,10 +1,16 @@
 """Bringing pictures to a device while others compute there, and what it makes back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
+
+graph_lock = Lock()
+"""Held while a CUDA graph is recorded, and by whoever, on another thread, calls what would end the
+recording with an error: libraries that allocate on the device or wait for all of it."""
 
 
 def brought(pictures: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, ...]:
@@ -17,16 +23,31 @@ def brought(pictures: Sequence[Tensor], device: torch.device | str) -> tuple[Ten
     device = torch.device(device)
     if device.type != "cuda":
         return tuple(picture.to(device) for picture in pictures)
-    stream = torch.cuda.Stream(device)
-    with torch.cuda.stream(stream):
-        there = [
+    if all(
+        picture.is_cuda and device.index in (None, picture.get_device()) for picture in pictures
+    ):
+        return tuple(pictures)
+    with aside(device) as there:
+        there += [
             p.to(device) if p.is_cuda else p.pin_memory().to(device, non_blocking=True)
             for p in pictures
         ]
-    for picture in there:
-        picture.record_stream(torch.cuda.default_stream(device))
-    stream.synchronize()
     return tuple(there)
+
+
+@contextmanager
+def aside(device: torch.device) -> Iterator[list[Tensor]]:
+    """Work on a CUDA device beside its default stream, done when the block is left.
+
+    What is put on the list may then be used, and dropped, on the default stream.
+    """
+    stream = torch.cuda.Stream(device)
+    made: list[Tensor] = []
+    with torch.cuda.stream(stream):
+        yield made
+    for tensor in made:
+        tensor.record_stream(torch.cuda.default_stream(device))
+    stream.synchronize()
 
 
 def fetched(values: Tensor) -> np.ndarray:

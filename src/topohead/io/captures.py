@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from topohead.core import Cameras, Capture, InputError
@@ -25,7 +25,7 @@ from topohead.io.agreement import (
 from topohead.io.calibration import find_calibration, read_rig
 from topohead.io.landmarks import landmarks_of
 from topohead.io.layouts import ImageFiles, Layout, Pictures, Stored, find_layout
-from topohead.io.masks import read_coverage
+from topohead.io.masks import read_stored_coverage, unit
 from topohead.io.missing import MissingFrame
 from topohead.io.undistortion import (
     pinhole_cameras,
@@ -44,6 +44,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+StoredMask = Float[Tensor, "_ _"] | UInt8[Tensor, "_ _"]
+"""Coverage in [0, 1], or its 8-bit codes."""
 
 
 def open_capture(
@@ -91,7 +94,9 @@ def open_capture(
         frames=chosen,
         read_image=reader.image,
         read_stored=reader.stored,
+        read_jpeg=reader.jpeg,
         read_mask=reader.mask if layout.masks else None,
+        read_stored_mask=reader.stored_mask if layout.masks else None,
         start_mesh=layout.start_mesh,
         landmarks=landmarks_of(layout, landmarks, chosen, stored, final),
         frames_per_second=_frame_rate(layout, source),
@@ -162,6 +167,10 @@ class _Reader:
         with self._told(frame, camera):
             return self._source(frame, camera).stored(frame, camera)
 
+    def jpeg(self, frame: str, camera: str) -> bytes | None:
+        with self._told(frame, camera):
+            return self._source(frame, camera).jpeg(frame, camera)
+
     @contextmanager
     def _told(self, frame: str, camera: str) -> Iterator[None]:
         """Says of what fails inside, or has failed before, which picture it was."""
@@ -174,6 +183,10 @@ class _Reader:
 
     def mask(self, frame: str, camera: str) -> Float[Tensor, "H W"]:
         """Coverage at the size of the stored picture; ones where allowed to be missing."""
+        return unit(self.stored_mask(frame, camera))
+
+    def stored_mask(self, frame: str, camera: str) -> StoredMask:
+        """`mask`, as codes where it is stored so."""
         masks = self.layout.masks
         assert masks is not None
         path = masks.file(frame, camera)
@@ -185,7 +198,7 @@ class _Reader:
                 f"camera {camera!r} has no mask of frame {frame} in {masks.place}; add it, "
                 "remove the masks, or use --allow-missing"
             )
-        mask = read_coverage(path)
+        mask = read_stored_coverage(path)
         if not mask.numpy().max() > 0:  # torch would start threads in every reader
             fault = InputError(f"mask {path} is empty; add the subject, or use --allow-missing")
             raise self._failure(frame, camera, fault)
@@ -221,9 +234,7 @@ class _Reader:
         return MissingFrame(str(error))
 
 
-def _fitted(
-    mask: Float[Tensor, "H W"], size: tuple[int, int], path: Path
-) -> Float[Tensor, "H2 W2"]:
+def _fitted(mask: StoredMask, size: tuple[int, int], path: Path) -> StoredMask:
     """A mask at its picture's size; it may be stored at another scale, not at another shape."""
     height, width = mask.shape
     if (width, height) == size:
@@ -236,7 +247,7 @@ def _fitted(
         )
     shrink = scale < 1
     filter = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-    return torch.from_numpy(cv2.resize(mask.numpy(), size, interpolation=filter))
+    return torch.from_numpy(cv2.resize(unit(mask).numpy(), size, interpolation=filter))
 
 
 def _frame_rate(layout: Layout, source: Path) -> float:

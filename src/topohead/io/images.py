@@ -18,10 +18,12 @@ from topohead.io.atomic import atomic_write
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".exr")
 """What `read_image` reads, by extension."""
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+_JPEG_HEAD = 2**18  # bytes; Exif data comes first, in a segment of 64 KiB
 _EXIF_ORIENTATION = 0x0112
 _EXIF_MARKS = (b"Exif\0\0", b"eXIf")
 """In JPEG and in PNG files that have such data."""
@@ -142,6 +144,20 @@ def read_pixels(path: Path) -> np.ndarray:
     """Numbers as stored: grey [H W] or RGB(A) [H W 3|4], uint8 or uint16; float32 srgb of EXR."""
     if path.suffix.lower() == ".exr":
         return _srgb(_read_exr(path))
+    data = read_encoded(path)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise InputError(f"image {path} cannot be decoded; it is damaged, copy it again")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"image {path} holds {pixels.dtype}; expected 8 or 16 bits a channel")
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:
+        swap = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        pixels = cv2.cvtColor(pixels, swap)
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+
+
+def read_encoded(path: Path) -> bytes:
+    """The bytes of a PNG or JPEG file that is whole and that no tag turns."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -154,21 +170,16 @@ def read_pixels(path: Path) -> np.ndarray:
         _check_jpeg(path, data)
     else:
         raise InputError(f"image {path} is neither PNG, JPEG nor EXR; convert it")
-    if any(mark in data for mark in _EXIF_MARKS):  # else a millisecond under the lock for nothing
+    # without the mark opening would be a millisecond under the lock for nothing; so would be
+    # looking for it in all of a photograph, whose head it is in
+    head = _JPEG_HEAD if data.startswith(_JPEG_START) else len(data)
+    if any(data.find(mark, 0, head) >= 0 for mark in _EXIF_MARKS):
         try:
             with Image.open(io.BytesIO(data)) as picture:
                 _check_orientation(path, picture)
         except (OSError, UnidentifiedImageError, SyntaxError) as error:
             raise _unreadable(path, error) from error
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise InputError(f"image {path} cannot be decoded; it is damaged, copy it again")
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"image {path} holds {pixels.dtype}; expected 8 or 16 bits a channel")
-    if pixels.ndim == 3 and pixels.shape[2] >= 3:
-        swap = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-        pixels = cv2.cvtColor(pixels, swap)
-    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    return data
 
 
 def _as_float(pixels: np.ndarray) -> np.ndarray:
@@ -200,7 +211,9 @@ def _check_jpeg(path: Path, data: bytes) -> None:
 
     An embedded thumbnail has an end mark too, but it comes before the picture's last scan.
     """
-    if data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN) or _JPEG_SCAN not in data:
+    end = data.rfind(_JPEG_END)
+    # looked for from the near side: the whole way takes milliseconds under Python's lock
+    if end < 0 or data.find(_JPEG_SCAN, end) >= 0 or _JPEG_SCAN not in data:
         raise InputError(f"image {path} is cut off ({len(data)} bytes); copy it again")
 
 

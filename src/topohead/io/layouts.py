@@ -14,7 +14,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from topohead.core.errors import InputError
-from topohead.io.images import IMAGE_SUFFIXES, image_size, read_image, read_stored_image
+from topohead.io.images import (
+    IMAGE_SUFFIXES,
+    JPEG_SUFFIXES,
+    image_size,
+    read_encoded,
+    read_image,
+    read_stored_image,
+)
 from topohead.io.videos import VIDEO_SUFFIXES, Video
 
 FIRST_FRAME = "000001"
@@ -40,6 +47,7 @@ class Pictures(Protocol):
     def size(self, frame: str, camera: str) -> tuple[int, int]: ...
     def read(self, frame: str, camera: str) -> Float[Tensor, "H W 3"]: ...
     def stored(self, frame: str, camera: str) -> Stored: ...
+    def jpeg(self, frame: str, camera: str) -> bytes | None: ...
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,10 @@ class ImageFiles:
 
     def stored(self, frame: str, camera: str) -> Stored:
         return read_stored_image(self.files[frame][camera])
+
+    def jpeg(self, frame: str, camera: str) -> bytes | None:
+        path = self.files[frame][camera]
+        return read_encoded(path) if path.suffix.lower() in JPEG_SUFFIXES else None
 
 
 class VideoFiles:
@@ -104,6 +116,9 @@ class VideoFiles:
 
     def stored(self, frame: str, camera: str) -> Stored:
         return self.read(frame, camera)
+
+    def jpeg(self, frame: str, camera: str) -> None:
+        return None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ from typing import Generic, TypeVar
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from topohead.core import Cameras, Distortion, Rig
 from topohead.core.transfer import brought
 from topohead.geometry.cameras import distort, fold_radius
 
+OnDevice = UInt8[Tensor, "H W *K"] | Float[Tensor, "H W *K"]
+"""8-bit codes or values in [0, 1], of a picture or a mask."""
 Size = tuple[int, int]
 """Width, height."""
 Intrinsics = tuple[float, ...]
@@ -64,6 +67,53 @@ class Warp:
             return _as_float(picture)
         box = self._box(actual)
         return _blurred(averaged(picture, box), self._factor(actual) / box)
+
+    def picture_on_device(self, stored: OnDevice) -> Float[Tensor, "h w 3"]:
+        """`picture` of what is on a CUDA device, there, to rounding."""
+        from topohead.rendering.warp_triton import remapped
+
+        grid = self.grid_on(stored.device, (stored.shape[1], stored.shape[0]))
+        reduced = self.reduced_on_device(stored)
+        return reduced if grid is None else remapped(reduced, grid)
+
+    def mask_on_device(self, stored: OnDevice) -> Float[Tensor, "h w"]:
+        """`mask` of what is on a device, there; some OpenCV round positions to 32nds of a pixel."""
+        width, height = actual = (stored.shape[1], stored.shape[0])
+        grid = self.grid_on(stored.device, actual)
+        reduced = self.reduced_on_device(stored[..., None])[..., 0]
+        if grid is None:
+            return reduced
+        box = self._box(actual)
+        size = grid.new_tensor([width, height])[:, None, None]
+        inside = ((grid >= -0.5) & (grid <= size / box - 0.5)).all(0)
+        length = grid.new_tensor([reduced.shape[1], reduced.shape[0]])
+        place = grid.permute(1, 2, 0) * (2 / (length - 1)) - 1
+        found = functional.grid_sample(
+            reduced[None, None], place[None], padding_mode="border", align_corners=True
+        )
+        return found[0, 0] * inside
+
+    def reduced_on_device(self, stored: OnDevice) -> Float[Tensor, "h w K"]:
+        """`reduced` of what is on a device, there, to rounding."""
+        actual = (stored.shape[1], stored.shape[0])
+        is_code = stored.dtype == torch.uint8
+        if self._is_straight(actual):
+            return stored.float() / 255 if is_code else stored
+        box = self._box(actual)
+        height, width, channels = stored.shape[0] // box, stored.shape[1] // box, stored.shape[2]
+        blocks = stored[: height * box, : width * box].reshape(height, box, width, box, channels)
+        total = blocks.sum((1, 3), dtype=torch.int32 if is_code else torch.float32)
+        small = total.float() / ((255 if is_code else 1) * box * box)
+        taps = _taps(self._factor(actual) / box)
+        if taps is None:
+            return small
+        side, middle, _ = taps.tolist()
+        for axis in (0, 1):  # not a convolution, which would round to ten bits on CUDA
+            last = small.shape[axis] - 1
+            before = torch.cat([small.narrow(axis, 0, 1), small.narrow(axis, 0, last)], axis)
+            after = torch.cat([small.narrow(axis, 1, last), small.narrow(axis, last, 1)], axis)
+            small = small * middle + (before + after) * side
+        return small
 
     def grid_on(self, device: torch.device, actual: Size) -> Float[Tensor, "2 h w"] | None:
         """Where each pinhole pixel lies in the reduced picture; None where it lies there itself."""
@@ -155,11 +205,17 @@ def _blurred(picture: np.ndarray, factor: float) -> np.ndarray:
 
     A pixel's box has variance 1/12; the taps (a, 1 − 2a, a) add 2a, and variances add.
     """
-    if factor <= 1.01:
+    taps = _taps(factor)
+    if taps is None:
         return picture
-    side = (min(factor, 2) ** 2 - 1) / 24
-    taps = np.array([side, 1 - 2 * side, side])
     return cv2.sepFilter2D(picture, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
+
+
+def _taps(factor: float) -> np.ndarray | None:
+    if factor <= 1.01:
+        return None
+    side = (min(factor, 2) ** 2 - 1) / 24
+    return np.array([side, 1 - 2 * side, side])
 
 
 def _make_grid(

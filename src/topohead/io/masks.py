@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from topohead.core.errors import InputError
@@ -23,14 +23,30 @@ def read_coverage(path: Path) -> Float[Tensor, "H W"]:
     Grey is coverage, unless it stays below the number of face parts: then it holds labels, and all
     but background covers. An alpha channel that varies is coverage. Colours are labels.
     """
+    return unit(read_stored_coverage(path))
+
+
+def read_stored_coverage(path: Path) -> Float[Tensor, "H W"] | UInt8[Tensor, "H W"]:
+    """`read_coverage`, but codes, 255 for one, where 8 bits say it all: a quarter of the bytes."""
     pixels = read_pixels(path)
-    alpha = _alpha(pixels)
-    if alpha is not None:
-        return _unit(alpha)
-    grey = _grey(pixels)
-    if grey is not None and grey.max() >= len(FACE_PARTS):
-        return _unit(grey)
-    return (read_labels(path) > 0).float()
+    values = _alpha(pixels)
+    if values is None:
+        grey = _grey(pixels)
+        if grey is not None and grey.max() >= len(FACE_PARTS):
+            values = grey
+        else:
+            values = np.where(read_labels(path).numpy() > 0, np.uint8(255), np.uint8(0))
+    if values.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(values))
+    return torch.from_numpy(values.astype(np.float32) / np.float32(65535))
+
+
+def unit(coverage: Float[Tensor, "*S"] | UInt8[Tensor, "*S"]) -> Float[Tensor, "*S"]:
+    """Codes of coverage in [0, 1]; what is no code stays."""
+    if coverage.dtype != torch.uint8:
+        return coverage
+    # not by torch, which would start threads in every reader
+    return torch.from_numpy(np.divide(coverage.numpy(), np.float32(255), dtype=np.float32))
 
 
 def read_labels(path: Path) -> Int[Tensor, "H W"]:
@@ -100,8 +116,3 @@ def _grey(pixels: np.ndarray) -> np.ndarray | None:
     if pixels.ndim == 2:
         return pixels
     return pixels[..., 0] if (pixels[..., :1] == pixels[..., 1:3]).all() else None
-
-
-def _unit(values: np.ndarray) -> Float[Tensor, "H W"]:
-    peak = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}.get(values.dtype, 1)
-    return torch.from_numpy(values.astype(np.float32) / np.float32(peak))

@@ -1,8 +1,8 @@
 """Stored pictures to pinhole views: one resize and one warp, lens and skew undone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import torch
@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import Cameras, Capture, Distortion, Photographs, Rig, Views
-from topohead.core.transfer import brought
+from topohead.core.transfer import aside
 from topohead.geometry.cameras import undistorted_pixels
-from topohead.io.lens_warps import Size, Warp
-from topohead.io.missing import MissingFrame
+from topohead.io.lens_warps import Warp
+from topohead.io.stored_pictures import Stored, stored_on_device, stored_picture
 
 _MASK_HEIGHT = 1200
 """Of masks beside photographs: about that of the depth maps that they are compared with."""
@@ -38,15 +38,13 @@ def undistorted_views(
     """
     rig = capture.rig if names is None else capture.rig.select(names)
     target = pinhole_cameras(capture, rig.cameras.names, height)
-    device = torch.device(device)
 
-    def read(index: int) -> _Read | None:
-        stored = _stored(capture, frame, rig.cameras.names[index])
-        return None if stored is None else _read(stored, Warp(rig, target, index), device)
+    def make(index: int, stored: Stored) -> _Made:
+        return _pinhole(stored, Warp(rig, target, index))
 
     with ThreadPoolExecutor(readers, thread_name_prefix="reader") as threads:
-        found = [one for one in threads.map(read, range(len(rig.cameras))) if one is not None]
-    return _views(frame, target, found, device)
+        made = _each(capture, frame, rig.cameras.names, threads, torch.device(device), make)
+    return _views(frame, target, made)
 
 
 def views_and_photographs(
@@ -59,75 +57,18 @@ def views_and_photographs(
 ) -> tuple[Views, Photographs]:
     """`undistorted_views` and `photographs` of one instant, every picture decoded once."""
     rig = capture.rig.select(names)
-    target = pinhole_cameras(capture, rig.cameras.names, height)
-    device = torch.device(device)
+    target = pinhole_cameras(capture, names, height)
 
-    def read(index: int) -> tuple[_Read, Photographs] | None:
-        stored = _stored(capture, frame, rig.cameras.names[index])
-        if stored is None:
-            return None
-        small = _read(stored, Warp(rig, target, index), device)
-        whole = _photograph(
-            stored, capture, frame, rig.select(rig.cameras.names[index : index + 1])
+    def make(index: int, stored: Stored) -> _Made:
+        return *_pinhole(stored, Warp(rig, target, index)), *_photograph(
+            stored, capture, rig, index
         )
-        return small, whole.to(device)
 
     with ThreadPoolExecutor(readers, thread_name_prefix="reader") as threads:
-        found = [both for both in threads.map(read, range(len(rig.cameras))) if both is not None]
-    views = _views(frame, target, [small for small, _ in found], device)
-    return views, _together(frame, [whole for _, whole in found])
-
-
-_Stored = tuple[Tensor, Float[Tensor, "H W"] | None]
-"""A picture, 8-bit codes or srgb in [0, 1], and its mask."""
-
-
-def _stored(capture: Capture, frame: str, name: str) -> _Stored | None:
-    """A camera's picture as it is stored; None where it is missing."""
-    try:
-        image = (capture.read_stored or capture.read_image)(frame, name)
-        return image, None if capture.read_mask is None else capture.read_mask(frame, name)
-    except MissingFrame:
-        return None
-
-
-def _read(stored: _Stored, warp: Warp, device: torch.device) -> "_Read":
-    """What is left to do for a CUDA device is the picture's warp."""
-    image, mask = stored
-    reduce = warp.reduced if device.type == "cuda" else warp.picture
-    return _Read(
-        warp,
-        (image.shape[1], image.shape[0]),
-        torch.from_numpy(reduce(image.numpy())),
-        None if mask is None else torch.from_numpy(warp.mask(mask.numpy())),
-    )
-
-
-def _views(frame: str, target: Cameras, found: Sequence["_Read"], device: torch.device) -> Views:
-    there = device.type == "cuda"
-    masks = tuple(one.mask for one in found if one.mask is not None)
-    images = _warped(found, device) if there else tuple(one.picture for one in found)
-    cameras = target.select([one.warp.name for one in found])
-    views = Views(frame, cameras, images, masks or None)
-    return views.to(device) if there else views
-
-
-def _warped(pictures: Sequence["_Read"], device: torch.device) -> tuple[Tensor, ...]:
-    """Reduced pictures, brought to a CUDA device and warped there."""
-    from topohead.rendering.warp_triton import remapped
-
-    there = brought([one.picture for one in pictures], device)
-    grids = [one.warp.grid_on(device, one.size) for one in pictures]
-    stream = torch.cuda.Stream(device)
-    with torch.cuda.stream(stream):
-        images = tuple(
-            picture if grid is None else remapped(picture, grid)
-            for picture, grid in zip(there, grids, strict=True)
-        )
-    for image in images:
-        image.record_stream(torch.cuda.default_stream(device))
-    stream.synchronize()
-    return images
+        made = _each(capture, frame, names, threads, torch.device(device), make)
+    small = {index: parts[:2] for index, parts in made.items()}
+    whole = {index: parts[2:] for index, parts in made.items()}
+    return _views(frame, target, small), _photographs(frame, capture, rig, whole)
 
 
 def photographs(
@@ -139,57 +80,118 @@ def photographs(
 ) -> Photographs:
     """Pictures of one instant as they are stored, 8 bits deep, on a device.
 
-    `workers` read them at once, and each brings its own over; see `transfer.brought`.
+    `workers` read them at once.
 
     Only a fisheye is undone here. A picture that is missing under `allow_missing` leaves its
     camera out. Masks are those of `undistorted_views`, smaller.
     """
     rig = capture.rig if names is None else capture.rig.select(names)
 
-    def read(name: str) -> Photographs | None:
-        stored = _stored(capture, frame, name)
-        if stored is None:
-            return None
-        return _photograph(stored, capture, frame, rig.select([name])).to(device)
+    def make(index: int, stored: Stored) -> _Made:
+        return _photograph(stored, capture, rig, index)
 
-    taken = workers.map(read, rig.cameras.names)
-    return _together(frame, [one for one in taken if one is not None])
+    made = _each(capture, frame, rig.cameras.names, workers, torch.device(device), make)
+    return _photographs(frame, capture, rig, made)
 
 
-def _together(frame: str, taken: Sequence[Photographs]) -> Photographs:
-    """Single cameras' pictures of an instant as one."""
-    cameras = [one.rig.cameras for one in taken]
-    kept = Rig(
-        Cameras(
-            tuple(camera.names[0] for camera in cameras),
-            torch.cat([camera.world_to_camera for camera in cameras]),
-            torch.cat([camera.intrinsics for camera in cameras]),
-            torch.cat([camera.sizes for camera in cameras]),
-        ),
-        tuple(one.rig.distortion[0] for one in taken),
-    )
-    masks = tuple(one.masks[0] for one in taken if one.masks is not None)
-    return Photographs(frame, kept, tuple(one.images[0] for one in taken), masks or None)
+_Made = tuple[Tensor | None, ...]
+"""Pictures, each followed by its mask."""
 
 
-def _photograph(stored: _Stored, capture: Capture, frame: str, rig: Rig) -> Photographs:
-    """The picture of a rig of one camera."""
+def _each(
+    capture: Capture,
+    frame: str,
+    names: Sequence[str],
+    workers: Executor,
+    device: torch.device,
+    make: Callable[[int, Stored], _Made],
+) -> dict[int, _Made]:
+    """What `make` makes, on the device, of every picture that is there, by the camera's number.
+
+    For a CUDA device the workers only read. Else each does all there is to do, and no more pictures
+    are in memory than there are workers.
+    """
+    if device.type == "cuda":
+        there = stored_on_device(capture, frame, names, workers, device)
+        with aside(device) as tensors:
+            found = {index: make(index, stored) for index, stored in there.items()}
+            tensors += [part for parts in found.values() for part in parts if part is not None]
+        return found
+
+    def made(index: int) -> _Made | None:
+        stored = stored_picture(capture, frame, names[index])
+        return None if stored is None else make(index, stored)
+
+    parts = enumerate(workers.map(made, range(len(names))))
+    return {index: one for index, one in parts if one is not None}
+
+
+def _pinhole(stored: Stored, warp: Warp) -> _Made:
+    """A stored picture and its mask as the warp's pinhole camera sees them."""
     image, mask = stored
-    names = rig.cameras.names
-    if rig.distortion[0].model == "fisheye":
-        target = pinhole_cameras(capture, names)
-        image = torch.from_numpy(Warp(rig, target, 0).picture(image.numpy()))
-        rig = Rig(target, (Distortion(),))
+    if image.is_cuda:
+        straight = warp.picture_on_device(image)
     else:
-        size = torch.tensor([[image.shape[1], image.shape[0]]])
-        rig = Rig(rig.cameras.resized(size), rig.distortion)
-    masks = None
-    if mask is not None:
-        small = pinhole_cameras(capture, names, _MASK_HEIGHT)
-        masks = (torch.from_numpy(Warp(capture.rig.select(names), small, 0).mask(mask.numpy())),)
+        straight = torch.from_numpy(warp.picture(image.numpy()))
+    return straight, _pinhole_mask(mask, warp)
+
+
+def _pinhole_mask(mask: Tensor | None, warp: Warp) -> Tensor | None:
+    if mask is None:
+        return None
+    return warp.mask_on_device(mask) if mask.is_cuda else torch.from_numpy(warp.mask(mask.numpy()))
+
+
+def _views(frame: str, target: Cameras, made: Mapping[int, _Made]) -> Views:
+    cameras = target.select([target.names[index] for index in made])
+    return Views(frame, cameras, *_columns(made))
+
+
+def _photograph(stored: Stored, capture: Capture, rig: Rig, index: int) -> _Made:
+    """A stored picture as 8-bit codes, a fisheye undone, and its mask made smaller."""
+    image, mask = stored
+    rig = rig.select([rig.cameras.names[index]])
+    if rig.distortion[0].model == "fisheye":
+        whole, _ = _pinhole(
+            (image, None), Warp(rig, pinhole_cameras(capture, rig.cameras.names), 0)
+        )
+        assert whole is not None, "there was a picture"
+        image = whole
     if image.dtype != torch.uint8:
-        image = torch.from_numpy(cv2.convertScaleAbs(image.numpy(), alpha=255))
-    return Photographs(frame, rig, (image,), masks)
+        if image.is_cuda:
+            image = (image * 255).round().to(torch.uint8)
+        else:
+            image = torch.from_numpy(cv2.convertScaleAbs(image.numpy(), alpha=255))
+    small = pinhole_cameras(capture, rig.cameras.names, _MASK_HEIGHT)
+    return image, _pinhole_mask(mask, Warp(rig, small, 0))
+
+
+def _photographs(frame: str, capture: Capture, rig: Rig, made: Mapping[int, _Made]) -> Photographs:
+    """Photographs and the cameras that fit them."""
+    images, masks = _columns(made)
+    rigs = []
+    for index, image in zip(made, images, strict=True):
+        one = rig.select([rig.cameras.names[index]])
+        if one.distortion[0].model == "fisheye":
+            one = Rig(pinhole_cameras(capture, one.cameras.names), (Distortion(),))
+        size = torch.tensor([[image.shape[1], image.shape[0]]])
+        rigs.append(Rig(one.cameras.resized(size), one.distortion))
+    cameras = [one.cameras for one in rigs]
+    together = Cameras(
+        tuple(camera.names[0] for camera in cameras),
+        torch.cat([camera.world_to_camera for camera in cameras]),
+        torch.cat([camera.intrinsics for camera in cameras]),
+        torch.cat([camera.sizes for camera in cameras]),
+    )
+    return Photographs(
+        frame, Rig(together, tuple(one.distortion[0] for one in rigs)), images, masks
+    )
+
+
+def _columns(made: Mapping[int, _Made]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:
+    """All pictures, and all masks or None."""
+    images = tuple(image for image, _ in made.values() if image is not None)
+    return images, tuple(mask for _, mask in made.values() if mask is not None) or None
 
 
 def pinhole_cameras(
@@ -228,13 +230,3 @@ def undistorted_landmarks(
             index: (float(x), float(y)) for index, (x, y) in zip(points, straight, strict=True)
         }
     return moved
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A picture as a reader hands it over, its stored size, and the mask, which is finished."""
-
-    warp: Warp
-    size: Size
-    picture: Float[Tensor, "_ _ 3"]
-    mask: Float[Tensor, "_ _"] | None

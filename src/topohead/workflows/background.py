@@ -6,6 +6,7 @@ is left.
 
 import ctypes
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ import cv2
 log = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
+_SWITCH_SECONDS = 2e-4
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -26,11 +28,14 @@ Arguments = ParamSpec("Arguments")
 def prepare_for_readers() -> None:
     """Makes a process fit for many threads that each decode pictures, for as long as it lives.
 
-    OpenCV's own threads would only take the cores from one another. And glibc is to keep what is
+    OpenCV's own threads would only take the cores from one another. A solver gives up Python's lock
+    with every piece of work that it hands to a device; it is to wait less than the usual 5 ms until
+    a reader or writer gives the lock back. And glibc is to keep what is
     freed (another C library is left alone): else every picture is memory fresh from the kernel,
     which zeroes it page by page while the other readers wait.
     """
     cv2.setNumThreads(1)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)

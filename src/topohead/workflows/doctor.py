@@ -17,6 +17,7 @@ GIB = 1 << 30
 
 EXTRAS = {
     "gsplat": ("cuda", "Gaussian splats on a CUDA device, from Python"),
+    "torchvision": ("cuda", "JPEG files decoded on a CUDA device, faster than on the cores"),
     "mitsuba": ("pathtrace", "path-traced staged takes: `topohead stage --renderer pathtrace`"),
     "pxr": ("usd", "USD, in and out: `topohead export RUN --to usd`"),
     "viser": ("viewer", "the page of --dashboard; meshes where `topohead view` has no built page"),
@@ -191,11 +192,11 @@ def _page() -> Check:
 def _extras() -> Iterator[Check]:
     wanted = _requirements_of_extras()
     for module, (extra, purpose) in EXTRAS.items():
+        requirement = wanted.get(module) or wanted.get(extra, module)
         if importlib.util.find_spec(module) is not None:
-            name = re.split(r"[^\w-]", wanted.get(extra, module))[0]
+            name = _distribution(requirement)
             yield Check(module, "ok", f"{_version(name)}: {purpose}")
         else:
-            requirement = wanted.get(extra, module)
             yield Check(module, "optional", f"absent: {purpose}", f"{_pip()} '{requirement}'")
 
 
@@ -220,14 +221,23 @@ def _blender() -> Check:
 
 
 def _requirements_of_extras() -> dict[str, str]:
-    """What the package's metadata asks for under each one-package extra, like "mitsuba>=3.6"."""
-    found = {}
+    """What the package's metadata asks for, like "mitsuba>=3.6", by package and by extra.
+
+    Of an extra with several packages it is the first.
+    """
+    found: dict[str, str] = {}
     for line in metadata.requires("topohead") or []:
         requirement, _, marker = line.partition(";")
         if "extra ==" in marker:
             name = marker.split("extra ==")[1].strip(" '\"")
             found.setdefault(name, requirement.strip())
+            found.setdefault(_distribution(requirement.strip()), requirement.strip())
     return found
+
+
+def _distribution(requirement: str) -> str:
+    """The package that a requirement names."""
+    return re.split(r"[^\w-]", requirement)[0]
 
 
 def _pip() -> str:
