@@ -5,6 +5,8 @@ heads, so a batch runs at once on any device.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from topohead.core import Topology
 from topohead.geometry.meshes import neighbour_rings
-from topohead.geometry.patches import RINGS, Patch, rows_of
+from topohead.geometry.patches import RINGS, Patch, kernels_for, rows_of
 
 DEEPEST = 8e-3
 """A sheet farther beyond a vertex than this, metres, is another fold of skin."""
@@ -60,6 +62,13 @@ class Slit:
 
         Along the up axis; negative before it, −1 where there is none.
         """
+        kernels = kernels_for(vertices)
+        if kernels is not None:
+            count = (len(vertices), len(self.patch.vertices))
+            depth = vertices.new_full(count, -1.0)
+            for own, sheet, facing, rows in self._sides:
+                kernels.beyond(vertices, own, sheet, facing, (FLAT, DEEPEST), depth, rows)
+            return depth
         points = vertices[:, self.patch.vertices]
         depth = points.new_full(points.shape[:2], -1.0)
         # the upper side meets the lower one's sheets that face up; and the reverse
@@ -74,6 +83,9 @@ class Slit:
         self, vertices: Float[Tensor, "B V 3"], allowed: Float[Tensor, "B K"], rounds: int
     ) -> Float[Tensor, "B V 3"]:
         """Both sides moved back by half of what they overlap beyond `allowed`, a few times."""
+        kernels = kernels_for(vertices)
+        if kernels is not None:  # to ask whether anything is left would be to wait for it
+            return self._apart_there(kernels, vertices.clone(), allowed.contiguous(), rounds)
         for _ in range(rounds):
             beyond = (self.depth(vertices) - allowed).clamp(min=0)
             # to ask is to wait for a GPU; rounds that find nothing change nothing
@@ -87,6 +99,32 @@ class Slit:
             step[..., 1] = 0.5 * above - 0.5 * below
             vertices = vertices.index_add(1, self.patch.vertices, step)
         return vertices
+
+    def _apart_there(
+        self, kernels: ModuleType, vertices: Tensor, allowed: Tensor, rounds: int
+    ) -> Float[Tensor, "B V 3"]:
+        """`apart` by Triton kernels, in place."""
+        patch = self.patch
+        pushes = vertices.new_zeros(2, len(vertices), len(patch.vertices))
+        for _ in range(rounds):
+            for push, (own, sheet, facing, rows) in zip(pushes, self._sides, strict=True):
+                kernels.beyond(
+                    vertices, own, sheet, facing, (FLAT, DEEPEST), push, rows, allowed
+                )
+            kernels.lift(vertices, patch.vertices, patch.neighbours, patch.free, pushes)
+        return vertices
+
+    @cached_property
+    def _sides(self) -> tuple[tuple[Tensor, Tensor, float, Tensor], ...]:
+        """For either side its vertices, the other's sheet, which way that faces, rows of the patch.
+
+        Upper vertices meet the lower side's sheets that face up; and the reverse.
+        """
+        names = self.patch.vertices
+        return (
+            (names[self.upper], names[self.lower_sheet], 1.0, self.upper),
+            (names[self.lower], names[self.upper_sheet], -1.0, self.lower),
+        )
 
 
 def _beyond(
