@@ -1,15 +1,13 @@
 """Small pieces of skin on which pushes fade out, for many heads at once."""
 
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from types import ModuleType
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
+from topohead.geometry.compiled import compiled
 
 RINGS = 4
 """Edges over which a push fades into the skin around."""
@@ -48,29 +46,15 @@ class Patch:
 
     def spread(self, push: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """No less than `push` (≥ 0) where the skin is free, fading out over `RINGS` edges."""
-        kernels = kernels_for(push)
-        if kernels is not None:
-            return kernels.spread(push, self.neighbours, self.free)
+        if compiled(push):
+            from topohead.geometry import slits_triton  # noqa: PLC0415 -- only where CUDA is
+
+            return slits_triton.spread(push, self.neighbours, self.free)
         smooth = push
         for _ in range(RINGS):
             around = smooth[:, self.neighbours].unbind(-1)
             smooth = torch.maximum(sum(around[1:], around[0]) / len(around), push)  # in order
         return smooth * self.free
-
-
-def kernels_for(values: Tensor) -> ModuleType | None:
-    """`slits_triton` where it can take the place of tensor algebra: on CUDA, without gradients."""
-    fits = values.is_cuda and values.dtype == torch.float32 and not values.requires_grad
-    return _kernels() if fits else None
-
-
-@cache
-def _kernels() -> ModuleType | None:
-    if find_spec("triton") is None:
-        return None
-    from topohead.geometry import slits_triton  # noqa: PLC0415 -- only where CUDA is
-
-    return slits_triton
 
 
 def rows_of(
