@@ -40,7 +40,7 @@ def gradients(
     out = shapes.new_empty(count, 9, heads)
     with torch.cuda.device_of(shapes):
         _gradients[(count, triton.cdiv(heads, BLOCK))](
-            shapes, triangles, dual, *gather, out, heads, BLOCK=BLOCK
+            shapes, triangles, dual.contiguous(), *gather, out, heads, BLOCK=BLOCK
         )
     return out
 

@@ -107,13 +107,16 @@ class Slit:
         self, vertices: Float[Tensor, "B V 3"], allowed: Float[Tensor, "B K"], rounds: int
     ) -> Float[Tensor, "B V 3"]:
         """`apart` by Triton kernels, in place; to ask whether anything is left would be to wait."""
+        from topohead.geometry import slits_triton  # noqa: PLC0415 -- only where CUDA is
 
         patch = self.patch
         pushes = vertices.new_zeros(2, len(vertices), len(patch.vertices))
         for _ in range(rounds):
             for push, (own, sheet, facing, rows) in zip(pushes, self._sides, strict=True):
-                kernels.beyond(vertices, own, sheet, facing, (FLAT, DEEPEST), push, rows, allowed)
-            kernels.lift(vertices, patch.vertices, patch.neighbours, patch.free, pushes)
+                slits_triton.beyond(
+                    vertices, own, sheet, facing, (FLAT, DEEPEST), push, rows, allowed
+                )
+            slits_triton.lift(vertices, patch.vertices, patch.neighbours, patch.free, pushes)
         return vertices
 
     @cached_property
