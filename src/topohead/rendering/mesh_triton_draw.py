@@ -209,7 +209,7 @@ def draw_large(
 
 @triton.jit
 def _next_beyond(ends, entries, first, item):
-    """`_first_beyond` at or after `first`, mostly near: far fewer loads that wait for each other."""
+    """`_first_beyond` at or after `first`, which is mostly near: few loads wait for each other."""
     found = first * 0 - 1
     while found < 0:
         place = first + tl.arange(0, AHEAD)
