@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from topohead.core import Topology
-from topohead.geometry import gradients, meshes, patches, slits
+from topohead.geometry import gradients, lids, meshes, patches, slits
+from topohead.geometry.globes import gaze_rotation
 from topohead.geometry.gradients import GradientOperator
 from topohead.synthesis.shapes import Shapes, load_shapes
 
@@ -32,7 +33,7 @@ def by_kernels(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Called, it lets kernels do the work of the modules under test."""
 
     def switch() -> None:
-        for module in (gradients, meshes, patches, slits):
+        for module in (gradients, lids, meshes, patches, slits):
             monkeypatch.setattr(module, "compiled", lambda _: True)
 
     return switch
@@ -66,6 +67,23 @@ def test_kernels_spread_pushes_as_tensors_do(
     wanted = patch.spread(push)
     by_kernels()
     assert torch.equal(patch.spread(push), wanted)
+
+
+def test_kernels_keep_lids_outside_globes_as_tensors_do(
+    shapes: Shapes, by_kernels: Callable[[], None]
+) -> None:
+    contact = shapes.globes[0]
+    heads = shapes.head.template.repeat(2, 1, 1)
+    heads[1] *= 1.1
+    center, size = contact.placed(heads)
+    turn = gaze_rotation(torch.tensor([[0.3, -0.2], [-0.4, 0.1]]))
+    needed = torch.where(contact.needed > -1, 1.5e-3, contact.needed).expand(2, -1)
+    clear = contact.clearance(heads, center, size, turn)
+    wanted = contact.outside(heads, center, size, turn, needed)
+    assert (wanted - heads).abs().max() > 1e-3
+    by_kernels()
+    assert (contact.clearance(heads, center, size, turn) - clear).abs().max() < 1e-7
+    assert (contact.outside(heads, center, size, turn, needed) - wanted).abs().max() < 1e-7
 
 
 def test_kernels_find_the_normals_and_gradients_that_tensors_find(

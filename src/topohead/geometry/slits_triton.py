@@ -46,7 +46,7 @@ def spread(
     push: Float[Tensor, "B K"], neighbours: Int[Tensor, "K D"], free: Float[Tensor, " K"]
 ) -> Float[Tensor, "B K"]:
     """`Patch.spread`."""
-    smooth = _rounds(push, neighbours, RINGS)
+    smooth = rounds(push, neighbours, RINGS)
     return smooth * free
 
 
@@ -59,7 +59,7 @@ def lift(
 ) -> None:
     """Moves the patch up by half of the first side's spread pushes, down by half of the other's."""
     pushes = sides.flatten(0, 1)
-    smooth = _rounds(pushes, neighbours, RINGS - 1)
+    smooth = rounds(pushes, neighbours, RINGS - 1)
     batch, count = sides.shape[1:]
     with torch.cuda.device_of(vertices):
         _lift[(triton.cdiv(count, 128), batch)](
@@ -68,11 +68,14 @@ def lift(
         )  # fmt: skip
 
 
-def _rounds(push: Tensor, neighbours: Tensor, rounds: int) -> Tensor:
+def rounds(
+    push: Float[Tensor, "B K"], neighbours: Int[Tensor, "K D"], number: int
+) -> Float[Tensor, "B K"]:
+    """So many rounds of `Patch.spread`."""
     count = push.shape[1]
     smooth = push = push.contiguous()
     with torch.cuda.device_of(push):
-        for _ in range(rounds):
+        for _ in range(number):
             after = torch.empty_like(smooth)
             _spread[(triton.cdiv(count, 128), len(push))](
                 smooth, push, neighbours, after, count, neighbours.shape[1], BLOCK=128, **_EXACT
@@ -138,7 +141,7 @@ def _beyond(
 
 
 @triton.jit
-def _smoothed(smooth, push, neighbours, base, k, degree, live):
+def smoothed(smooth, push, neighbours, base, k, degree, live):
     """A push, or the mean of what is around it if that is more."""
     total = tl.load(smooth + base + tl.load(neighbours + k * degree, live, 0), live, 0.0)
     for j in range(1, degree):
@@ -153,7 +156,7 @@ def _spread(smooth, push, neighbours, out, count, degree, BLOCK: tl.constexpr):
     base = tl.program_id(1).to(tl.int64) * count
     k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = k < count
-    tl.store(out + base + k, _smoothed(smooth, push, neighbours, base, k, degree, live), live)
+    tl.store(out + base + k, smoothed(smooth, push, neighbours, base, k, degree, live), live)
 
 
 @triton.jit(do_not_specialize=["batch", "vertex_count", "count", "degree"])
@@ -165,8 +168,8 @@ def _lift(
     b = tl.program_id(1).to(tl.int64)
     k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = k < count
-    above = _smoothed(smooth, push, neighbours, b * count, k, degree, live)
-    below = _smoothed(smooth, push, neighbours, (batch + b) * count, k, degree, live)
+    above = smoothed(smooth, push, neighbours, b * count, k, degree, live)
+    below = smoothed(smooth, push, neighbours, (batch + b) * count, k, degree, live)
     loose = tl.load(free + k, live, 0.0)
     place = vertices + 3 * (b * vertex_count + tl.load(patch + k, live, 0)) + 1
     step = 0.5 * (above * loose) - 0.5 * (below * loose)
