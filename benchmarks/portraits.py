@@ -292,9 +292,11 @@ def main() -> None:
     parser.add_argument("--looks", type=int, default=24, help="skins that people share")
     parser.add_argument("--ict", type=Path, help="ICT-FaceKit's model; without it shapes vary less")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--commit", help="what to record when git is not there")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    result: dict[str, Any] = {"commit": measured_on.commit(), "hardware": measured_on.hardware()}
+    result: dict[str, Any] = {"commit": args.commit or measured_on.commit()}
+    result["hardware"] = measured_on.hardware()
     result["seed"] = SEED
     for section in args.sections:
         result[section] = SECTIONS[section](args)

@@ -1,5 +1,6 @@
 """Hair grown once: on the template it is what was grown, on other heads it stands on their skin."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -99,3 +100,23 @@ def test_a_batch_wears_what_its_heads_wear_alone(
     together = wigs.worn(torch.tensor([2, 0, 1]), rest[:3], posed[:3])
     alone = wigs.worn(torch.tensor([1]), rest[2:3], posed[2:3])
     assert torch.equal(together.points[2], alone.points[0])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the interpreter's masked lanes
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="compared by test_people")
+def test_the_kernel_wears_what_tensors_wear(
+    wigs: Wigs, faces: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    pytest.importorskip("triton")
+    rest, posed = (face[:2] for face in faces)
+    which = torch.tensor([2, 1])
+    wanted = wigs.worn(which, rest, posed)
+    scale, shift = wigs.field.fitted(rest)
+    own = rest - (scale[:, None] * wigs.field.template + shift[:, None])
+    found = wigs._worn_there(which, scale, shift, own, posed)
+    apart = (found.points - wanted.points).norm(dim=-1)
+    assert apart.quantile(0.999) < 1e-6 and apart.max() < 1e-3
+    moved = (wanted.points - wigs.strands.points[which]).norm(dim=-1)
+    assert moved.mean() > 1e-3
+    assert torch.equal(found.colors, wanted.colors)
+    assert torch.equal(found.widths, wanted.widths)

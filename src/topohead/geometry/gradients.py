@@ -1,12 +1,14 @@
 """How a shape stretches and turns at each vertex: what carries one person's motion to another."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
+from topohead.geometry.compiled import compiled
 from topohead.geometry.meshes import triangle_areas, uniform_laplacian
 
 
@@ -64,6 +66,8 @@ class GradientOperator:
     def __call__(self, shapes: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3 3"]:
         """F with F · (step at rest) ≈ step on the shape; the identity for the rest shape."""
         count = len(shapes)
+        if compiled(shapes):
+            return self._there(shapes)
         first, second, normal = _frame(shapes, self.triangles)
         outer = (
             first[..., :, None] * self.dual[:, None, 0]
@@ -74,6 +78,23 @@ class GradientOperator:
         for _ in range(self.steps):
             field = self.smooth @ field
         return field.reshape(-1, count, 3, 3).transpose(0, 1)
+
+    def _there(self, shapes: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3 3"]:
+        """The same by Triton kernels."""
+        from topohead.geometry import meshes_triton  # noqa: PLC0415 -- only where CUDA is
+
+        gather, smooth = self._rows
+        beside = shapes.permute(1, 2, 0).contiguous()
+        field = meshes_triton.gradients(beside, self.triangles, self.dual, gather).flatten(1)
+        for _ in range(self.steps):
+            field = meshes_triton.product(smooth, field)
+        return field.view(-1, 3, 3, len(shapes)).permute(3, 0, 1, 2)
+
+    @cached_property
+    def _rows(self) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+        """`gather` and `smooth` row by row: where rows end, columns, values."""
+        both = (self.gather.coalesce(), self.smooth.coalesce())
+        return tuple((_ends(part), part.indices()[1].contiguous(), part.values()) for part in both)
 
 
 def _frame(
@@ -105,6 +126,12 @@ def _smoothing(topology: Topology, whole: tuple[str, ...]) -> Float[Tensor, "V V
     return torch.sparse_coo_tensor(
         torch.cat(index, 1), torch.cat(value), (size, size), check_invariants=False
     ).coalesce()
+
+
+def _ends(matrix: Tensor) -> Int[Tensor, " R"]:
+    """Where each row's entries begin, and the last one's end."""
+    count = torch.bincount(matrix.indices()[0], minlength=len(matrix))
+    return torch.cat([count.new_zeros(1), count.cumsum(0)])
 
 
 def _scaled(matrix: Tensor, rows: Float[Tensor, " V"]) -> Tensor:

@@ -102,7 +102,8 @@ class HeadField:
         return HeadField(self.topology, *(part.to(device) for part in parts))
 
     @cached_property
-    def _capsules(self) -> tuple[Tensor, Tensor, Tensor]:
+    def capsules(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Neck, shoulders and trunk: start, axis and radius, canonical."""
         made = [torch.tensor(part, device=self.low.device) for part in zip(*CAPSULES, strict=True)]
         return made[0], made[1] - made[0], made[2]
 
@@ -184,7 +185,7 @@ class HeadField:
         return vertices + start[:, None, None]
 
     def _body(self, canonical: Tensor) -> tuple[Tensor, Tensor]:
-        start, axis, radius = self._capsules
+        start, axis, radius = self.capsules
         offset = canonical[:, :, None] - start
         along = ((offset * axis).sum(-1) / axis.square().sum(-1)).clamp(0, 1)
         arm = offset - along[..., None] * axis

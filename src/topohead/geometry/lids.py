@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
+from topohead.geometry.compiled import compiled
 from topohead.geometry.globes import RadialMap, fit_sphere
 from topohead.geometry.meshes import neighbour_rings
 from topohead.geometry.patches import RINGS, Patch
@@ -81,6 +82,11 @@ class GlobeContact:
         turn: Float[Tensor, "B 3 3"],
     ) -> Float[Tensor, "B K"]:
         """How far the patch lies outside the globe turned by `turn`, metres."""
+        if compiled(vertices):
+            from topohead.geometry import lids_triton  # noqa: PLC0415 -- only where CUDA is
+
+            globe = (center, size, turn)
+            return lids_triton.clearance(vertices, self.patch.vertices, globe, self.shape.radius)
         arms = (vertices[:, self.patch.vertices] - center[:, None]) / size[:, None, None]
         # row vectors times R are Rᵀ · arm: the arm in the globe's axes
         own = (arms[..., None] * turn[:, None]).sum(-2)
@@ -96,6 +102,12 @@ class GlobeContact:
         needed: Float[Tensor, "B K"],
     ) -> Float[Tensor, "B V 3"]:
         """Vertices with lids pushed out along the globe's radii to the clearance they need."""
+        if compiled(vertices):
+            from topohead.geometry import lids_triton  # noqa: PLC0415 -- only where CUDA is
+
+            globe, radius = (center, size, turn), self.shape.radius
+            lack = lids_triton.clearance(vertices, self.patch.vertices, globe, radius, needed)
+            return lids_triton.pushed(vertices, self.patch, center, lack)
         push = (needed - self.clearance(vertices, center, size, turn)).clamp(min=0)
         arms = vertices[:, self.patch.vertices] - center[:, None]
         x, y, z = arms.unbind(-1)

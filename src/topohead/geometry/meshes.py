@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
+from topohead.geometry.compiled import compiled
 
 
 def face_normals(
@@ -58,6 +59,10 @@ def fan_normals(
     vertices: Float[Tensor, "B V 3"], triangles: Int[Tensor, "T 3"], fan: Int[Tensor, "V K"]
 ) -> Float[Tensor, "B V 3"]:
     """`vertex_normals` summed in the order of a `vertex_fan`: the same bytes in every run."""
+    if compiled(vertices):
+        from topohead.geometry import meshes_triton  # noqa: PLC0415 -- only where CUDA is
+
+        return meshes_triton.fan_normals(vertices, triangles, fan)
     corner = vertices[:, triangles.long()]
     area = torch.linalg.cross(corner[:, :, 1] - corner[:, :, 0], corner[:, :, 2] - corner[:, :, 0])
     padded = torch.cat([area, area.new_zeros(len(area), 1, 3)], 1)

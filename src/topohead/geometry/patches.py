@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
+from topohead.geometry.compiled import compiled
 
 RINGS = 4
 """Edges over which a push fades into the skin around."""
@@ -45,6 +46,10 @@ class Patch:
 
     def spread(self, push: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         """No less than `push` (≥ 0) where the skin is free, fading out over `RINGS` edges."""
+        if compiled(push):
+            from topohead.geometry import slits_triton  # noqa: PLC0415 -- only where CUDA is
+
+            return slits_triton.spread(push, self.neighbours, self.free)
         smooth = push
         for _ in range(RINGS):
             around = smooth[:, self.neighbours].unbind(-1)

@@ -5,12 +5,14 @@ heads, so a batch runs at once on any device.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import Topology
+from topohead.geometry.compiled import compiled
 from topohead.geometry.meshes import neighbour_rings
 from topohead.geometry.patches import RINGS, Patch, rows_of
 
@@ -60,6 +62,8 @@ class Slit:
 
         Along the up axis; negative before it, −1 where there is none.
         """
+        if compiled(vertices):
+            return self._depth_there(vertices)
         points = vertices[:, self.patch.vertices]
         depth = points.new_full(points.shape[:2], -1.0)
         # the upper side meets the lower one's sheets that face up; and the reverse
@@ -74,10 +78,12 @@ class Slit:
         self, vertices: Float[Tensor, "B V 3"], allowed: Float[Tensor, "B K"], rounds: int
     ) -> Float[Tensor, "B V 3"]:
         """Both sides moved back by half of what they overlap beyond `allowed`, a few times."""
+        if compiled(vertices):
+            return self._apart_there(vertices.clone(), allowed.contiguous(), rounds)
         for _ in range(rounds):
             beyond = (self.depth(vertices) - allowed).clamp(min=0)
             # to ask is to wait for a GPU; rounds that find nothing change nothing
-            if beyond.device.type == "cpu" and not bool((beyond > 0).any()):
+            if not beyond.is_cuda and not bool((beyond > 0).any()):
                 break
             sides = torch.zeros_like(torch.cat([beyond, beyond]))
             for side, own in zip(sides.chunk(2), (self.upper, self.lower), strict=True):
@@ -87,6 +93,43 @@ class Slit:
             step[..., 1] = 0.5 * above - 0.5 * below
             vertices = vertices.index_add(1, self.patch.vertices, step)
         return vertices
+
+    def _depth_there(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B K"]:
+        """`depth` by Triton kernels."""
+        from topohead.geometry import slits_triton  # noqa: PLC0415 -- only where CUDA is
+
+        depth = vertices.new_full((len(vertices), len(self.patch.vertices)), -1.0)
+        for own, sheet, facing, rows in self._sides:
+            slits_triton.beyond(vertices, own, sheet, facing, (FLAT, DEEPEST), depth, rows)
+        return depth
+
+    def _apart_there(
+        self, vertices: Float[Tensor, "B V 3"], allowed: Float[Tensor, "B K"], rounds: int
+    ) -> Float[Tensor, "B V 3"]:
+        """`apart` by Triton kernels, in place; to ask whether anything is left would be to wait."""
+        from topohead.geometry import slits_triton  # noqa: PLC0415 -- only where CUDA is
+
+        patch = self.patch
+        pushes = vertices.new_zeros(2, len(vertices), len(patch.vertices))
+        for _ in range(rounds):
+            for push, (own, sheet, facing, rows) in zip(pushes, self._sides, strict=True):
+                slits_triton.beyond(
+                    vertices, own, sheet, facing, (FLAT, DEEPEST), push, rows, allowed
+                )
+            slits_triton.lift(vertices, patch.vertices, patch.neighbours, patch.free, pushes)
+        return vertices
+
+    @cached_property
+    def _sides(self) -> tuple[tuple[Tensor, Tensor, float, Tensor], ...]:
+        """For either side its vertices, the other's sheet, which way that faces, rows of the patch.
+
+        Upper vertices meet the lower side's sheets that face up; and the reverse.
+        """
+        names = self.patch.vertices
+        return (
+            (names[self.upper], names[self.lower_sheet], 1.0, self.upper),
+            (names[self.lower], names[self.upper_sheet], -1.0, self.lower),
+        )
 
 
 def _beyond(

@@ -35,6 +35,8 @@ from topohead.rendering.mesh_triton_draw import (
 )
 
 _BLOCK = 128
+SMALL_BLOCK = 32
+"""Triangles that a program sets up and walks: all wait for the largest, so there are few."""
 _EXACT = {"enable_fp_fusion": False}
 """Launch option: a fused multiply-add would round differently from the CPU."""
 
@@ -167,8 +169,14 @@ def draw(
     tiles = torch.empty(views * count, dtype=torch.int32, device=projected.device)
     shared = (projected, triangles, ids, sizes, keys)
     numbers = (vertex_count, count, height, width, near)
-    draw_small[(triton.cdiv(count, _BLOCK), views)](
-        *shared, tiles, *numbers, CULL=cull, BLOCK=_BLOCK, **_EXACT
+    draw_small[(triton.cdiv(count, SMALL_BLOCK), views)](
+        *shared,
+        tiles,
+        *numbers,
+        CULL=cull,
+        BLOCK=SMALL_BLOCK,
+        num_warps=SMALL_BLOCK // 32,
+        **_EXACT,
     )
     ends = tiles.cumsum(0)
     draw_large[(_resident_programs(projected.device),)](

@@ -23,6 +23,9 @@ SMALL_PIXELS = tl.constexpr(64)
 """Bounding boxes up to this size are walked by one thread."""
 TILE_WIDTH = tl.constexpr(32)
 TILE_HEIGHT = tl.constexpr(8)
+AHEAD = tl.constexpr(256)
+"""Running sums that are looked through at once for the next large triangle."""
+FAR = tl.constexpr(1 << 62)
 
 
 @triton.jit
@@ -175,9 +178,9 @@ def draw_large(
     share = tl.cdiv(total, tl.num_programs(0))
     item = tl.program_id(0) * share
     stop = tl.minimum(item + share, total)
+    entry = _first_beyond(ends, entries, item)
     across, down = tl.arange(0, TILE_WIDTH)[None, :], tl.arange(0, TILE_HEIGHT)[:, None]
     while item < stop:
-        entry = _first_beyond(ends, entries, item)
         view, t = entry // triangle_count, entry % triangle_count
         _, bounds, edges, plane = _set_up(
             projected + 3 * view * vertex_count,
@@ -200,11 +203,27 @@ def draw_large(
             wanted = (x <= right) & (y <= bottom)
             _put(keys + view * height * width, x, y, width, wanted, name, edges, plane)
         item = last
+        if item < stop:
+            entry = _next_beyond(ends, entries, entry + 1, item)
+
+
+@triton.jit
+def _next_beyond(ends, entries, first, item):
+    """`_first_beyond` at or after `first`, which is mostly near: few loads wait for each other."""
+    found = first * 0 - 1
+    while found < 0:
+        place = first + tl.arange(0, AHEAD)
+        inside = place < entries
+        beyond = inside & (tl.load(ends + place, inside, 0) > item)
+        nearest = tl.min(tl.where(beyond, place, FAR), 0)
+        found = tl.where(nearest < FAR, nearest, found)
+        first += AHEAD
+    return found
 
 
 @triton.jit
 def _first_beyond(ends, entries, item):
-    """Index (int64) of the first running sum that exceeds `item`."""
+    """Index (int64) of the first running sum that exceeds `item`; the last one if none does."""
     low = item * 0
     high = low + entries - 1
     while low < high:

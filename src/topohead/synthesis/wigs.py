@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import Strands
+from topohead.geometry.compiled import compiled
 from topohead.geometry.head_field import HeadField
 from topohead.geometry.strands import BIAS_REACH, CLEARANCE, segment_lengths
 from topohead.synthesis.grooms import Groom
@@ -81,9 +82,12 @@ class Wigs:
             ones = (slice(k, k + 1) for k in range(len(rest)))
             each = [self.worn(which[k], rest[k], posed[k]).parts for k in ones]
             return Strands(*(torch.cat(column) for column in zip(*each, strict=True)))
-        field, wig = self.field, Strands(*(part[which] for part in self.strands.parts))
+        field = self.field
         scale, shift = (part[:, None] for part in field.fitted(rest))
         own = rest - (scale * field.template + shift)
+        if compiled(rest):
+            return self._worn_there(which, scale[:, 0], shift[:, 0], own, posed)
+        wig = Strands(*(part[which] for part in self.strands.parts))
         nearest = self.nearest[which].flatten(1, 2).long()
         weights = self.weights[which].flatten(1, 2)
         rows = torch.arange(len(rest), device=rest.device)[:, None]
@@ -100,6 +104,21 @@ class Wigs:
         points = points + lack[..., None] * away.view(points.shape)
         points[:, :, 0] = roots
         return replace(wig, points=points)
+
+    def _worn_there(
+        self, which: Tensor, scale: Tensor, shift: Tensor, own: Tensor, posed: Tensor
+    ) -> Strands:
+        """`worn` by a Triton kernel."""
+        from topohead.synthesis import wigs_triton  # noqa: PLC0415 -- only where CUDA is
+
+        strands, field = self.strands, self.field
+        parts = (strands.points, self.nearest, self.weights, self.clear, self.rooted,
+                 strands.root_triangle, strands.root_barycentrics)  # fmt: skip
+        points = wigs_triton.worn(
+            which, parts, (scale, shift), own, field.place(posed),
+            (field.triangles, field.ring, *field.capsules),
+        )  # fmt: skip
+        return Strands(points, *(part[which] for part in strands.parts[1:]))
 
 
 def _bound(points: Float[Tensor, "S P 3"], field: HeadField) -> tuple[Tensor, ...]:
