@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from topohead.core import Topology
-from topohead.geometry.meshes import boundary_edges
 from topohead.synthesis.draws import normals, uniforms
+from topohead.synthesis.stumps import neck_rim
 
 RIM, RIM_SIDES, TEMPLE = 28, 6, 10
 """Points round a rim of glasses, sides of its wire, points along a temple."""
@@ -74,14 +74,8 @@ class Wardrobe:
 
     @cached_property
     def rim(self) -> Int[Tensor, " R"]:
-        """Vertices round the open neck, in order."""
-        edges = boundary_edges(self.topology)
-        edges = edges[self.topology.region_mask("boundary")[edges].all(1)]
-        following = dict(edges.tolist())
-        loop = [int(edges[0, 0])]
-        while (after := following[loop[-1]]) != loop[0]:
-            loop.append(after)
-        return torch.tensor(loop)
+        """See `neck_rim`."""
+        return neck_rim(self.topology)
 
     @cached_property
     def _rows(self) -> dict[str, Int[Tensor, " N"]]:
