@@ -232,7 +232,7 @@ class PortraitPeople:
         return each_tensor(drawn, Tensor.pin_memory) if self._device.type == "cuda" else drawn
 
     def _manly(self, people: Draw, chance: Float[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
-        """Whose shape is a man's rather than a woman's; ICT-FaceKit does not tell, `chance` does."""
+        """Whose shape is a man's; ICT-FaceKit does not tell, so `chance` does."""
         female = people.weights[:, self._female].sum(1)
         return np.where(people.source == SOURCES.index("ict"), chance < 0.5, female < MANLY)
 

@@ -1,4 +1,4 @@
-"""Brows, lashes and beards for a pool of skins: grown once, worn by any face that moves as it likes.
+"""Brows, lashes and beards for a pool of skins: grown once, worn by any face as it moves.
 
 Hair on a face goes with the skin below: lids shut, jaws fall. So a strand keeps its shape in the
 frame of the triangle that it stands on, and is then kept out of the face. Few strands, wide ones:
@@ -31,7 +31,7 @@ from topohead.synthesis.grooms import Groom, root_color
 SHARES = (0.09, 0.05, 0.15)
 """Strands of brows, of lashes and of a beard, as shares of those of the head's hair."""
 
-GROWN = (2800, 280, 3000)
+GROWN = (1600, 280, 1600)
 """Strands that are grown; of those that stand an even choice is kept."""
 
 KINDS = {"stubble": 0.2, "short": 0.35, "full": 0.2, "goatee": 0.15, "moustache": 0.1}
