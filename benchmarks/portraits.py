@@ -1,6 +1,6 @@
 """Batched portraits: how many a second, how well devices agree, how far from path tracing.
 
-    python benchmarks/portraits.py throughput|agreement|pathtraced|people|sheets --out portraits.json
+    python benchmarks/portraits.py throughput|agreement|pathtraced|people|sheets --out OUT
 
 Heads are random shapes of the reference head with painted skin and plain strands on the scalp;
 seeds are 700 and above.
