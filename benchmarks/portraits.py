@@ -39,7 +39,7 @@ from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
 from topohead.synthesis.shapes import load_shapes
 
 SEED = 700
-LIT = 3
+LIT = 33
 """Who stands in six lights, seen as the first camera looks."""
 
 

@@ -53,7 +53,7 @@ def draw_outfits(seed: int, indices: Sequence[int], caps: float = 0.08) -> Outfi
     frame = np.array([22, 15, 2, 0.6]) + np.array([7, 9, 3, 1.4]) * even[:, 4:8]
     materials = []
     for k, (least, most) in enumerate(((0.7, 0.95), (0.15, 0.5), (0.7, 0.95))):
-        tone = -3.5 + 3.1 * even[:, 8 + k, None] + 0.4 * normal[:, 3 * k : 3 * k + 3]
+        tone = -3.5 + 3.1 * even[:, 8 + k, None] + 0.25 * normal[:, 3 * k : 3 * k + 3]
         rough = least + (most - least) * even[:, 11 + k, None]
         materials.append(np.concatenate([np.exp(tone).clip(0, 0.8), rough], 1))
     worn = torch.from_numpy(even[:, :3] < [0.97, 0.25, caps])

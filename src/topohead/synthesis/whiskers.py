@@ -85,12 +85,12 @@ class Whiskers:
             shape = grown.points.shape[:2]
             rows.append((*grown.parts, local, nearest.int().view(shape), away.view(shape)))
         columns = [torch.stack(column) for column in zip(*rows, strict=True)]
-        return Whiskers(field, Strands(*columns[:5]), *columns[5:], counts[0] + counts[1])
+        return Whiskers(field, Strands(*columns[:5]), *columns[5:], beard=counts[0] + counts[1])
 
     def to(self, device: torch.device | str) -> "Whiskers":
         """The same on another device."""
         parts = (part.to(device) for part in (self.local, self.nearest, self.clear))
-        return Whiskers(self.field.to(device), self.strands.to(device), *parts, self.beard)
+        return Whiskers(self.field.to(device), self.strands.to(device), *parts, beard=self.beard)
 
     def worn(
         self,
