@@ -1,6 +1,6 @@
 """Batched portraits: how many a second, how well devices agree, how far from path tracing.
 
-    python benchmarks/portraits.py throughput|agreement|pathtraced --out portraits.json
+    python benchmarks/portraits.py throughput|agreement|pathtraced|people|sheets --out OUT
 
 Heads are random shapes of the reference head with painted skin and plain strands on the scalp;
 seeds are 700 and above.
@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import measured_on
 import torch
 
 from topohead.core import Strands
+from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.assets import reference_head
 from topohead.io.images import write_image
 from topohead.rendering.portraits import (
@@ -30,11 +32,15 @@ from topohead.rendering.portraits import (
 )
 from topohead.rendering.shading import linear_to_srgb, portrait_camera
 from topohead.synthesis import skin
+from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.people import load_people
 from topohead.synthesis.portrait_pathtrace import pathtraced_portrait
 from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
+from topohead.synthesis.shapes import load_shapes
 
 SEED = 700
+LIT = 33
+"""Who stands in six lights, seen as the first camera looks."""
 
 
 def mesh_of(level: int) -> PortraitMesh:
@@ -182,14 +188,14 @@ def agreement(_: argparse.Namespace) -> dict[str, Any]:
 
 def pathtraced(args: argparse.Namespace) -> dict[str, Any]:
     """PSNR of linear light, tone-mapped alike, against path tracing under the same light."""
-    head = reference_head(1)
+    shapes = load_shapes(ict=args.ict)
+    fine, matrix = catmull_clark(replace(shapes.topology, mirror=None))
     settings = PortraitSettings(shift=0.0, yaw=45, fill=(0.7, 0.8), field_of_view=(25, 30))
-    source = PortraitScenes.of(head.topology, (256, 256), settings, dressed=False)
+    source = PortraitScenes.of(fine, (256, 256), settings, dressed=False)
     indices = list(range(args.portraits))
     scenes = source.draw(SEED, indices)
-    generator = torch.Generator().manual_seed(SEED)
-    identity = 0.7 * torch.randn(len(indices), len(head.identity_basis), generator=generator)
-    vertices = head.vertices(identity, torch.zeros(len(indices), 52)).contiguous()
+    posed = shapes.draw(SEED, indices).posed(*draw_expressions(SEED, indices))
+    vertices = torch.stack([refine(matrix, head) for head in posed])
     heads = source.dress(vertices, torch.zeros(len(indices)).long())
     maps = skin.paint(reference_head(0), skin.random_skin(SEED), SEED, 512)
     level = torch.full_like(maps.roughness, 0.35)
@@ -242,15 +248,6 @@ def people(args: argparse.Namespace) -> dict[str, Any]:
             rows[-1]["made_ms"] = 1000 * _seconds(partial(made.made, draw()), 3)
             rows[-1]["kernels_ms"] = _profile(partial(made.made, draw()))
         print(rows[-1], flush=True)
-        if args.pictures and size == 256:
-            drawn = torch.cat(
-                [made.at(torch.arange(k, k + 8)).pictures.srgb for k in range(0, 64, 8)]
-            )
-            sheet = (
-                drawn.reshape(8, 8, size, size, 3).transpose(1, 2).reshape(8 * size, 8 * size, 3)
-            )
-            for name, picture in (("people", _half(sheet)), ("portraits", sheet[:1024, :1024])):
-                write_image(args.pictures / f"{name}.jpg", picture.cpu(), quality=82)
     return {"device": device, "rows": rows}
 
 
@@ -272,12 +269,35 @@ def _streamed(stream: Iterator[Any], batch: int, cuda: bool) -> dict[str, float]
     return row
 
 
+def sheets(args: argparse.Namespace) -> dict[str, Any]:
+    """The pictures of the docs, of whole people as they are drawn: nothing is chosen but `LIT`."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    made, size = load_people(SEED, (256, 256), args.looks, 256, device, args.ict), 256
+    drawn = torch.cat([made.at(torch.arange(k, k + 8)).pictures.srgb for k in range(0, 64, 8)])
+    sheet = drawn.reshape(8, 8, size, size, 3).transpose(1, 2).reshape(8 * size, 8 * size, 3)
+    row = torch.arange(6)
+    one = torch.full_like(row, LIT)
+    look = made.looks_of(one)
+    lit = made.composed(one, one, row, look, look)
+    camera, expected = lit.scenes.world_to_camera[:1], lit.scenes.intrinsics[:1]
+    pose = {"world_to_camera": camera.expand(6, 4, 4), "intrinsics": expected.expand(6, 3, 3)}
+    lights = made.made(replace(lit, scenes=replace(lit.scenes, **pose))).pictures.srgb
+    pictures = {"people": _half(sheet), "portraits": sheet[:1024, :1024],
+                "portrait-lights": torch.cat([torch.cat(list(lights[k : k + 3]), 1)
+                                              for k in (0, 3)])}  # fmt: skip
+    folder = args.pictures or Path("docs/images")
+    for name, picture in pictures.items():
+        write_image(folder / f"{name}.jpg", picture.cpu(), quality=82)
+    return {"device": device, "pictures": list(pictures)}
+
+
 def _half(picture: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.avg_pool2d(picture.permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0)
 
 
 SECTIONS = {
     "throughput": throughput, "agreement": agreement, "pathtraced": pathtraced, "people": people,
+    "sheets": sheets,
 }  # fmt: skip
 
 

@@ -127,6 +127,14 @@ def test_same_seed_same_bytes_and_batches_change_nothing(
     assert not torch.allclose(other.points, batch.points[0], atol=1e-3)
 
 
+def test_curls_of_few_points_have_no_corners(field: HeadField, rest: torch.Tensor) -> None:
+    for name in ("curly", "afro", "long wavy"):
+        step = grow(style(name), field, rest, 2, strands=300, points=12).packed().points.diff(dim=1)
+        step = torch.nn.functional.normalize(step[:, 2:], dim=-1)
+        turn = (step[:, 1:] * step[:, :-1]).sum(-1).clamp(-1, 1).acos()
+        assert turn.rad2deg().quantile(0.9) < 60, name
+
+
 def test_a_hem_is_cut(field: HeadField, rest: torch.Tensor) -> None:
     strands = grow(style("fringe bob"), field, rest, 1, strands=COUNT).packed()
     heads = field.place(rest[None])

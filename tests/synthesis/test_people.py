@@ -12,7 +12,9 @@ import torch
 
 from topohead.io.shards import write_shards
 from topohead.rendering.portraits import LABELS, portrait_points
-from topohead.synthesis.people import PortraitPeople, load_people
+from topohead.synthesis.attributes import phenotypes
+from topohead.synthesis.mixture import SOURCES
+from topohead.synthesis.people import BEARDED, MANLY, PortraitPeople, load_people
 from topohead.synthesis.shapes import load_shapes
 from topohead.synthesis.stored import stored_portraits
 
@@ -58,11 +60,27 @@ def test_an_open_mouth_shows_teeth_in_place_of_the_plain_rows(people: PortraitPe
     assert not drawn[bands].any()
     rows = people.looks.teeth.topology.vertex_count
     made = people.at(torch.arange(2))
-    expected = topology.vertex_count + sum(people.scenes.wardrobe.sizes) + rows
+    assert people.scenes.stump is not None
+    worn = sum(people.scenes.wardrobe.sizes) + people.scenes.stump.size
+    expected = topology.vertex_count + worn + rows
     assert made.heads.vertices.shape[1] == expected == mesh.fan.shape[0]
     crowns = made.heads.vertices[:, -rows:]
     middle = made.rest[:, topology.regions["lips"]].mean(1, keepdim=True)
     assert ((crowns - middle).norm(dim=-1) < 0.09).all()
+
+
+def test_beards_are_for_men_and_women_have_smooth_skin(people: PortraitPeople) -> None:
+    drawn = people.drawn(torch.arange(200))
+    shadowed = torch.tensor([skin.stubble > 0 for skin in people.looks.skins])
+    assert people.looks.whiskers is not None and shadowed.any() and not shadowed.all()
+    female = phenotypes(people.shapes.space, drawn.weights)[:, 0]
+    known = torch.from_numpy(drawn.people.source != SOURCES.index("ict"))
+    women = known & (female > MANLY)
+    assert not drawn.bearded[women].any() and not shadowed[drawn.look[women]].any()
+    assert torch.equal(drawn.look, drawn.wig)
+    share = drawn.bearded[known & ~women].float().mean()
+    assert abs(share - BEARDED) < 0.15
+    assert torch.equal(people.drawn(torch.tensor([77])).look[0], drawn.look[77])
 
 
 def test_shards_hold_what_was_drawn_and_a_stopped_writer_goes_on(

@@ -18,7 +18,14 @@ def root_frames(
     vertices: Float[Tensor, "*B V 3"], topology: Topology, strands: Strands
 ) -> tuple[Float[Tensor, "*B S 3"], Float[Tensor, "*B S 3 3"], Float[Tensor, "*B S"]]:
     """Origin, axes (columns) and unit of every strand's frame on a head in any pose."""
-    corners = topology.triangles.to(vertices.device)[strands.root_triangle]
+    return triangle_frames(vertices, topology.triangles.to(vertices.device), strands)
+
+
+def triangle_frames(
+    vertices: Float[Tensor, "*B V 3"], triangles: Int[Tensor, "T 3"], strands: Strands
+) -> tuple[Float[Tensor, "*B S 3"], Float[Tensor, "*B S 3 3"], Float[Tensor, "*B S"]]:
+    """`root_frames` by triangles that lie where the vertices do."""
+    corners = triangles[strands.root_triangle]
     a, b, c = (_picked(vertices, corners[..., k]) for k in range(3))
     weights = strands.root_barycentrics
     origin = weights[..., :1] * a + weights[..., 1:2] * b + weights[..., 2:] * c

@@ -25,6 +25,9 @@ STRANDS, POINTS = 8192, 32
 LOCK = 26
 """Strands a guide leads."""
 
+TURN_POINTS, TOO_FAST = 6.0, 0.3
+"""Points of a curl's turn at least; turns from point to point of waves that are left out."""
+
 
 def grow(
     groom: Groom | Sequence[Groom],
@@ -158,6 +161,8 @@ def _locked(
     shared = 0.25 * waves(seed, roots.canonical, 0.12, 46)
     phase = 2 * torch.pi * (shared + groom.curl_spread * (led[..., 0] + 0.12 * own))
     turns = groom.curl_frequency * (1 + groom.curl_spread * 0.4 * (led[..., 1] - 0.5))
+    # a turn of fewer points would show as corners
+    turns = turns.clamp(max=1 / TURN_POINTS / _spacing(reached))
     angle = phase[..., None] + 2 * torch.pi * turns[..., None] * reached
     radius = groom.curl_radius[..., None] * (reached / 0.025).clamp(max=1)
     wound = radius[..., None] * (angle.cos()[..., None] * first + angle.sin()[..., None] * second)
@@ -186,6 +191,7 @@ def _rough(
     """Frizz: waves of random phase across each strand, a few strands far more than the rest."""
     astray = uniform(seed, roots.number, 51)
     strength = groom.frizz * (0.5 + astray + 4.0 * (astray > 0.96))
+    spacing = _spacing(reached)[..., None]
     grown = 0.0035 * strength[..., None] * (reached / 0.06).clamp(max=1.5)
     out = torch.zeros_like(first)
     for k, axis in enumerate((first, second)):
@@ -194,8 +200,14 @@ def _rough(
             phase = 2 * torch.pi * uniform(seed, roots.number, draw)[..., None]
             rate = frequency * (0.7 + 0.6 * uniform(seed, roots.number, draw + 2)[..., None])
             wave = (2 * torch.pi * rate * reached + phase).sin() - phase.sin()
-            out = out + (share * grown * wave)[..., None] * axis
+            carried = ((TOO_FAST - rate * spacing) / (TOO_FAST - 1 / TURN_POINTS)).clamp(0, 1)
+            out = out + (share * grown * carried * wave)[..., None] * axis
     return out
+
+
+def _spacing(reached: Float[Tensor, "B S P"]) -> Float[Tensor, "B S"]:
+    """Metres from point to point of each strand."""
+    return reached[..., -1].clamp(min=1e-6) / (reached.shape[-1] - 1)
 
 
 def _widths(
@@ -222,9 +234,10 @@ def _colors(
     pigment = torch.exp(spread)
     natural = pigment_color(groom.eumelanin * pigment, groom.pheomelanin * pigment)
     white = natural.new_tensor([0.56, 0.55, 0.52]) * (0.8 + 0.2 * pigment)[..., None]
-    # a strand stands for a lock, which greys by and by
+    # a strand stands for a lock, which greys by and by; the more hairs it stands for, the slower
     spared = uniform(seed, roots.number, 72)
-    grey = ((1.4 * groom.grey - spared) / 0.4).clamp(0, 1)
+    soft = 0.4 * (STRANDS / roots.number.shape[0]) ** 0.5
+    grey = (((1 + soft) * groom.grey - spared) / soft).clamp(0, 1)
     natural = torch.lerp(natural, white, grey[..., None])
     dye = torch.stack([groom.dye_red, groom.dye_green, groom.dye_blue], -1)
     dyed = groom.dye * ((length - 0.006) / 0.012).clamp(0, 1)  # stubble has grown since

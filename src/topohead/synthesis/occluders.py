@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from topohead.core import Topology
-from topohead.geometry.meshes import boundary_edges
 from topohead.synthesis.draws import normals, uniforms
+from topohead.synthesis.stumps import neck_rim
 
 RIM, RIM_SIDES, TEMPLE = 28, 6, 10
 """Points round a rim of glasses, sides of its wire, points along a temple."""
@@ -53,7 +53,7 @@ def draw_outfits(seed: int, indices: Sequence[int], caps: float = 0.08) -> Outfi
     frame = np.array([22, 15, 2, 0.6]) + np.array([7, 9, 3, 1.4]) * even[:, 4:8]
     materials = []
     for k, (least, most) in enumerate(((0.7, 0.95), (0.15, 0.5), (0.7, 0.95))):
-        tone = -3.5 + 3.1 * even[:, 8 + k, None] + 0.4 * normal[:, 3 * k : 3 * k + 3]
+        tone = -3.5 + 3.1 * even[:, 8 + k, None] + 0.25 * normal[:, 3 * k : 3 * k + 3]
         rough = least + (most - least) * even[:, 11 + k, None]
         materials.append(np.concatenate([np.exp(tone).clip(0, 0.8), rough], 1))
     worn = torch.from_numpy(even[:, :3] < [0.97, 0.25, caps])
@@ -74,14 +74,8 @@ class Wardrobe:
 
     @cached_property
     def rim(self) -> Int[Tensor, " R"]:
-        """Vertices round the open neck, in order."""
-        edges = boundary_edges(self.topology)
-        edges = edges[self.topology.region_mask("boundary")[edges].all(1)]
-        following = dict(edges.tolist())
-        loop = [int(edges[0, 0])]
-        while (after := following[loop[-1]]) != loop[0]:
-            loop.append(after)
-        return torch.tensor(loop)
+        """See `neck_rim`."""
+        return neck_rim(self.topology)
 
     @cached_property
     def _rows(self) -> dict[str, Int[Tensor, " N"]]:

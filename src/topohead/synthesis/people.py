@@ -12,14 +12,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from topohead.core import HeadModel
+from topohead.core import HeadModel, Strands
 from topohead.core.shapes import ExpressionSource
 from topohead.geometry.head_field import HeadField
 from topohead.rendering.portraits import (
@@ -37,12 +38,14 @@ from topohead.synthesis.draws import uniforms
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.grooms import Groom, random_groom, root_color
 from topohead.synthesis.hair import STRANDS, scalp_cover
-from topohead.synthesis.mixture import Draw
+from topohead.synthesis.mixture import SOURCES, Draw
 from topohead.synthesis.occluders import Outfits, draw_outfits
 from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
 from topohead.synthesis.shapes import Shapes, load_shapes
 from topohead.synthesis.skin import SkinMaps, paint
+from topohead.synthesis.stumps import neck_rim, rim_colors
 from topohead.synthesis.teeth import Teeth, has_bands, make_teeth
+from topohead.synthesis.whiskers import Whiskers, draw_beard
 from topohead.synthesis.wigs import Wigs
 
 log = logging.getLogger(__name__)
@@ -53,22 +56,29 @@ AHEAD = 2
 """Batches that are drawn, a thread each, while one is made: a GPU makes 256 in less time."""
 SMALL = 256
 """Pixels a side of pictures for which half of the strands do."""
-SCALP_COLOR, SCALP_COVER = 0.7, 0.72
+SCALP_COLOR, SCALP_COVER = 0.7, 0.85
 """How dark and how dense the roots of hair are on the skin below."""
+MANLY, BEARDED = 0.45, 0.6
+"""Share of a woman's shape below which a beard may grow; how many of those with a look that has one
+wear it: the others shave."""
 
 
 @dataclass(frozen=True)
 class Looks:
     """Complexions with the hair and the teeth that go with them; all tensors lie on a device.
 
-    `teeth` are as many sets; None without teeth.
+    `teeth` are as many sets; None without teeth. `whiskers` are brows, lashes and beards as
+    strands; None where skin goes with anybody's hair. `necks` are albedo and roughness around the
+    neck's rim.
     """
 
     skins: tuple[SkinParameters, ...]
     grooms: tuple[Groom, ...]
     maps: TexturePool
     wigs: Wigs
+    whiskers: Whiskers | None
     teeth: Teeth | None
+    necks: Float[Tensor, "N R 4"]
 
     def __len__(self) -> int:
         return len(self.skins)
@@ -76,15 +86,29 @@ class Looks:
     def to(self, device: torch.device | str) -> "Looks":
         """The same on a device."""
         teeth = None if self.teeth is None else self.teeth.to(device)
+        whiskers = None if self.whiskers is None else self.whiskers.to(device)
         maps, wigs = moved(self.maps, device), self.wigs.to(device)
-        return replace(self, maps=maps, wigs=wigs, teeth=teeth)
+        necks = self.necks.to(device)
+        return Looks(self.skins, self.grooms, maps, wigs, whiskers, teeth, necks)
+
+    def suiting(
+        self, look: Int[Tensor, " B"], man: Bool[Tensor, " B"], chance: Float[np.ndarray, " B"]
+    ) -> Int[Tensor, " B"]:
+        """The looks, but smooth ones, by chance, for women in whose look is a beard's shadow."""
+        shadowed = torch.tensor([skin.stubble > 0 for skin in self.skins])
+        smooth = (~shadowed).nonzero()[:, 0]
+        if not len(smooth):
+            return look
+        other = smooth[torch.from_numpy((chance * len(smooth)).astype(np.int64))]
+        return torch.where(man | ~shadowed[look], look, other)
 
 
 @dataclass(frozen=True)
 class PeopleDraw:
     """All that chance decides about portraits, a row each: drawn on the host, then sent ahead.
 
-    `look` numbers skin and teeth, `wig` the hair; −1 is none.
+    `look` numbers skin and teeth, `wig` the hair; −1 is none. Who is `bearded` wears the beard of
+    the skin, if it has one.
     """
 
     people: Draw
@@ -93,6 +117,7 @@ class PeopleDraw:
     gaze: Float[Tensor, "B 2 2"]
     look: Int[Tensor, " B"]
     wig: Int[Tensor, " B"]
+    bearded: Bool[Tensor, " B"]
     outfits: Outfits | None
     scenes: SceneBatch
 
@@ -167,18 +192,25 @@ class PortraitPeople:
     ) -> PeopleDraw:
         """Rows of any people, expressions and scenes by number, in skin and hair of the pool.
 
-        Clothes are the person's.
+        Clothes are the person's. Women do not get a look with a beard's shadow, nor a wig that
+        goes with it.
         """
         numbers, row = person.cpu().unique(return_inverse=True)
         people = self.shapes.people(self.seed, numbers)
         people = Draw(*(part[row.numpy()] for part in vars(people).values()))
+        part = uniforms(self.seed, person.cpu().numpy(), "whiskers", 3)
+        man = torch.from_numpy(self._manly(people, part[:, 0]))
+        if self.looks.whiskers is not None:
+            own, look = wig == look, self.looks.suiting(look, man, part[:, 2])
+            wig = torch.where(own, look, wig)
+        bearded = man & torch.from_numpy(part[:, 1] < BEARDED)
         coefficients, gaze = self.expressions(self.seed, face.cpu())
         worn = None
         if self.scenes.wardrobe is not None:
             worn = draw_outfits(self.seed, person.tolist())
         weights = torch.from_numpy(people.weights).float()
         scenes = self.scenes.draw(self.seed, scene.tolist())
-        return PeopleDraw(people, weights, coefficients, gaze, look, wig, worn, scenes)
+        return PeopleDraw(people, weights, coefficients, gaze, look, wig, bearded, worn, scenes)
 
     def made(self, drawn: PeopleDraw) -> PortraitBatch:
         """The portraits of a draw; nothing in it waits for a GPU."""
@@ -187,8 +219,12 @@ class PortraitPeople:
         posed = heads.posed(drawn.coefficients, drawn.gaze)
         hair = self.looks.wigs.worn(drawn.wig.clamp(min=0), heads.rest, posed)
         hair = replace(hair, widths=hair.widths * (drawn.wig >= 0)[:, None, None])
+        if self.looks.whiskers is not None:
+            face = self.looks.whiskers.worn(drawn.look, drawn.bearded, posed)
+            hair = Strands.joined(hair, face)
         teeth = self._teeth(drawn.look, heads.rest, posed)
-        dressed = self.scenes.dress(posed, drawn.look, hair, drawn.outfits, teeth)
+        neck = self.looks.necks[drawn.look]
+        dressed = self.scenes.dress(posed, drawn.look, hair, drawn.outfits, teeth, neck)
         pictures = self.scenes.render(drawn.scenes, dressed, self.looks.maps)
         return PortraitBatch(
             pictures, dressed, drawn.scenes, heads.rest, drawn.coefficients, drawn.gaze, drawn.look
@@ -198,6 +234,20 @@ class PortraitPeople:
         drawn = self.drawn(indices)
         # from pinned memory tensors are sent without waiting for what runs on the GPU
         return each_tensor(drawn, Tensor.pin_memory) if self._device.type == "cuda" else drawn
+
+    def _manly(self, people: Draw, chance: Float[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
+        """Whose shape is a man's; ICT-FaceKit does not tell, so `chance` does."""
+        female = people.weights[:, self._female].sum(1)
+        return np.where(people.source == SOURCES.index("ict"), chance < 0.5, female < MANLY)
+
+    @cached_property
+    def _female(self) -> Int[np.ndarray, " K"]:
+        """Weights of a shape that say how much of a woman's it is."""
+        space = self.shapes.space
+        named = space.named("control")
+        races = tuple(f"/{race}-female-" for race in ("african", "asian", "caucasian"))
+        rows = [k for k, name in enumerate(named) if any(race in name for race in races)]
+        return np.array(rows) + space.groups["control"].start
 
     @property
     def _device(self) -> torch.device:
@@ -285,7 +335,9 @@ def load_people(
     strands, points = hair or ((2048, 12) if max(size) <= SMALL else (4096, 16))
     pool = make_looks(shapes.head, seed, looks, texture_size, strands, points, rooted, told)
     rows = None if pool.teeth is None else pool.teeth.topology
-    scenes = PortraitScenes.of(shapes.topology, size, settings, dressed=dressed, teeth=rows)
+    scenes = PortraitScenes.of(
+        shapes.topology, size, settings, dressed=dressed, teeth=rows, closed=True
+    )
     if str(device) != "cpu":
         shapes = load_shapes(device, ict)
     return PortraitPeople(shapes, draw_expressions, pool.to(device), scenes.to(device), seed)
@@ -304,19 +356,20 @@ def make_looks(
     """A pool of `count` looks with maps of `size` texels, painted where the head's template is.
 
     Hair is `strands` of `points` points a head; few are drawn wider, so that they hide as much.
-    Skin that is not `rooted` goes with anybody's hair: it is not darkened where its own stands.
+    Skin that is not `rooted` goes with anybody's hair: it is not darkened where its own stands,
+    and brows and lashes are in its picture alone.
 
     `told` hears how many are done: a look of 512 texels takes seconds on a core.
     """
     texel = Canvas(head).texel(size)
-    skins, grooms, teeth, painted = [], [], [], []
+    rim = neck_rim(head.topology)
+    skins, grooms, beards, teeth, painted = [], [], [], [], []
     for number in range(count):
         key = seed * 1_000_003 + number
-        skin = random_skin(key)
-        groom = random_groom(key)
-        dark = min(skin.melanin / 1.2, 1.0)
-        if dark > 0.5:  # fair hair is as rare on dark skin as it is in life
-            groom = replace(groom, eumelanin=max(groom.eumelanin, dark))
+        skin, groom = _matched(random_skin(key), random_groom(key))
+        if rooted:
+            beard, skin = draw_beard(key, skin, groom)
+            beards.append(beard)
         maps = paint(head, replace(skin, hair=0.0), key, size)
         painted.append(with_roots(maps, head, groom, key) if rooted else maps)
         if has_bands(head):
@@ -331,10 +384,25 @@ def make_looks(
         torch.stack([_normals(maps.height, texel) for maps in painted]),
     )
     keys = [seed * 1_000_003 + number for number in range(count)]
-    wigs = Wigs.of(grooms, HeadField.of(head.topology, head.template), keys, strands, points)
+    field = HeadField.of(head.topology, head.template)
+    wigs = Wigs.of(grooms, field, keys, strands, points)
     thick = replace(wigs.strands, widths=wigs.strands.widths * math.sqrt(STRANDS / strands))
+    wigs, whiskers = replace(wigs, strands=thick), None
+    if rooted:
+        whiskers = Whiskers.of(skins, grooms, beards, field, keys, strands, points)
     rows = Teeth.several(teeth) if teeth else None
-    return Looks(tuple(skins), tuple(grooms), pool, replace(wigs, strands=thick), rows)
+    necks = [rim_colors(maps.albedo, maps.roughness, head.topology, rim) for maps in painted]
+    return Looks(tuple(skins), tuple(grooms), pool, wigs, whiskers, rows, torch.stack(necks))
+
+
+def _matched(skin: SkinParameters, groom: Groom) -> tuple[SkinParameters, Groom]:
+    """Hair as people of such skin and age have it, and brows of its colour."""
+    dark = min(skin.melanin / 1.2, 1.0)
+    if dark > 0.5:  # fair hair is as rare on dark skin as it is in life
+        groom = replace(groom, eumelanin=max(groom.eumelanin, dark))
+    groom = replace(groom, grey=groom.grey * min(max((skin.age - 0.2) / 0.4, 0.0), 1.0))
+    red, green, blue = (0.85 * root_color(groom)).tolist()
+    return replace(skin, hair_color=(red, green, blue)), groom
 
 
 def with_roots(maps: SkinMaps, head: HeadModel, groom: Groom, seed: int) -> SkinMaps:

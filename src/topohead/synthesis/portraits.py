@@ -28,6 +28,7 @@ from topohead.synthesis import portrait_lights
 from topohead.synthesis.backdrops import procedural_backdrops
 from topohead.synthesis.draws import normals, uniforms
 from topohead.synthesis.occluders import Outfits, Wardrobe
+from topohead.synthesis.stumps import Stump
 from topohead.synthesis.teeth import BANDS
 
 CENTER = (0.0, -0.015, -0.05)
@@ -69,7 +70,8 @@ class PortraitScenes:
 
     `backdrops` are linear pictures; a panorama is a (sky, lamps) of
     `portrait_lights.panorama_light`, half of the portraits use one if there are any. `wardrobe`
-    is None where nothing is ever worn. Pictures are made where `mesh` and `backdrops` are.
+    is None where nothing is ever worn, `stump` where necks stay open. Pictures are made where
+    `mesh` and `backdrops` are.
     """
 
     mesh: PortraitMesh
@@ -79,6 +81,7 @@ class PortraitScenes:
     panoramas: tuple[tuple[Tensor, Tensor], ...] = ()
     wardrobe: Wardrobe | None = None
     teeth: bool = False
+    stump: Stump | None = None
 
     @staticmethod
     def of(
@@ -89,22 +92,27 @@ class PortraitScenes:
         dressed: bool = True,
         backdrops: Float[Tensor, "N h w 3"] | None = None,
         teeth: Topology | None = None,
+        closed: bool = False,
     ) -> "PortraitScenes":
         """Scenes before 64 procedural backdrops, unless others are given.
 
-        `teeth` take the place of the head's own plain rows; `dress` then wants them.
+        `teeth` take the place of the head's own plain rows; `dress` then wants them, and colours
+        of the neck's rim where necks are `closed`.
         """
         wardrobe = Wardrobe(topology) if dressed else None
+        stump = Stump(topology) if closed else None
         pool = procedural_backdrops(0, 64) if backdrops is None else backdrops
-        mesh = portrait_mesh(topology, wardrobe, teeth)
+        mesh = portrait_mesh(topology, wardrobe, teeth, stump)
         chosen = settings or PortraitSettings()
-        return PortraitScenes(mesh, pool, size, chosen, panoramas, wardrobe, teeth is not None)
+        toothed = teeth is not None
+        return PortraitScenes(mesh, pool, size, chosen, panoramas, wardrobe, toothed, stump)
 
     def to(self, device: torch.device | str) -> "PortraitScenes":
         """The same source, its pictures made on `device`."""
         mesh, backdrops = moved(self.mesh, device), self.backdrops.to(device)
         wardrobe = None if self.wardrobe is None else self.wardrobe.to(device)
-        return replace(self, mesh=mesh, backdrops=backdrops, wardrobe=wardrobe)
+        stump = None if self.stump is None else self.stump.to(device)
+        return replace(self, mesh=mesh, backdrops=backdrops, wardrobe=wardrobe, stump=stump)
 
     def draw(self, seed: int, indices: Sequence[int]) -> SceneBatch:
         """Scenes on the host; scene i depends on the seed and indices[i] alone."""
@@ -135,16 +143,22 @@ class PortraitScenes:
         strands: Strands | None = None,
         outfits: Outfits | None = None,
         teeth: tuple[Float[Tensor, "B T 3"], Float[Tensor, "B T 4"]] | None = None,
+        neck: Float[Tensor, "B R 4"] | None = None,
     ) -> PortraitHeads:
         """Heads ready to be drawn: which skin of the pool they have, their hair, what they wear.
 
-        `teeth` are places, and linear albedo and roughness.
+        `teeth` are places, and linear albedo and roughness; `neck` the latter of the neck's rim.
         """
         if (outfits is None) != (self.wardrobe is None) or (teeth is None) == self.teeth:
             raise ValueError("give outfits where there is a wardrobe, teeth where there are teeth")
-        parts = [] if teeth is None else [teeth]
+        if (neck is None) != (self.stump is None):
+            raise ValueError("give the colours of the neck's rim where necks are closed")
+        parts = []
         if self.wardrobe is not None and outfits is not None:
-            parts.insert(0, self.wardrobe.wear(vertices, outfits))
+            parts.append(self.wardrobe.wear(vertices, outfits))
+        if self.stump is not None and neck is not None:
+            parts.append((self.stump.closing(vertices), self.stump.tint(neck)))
+        parts += [] if teeth is None else [teeth]
         places = torch.cat([vertices, *(place for place, _ in parts)], 1)
         tints = [vertices.new_zeros(len(vertices), 0, 4), *(tint for _, tint in parts)]
         return PortraitHeads(places, skin, torch.cat(tints, 1).contiguous(), strands)
@@ -202,7 +216,7 @@ class PortraitScenes:
         mean = light.mean(1, keepdims=True).clip(1e-3)
         balance = (mean / light.clip(1e-3)) ** (0.3 + 0.7 * part[:, :1])
         cast = np.exp(settings.casts * 0.06 * normal[:, :3])
-        exposure = np.exp(settings.casts * 0.25 * normal[:, 3:]) * 2.4 / mean
+        exposure = np.exp(settings.casts * 0.25 * normal[:, 3:]) * 2.9 / mean
         noise = settings.noise * part[:, 1:2] ** 2
         falloff = 0.3 * part[:, 2:3]
         sensor = np.concatenate(
@@ -242,9 +256,12 @@ def _between(limits: tuple[float, float], part: np.ndarray) -> np.ndarray:
 
 
 def portrait_mesh(
-    topology: Topology, wardrobe: Wardrobe | None = None, teeth: Topology | None = None
+    topology: Topology,
+    wardrobe: Wardrobe | None = None,
+    teeth: Topology | None = None,
+    stump: Stump | None = None,
 ) -> PortraitMesh:
-    """A head's triangles with their labels, then those of what it may wear, then of its teeth."""
+    """A head's triangles with their labels, then what it may wear, what closes it, its teeth."""
     label = torch.full((len(topology.triangles),), LABELS.index("skin"))
     for names, kind in ((("mouth_interior", "teeth", "tongue"), "mouth"), (("eyes",), "eye")):
         known = [name for name in names if name in topology.regions]
@@ -259,6 +276,7 @@ def portrait_mesh(
     triangles, uv = [topology.triangles[shown]], topology.uv[topology.triangle_uv[shown]].float()
     labels, parts = [label[shown]], 0
     extra = [] if wardrobe is None else [(wardrobe.triangles, sum(wardrobe.sizes), "cloth")]
+    extra += [] if stump is None else [(stump.triangles, stump.size, "skin")]
     extra += [] if teeth is None else [(teeth.triangles, teeth.vertex_count, "mouth")]
     for part, size, kind in extra:
         triangles.append(part + count + parts)
