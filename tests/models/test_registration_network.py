@@ -165,6 +165,32 @@ def test_it_starts_at_the_template_and_ignores_padding(network: Registration) ->
     assert torch.equal(first, second)
 
 
+def test_one_rounds_weights_serve_all_of_them() -> None:
+    """Also under the names that they had before rounds had weights of their own."""
+    generator = torch.Generator().manual_seed(6)
+    shared = dataclasses.replace(PRESETS["xs"].size.icp, shared=True)
+    template = template_of(reference_head(0), shared.nodes)
+    one = LearnedIcp(shared, template)
+    with torch.no_grad():
+        for parameter in one.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    state = one.state_dict()
+    before = {name.replace("rounds.0.", ""): value for name, value in state.items()}
+    assert "seeing.layers.0.weight" in before
+    points = one.template[torch.randint(4706, (1, 512), generator=generator)]
+    cloud = points, torch.zeros_like(points), torch.ones(1, 512, dtype=torch.bool)
+    for known in (state, before):
+        each = LearnedIcp(dataclasses.replace(shared, shared=False), template)
+        each.load_state_dict(dict(known))
+        assert len(each.rounds) == len(shared.strides) > len(one.rounds)
+        assert torch.equal(each(*cloud).vertices, one(*cloud).vertices)
+        with torch.no_grad():
+            each.rounds[1].move.bias.add_(0.1)
+        moved = each(*cloud).rounds - one(*cloud).rounds
+        assert float(moved[0].abs().max()) == 0
+        assert float(moved[1].mean()) == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_the_perceiver_starts_at_the_template_and_ignores_padding() -> None:
     generator = torch.Generator().manual_seed(5)
     size = dataclasses.replace(PRESETS["xs"].size, icp=PERCEIVERS["xs"])
