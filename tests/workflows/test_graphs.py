@@ -19,7 +19,9 @@ def test_on_a_cpu_nothing_is_captured() -> None:
 def test_captured_batches_are_those_of_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     task = register_task("xs", 0, torch.device("cuda"))
     replayed = [task.batch(step, 0, 1) for step in (0, 5, 6, 0)]
-    monkeypatch.setattr(register, "captured", lambda function, inputs_of: lambda step: function(inputs_of(step)))
+    monkeypatch.setattr(
+        register, "captured", lambda function, inputs_of: lambda step: function(inputs_of(step))
+    )
     task = register_task("xs", 0, torch.device("cuda"))
     plain = [task.batch(step, 0, 1) for step in (0, 5, 6, 0)]
     for a, b in zip(replayed, plain, strict=True):

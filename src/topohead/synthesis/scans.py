@@ -79,9 +79,7 @@ def _half_way(edges: Int[Tensor, "E 2"], count: int) -> Float[Tensor, "S S"]:
     itself = torch.arange(count)
     rows = torch.cat([both.T, itself.expand(2, -1)], 1)
     values = torch.cat([0.5 / degree[both[:, 0]], torch.where(degree > 0, 0.5, 1.0)])
-    return torch.sparse_coo_tensor(
-        rows, values, (count, count), check_invariants=False
-    ).coalesce()
+    return torch.sparse_coo_tensor(rows, values, (count, count), check_invariants=False).coalesce()
 
 
 @dataclass(frozen=True)
