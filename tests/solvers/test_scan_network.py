@@ -83,7 +83,7 @@ def test_a_new_person_is_found_wherever_the_scan_lies(
         fit, found = judged_fit(turned(scan, there), network, head)
         back = there.inverse().apply(fit.vertices[None])[0]
         assert face_error(back, truth, head) < FOUND_MM
-        assert found[0].misfit < FOUND_MM / 1e3
+        assert found[0].sigma < FOUND_MM / 1e3
         # most of the head's clean surface belongs to the head
         assert float(fit.inliers.float().mean()) > 0.9
 
