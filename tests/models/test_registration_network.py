@@ -10,7 +10,7 @@ import torch
 from topohead.geometry.neighbours import farthest_points, gather_rows, nearest
 from topohead.io.assets import reference_head
 from topohead.losses.registration import landmark_places, loss_surface
-from topohead.models.learned_icp import LearnedIcp
+from topohead.models.learned_icp import IcpSize, LearnedIcp
 from topohead.models.registration import (
     FACE_CENTRE,
     Registration,
@@ -163,6 +163,34 @@ def test_it_starts_at_the_template_and_ignores_padding(network: Registration) ->
     first, second = (shaken(p, normals, valid).vertices for p in (points, other))
     assert not torch.allclose(first, template.expand(2, -1, -1), atol=1e-4)
     assert torch.equal(first, second)
+
+
+def test_one_rounds_weights_serve_all_of_them() -> None:
+    """Also under the names that they had before rounds had weights of their own."""
+    generator = torch.Generator().manual_seed(6)
+    size = PRESETS["xs"].size.icp
+    assert isinstance(size, IcpSize)
+    shared = dataclasses.replace(size, shared=True)
+    template = template_of(reference_head(0), shared.nodes)
+    one = LearnedIcp(shared, template)
+    with torch.no_grad():
+        for parameter in one.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    state = one.state_dict()
+    before = {name.replace("rounds.0.", ""): value for name, value in state.items()}
+    assert "seeing.layers.0.weight" in before
+    points = one.template[torch.randint(4706, (1, 512), generator=generator)]
+    cloud = points, torch.zeros_like(points), torch.ones(1, 512, dtype=torch.bool)
+    for known in (state, before):
+        each = LearnedIcp(dataclasses.replace(shared, shared=False), template)
+        each.load_state_dict(dict(known))
+        assert len(each.rounds) == len(shared.strides) > len(one.rounds)
+        assert torch.equal(each(*cloud).vertices, one(*cloud).vertices)
+        with torch.no_grad():
+            each.get_parameter("rounds.1.move.bias").add_(0.1)
+        moved = (each(*cloud).rounds - one(*cloud).rounds).detach()
+        assert float(moved[0].abs().max()) == 0
+        assert float(moved[1].mean()) == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_the_perceiver_starts_at_the_template_and_ignores_padding() -> None:

@@ -83,7 +83,7 @@ def test_a_new_person_is_found_wherever_the_scan_lies(
         fit, found = judged_fit(turned(scan, there), network, head)
         back = there.inverse().apply(fit.vertices[None])[0]
         assert face_error(back, truth, head) < FOUND_MM
-        assert found[0].misfit < FOUND_MM / 1e3
+        assert found[0].sigma < FOUND_MM / 1e3
         # most of the head's clean surface belongs to the head
         assert float(fit.inliers.float().mean()) > 0.9
 
@@ -191,7 +191,7 @@ def test_normals_are_turned_outwards(head: HeadModel, wrong: str) -> None:
     given = {"flipped": -normals, "mixed": normals * sign, "absent": 0 * normals,
              "right": normals}[wrong]  # fmt: skip
     one = Similarity(torch.ones(1), torch.eye(3)[None], torch.zeros(1, 3))
-    found = scan_network._Found(Hypothesis(torch.eye(4), 0.0, 0.0, 0.0), one, head.template)
+    found = scan_network._Found(Hypothesis(torch.eye(4), 0.0, 0.0), one, head.template)
     turned_out = scan_network._outward(scan_network._Samples(points, given), found, head).normals
     agree = (turned_out * normals).sum(1)
     assert float((agree > 0).float().mean()) > (0.999 if wrong in ("flipped", "right") else 0.93)

@@ -72,6 +72,19 @@ def test_pooled_people_are_the_same_people(source: ScanSource) -> None:
     assert not torch.equal(later.pose.rotation, pool.at(numbers).pose.rotation)
 
 
+def test_blunt_scans_are_rounder_and_a_third(source: ScanSource) -> None:
+    vertices = source.people.at(torch.arange(1))[0].expand(60, -1, -1)
+    fine = refine(source.surface.refinement, vertices)
+    blunted = scans._blunted(source.surface, fine, draws(4, torch.arange(60)))
+    change = 1e3 * (blunted - fine).norm(dim=-1)
+    changed = change.amax(1) > 0
+    assert 12 <= int(changed.sum()) <= 28
+    assert 0.02 < float(change[changed].mean()) < 0.3
+    # the tip of the nose is the foremost point of the face, and gets flatter
+    tip = fine[0, :, 2].argmax()
+    assert (blunted[changed, tip, 2] < fine[changed, tip, 2]).all()
+
+
 def test_bent_people_are_others_of_the_stated_size(source: ScanSource) -> None:
     pool = pooled(source.people, 4, torch.device("cpu"))
     fields = smooth_fields(source.people.shapes.space)

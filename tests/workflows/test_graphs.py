@@ -11,16 +11,19 @@ from topohead.workflows.training.register import register_task
 
 
 def test_on_a_cpu_nothing_is_captured() -> None:
-    assert captured(torch.neg, torch.zeros(2)) is torch.neg
+    made = captured(torch.neg, lambda step: torch.full((2,), float(step)))
+    assert torch.equal(made(3), torch.full((2,), -3.0))
 
 
 @pytest.mark.gpu
 def test_captured_batches_are_those_of_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     task = register_task("xs", 0, torch.device("cuda"))
-    replayed = [task.batch(step, 0, 1) for step in (0, 5, 0)]
-    monkeypatch.setattr(register, "captured", lambda function, example: function)
+    replayed = [task.batch(step, 0, 1) for step in (0, 5, 6, 0)]
+    monkeypatch.setattr(
+        register, "captured", lambda function, inputs_of: lambda step: function(inputs_of(step))
+    )
     task = register_task("xs", 0, torch.device("cuda"))
-    plain = [task.batch(step, 0, 1) for step in (0, 5, 0)]
+    plain = [task.batch(step, 0, 1) for step in (0, 5, 6, 0)]
     for a, b in zip(replayed, plain, strict=True):
         assert torch.allclose(a.near["points"], b.near["points"], atol=1e-6)
         assert torch.equal(a.near["valid"], b.near["valid"])
@@ -33,9 +36,9 @@ def test_a_function_that_waits_is_called_as_it_is(caplog: pytest.LogCaptureFixtu
     def waiting(values: torch.Tensor) -> torch.Tensor:
         return values * float(values.sum())
 
-    found = captured(waiting, torch.ones(3, device="cuda"))
+    found = captured(waiting, lambda step: torch.ones(3, device="cuda"))
     assert "no CUDA graph" in caplog.text
-    assert torch.equal(found(torch.ones(3, device="cuda")).cpu(), torch.full((3,), 3.0))
+    assert torch.equal(found(0).cpu(), torch.full((3,), 3.0))
 
 
 @pytest.mark.gpu

@@ -144,6 +144,18 @@ def test_weights_build_the_network_again(tmp_path: Path) -> None:
                if name in dict(network.named_parameters()))  # fmt: skip
 
 
+def test_training_goes_on_from_weights(tmp_path: Path) -> None:
+    first = train(config(tmp_path / "first", steps=2))
+    still = train(config(tmp_path / "still", steps=1, start=first.weights, rate=1e-9, seed=1))
+    before, after = read_weights(first.weights), read_weights(still.weights)
+    assert after.config["start"] == first.hash
+    for name, value in before.tensors.items():
+        if name != "icp.sigma.bias":  # calibrated after either
+            assert torch.allclose(after.tensors[name], value, atol=1e-6), name
+    with pytest.raises(InputError, match="another size"):
+        train(config(tmp_path / "other", name="register-perceiver", start=first.weights))
+
+
 def test_minutes_become_steps(tmp_path: Path) -> None:
     result = train(config(tmp_path / "run", steps=9, minutes=100))
     assert result.steps == 9
@@ -166,7 +178,8 @@ def test_other_settings_are_refused_in_one_line(
     assert cli.run([*words[:-2], "--device", "cuda", "--out", str(tmp_path / "new")]) == (
         2 if not torch.cuda.is_available() else 0
     )
-    for bad in ({"steps": 0}, {"minutes": -1.0}, {"devices": 0}):
+    for bad in ({"steps": 0}, {"minutes": -1.0}, {"devices": 0}, {"rate": 0.0},
+                {"tested": 0}, {"start": tmp_path / "nothing.safetensors"}):  # fmt: skip
         with pytest.raises(InputError):
             train(config(tmp_path / "bad", **bad))
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"no checkpoint")

@@ -14,10 +14,12 @@ from topohead.geometry.meshes import face_normals
 from topohead.models.learned_icp import Registered
 from topohead.models.scan_pose import PoseGuess
 
-FOLLOWED = math.radians(60)
-"""Guesses worse than this are not to be corrected, only recognised."""
+FOLLOWED = math.radians(75)
+"""Guesses worse than this are not to be corrected, only recognised. Of all quarter turns one is
+always within 63°."""
 
-WELL = math.radians(45)
+WELL = math.radians(30)
+"""Guesses better than this are as good as any; between the two the score falls."""
 
 EARLIER = 0.6
 """A round counts this much of the one after it."""
@@ -104,7 +106,7 @@ def registration_loss(
         "inliers": _inliers(found.inlier, truth),
         "pose": _pose(guess, truth),
         "score": functional.binary_cross_entropy_with_logits(
-            guess.score, (truth.guess < WELL).float()
+            guess.score, ((FOLLOWED - truth.guess) / (FOLLOWED - WELL)).clamp(0, 1)
         ),
     }
     factors = {"vertices": 1.0, "nodes": 0.5, "sigma": 0.3, "normals": 0.2, "edges": 0.1,

@@ -5,8 +5,9 @@ squares: nodes on the template each see their nearest scan points, talk to one a
 look again. Positions are metres in (about) the head frame outside, millimetres inside.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,7 +40,7 @@ class IcpSize:
     It is given `points` points; a round looks at every n-th, n from `strides`: far and coarse
     first, then near and fine.
     What a node sees of a point is `point` numbers. Every vertex has `hidden` units, which hear its
-    nodes and know a code of `codes` numbers.
+    nodes and know a code of `codes` numbers. Rounds have weights of their own unless `shared`.
     """
 
     points: int = 4096
@@ -52,6 +53,7 @@ class IcpSize:
     point: int = 96
     codes: int = 32
     hidden: int = 128
+    shared: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,10 @@ class LearnedIcp(nn.Module):
         self.register_buffer("near", template.near)
         self.identity = nn.Parameter(torch.randn(count, width) * 0.02)
         self.position = nn.Linear(51, width)
-        self.seeing = Seeing(size.point)
-        self.glue = nn.Linear(width + 2 * size.point, width)
-        self.moved = nn.Linear(3, width)
-        self.blocks = nn.ModuleList([SelfAttention(width, size.heads) for _ in range(size.blocks)])
-        self.move = zeroed(nn.Linear(width, 3))
+        self.rounds = nn.ModuleList([Round(size)])
+        # all begin alike: the first steps teach every round what one of them learns
+        while len(self.rounds) < (1 if size.shared else len(size.strides)):
+            self.rounds.append(deepcopy(self.rounds[0]))
         self.bend = zeroed(nn.Linear(width, 9))
         self.sigma = zeroed(nn.Linear(width, 1))
         nn.init.constant_(self.sigma.bias, FIRST_LOG_SIGMA)
@@ -119,6 +120,7 @@ class LearnedIcp(nn.Module):
         self.trust = nn.Sequential(nn.Linear(64 + FEATURES, 64), nn.GELU(), nn.Linear(64, 1))
         self.mimic = nn.Linear(width, 8)
         self.express = zeroed(nn.Linear(count * 11, len(ARKIT_52)))
+        self.register_load_state_dict_pre_hook(_shared_by_all)
 
     def forward(
         self,
@@ -132,13 +134,12 @@ class LearnedIcp(nn.Module):
         base = self.identity + self.position(fourier(rest / 100, 8))
         state = base.expand(len(points), -1, -1)
         rounds = []
-        for stride in self.size.strides:
-            seen = self._look_up(places.detach(), points[:, ::stride], normals[:, ::stride])
-            moved = self.moved((places - rest) / 30)
-            state = state + self.glue(torch.cat([state.to(seen.dtype), seen], -1)) + moved
-            for block in self.blocks:
-                state = block(state)
-            places = places + 10 * exactly(self.move, state)
+        for number, stride in enumerate(self.size.strides):
+            work = self.rounds[number % len(self.rounds)]
+            assert isinstance(work, Round)
+            seen = self._look_up(work, places.detach(), points[:, ::stride], normals[:, ::stride])
+            state, move = work(state, seen, (places - rest) / 30)
+            places = places + 10 * move
             rounds.append(places)
         vertices, log_sigma = self._decoded(state, places - rest)
         inlier = self._trusted(state, places.detach(), points, normals)
@@ -149,13 +150,13 @@ class LearnedIcp(nn.Module):
         )
 
     def _look_up(
-        self, places: Float[Tensor, "B K 3"], points: Tensor, normals: Tensor
+        self, work: "Round", places: Float[Tensor, "B K 3"], points: Tensor, normals: Tensor
     ) -> Float[Tensor, "B K E"]:
         """What each node sees of its nearest points."""
         _, index = nearest(places, points, self.size.neighbours)
         offset = gather_rows(points, index) - places[:, :, None]
         normal = gather_rows(normals.float(), index)
-        return self.seeing(offset, normal, self.node_normals[:, None])
+        return work.seeing(offset, normal, self.node_normals[:, None])
 
     def _decoded(
         self, state: Float[Tensor, "B K D"], moves: Float[Tensor, "B K 3"]
@@ -195,6 +196,46 @@ class LearnedIcp(nn.Module):
         seen = _features(offset, normals.float(), self.node_normals[index])
         near = gather_rows(self.seen(state), index)
         return self.trust(torch.cat([near, seen.to(near.dtype)], -1))[..., 0].float()
+
+
+class Round(nn.Module):
+    """What nodes do with what they see: take it in, talk to one another, move."""
+
+    def __init__(self, size: IcpSize) -> None:
+        super().__init__()
+        width = size.width
+        self.seeing = Seeing(size.point)
+        self.glue = nn.Linear(width + 2 * size.point, width)
+        self.moved = nn.Linear(3, width)
+        self.blocks = nn.ModuleList([SelfAttention(width, size.heads) for _ in range(size.blocks)])
+        self.move = zeroed(nn.Linear(width, 3))
+
+    def forward(
+        self,
+        state: Float[Tensor, "B K D"],
+        seen: Float[Tensor, "B K E"],
+        moved: Float[Tensor, "B K 3"],
+    ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K 3"]]:
+        """The nodes' new states and their moves in cm, from what they saw and how far they were."""
+        taken = self.glue(torch.cat([state.to(seen.dtype), seen], -1))
+        state = state + taken + self.moved(moved)
+        for block in self.blocks:
+            state = block(state)
+        return state, exactly(self.move, state)
+
+
+def _shared_by_all(network: LearnedIcp, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """One round's weights, also under their names of before there were several, serve them all."""
+    parts = [name for name, _ in network.rounds[0].named_children()]
+    for name in [name for name in state if name.startswith(prefix)]:
+        if name.removeprefix(prefix).split(".")[0] in parts:
+            state[f"{prefix}rounds.0.{name.removeprefix(prefix)}"] = state.pop(name)
+    first = f"{prefix}rounds.0."
+    if any(name.startswith(f"{prefix}rounds.1.") for name in state):
+        return
+    for name in [name for name in state if name.startswith(first)]:
+        for number in range(1, len(network.rounds)):
+            state[f"{prefix}rounds.{number}.{name.removeprefix(first)}"] = state[name]
 
 
 class Seeing(nn.Module):

@@ -43,7 +43,8 @@ class Normalised(NamedTuple):
 class PoseGuess(NamedTuple):
     """Normalised points, turned by the guess, to head frame: v = scale · rotation · y + shift.
 
-    `score` is a logit: whether the guess was within 45°, without which the rest means nothing.
+    `score` is a logit: how good the guess was, 1 within 30°, 0 beyond 75°, where the rest means
+    nothing.
     """
 
     rotation: Float[Tensor, "B 3 3"]

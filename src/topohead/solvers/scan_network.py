@@ -16,7 +16,6 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import ARKIT_52, HeadModel, Scan, ScanFit
-from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.meshes import vertex_normals
 from topohead.models.learned_icp import Registered
 from topohead.models.registration import (
@@ -50,12 +49,6 @@ with faults right ones have 0.5 to 1.5 mm, wrong ones 2.5 mm and more."""
 DIFFERENT = 0.35, 0.15
 """Radians, and share of the size, by which two hypotheses differ."""
 
-CLOSEST = 0.4
-"""Share of the points around the head that must fit; the others may be hair or clothes."""
-
-MEASURED = 600
-"""Points that a hypothesis is measured with."""
-
 CROPPED = 0.8
 """If less of a scan lies around the head, points are drawn again from what does."""
 
@@ -81,15 +74,12 @@ class Hypothesis:
     """A way in which a scan may be a head.
 
     `pose` takes the head frame to the scan's; `score` is the pose stage's logit; `sigma` what the
-    network expects to be off by on the face; `misfit` the mean distance of the closest 40 % of the
-    points around the head from the fitted surface, infinite where there are hardly any; both in
-    metres of the head frame.
+    network expects to be off by on the face, metres of the head frame.
     """
 
     pose: Float[Tensor, "4 4"]
     score: float
     sigma: float
-    misfit: float
 
 
 @dataclass(frozen=True)
@@ -173,10 +163,9 @@ def _hypotheses(samples: _Samples, network: Registration, head: HeadModel) -> li
         fix = umeyama(result.found.vertices, network.icp.template[None])
         closer = start.then(fix)
         vertices = fix.apply(result.found.vertices)[0]
-        misfit = _misfit(closer.apply(samples.points[None])[0], vertices, head)
         pose = _matrix(closer.inverse()).to("cpu")
         sigma = float(result.found.log_sigma[0, face].mean().exp()) / 1e3
-        hypothesis = Hypothesis(pose, float(score[number]), sigma, misfit)
+        hypothesis = Hypothesis(pose, float(score[number]), sigma)
         found.append(_Found(hypothesis, closer, vertices))
         if sigma < SURE:
             break
@@ -203,16 +192,6 @@ def _different(similarity: Similarity, score: Float[Tensor, " B"]) -> list[int]:
         if ((angle > DIFFERENT[0]) | (size > DIFFERENT[1])).all():
             kept.append(number)
     return kept
-
-
-def _misfit(points: Float[Tensor, "N 3"], vertices: Float[Tensor, "V 3"], head: HeadModel) -> float:
-    """Trimmed mean distance of points around the head from the surface, metres."""
-    around = points[in_head(points, 1.0)][:MEASURED]
-    if len(around) < min(100, len(points) // 4):
-        return math.inf
-    corners = vertices.double().cpu().numpy()[head.topology.triangles.cpu().numpy()]
-    distance = TriangleTree(corners).closest(around.double().cpu().numpy())[2]
-    return float(np.sort(distance)[: max(1, round(CLOSEST * len(distance)))].mean())
 
 
 def _registered(

@@ -14,6 +14,7 @@ from torch import Tensor
 from topohead.core import Topology
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.models.registration import face_density
+from topohead.models.scan_pose import quarter_turns
 from topohead.synthesis.constants import constant
 from topohead.synthesis.device_draws import Draws
 from topohead.synthesis.performances import euler
@@ -30,6 +31,9 @@ MOST_HOLES = 0.4
 CELL = 0.006
 """Side of a cell of the depth view's z-buffer, metres."""
 
+QUARTERS = tuple(tuple(map(tuple, turn.tolist())) for turn in quarter_turns())
+"""The rotations of a cube, row by row."""
+
 UNITS = (1e-3, 1e-2, 1e2, 1e3)
 """What a scan is multiplied by when its unit is taken for another."""
 
@@ -38,18 +42,21 @@ UNITS = (1e-3, 1e-2, 1e2, 1e3)
 class ScanSurface:
     """The surface that is scanned: one Catmull–Clark step finer than the control mesh.
 
-    `inner` marks triangles inside mouth and sockets, `scalp` those under the hair, `globes` those
-    of the eyes, which are seen only where they look forward.
+    `smoothing` moves its vertices half-way to their neighbours' middle. `inner` marks triangles
+    inside mouth and sockets, `scalp` those under the hair, `globes` those of the eyes, which are
+    seen only where they look forward.
     """
 
     refinement: Float[Tensor, "S V"]
+    smoothing: Float[Tensor, "S S"]
     triangles: Int[Tensor, "T 3"]
     inner: Bool[Tensor, " T"]
     scalp: Bool[Tensor, " T"]
     globes: Bool[Tensor, " T"]
 
     def to(self, device: torch.device | str) -> "ScanSurface":
-        parts = (self.refinement, self.triangles, self.inner, self.scalp, self.globes)
+        parts = (self.refinement, self.smoothing, self.triangles, self.inner, self.scalp,
+                 self.globes)  # fmt: skip
         return ScanSurface(*(part.to(device) for part in parts))
 
 
@@ -60,7 +67,19 @@ def scan_surface(topology: Topology) -> ScanSurface:
     corners = finer.triangles
     globes = finer.region_mask(*(name for name in ("eyes",) if name in finer.regions))
     scalp = finer.region_mask("scalp")
-    return ScanSurface(matrix, corners, *(mask[corners].all(1) for mask in (inner, scalp, globes)))
+    smoothing = _half_way(finer.edges, finer.vertex_count)
+    masks = (mask[corners].all(1) for mask in (inner, scalp, globes))
+    return ScanSurface(matrix, smoothing, corners, *masks)
+
+
+def _half_way(edges: Int[Tensor, "E 2"], count: int) -> Float[Tensor, "S S"]:
+    """The sparse matrix that moves vertices half-way to the mean of their neighbours."""
+    both = torch.cat([edges, edges.flip(1)])
+    degree = torch.bincount(both[:, 0], minlength=count)
+    itself = torch.arange(count)
+    rows = torch.cat([both.T, itself.expand(2, -1)], 1)
+    values = torch.cat([0.5 / degree[both[:, 0]], torch.where(degree > 0, 0.5, 1.0)])
+    return torch.sparse_coo_tensor(rows, values, (count, count), check_invariants=False).coalesce()
 
 
 @dataclass(frozen=True)
@@ -116,9 +135,9 @@ def faulty_cloud(
     count: int,
     focused: bool = False,
 ) -> Cloud:
-    """Uneven samples with holes, crops, one-view gaps, hair, shoulders, clutter, noise, and
-    normals that are rough, flipped or absent; at most `count` points a scan, an eighth of that in
-    the sparsest.
+    """Uneven samples of a surface that may be blunted, with holes, crops, one-view gaps, hair,
+    shoulders, clutter, noise, and normals that are rough, flipped or absent; at most `count` points
+    a scan, an eighth of that in the sparsest.
     """
     points, normals, scalp = _sampled(surface, vertices, random, 2 * count, focused, faulty=True)
     gone = _holes(points, random) | _cropped(points, vertices, random)
@@ -168,9 +187,12 @@ def _sampled(
     """Stratified points on the refined surface, their normals, and whether they are on the scalp.
 
     The k-th point lies at share (k + u)/count of the surface's area, counted face by face. In
-    faulty scans density waves by a factor of about four, and every fifth shows some inner parts.
+    faulty scans density waves by a factor of about four, every third is blunted, and every fifth
+    shows some inner parts.
     """
     fine = refine(surface.refinement, vertices)
+    if faulty:
+        fine = _blunted(surface, fine, random)
     corner, second, third = (_rows(fine, ends.expand(len(fine), -1))
                              for ends in surface.triangles.unbind(1))  # fmt: skip
     facing = torch.linalg.cross(second - corner, third - corner)
@@ -195,6 +217,17 @@ def _sampled(
     normals = torch.linalg.cross(b - a, c - a)
     normals = torch.nn.functional.normalize(normals, dim=-1, eps=1e-20)
     return a + u * (b - a) + v * (c - a), normals, surface.scalp[face]
+
+
+def _blunted(
+    surface: ScanSurface, fine: Float[Tensor, "B S 3"], random: Draws
+) -> Float[Tensor, "B S 3"]:
+    """Surfaces with edges rounded by up to 0.6 mm where their radius is 5 mm, as fusing depth and
+    coarse triangles leave them; two of three scans keep theirs.
+    """
+    round_ = refine(surface.smoothing, refine(surface.smoothing, fine))
+    strength = random.uniform("blunt", 1, 1) * random.chance("blunted", 1 / 3, 1, 1)
+    return torch.lerp(fine, round_, strength)
 
 
 def _density(place: Float[Tensor, "B T 3"], random: Draws) -> Float[Tensor, "B T"]:
@@ -370,13 +403,20 @@ def near_pose(
 def guessed_turn(random: Draws) -> tuple[Float[Tensor, "B 3 3"], Float[Tensor, " B"]]:
     """A wrong idea of which way a head faces, rotation and its angle in radians.
 
-    Six in ten are off by up to 60°, three in ten by up to 10°, one in ten by anything.
+    Three in ten are off by up to 75°, two in ten by up to 10°, half are any quarter turn off by up
+    to 60°: what a pose stage is asked to judge.
     """
     axis = torch.nn.functional.normalize(random.normal("guess axis", 3), dim=-1)
     kind, share = random.uniform("guess kind"), random.uniform("guess angle")
-    angle = torch.where(kind < 0.6, math.radians(60) * share, math.radians(10) * share)
-    angle = torch.where(kind >= 0.9, math.pi * share, angle)
-    return _about(axis, angle), angle
+    most = torch.where(kind < 0.3, 75.0, torch.where(kind < 0.5, 10.0, 60.0))
+    angle = torch.deg2rad(most) * share
+    near = _about(axis, angle)
+    turns = constant(QUARTERS, kind.device)
+    off = turns[(random.uniform("guess quarter") * len(turns)).long()] @ near
+    cosine = (off.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
+    far = kind >= 0.5
+    angle = torch.where(far, torch.acos(cosine.clamp(-1, 1)), angle)
+    return torch.where(far[:, None, None], off, near), angle
 
 
 def _about(axis: Float[Tensor, "B 3"], angle: Float[Tensor, " B"]) -> Float[Tensor, "B 3 3"]:

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,6 +41,12 @@ class TrainConfig:
     """Whose heads register learns from; tests then also show the others, as strangers."""
     seed: int = 0
     """Decides first weights and data; same seed, same curve. 0 to 599, others are for tests."""
+    start: Path | None = None
+    """Weights to go on from, of a network of the same size (rounds may have been alike there)."""
+    rate: float | None = None
+    """Highest learning rate; by default the preset's. From trained weights two thirds do."""
+    tested: int | None = None
+    """Scans of each kind that register is evaluated on; by default the preset's."""
     steps: int | None = None
     """Number of steps; by default the preset's."""
     minutes: float | None = None
@@ -79,7 +85,9 @@ def _register(config: TrainConfig, device: "torch.device") -> "Task":
     from topohead.workflows.training.register import register_task
 
     assert config.name in ("register", "register-perceiver")
-    return register_task(config.preset, config.seed, device, config.families, config.name)
+    return register_task(
+        config.preset, config.seed, device, config.families, config.name, config.tested
+    )
 
 
 def _head_vae(config: TrainConfig, device: "torch.device") -> "Task":
@@ -117,6 +125,10 @@ def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Train
             f"a batch of {task.schedule.batch} does not divide among {fabric.world_size} "
             "processes; choose another --devices"
         )
+    if config.rate is not None:
+        task = replace(task, schedule=replace(task.schedule, rate=config.rate))
+    if config.start is not None:
+        task = replace(task, describe={**task.describe, "start": _started(task, config.start)})
     steps = config.steps if config.minutes else config.steps or task.schedule.steps
     training = Training(task.network, task.schedule, None if config.minutes else steps)
     files.resume(config.out, training)
@@ -142,6 +154,21 @@ def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Train
     files.save_checkpoint(config.out, training)
     run.finish("train", steps=training.step)
     return _finished(config, run, task, training)
+
+
+def _started(task: "Task", path: Path) -> str:
+    """The network takes the weights of a file, whose hash is returned."""
+    from topohead.io.weights import read_weights
+
+    weights = read_weights(path)
+    try:
+        task.network.load_state_dict(dict(weights.tensors))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} holds weights of '{weights.config.get('network')}' of another size; choose "
+            "the --preset that they were trained with, or leave --start out"
+        ) from error
+    return weights.hash
 
 
 def _steps(
@@ -272,6 +299,10 @@ def _check(config: TrainConfig) -> None:
             f"--seed {config.seed} is not for training; expected {SEEDS['train'].start} to "
             f"{SEEDS['train'].stop - 1}"
         )
+    if config.rate is not None and not config.rate > 0:
+        raise InputError(f"--rate must be positive, got {config.rate}")
+    if config.tested is not None and config.tested < 1:
+        raise InputError(f"--tested must be at least 1, got {config.tested}")
     if config.devices < 1:
         raise InputError(f"--devices must be at least 1, got {config.devices}")
     if config.device == "cuda":
@@ -286,7 +317,8 @@ def _run_folder(config: TrainConfig) -> "RunFolder":
     from topohead.workflows.training import files
 
     settings = {name: getattr(config, name) for name in ("name", "preset", "families", "seed",
-                                                          "steps", "minutes")}  # fmt: skip
+                                                          "start", "rate", "steps",
+                                                          "minutes")}  # fmt: skip
     stages = [
         Stage("train", tuple(settings), (files.CHECKPOINT, files.CURVE)),
         Stage("evaluate", (), (f"{config.name}*.safetensors", "evaluation.json", files.PAGE)),

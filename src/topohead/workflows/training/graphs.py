@@ -18,15 +18,22 @@ Value = TypeVar("Value")
 WARM_UPS = 3
 
 
-def captured(function: Callable[[Tensor], Value], example: Tensor) -> Callable[[Tensor], Value]:
-    """The same function, on CUDA replayed from a graph captured with inputs like `example`.
+def captured(
+    function: Callable[[Tensor], Value], inputs_of: Callable[[int], Tensor]
+) -> Callable[[int], Value]:
+    """What the function makes of a step's inputs, on CUDA replayed from a graph and made ahead.
 
-    The function must not wait for the device or copy from the CPU; one that does is called as it
-    is, with a warning. Results are copies, so two calls do not share memory.
+    After a step's result the next one's is made on a stream of its own, while the device does what
+    it is told in between. The function must not wait for the device or copy from the CPU; one that
+    does is called as it is, with a warning. Results are copies, so two calls do not share memory.
     """
-    if not example.is_cuda:
-        return function
-    static = example.clone()
+
+    def plain(step: int) -> Value:
+        return function(inputs_of(step))
+
+    static = inputs_of(0).clone()
+    if not static.is_cuda:
+        return plain
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -39,12 +46,25 @@ def captured(function: Callable[[Tensor], Value], example: Tensor) -> Callable[[
             result = function(static)
     except RuntimeError as error:
         log.warning("no CUDA graph (%s); data are made call by call", str(error).split("\n")[0])
-        return function
+        return plain
+    ahead: int | None = None
 
-    def replayed(inputs: Tensor) -> Value:
-        static.copy_(inputs)
-        graph.replay()
-        return _copied(result)
+    def make(step: int) -> None:
+        nonlocal ahead
+        static.copy_(inputs_of(step))
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            graph.replay()
+        ahead = step
+
+    def replayed(step: int) -> Value:
+        torch.cuda.current_stream().wait_stream(side)
+        if step != ahead:
+            make(step)
+            torch.cuda.current_stream().wait_stream(side)
+        kept = _copied(result)
+        make(step + 1)
+        return kept
 
     return replayed
 
@@ -55,6 +75,7 @@ def fused(network: nn.Module) -> None:
     They take seconds, the whole network would take minutes. What cannot be compiled runs as it is.
     """
     torch._dynamo.config.suppress_errors = True
+    torch._dynamo.config.recompile_limit = 64
     for module in network.modules():
         if isinstance(module, SelfAttention | CrossAttention | Seeing):
             module.compile(dynamic=False)

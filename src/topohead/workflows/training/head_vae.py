@@ -113,20 +113,23 @@ def head_vae_task(preset: str, seed: int, device: torch.device) -> Task:
     parents, points = Parents.of(matrix).to(device), asked.to(device)
     order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(0))
     shares = order[: len(order) // SHARES * SHARES].view(SHARES, -1).to(device)
-    made: dict[int, Callable[[Tensor], Sample]] = {}
+
+    def make(numbers: Tensor) -> Sample:
+        random = draws(seed, numbers)
+        vertices, _ = people.at(numbers)
+        noise = random.normal("noise", chosen.size.nodes, chosen.size.channels)
+        share = torch.div(numbers[:1], chosen.schedule.batch, rounding_mode="floor") % SHARES
+        return Sample(nudged(vertices, random), noise, shares[share][0])
+
+    made: dict[tuple[int, int], Callable[[int], Sample]] = {}
 
     def batch(step: int, part: int, parts: int) -> Sample:
-        def make(numbers: Tensor) -> Sample:
-            random = draws(seed, numbers)
-            vertices, _ = people.at(numbers)
-            noise = random.normal("noise", chosen.size.nodes, chosen.size.channels)
-            share = torch.div(numbers[:1], chosen.schedule.batch, rounding_mode="floor") % SHARES
-            return Sample(nudged(vertices, random), noise, shares[share][0])
+        def numbers_of(step: int) -> Tensor:
+            return sample_indices(step, chosen.schedule.batch, part, parts, device)
 
-        numbers = sample_indices(step, chosen.schedule.batch, part, parts, device)
-        if not made:  # the first call says how large a part is
-            made[0] = captured(make, numbers)
-        return made[0](numbers)
+        if (part, parts) not in made:
+            made[part, parts] = captured(make, numbers_of)
+        return made[part, parts](step)
 
     def loss(network: nn.Module, sample: Sample) -> Losses:
         queries, finer = points[sample.rows], parents[sample.rows]

@@ -82,11 +82,11 @@ PRESETS: Mapping[str, Preset] = {
         tested=8,
         pool=64,
     ),
-    "s": Preset(RegistrationSize(), _S, 16_384, tested=256, pool=16_384),
+    "s": Preset(RegistrationSize(icp=IcpSize(shared=False)), _S, 16_384, tested=256, pool=16_384),
     "l": Preset(
         RegistrationSize(
             PoseSize(2048, 96, 256, 8, 3),
-            IcpSize(8192, 1024, 384, 6, 6, (8, 4, 2, 1, 1), 16, 192, 64, 256),
+            IcpSize(8192, 1024, 384, 6, 6, (8, 4, 2, 1, 1), 16, 192, 64, 256, shared=False),
         ),
         _L,
         points=32_768,
@@ -112,8 +112,12 @@ def register_task(
     device: torch.device,
     families: Families = "all",
     name: Network = "register",
+    tested: int | None = None,
 ) -> Task:
-    """A registration network on scans of the reference head's population, or a part of it."""
+    """A registration network on scans of the reference head's population, or a part of it.
+
+    It is evaluated on `tested` scans of each kind; by default the preset's number.
+    """
     chosen = PRESETS[preset]
     size = chosen.size
     if name == "register-perceiver":
@@ -131,18 +135,20 @@ def register_task(
     nodes, template = network.icp.nodes, network.icp.template
     knows = loss_surface(head.topology, head.topology.landmarks["ibug68"]).to(device)
 
-    made: dict[int, Callable[[Tensor], Prepared]] = {}
+    made: dict[tuple[int, int], Callable[[int], Prepared]] = {}
 
     def batch(step: int, part: int, parts: int) -> Prepared:
-        numbers = sample_indices(step, chosen.schedule.batch, part, parts, device)
-        if not made:  # the first call says how large a part is
+        def numbers_of(step: int) -> Tensor:
+            return sample_indices(step, chosen.schedule.batch, part, parts, device)
 
-            def make(numbers: Tensor) -> Prepared:
-                return prepared(source, numbers, size.pose.points, nodes, template)
+        def make(numbers: Tensor) -> Prepared:
+            return prepared(source, numbers, size.pose.points, nodes, template)
 
-            # people made on the fly may come from the CPU, which no graph holds
-            made[0] = captured(make, numbers) if chosen.pool else make
-        return made[0](numbers)
+        if not chosen.pool:  # people made on the fly may come from the CPU, which no graph holds
+            return make(numbers_of(step))
+        if (part, parts) not in made:
+            made[part, parts] = captured(make, numbers_of)
+        return made[part, parts](step)
 
     def loss(network: nn.Module, batch: Prepared) -> Losses:
         guess, found = network(batch.guessed, batch.near)
@@ -158,7 +164,7 @@ def register_task(
         batch,
         loss,
         lambda network: scorer.validate(network, min(64, chosen.tested)),
-        lambda network: scorer.evaluate(network, chosen.tested),
+        lambda network: scorer.evaluate(network, tested or chosen.tested),
         {"size": size.plain(), "families": families},
     )
 
