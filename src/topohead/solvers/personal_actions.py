@@ -11,7 +11,8 @@ from topohead.geometry.gradients import GradientOperator
 from topohead.solvers.scan_followers import Followers
 
 SMOOTHINGS = 60
-"""Of deformation gradients, along edges: registered lips are pressed together, and what that does to\nsingle triangles is no trait of the person."""
+"""Of deformation gradients, along edges: registered lips are pressed together, and what that does
+to single triangles is no trait of the person."""
 WHOLE = ("tongue", "teeth_upper", "teeth_lower", "eye_left", "eye_right")
 """Parts that follow one gradient each."""
 ROUNDS = 3
