@@ -176,8 +176,8 @@ def summed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("network", "refined"):
         own = [row[name] for row in rows if name in row]
-        failed = np.array([bool(row["failed"]) for row in own])
-        refused, warned = (np.array([bool(row[k]) for row in own]) for k in ("refused", "warned"))
+        failed = np.array([row["failed"] > 0 for row in own], bool)
+        refused, warned = (np.array([bool(r[k]) for r in own], bool) for k in ("refused", "warned"))
         flagged = refused | warned
         curves = {}
         for measure, sign in (("sigma", 1), ("distance", 1), ("seen", -1)):
