@@ -89,7 +89,8 @@ class Followers:
         Globes stay where `rest` has them.
         """
         for slit in self.slits:
-            moved = slit.apart(moved, slit.depth(rest[None]).clamp(min=0), ROUNDS)
+            allowed = slit.depth(rest[None]).clamp(min=0).expand(len(moved), -1)
+            moved = slit.apart(moved, allowed, ROUNDS)
         still = torch.eye(3)[None]
         for globe in self.globes:
             center, size = globe.placed(rest[None])
