@@ -239,7 +239,7 @@ def test_a_box_is_cut_out_and_a_mirror_undone(tmp_path: Path) -> None:
     trimesh.Trimesh(
         points.numpy(), torch.cat([corners, extra]).flip(1).numpy(), process=False
     ).export(file)
-    asked = RegisterConfig(file, tmp_path / "out", mirror=True, crop=(-1, -1, -1, 1, 1, 1))
+    asked = RegisterConfig(file, tmp_path / "out", mirror=True, crop=(-1, 0.5, -1, 1, 2, 1))
     found = single.prepare(asked).scan
     assert len(found.triangles) == len(corners)
     assert torch.allclose(triangle_areas(found.points, found.triangles).sum(),
