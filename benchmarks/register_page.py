@@ -218,7 +218,8 @@ def strangers(result: Mapping[str, Any]) -> str:
 
 def real(result: Mapping[str, Any]) -> str:
     """H5."""
-    names = {"p2s": "scan to head", "p2s_p95": "its 95 %", "s2p": "head to scan",
+    names = {"p2s": "scan to head", "p2s_p95": "its 95 %", "p2s_written": "as written",
+             "s2p": "head to scan",
              "landmarks": "landmarks", "landmarks_brows": "brows", "landmarks_nose": "nose",
              "landmarks_eyes": "eyes", "landmarks_mouth": "mouth", "sigma": "σ",
              "pierced": "pierced", "seconds": "seconds"}  # fmt: skip

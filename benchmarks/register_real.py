@@ -23,6 +23,7 @@ from topohead.geometry.meshes import face_normals
 from topohead.geometry.subdivision import refine as refined
 from topohead.io.meshes import read_mesh
 from topohead.rendering.mesh import rasterize
+from topohead.solvers.scan_detail import refine_level1
 from topohead.solvers.scan_quality import judge
 from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.remeshing import looking_at
@@ -60,6 +61,9 @@ def real_section(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, A
             start = time.perf_counter()
             fit = method(scan, chosen)
             row = {"seconds": time.perf_counter() - start} | measured(scores, scan, fit, landmarks)
+            if label.endswith("+refine"):
+                fine = refine_level1(scan, fit, bench.shapes.head).vertices
+                row["p2s_written"] = 1e3 * float(to_face(scores, scan, fine.double()).median())
             quality = judge(scan, fit, bench.shapes.head)
             row["refused"], row["warned"] = [*quality.failures], [*quality.warnings]
             found[label] = row
@@ -79,24 +83,21 @@ def measured(
     fitted face to the scan, where its nearest place is not the scan's border.
     """
     topology, matrix = scores.finer
-    rows, corners = scores.asked
+    rows = scores.asked[0]
     places = refined(matrix, fit.vertices.float()).double()
-    outer = replace(topology, faces=corners[:, [0, 1, 2, 2]], face_uv=corners[:, [0, 1, 2, 2]])
-    points = scan.points[:: max(1, len(scan.points) // ASKED)].double()
-    landed, there = closest_points(points, Mesh(outer, places))
-    face = topology.region_mask("face")[corners[landed.triangles]].all(1) & (there < ASIDE)
+    there = to_face(scores, scan, places)
     faces = scan.triangles[:, [0, 1, 2, 2]]
     whole = replace(topology, vertex_count=len(scan.points), faces=faces, face_uv=faces,
                     regions={}, landmarks={}, mirror=None)  # fmt: skip
     onto, back = closest_points(places[rows], Mesh(whole, scan.points.double()))
     inside = ~_border(scan.triangles, len(scan.points))[scan.triangles[onto.triangles]].any(1)
     found: dict[str, Any] = {
-        "p2s": 1e3 * float(there[face].median()),
-        "p2s_mean": 1e3 * float(there[face].mean()),
-        "p2s_p95": 1e3 * float(there[face].quantile(0.95)),
+        "p2s": 1e3 * float(there.median()),
+        "p2s_mean": 1e3 * float(there.mean()),
+        "p2s_p95": 1e3 * float(there.quantile(0.95)),
         "s2p": 1e3 * float(back[inside].median()) if inside.any() else float("nan"),
         "s2p_p95": 1e3 * float(back[inside].quantile(0.95)) if inside.any() else float("nan"),
-        "face_points": int(face.sum()),
+        "face_points": len(there),
         "pierced": float(self_intersections(fit.vertices, scores.outer).sum()),
         "sigma": 1e3 * float(fit.sigma[scores.regions["face"]].median()),
     }
@@ -108,6 +109,18 @@ def measured(
         for name, (first, last) in PARTS.items():
             found[f"landmarks_{name}"] = float(off[first - 17 : last - 17].mean())
     return found
+
+
+def to_face(scores: Judge, scan: Scan, places: Float[Tensor, "S 3"]) -> Float[Tensor, " N"]:
+    """Distances, metres, of the scan's points to a finer surface, of those that land on its face.
+
+    Points farther off than `ASIDE` are hair or clothes.
+    """
+    topology, corners = scores.finer[0], scores.asked[1]
+    outer = replace(topology, faces=corners[:, [0, 1, 2, 2]], face_uv=corners[:, [0, 1, 2, 2]])
+    points = scan.points[:: max(1, len(scan.points) // ASKED)].double()
+    landed, there = closest_points(points, Mesh(outer, places))
+    return there[topology.region_mask("face")[corners[landed.triangles]].all(1) & (there < ASIDE)]
 
 
 def _border(triangles: Int[Tensor, "T 3"], count: int) -> Tensor:

@@ -77,19 +77,11 @@ class Judge:
 
         A head that failed has only the few that say so.
         """
+        scores = self.failure(case, fit)
+        if scores["failed"]:
+            return scores
         found, truth = case.in_head(fit.vertices), case.person.vertices
         sigma = fit.sigma / case.pose.scale
-        mean = 1e3 * float((found - truth)[self.regions["face"]].norm(dim=-1).mean())
-        turned, sized = self._pose(found, truth) if found.isfinite().all() else (180.0, 1.0)
-        failed = turned > FAILED_DEGREES or sized > FAILED_SIZE or not mean < FAILED_MM
-        scores = {
-            "failed": float(failed),
-            "face": mean,
-            "turned_degrees": turned,
-            "sigma": 1e3 * float(sigma[self.regions["face"]].median()),
-        }
-        if failed:
-            return scores
         scores |= self.distances(found, truth)
         scores |= self.surfaces(found, truth)
         scores |= self.wholeness(found, truth)
@@ -102,6 +94,20 @@ class Judge:
         if not case.person.coefficients.any():
             scores |= self.actions(found, truth)
         return scores
+
+    def failure(self, case: Case, fit: ScanFit) -> dict[str, float]:
+        """Whether the head is lost, and by how much; mean error and median σ on the face, mm."""
+        found, truth = case.in_head(fit.vertices), case.person.vertices
+        sigma = fit.sigma / case.pose.scale
+        mean = 1e3 * float((found - truth)[self.regions["face"]].norm(dim=-1).mean())
+        turned, sized = self._pose(found, truth) if found.isfinite().all() else (180.0, 1.0)
+        failed = turned > FAILED_DEGREES or sized > FAILED_SIZE or not mean < FAILED_MM
+        return {
+            "failed": float(failed),
+            "face": mean,
+            "turned_degrees": turned,
+            "sigma": 1e3 * float(sigma[self.regions["face"]].median()),
+        }
 
     def distances(
         self, found: Float[Tensor, "V 3"], truth: Float[Tensor, "V 3"]

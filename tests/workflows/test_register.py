@@ -17,6 +17,7 @@ from topohead import cli
 from topohead.core import HeadModel, InputError
 from topohead.core.scans import Scan, ScanFit
 from topohead.geometry.bridge import bind
+from topohead.geometry.meshes import triangle_areas
 from topohead.io.assets import reference_head
 from topohead.io.gltf_rig import read_rig_glb
 from topohead.io.images import read_image, write_image
@@ -24,7 +25,7 @@ from topohead.io.meshes import read_mesh, write_obj
 from topohead.io.results import open_run
 from topohead.rendering.uv import texel_map
 from topohead.workflows.register import Method, RegisterConfig, register
-from topohead.workflows.registering import batch, methods, topologies
+from topohead.workflows.registering import batch, methods, single, topologies
 from topohead.workflows.registering.units import find_unit
 
 FACE = reference_head(0).topology.region_mask("face")
@@ -203,15 +204,17 @@ def test_a_topology_of_the_users(
     fine, coarse = (reference_head(level).neutral() for level in (1, 0))
     # where a bridge comes from has tests of its own
     monkeypatch.setattr(topologies, "bridge_to", lambda path, find: bind(fine, coarse))
-    write_obj(coarse, tmp_path / "mine.obj")
+    for name in ("mine", "yours"):
+        write_obj(coarse, tmp_path / f"{name}.obj")
     asked = RegisterConfig(
-        scan, tmp_path / "out", method="template", topology=tmp_path / "mine.obj",
-        texture_size=SMALL,
+        scan, tmp_path / "out", method="template",
+        topology=(tmp_path / "mine.obj", tmp_path / "yours.obj"), texture_size=SMALL,
     )  # fmt: skip
     register(asked)
     mesh = read_mesh(tmp_path / "out" / "head_mine.obj")
     assert torch.equal(mesh.topology.faces, coarse.topology.faces)
     assert float((mesh.vertices - truth.vertices)[FACE].norm(dim=1).median()) < 5e-4
+    assert torch.equal(read_mesh(tmp_path / "out" / "head_yours.obj").vertices, mesh.vertices)
     played = read_rig_glb(tmp_path / "out" / "head_mine.glb")
     assert torch.allclose(played.vertices()[0][FACE], mesh.vertices[FACE], atol=1e-3)
     picture = read_image(tmp_path / "out" / "textures" / "mine_albedo_srgb.png")
@@ -220,7 +223,38 @@ def test_a_topology_of_the_users(
     with pytest.raises(InputError, match="level"):
         register(replace(asked, level=0, out=tmp_path / "other"))
     with pytest.raises(InputError, match="no such file"):
-        register(replace(asked, topology=tmp_path / "gone.obj"))
+        register(replace(asked, topology=(tmp_path / "gone.obj",)))
+    with pytest.raises(InputError, match="two are called mine"):
+        register(replace(asked, topology=(tmp_path / "mine.obj", tmp_path / "a" / "mine.glb")))
+
+
+def test_a_box_is_cut_out_and_a_mirror_undone(tmp_path: Path) -> None:
+    """Beside the head lies a slab; the file is a mirror image. The same scan comes out."""
+    mesh = surface_of(planted(seed=4))
+    corners = mesh.topology.triangles
+    slab = torch.tensor([[2.0, 0, 0], [2.5, 0, 0], [2.0, 0.5, 0]])
+    points = torch.cat([mesh.vertices, slab]) * torch.tensor([-1.0, 1, 1])
+    extra = torch.tensor([[0, 1, 2]]) + len(mesh.vertices)
+    file = tmp_path / "scan.stl"
+    trimesh.Trimesh(
+        points.numpy(), torch.cat([corners, extra]).flip(1).numpy(), process=False
+    ).export(file)
+    asked = RegisterConfig(file, tmp_path / "out", mirror=True, crop=(-1, 0.5, -1, 1, 2, 1))
+    found = single.prepare(asked).scan
+    assert len(found.triangles) == len(corners)
+    assert torch.allclose(triangle_areas(found.points, found.triangles).sum(),
+                          triangle_areas(mesh.vertices, corners).sum(), rtol=1e-4)  # fmt: skip
+    low, high = mesh.vertices.aminmax(dim=0)
+    assert torch.allclose(
+        torch.stack(found.points.aminmax(dim=0)), torch.stack([low, high]), atol=1e-5
+    )
+    volume = [torch.linalg.det(v[t].double()).sum() for v, t in
+              ((found.points, found.triangles), (mesh.vertices, corners))]  # fmt: skip
+    assert torch.allclose(volume[0], volume[1], rtol=1e-3)  # the outside is still outside
+    with pytest.raises(InputError, match="in this order"):
+        single.prepare(replace(asked, crop=(1, -1, -1, -1, 1, 1)))
+    with pytest.raises(InputError, match="3 points lie in --crop"):
+        single.prepare(replace(asked, crop=(-3, -1, -1, -1.5, 1, 1)))
 
 
 def test_a_picture_that_is_named(tmp_path: Path, knowing: Callable[[Planted], None]) -> None:

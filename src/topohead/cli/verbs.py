@@ -113,7 +113,11 @@ def parse(name: str, config: type, positional: Mapping[str, str], words: Sequenc
                 config,
                 prog=f"topohead {name}",
                 args=list(words),
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+                config=(
+                    tyro.conf.FlagCreatePairsOff,
+                    tyro.conf.DisallowNone,
+                    tyro.conf.UseAppendAction,
+                ),
             )
     except SystemExit as stop:
         if stop.code:

@@ -78,8 +78,27 @@ class Followers:
             motion = rigid(old[socket], new[socket])
             arms = globe.arms - globe.offset
             new[globe.globe] = apply(motion, center + size * arms)
-        new = self._apart(new[None])[0]
+        new = self.apart(new[None])[0]
         return apply(torch.from_numpy(pose), new.double()).numpy()
+
+    def played(
+        self, rest: Float[Tensor, "V 3"], moved: Float[Tensor, "B V 3"]
+    ) -> Float[Tensor, "B V 3"]:
+        """Shapes of one person, head frame: lips and lids apart as far as at rest, globes covered.
+
+        Globes stay where `rest` has them.
+        """
+        for slit in self.slits:
+            allowed = slit.depth(rest[None]).clamp(min=0).expand(len(moved), -1)
+            moved = slit.apart(moved, allowed, ROUNDS)
+        still = torch.eye(3)[None]
+        for globe in self.globes:
+            center, size = globe.placed(rest[None])
+            kept = globe.clearance(rest[None], center, size, still)
+            needed = torch.minimum(kept, globe.needed).expand(len(moved), -1)
+            shape = center.expand(len(moved), -1), size.expand(len(moved))
+            moved = globe.outside(moved, *shape, still.expand(len(moved), 3, 3), needed)
+        return moved
 
     def crossing(
         self, vertices: Float[np.ndarray, "V 3"], pose: Float[np.ndarray, "4 4"]
@@ -94,7 +113,8 @@ class Followers:
         ]
         return beyond[-1], max(beyond[:-1])
 
-    def _apart(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
+    def apart(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
+        """Heads in the head frame with lips and lids as far apart as the template's, at least."""
         for slit in self.slits:
             allowed = slit.depth(self.template[None]).clamp(min=0)
             vertices = slit.apart(vertices, allowed, ROUNDS)

@@ -1,6 +1,6 @@
 """The free remainder of a registration: every vertex moves, held by elasticity and by the start."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,7 +9,8 @@ from scipy import sparse
 
 from topohead.solvers.elasticity import ElasticConfig, Elasticity
 from topohead.solvers.scan_head import ScanHead
-from topohead.solvers.scan_matching import MatchConfig, Matches, match, on_skin
+from topohead.solvers.scan_lips import LipLine
+from topohead.solvers.scan_matching import MatchConfig, Matches, joined, match, on_skin
 from topohead.solvers.scan_samples import ScanSamples
 
 
@@ -38,6 +39,8 @@ class FreeConfig:
     """Least deviation of the scan from the surface, metres; more where the scan is rougher."""
     prior_share: float = 0.02
     """What one vertex counts in the prior about the start, whose errors neighbours share."""
+    cut: float = 3e-3
+    """Gaps of bare smooth skin count a quarter from here on, metres, whatever the others are."""
     hair: float = 0.002
     """Scan farther outside a scalp than this and twice its σ is taken for hair, metres."""
     iterations: int = 80
@@ -61,6 +64,7 @@ def fit_vertices(
     allowed = config.hair + 2 * np.asarray(surface.matrix @ sigma)
     vertices = start.copy()
     known = np.zeros(len(start))
+    lips = LipLine.of(surface)
     skin = np.flatnonzero(surface.skin)
     for number, step in enumerate(config.steps):
         points = surface.surface(vertices)
@@ -68,7 +72,10 @@ def fit_vertices(
         if number % 3 == 0:
             outer = samples.subset(on_skin(points, normals, surface.skin, samples))
         found = match(points, normals, skin, outer, MatchConfig(step.reach))
-        weight = _weights(surface, found, allowed, max(config.noise, samples.noise))
+        found = _bare_trusted(found, surface, config.cut)
+        spread = max(1.4826 * float(np.median(np.abs(found.gap))), config.noise, samples.noise)
+        found = joined(found, lips.closing(points, normals, outer))
+        weight = _weights(surface, found, allowed, spread)
         known = np.asarray(surface.matrix.power(2)[found.rows].T @ weight)
         system = _System(surface, elasticity, found, weight, precision, step.stiffness)
         rotations = elasticity.rotations(start, vertices)
@@ -78,11 +85,20 @@ def fit_vertices(
     return vertices, known
 
 
+def _bare_trusted(found: Matches, surface: ScanHead, cut: float) -> Matches:
+    """Gaps of bare smooth skin are the shape's own up to about `cut`, however well others fit.
+
+    A patch of cheek or neck that the start has wrong would else be left as an outlier for good.
+    """
+    known = 1 / (1 + (found.gap / cut) ** 2) ** 2
+    weights = np.maximum(found.weights, np.where(surface.bare[found.rows], known, 0))
+    return replace(found, weights=weights)
+
+
 def _weights(
-    surface: ScanHead, found: Matches, allowed: Float[np.ndarray, " S"], noise: float
+    surface: ScanHead, found: Matches, allowed: Float[np.ndarray, " S"], spread: float
 ) -> Float[np.ndarray, " M"]:
     """1/variance of every match; none where hair stands off the scalp."""
-    spread = max(1.4826 * float(np.median(np.abs(found.gap))), noise)
     hair = surface.scalp[found.rows] & (found.gap > allowed[found.rows])
     return np.where(hair, 0, found.weights) / spread**2
 

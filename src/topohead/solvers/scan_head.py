@@ -20,7 +20,8 @@ INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 class ScanHead:
     """What matching needs of a topology; masks and `matrix` are of the finer surface.
 
-    `skin` may be drawn to a scan, eyes and what is `inner` may not. `scalp` may carry hair.
+    `skin` may be drawn to a scan, eyes and what is `inner` may not. `scalp` may carry hair; `bare`
+    skin neither that nor folds of lids and lips.
     """
 
     topology: Topology
@@ -30,6 +31,7 @@ class ScanHead:
     inner: Bool[np.ndarray, " S"]
     face: Bool[np.ndarray, " S"]
     scalp: Bool[np.ndarray, " S"]
+    bare: Bool[np.ndarray, " S"]
 
     @staticmethod
     def of(topology: Topology) -> "ScanHead":
@@ -47,6 +49,7 @@ class ScanHead:
             inner.numpy(),
             fine.region_mask("face").numpy(),
             fine.region_mask("scalp").numpy(),
+            ~(inner | eyes | fine.region_mask("scalp", "eyelids", "lips")).numpy(),
         )
 
     def surface(self, vertices: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "S 3"]:

@@ -1,6 +1,6 @@
 """Which point of a scan a point of the head's surface belongs to, and how far it has to go."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -80,6 +80,12 @@ def match(
     chosen = np.take_along_axis(index, first, 1)[:, 0]
     rows, normal, gap, chosen = (a[inside] for a in (rows, normal, gap, chosen))
     return Matches(rows, normal, gap, robust(gap, config), chosen)
+
+
+def joined(first: Matches, second: Matches) -> Matches:
+    """All matches of both."""
+    names = (entry.name for entry in fields(Matches))
+    return Matches(*(np.concatenate([getattr(m, n) for m in (first, second)]) for n in names))
 
 
 def robust(gap: Float[np.ndarray, " M"], config: MatchConfig) -> Float[np.ndarray, " M"]:

@@ -32,6 +32,11 @@ HAIR = 0.003
 """Scan farther outside the scalp is hair, metres."""
 EXPRESSION = 0.25
 """Deviation of expression coefficients."""
+PLAYED, BROAD = 0.025, 0.5
+"""Mean of an action's coefficient in a face that is looked at, and deviation of those played: most
+actions rest, so what identity tells as well is not taken for many small ones (a Laplace prior)."""
+SWEEPS, SETTLED = 100, 1e-5
+"""Of coordinate descent, at most; and the greatest step after which it has ended."""
 SMOOTHING = 10.0
 HELD = 1e12
 """Precision of what must not change."""
@@ -173,8 +178,8 @@ def explained(
 ) -> Modes:
     """Any vertices as modes, the rest as remainder.
 
-    Identity and expression together by ridge regression on control vertices `rows` (deviation
-    `noise`, metres), expression within [0, 1] and about what is given (deviation `EXPRESSION`).
+    Identity and expression together by regression on control vertices `rows` (deviation `noise`,
+    metres), expression within [0, 1] and as sparse as `PLAYED` says, about what is given.
     """
     back = np.linalg.inv(pose)
     shape = vertices @ back[:3, :3].T + back[:3, 3]
@@ -184,12 +189,41 @@ def explained(
     basis = arrays.basis[rows].reshape(3 * len(rows), -1).astype(np.float64)
     # neighbours err alike: all of them together count as `SHARE` measurements
     share = SHARE / (len(rows) * noise**2)
-    precision = np.concatenate([np.ones(count), np.full(len(expression), EXPRESSION**-2)])
+    precision = np.minimum(prior_precision(arrays, HeadPriors(expression=BROAD)), HELD)
     system = share * basis.T @ basis + np.diag(precision)
     bare = (shape - arrays.template)[rows].ravel() - basis @ start
+    gradient = -share * basis.T @ bare
+    gradient[count:] += 1 / PLAYED
     bounds = np.full(len(start), np.inf)
     lower, upper = -bounds, bounds
     lower[count:], upper[count:] = -expression, 1 - expression
-    coefficients = start + bounded_minimum(system, -share * basis.T @ bare, lower, upper)
+    coefficients = start + _boxed_minimum(system, gradient, lower, upper)
     remainder = shape - arrays.template - arrays.basis @ coefficients
     return Modes(pose, coefficients, remainder)
+
+
+def _boxed_minimum(
+    system: Float[np.ndarray, "P P"],
+    gradient: Float[np.ndarray, " P"],
+    lower: Float[np.ndarray, " P"],
+    upper: Float[np.ndarray, " P"],
+) -> Float[np.ndarray, " P"]:
+    """argmin ½xᵀHx + gᵀx within bounds: unbounded unknowns eliminated, the others one at a time."""
+    boxed = np.isfinite(lower)
+    free = ~boxed
+    across = system[np.ix_(free, boxed)]
+    solved = np.linalg.solve(system[np.ix_(free, free)], np.c_[across, gradient[free]])
+    reduced = system[np.ix_(boxed, boxed)] - across.T @ solved[:, :-1]
+    slope = gradient[boxed] - across.T @ solved[:, -1]
+    low, high = lower[boxed], upper[boxed]
+    x = np.clip(np.zeros(len(low)), low, high)
+    for _ in range(SWEEPS):
+        before = x.copy()
+        for k in range(len(x)):
+            x[k] -= (slope[k] + reduced[k] @ x) / reduced[k, k]
+            x[k] = min(max(x[k], low[k]), high[k])
+        if np.abs(x - before).max() < SETTLED:
+            break
+    found = np.empty(len(gradient))
+    found[boxed], found[free] = x, -solved[:, :-1] @ x - solved[:, -1]
+    return found

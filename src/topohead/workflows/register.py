@@ -29,8 +29,13 @@ class RegisterConfig:
     """The scan's axis that points up; auto: however the head that is found stands."""
     level: Literal[0, 1] = 1
     """0: the reference head's 4.5 k vertices; 1: one Catmull-Clark step finer, 18 k."""
-    topology: Path | None = None
-    """A mesh of your own: the head comes in its topology as well, head_NAME.obj."""
+    topology: tuple[Path, ...] = ()
+    """A mesh of your own: the head comes in its topology as well, head_NAME.obj; more than once for
+    several."""
+    mirror: bool = False
+    """The scan is the mirror image of a person: left and right (x of the file) are exchanged."""
+    crop: tuple[float, float, float, float, float, float] | None = None
+    """Only what lies in the box XMIN YMIN ZMIN XMAX YMAX ZMAX, in the file's unit and frame."""
     neutral: bool = False
     """Write the head without its expression, too."""
     reference_frame: bool = False

@@ -14,6 +14,7 @@ from topohead.geometry.alignment import apply
 from topohead.geometry.skinning import FaceRig, RigPerformance, rigged
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.assets import reference_head
+from topohead.solvers.personal_actions import PersonalActions
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ def registered_head(
     """The head of a fit at a level of detail, where the scan is or upright at the origin.
 
     `fine` are level-1 vertices in the scan's frame that lie closer to the scan than the fit's own.
-    Blendshapes are the reference head's, turned and scaled with the fit; the neutral is the fit
-    without them.
+    Blendshapes are this person's (`PersonalActions`); the neutral is the fit without them.
     """
     topology, carry = level_of(level)
     pose = fit.pose.double()
@@ -69,12 +69,23 @@ def registered_head(
         vertices, turn = apply(upright, vertices), size * torch.eye(3, dtype=torch.float64)
         upright = torch.eye(4, dtype=torch.float64)
     vertices = vertices.float()
-    basis = reference_head(level).expression_basis
-    basis = (basis.double() @ turn.T).float()
+    _, actions = at_rest(fit)
+    basis = (carry(actions.double()) @ turn.T).float()
     neutral = vertices - torch.tensordot(fit.expression.float(), basis, 1)
     rig = rigged(topology, neutral, basis, upright.float())
     sigma = carry(fit.sigma.double()[:, None])[:, 0].float()
     return RegisteredHead(Mesh(topology, vertices), rig, fit.expression.float(), sigma)
+
+
+def at_rest(fit: ScanFit) -> tuple[Float[Tensor, "V 3"], Float[Tensor, "52 V 3"]]:
+    """A fit's head without its expression, and its own 52 actions; level 0, head frame."""
+    shown = apply(torch.linalg.inv(fit.pose.double()), fit.vertices.double()).float()
+    return _personal().at_rest(shown, fit.expression)
+
+
+@cache
+def _personal() -> PersonalActions:
+    return PersonalActions.of(reference_head(0))
 
 
 @cache

@@ -13,6 +13,7 @@ from topohead.io.bridges import ICT
 from topohead.io.runs import digest, plain
 from topohead.io.weights import SHIPPED, read_weights
 from topohead.workflows.register import RegisterConfig
+from topohead.workflows.registering.topologies import topology_name
 
 NETWORK = "register"
 """The name of the network's weights."""
@@ -36,10 +37,16 @@ def resolved(config: RegisterConfig) -> RegisterConfig:
             "--device cuda: torch finds no CUDA device; leave --device out, "
             "or see what `topohead doctor` says is missing"
         )
-    if config.topology is not None and config.level != 1:
+    topologies = tuple(Path(path) for path in config.topology)
+    if topologies and config.level != 1:
         raise InputError("--topology starts from level 1; leave --level out")
-    for flag, path in (("topology", config.topology), ("texture", config.texture)):
-        if path is not None and not Path(path).exists() and str(path) != ICT:
+    names = [topology_name(path) for path in topologies]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--topology: two are called {name}, and so would be their files")
+    asked = [("topology", path) for path in topologies if str(path) != ICT]
+    for flag, path in [*asked, ("texture", config.texture)]:
+        if path is not None and not Path(path).exists():
             raise InputError(f"--{flag} {path}: no such file")
     there = config.weights is not None or NETWORK in SHIPPED
     method = config.method or ("network+refine" if there else "pca+refine")
@@ -52,8 +59,9 @@ def resolved(config: RegisterConfig) -> RegisterConfig:
     if config.weights is not None and not method.startswith("network"):
         raise InputError(f"--weights is for the network, not for --method {method}")
     return replace(
-        config, source=Path(config.source), out=Path(config.out), method=method, device=device
-    )
+        config, source=Path(config.source), out=Path(config.out), method=method, device=device,
+        topology=topologies,
+    )  # fmt: skip
 
 
 def weights_hash(config: RegisterConfig) -> str | None:
@@ -66,7 +74,7 @@ def weights_hash(config: RegisterConfig) -> str | None:
 def request_hash(config: RegisterConfig) -> str:
     """16 digits that two requests share when they must come to the same head."""
     settings = {k: v for k, v in plain(config).items() if k not in WITHOUT_EFFECT}
-    named = (path for path in (config.topology, config.texture) if path and path.exists())
+    named = (path for path in (*config.topology, config.texture) if path and path.exists())
     inputs = [config.source, *named]
     told = json.dumps(
         [topohead.__version__, settings, weights_hash(config), digest(*inputs)], sort_keys=True

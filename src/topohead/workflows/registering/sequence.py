@@ -32,7 +32,7 @@ from topohead.workflows.progress import Sight, show
 from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan, RegisterResult
 from topohead.workflows.registering.batch import scans_in
-from topohead.workflows.registering.heads import level_of, registered_head
+from topohead.workflows.registering.heads import at_rest, level_of, registered_head
 from topohead.workflows.registering.methods import (
     Means,
     fit_scan,
@@ -178,15 +178,14 @@ def following(scan: Scan, person: HeadModel, last: ScanFit, seed: int) -> ScanFi
 
 
 def personal(fit: ScanFit) -> LinearHead:
-    """The person of a fit as a head model of one identity: neutral and the actions.
+    """The person of a fit as a head model of one identity: neutral and their own actions.
 
     Its one identity mode moves nothing: solvers expect a model to have some.
     """
     head = reference_head(0)
-    local = apply(torch.linalg.inv(fit.pose.double()), fit.vertices.double()).float()
-    neutral = local - torch.tensordot(fit.expression, head.expression_basis, 1)
+    neutral, actions = at_rest(fit)
     still = torch.zeros_like(head.identity_basis[:1])
-    return LinearHead(head.topology, neutral, still, head.expression_basis)
+    return LinearHead(head.topology, neutral, still, actions)
 
 
 def rigid_motion(first: ScanFit, fit: ScanFit) -> Tensor:

@@ -23,12 +23,13 @@ from topohead.io.scans import ScanFile, open_scan
 from topohead.solvers.scan_texture import bake_color, bake_heights, is_finer, look_up
 from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan
+from topohead.workflows.registering.cutting import cropped, mirrored
 from topohead.workflows.registering.files import Place, place_of, write_head
 from topohead.workflows.registering.heads import registered_head
 from topohead.workflows.registering.methods import fine_vertices, fit_scan, judge_fit, means_of
 from topohead.workflows.registering.proof import proof
 from topohead.workflows.registering.request import read_manifest, request_hash, weights_hash
-from topohead.workflows.registering.topologies import bridge_for, write_in_topology
+from topohead.workflows.registering.topologies import bridge_for, topology_name, write_in_topology
 from topohead.workflows.registering.units import METRES, find_unit, in_metres
 
 if TYPE_CHECKING:
@@ -138,6 +139,10 @@ def prepare(config: RegisterConfig) -> Prepared:
         if file.scan.uv is None:
             raise InputError(f"{config.source} has no UVs for the picture --texture {path}")
         file = replace(file, picture=lambda: read_image(path))
+    if config.crop is not None:
+        file = replace(file, scan=cropped(file.scan, config.crop, str(config.source)))
+    if config.mirror:
+        file = replace(file, scan=mirrored(file.scan))
     unit, doubt = config.unit, ()
     if unit == "auto":
         unit, doubt = find_unit(file.scan, str(config.source), file.metric)
@@ -150,7 +155,7 @@ def accepted(config: RegisterConfig, quality: "ScanQuality", fit: ScanFit) -> tu
     if failures and not config.force:
         raise InputError(
             f"{config.source}: {'; '.join(failures)}; nothing was written "
-            "(--force writes the best head found, --unit names the unit)"
+            "(--force writes the best head found, --unit names the unit, --crop cuts out a box)"
         )
     return (*quality.warnings.values(), *failures)
 
@@ -179,9 +184,9 @@ def write_all(
     texture, heights, facts = bake_maps(config, prepared, on_scan.mesh)
     watch.lap("texture")
     files = write_head(head, place, texture, heights, config.neutral)
-    if config.topology is not None:
-        bridge = bridge_for(config)
-        files += write_in_topology(head, bridge, config.topology.stem, place, texture)
+    for topology in config.topology:
+        bridge = bridge_for(config, topology)
+        files += write_in_topology(head, bridge, topology_name(topology), place, texture)
     shown = proof(prepared.scan, _picture(prepared), on_scan.mesh, on_scan.rig, texture)
     files.append(place.name("proof.png"))
     write_image(files[-1], shown)

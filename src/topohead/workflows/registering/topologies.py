@@ -10,7 +10,7 @@ from topohead.core.scans import Scan
 from topohead.geometry.bridge import Bridge
 from topohead.geometry.carried_rigs import rig_in_topology, sigma_in_topology
 from topohead.io.assets import reference_head
-from topohead.io.bridges import bridge_to
+from topohead.io.bridges import ENDING, bridge_to
 from topohead.io.images import write_image
 from topohead.rendering.uv_carrying import carried_texture
 from topohead.workflows.register import RegisterConfig
@@ -20,18 +20,23 @@ from topohead.workflows.registering.methods import fit_scan, means_of
 from topohead.workflows.registering.units import METRES, find_unit, in_metres
 
 
-def bridge_for(config: RegisterConfig) -> Bridge:
-    """The bridge to `--topology`: made once with the method that registers scans, then cached."""
-    assert config.topology is not None and config.method is not None
+def topology_name(path: Path) -> str:
+    """What the files of a topology are called after."""
+    return path.name.removesuffix(ENDING) if path.name.endswith(ENDING) else path.stem
+
+
+def bridge_for(config: RegisterConfig, topology: Path) -> Bridge:
+    """The bridge to a `--topology`: made once with the method that registers scans, then cached."""
+    assert config.method is not None
     method = config.method
 
     def find(mesh: Mesh) -> Float[Tensor, "V 3"]:
         scan = Scan(mesh.vertices, mesh.topology.triangles)
-        unit, _ = find_unit(scan, str(config.topology))
+        unit, _ = find_unit(scan, str(topology))
         fit, _ = fit_scan(in_metres(scan, unit), reference_head(0), method, means_of(config))
         return level_one(fit) / METRES[unit]
 
-    return bridge_to(config.topology, find)
+    return bridge_to(topology, find)
 
 
 def write_in_topology(

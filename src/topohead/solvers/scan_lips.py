@@ -1,0 +1,106 @@
+"""Lips that a scan shows closed: where its skin runs on from one lip to the other, they meet."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import KDTree
+
+from topohead.solvers.scan_head import ScanHead
+from topohead.solvers.scan_matching import Matches
+from topohead.solvers.scan_samples import ScanSamples
+
+WIDEST = 5e-3
+"""Lips farther apart than this are open, whatever lies between, metres."""
+OPPOSED = -0.3
+"""Greatest cosine between the normals of two places that face each other."""
+AHEAD = 0.7
+"""Least cosine between a place's normal and the way to its counterpart."""
+MIDDLE = 0.3
+"""Skin bridges two places if the scan is this near to their middle, in shares of their distance:
+along the way between them, and across the skin."""
+LOOKED_AT = 8
+"""Samples nearest to the middle that are asked."""
+
+
+@dataclass(frozen=True)
+class LipLine:
+    """The vertices of the finer surface's upper and lower lip."""
+
+    upper: Int[np.ndarray, " U"]
+    lower: Int[np.ndarray, " L"]
+
+    @staticmethod
+    def of(surface: ScanHead) -> "LipLine":
+        """Of a topology with the reference's regions; without lips it closes nothing."""
+        known = surface.fine.regions
+        return LipLine(
+            *(
+                np.asarray(known[name]) if name in known else np.zeros(0, np.int64)
+                for name in ("lips_upper", "lips_lower")
+            )
+        )
+
+    def closing(
+        self,
+        points: Float[np.ndarray, "S 3"],
+        normals: Float[np.ndarray, "S 3"],
+        samples: ScanSamples,
+    ) -> Matches:
+        """What makes facing places of the lips meet half way, where the scan's skin lies between.
+
+        A scanner sees closed lips as one surface; distances along normals say nothing of it, and
+        leave lips as far open as they began. Open lips have nothing between them, or teeth farther
+        in.
+        """
+        above, below = self._facing(points, normals)
+        way = points[below] - points[above]
+        bridged, sample = _bridged(points[above], way, samples)
+        above, below, sample, way = (a[bridged] for a in (above, below, sample, way))
+        normal = normals[above] - normals[below]
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+        half = 0.5 * (normal * way).sum(1)
+        return Matches(
+            np.concatenate([above, below]),
+            np.concatenate([normal, -normal]),
+            np.concatenate([half, half]),
+            np.ones(2 * len(half)),
+            np.concatenate([sample, sample]),
+        )
+
+    def _facing(
+        self, points: Float[np.ndarray, "S 3"], normals: Float[np.ndarray, "S 3"]
+    ) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]:
+        """Pairs of places, one of each lip, that face each other no farther than `WIDEST`."""
+        if not len(self.upper) or not len(self.lower):
+            none = np.zeros(0, np.int64)
+            return none, none
+        pairs = []
+        for own, other in ((self.upper, self.lower), (self.lower, self.upper)):
+            distance, index = KDTree(points[other]).query(points[own])
+            there = other[index]
+            way = points[there] - points[own]
+            ahead = (way * normals[own]).sum(1) >= AHEAD * distance
+            opposed = (normals[own] * normals[there]).sum(1) < OPPOSED
+            kept = (distance < WIDEST) & ahead & opposed
+            pairs.append((own[kept], there[kept]))
+        (first, second), (third, fourth) = pairs
+        both = np.unique(np.stack([np.r_[first, fourth], np.r_[second, third]]), axis=1)
+        return both[0], both[1]
+
+
+def _bridged(
+    places: Float[np.ndarray, "P 3"], way: Float[np.ndarray, "P 3"], samples: ScanSamples
+) -> tuple[Bool[np.ndarray, " P"], Int[np.ndarray, " P"]]:
+    """Whether a sample lies half way between places and those at `way`, and the nearest sample."""
+    apart = np.linalg.norm(way, axis=1, keepdims=True)
+    middle = places + 0.5 * way
+    _, index = samples.tree.query(middle, k=min(LOOKED_AT, len(samples.points)))
+    index = index.reshape(len(places), -1)
+    offset = samples.points[index] - middle[:, None]
+    along = np.einsum("pkc,pc->pk", offset, way / np.maximum(apart, 1e-9))
+    across = np.einsum("pkc,pkc->pk", offset, samples.normals[index])
+    aside = np.linalg.norm(offset, axis=2) < apart + samples.spacing
+    near = MIDDLE * apart + samples.noise
+    found = (np.abs(along) < near) & (np.abs(across) < near) & aside
+    return found.any(1), index[:, 0]
