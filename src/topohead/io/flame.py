@@ -203,7 +203,7 @@ def _dense(value: Any, path: Path, name: str) -> np.ndarray:
 
 def _uncompressed(value: _Stub) -> np.ndarray:
     state = value.state
-    shape = state.get("_shape", state.get("shape"))
+    shape = tuple(state["_shape"] if "_shape" in state else state["shape"])
     by_column = "csc" in value.name
     dense = np.zeros(shape if not by_column else shape[::-1])
     for row, (start, end) in enumerate(zip(state["indptr"][:-1], state["indptr"][1:], strict=True)):

@@ -72,13 +72,14 @@ def _meshes(head: Path, capture: Capture, units: str | None) -> dict[str, Mesh]:
     """A mesh for each of the take's frames."""
     if not head.exists():
         raise InputError(f"--head {head}: no such file; expected a mesh, or a folder of FRAME.obj")
+    start, *others = capture.frames
     if head.is_file():
-        if len(capture.frames) > 1:
+        if others:
             raise InputError(
                 f"--head {head} is one mesh and the take has {len(capture.frames)} frames; give a "
                 "folder with FRAME.obj for each, or choose one frame with --frames"
             )
-        return {capture.frames[0]: check_mesh(read_mesh(head, units), head)}
+        return {start: check_mesh(read_mesh(head, units), head)}
     files = {f.stem: f for f in sorted(head.iterdir()) if f.suffix.lower() in MESHES}
     found: dict[str, Mesh] = {}
     for frame in progress(capture.frames, "meshes"):
@@ -86,9 +87,9 @@ def _meshes(head: Path, capture: Capture, units: str | None) -> dict[str, Mesh]:
         if name not in files:
             raise InputError(f"--head {head} has no mesh {frame}.obj for the take's frame {frame}")
         mesh = check_mesh(read_mesh(files[name], units), files[name])
-        if found and not torch.equal(mesh.topology.faces, found[capture.frames[0]].topology.faces):
+        if found and not torch.equal(mesh.topology.faces, found[start].topology.faces):
             raise InputError(
-                f"{files[name]} is of another topology than {files[capture.frames[0]]}; expected "
+                f"{files[name]} is of another topology than {files[start]}; expected "
                 "one mesh that moves"
             )
         found[frame] = mesh
