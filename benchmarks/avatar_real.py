@@ -15,6 +15,8 @@ import argparse
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--degree", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--keep", type=Path, help="folder of tracked heads, made once")
     parser.add_argument("--commit", help="what to record when git is not there")
     args = parser.parse_args()
     rows: dict[str, Any] = {}
@@ -74,7 +77,7 @@ def main() -> None:
 
 def photos(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Each photo judged by a fit to the others; heads are tracked in all of them together."""
-    whole = tracked_sitting(args.photos, args.height)
+    whole = kept(args, "photos", lambda: tracked_sitting(args.photos, args.height))
     count = len(whole.posed.views)
     name = whole.posed.views[0].cameras.names[0]
     told = args.leave_out
@@ -89,10 +92,39 @@ def photos(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 def capture(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The camera that the run held out, in all frames."""
-    held = str(open_run(args.capture).config["holdout"]).split(",")
-    seen = run_sitting(args.capture, args.height)
-    test = run_sitting(args.capture, args.height, cameras=held)
-    return {"camera": ",".join(held), **judged(seen, test, args, folder, "capture")}
+    run = open_run(args.capture)
+    held = str(run.config["holdout"]).split(",")
+    assert run.rig is not None
+    names = list(run.rig.cameras.names)
+    whole = kept(args, "capture", lambda: run_sitting(args.capture, args.height, cameras=names))
+    return {"camera": ",".join(held), **judged(*split(whole, held), args, folder, "capture")}
+
+
+def split(whole: Sitting, held: list[str]) -> tuple[Sitting, Sitting]:
+    """What other cameras see, and what these do."""
+    views = whole.posed.views
+    parts = []
+    for inside in (False, True):
+        names = [n for n in views[0].cameras.names if (n in held) == inside]
+        part = chosen(whole, [(t, name) for t in range(len(views)) for name in names])
+        if whole.counted is not None:
+            index = [views[0].cameras.names.index(name) for name in names]
+            counted = tuple(tuple(row[c] for c in index) for row in whole.counted)
+            part = replace(part, counted=counted)
+        parts.append(part)
+    return parts[0], parts[1]
+
+
+def kept(args: argparse.Namespace, name: str, make: Callable[[], Sitting]) -> Sitting:
+    """A sitting from `--keep`, or made and left there: tracking is not what is measured."""
+    path = None if args.keep is None else args.keep / f"{name}{args.height}.pt"
+    if path is not None and path.exists():
+        return torch.load(path, weights_only=False)
+    found = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(found, path)
+    return found
 
 
 def judged(
