@@ -1,4 +1,4 @@
-"""A pickle with FLAME's arrays and none of its numbers: the reference head, and random directions."""
+"""A pickle with the arrays of FLAME and none of its numbers."""
 
 import pickle
 import sys

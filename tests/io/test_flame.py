@@ -1,4 +1,4 @@
-"""FLAME from a user's pickle: planted arrays come back, posed as CAP4D does; strangers are refused."""
+"""FLAME from a pickle: planted arrays come back, posed as CAP4D does; strangers are refused."""
 
 import pickle
 import sys
