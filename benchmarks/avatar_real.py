@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from topohead.core import PosedViews
+from topohead.geometry.avatars import Avatar
 from topohead.io.images import write_image
 from topohead.io.results import open_run
 from topohead.losses.similarity import affine_color_fit
@@ -38,6 +39,9 @@ from topohead.workflows.avatars.inputs import Sitting, run_sitting
 from topohead.workflows.avatars.photos import tracked_sitting
 
 SCALES = 4
+
+FACE = ("face", "lips", "eyes", "eyelids", "nose", "mouth_interior", "teeth", "tongue")
+"""What is judged: also what shows between the lips, where tracking errs most."""
 
 
 def main() -> None:
@@ -140,7 +144,7 @@ def judged(
     )  # fmt: skip
     shutil.rmtree(config.out, ignore_errors=True)
     avatar, facts = fitted(seen, config)
-    ours, nearest = compared(avatar.to(args.device), seen, test)
+    ours, nearest = both(avatar.to(args.device), seen, test)
     scores: dict[str, list[dict[str, float]]] = {"avatar": [], "nearest": []}
     cells = []
     for k, (target, face) in enumerate(faces(test.posed)):
@@ -164,10 +168,26 @@ def judged(
     }
 
 
+def both(avatar: Avatar, seen: Sitting, test: Sitting) -> tuple[list[Tensor], list[Tensor]]:
+    """The avatar's pictures and the nearest views, these of the same instant where there is one."""
+    ours, nearest = [], []
+    instants = [view.frame for view in seen.posed.views]
+    for t, view in enumerate(test.posed.views):
+        near = seen
+        if view.frame in instants:
+            row = instants.index(view.frame)
+            near = chosen(seen, [(row, name) for name in seen.posed.views[row].cameras.names])
+        one = chosen(test, [(t, name) for name in view.cameras.names])
+        found = compared(avatar, near, one)
+        ours += found[0]
+        nearest += found[1]
+    return ours, nearest
+
+
 def faces(posed: PosedViews) -> list[tuple[Tensor, Tensor]]:
-    """Every picture, and where it shows the face: its region, lips and eyes, within the matte."""
+    """Every picture, and where it shows the face and what is between its lips, within the matte."""
     topology, found = posed.topology, []
-    names = [n for n in ("face", "lips", "eyes", "eyelids", "nose") if n in topology.regions]
+    names = [name for name in FACE if name in topology.regions]
     inside = topology.region_mask(*names)[topology.triangles].all(1)
     for view, vertices in zip(posed.views, posed.vertices.float(), strict=True):
         for c, image in enumerate(view.images):
