@@ -88,8 +88,8 @@ def take(args: argparse.Namespace, index: int) -> dict[str, Any]:
         with clocked(spent, "capture"):
             capture(
                 CaptureConfig(
-                    source, run, textures="none", detail="maps", detail_size=args.size,
-                    device=args.device, report=False,
+                    source, run, keep_cameras=True, textures="none", detail="maps",
+                    detail_size=args.size, device=args.device, report=False,
                 )
             )  # fmt: skip
         with clocked(spent, "measure"):

@@ -44,7 +44,6 @@ def test_the_planted_texture_comes_back(scene) -> None:
     assert 0.2 < seen.float().mean() < 0.6
     found = fuse_texture(views, topology, vertices, SIZE, PLAIN)
     blurred = fuse_texture(views, topology, vertices, SIZE, replace(PLAIN, sharpening=0.0))
-    print("PSNR", psnr(found.srgb, truth, seen), psnr(blurred.srgb, truth, seen))
     assert psnr(found.srgb, truth, seen) > 38
     assert psnr(found.srgb, truth, seen) > psnr(blurred.srgb, truth, seen) + 2
     assert (found.coverage[seen] >= 1).all()
@@ -170,11 +169,11 @@ def test_a_globe_takes_no_colour_from_the_lid_that_lies_on_it() -> None:
     eye[:, SIZE // 2 - 2 :] = False
     lid = inside & (texture.coverage > 0)
     lid[:, : SIZE // 2 + 2] = False
-    # the step between the two is 0.7; at its edge the cubic overshoots by a tenth
+    # the step between the two is 0.7; at its edge a sharpened sample overshoots by a seventh
     assert (texture.coverage > 0)[eye].float().mean() > 0.2
-    assert (texture.srgb - truth)[eye].abs().max() < 0.09
+    assert (texture.srgb - truth)[eye].abs().max() < 0.12
     assert lid.sum() > 1000
-    assert (texture.srgb - truth)[lid].abs().max() < 0.09
+    assert (texture.srgb - truth)[lid].abs().max() < 0.12
 
 
 def test_the_line_between_closed_lips_stays_dark(scene) -> None:
@@ -321,7 +320,8 @@ def test_frames_are_merged_and_a_blink_is_outvoted(scene) -> None:
     frames = [(views, vertices), (replace(views, images=blinked), vertices), (views, vertices)]
     texture = fuse_frames(frames, topology, SIZE, PLAIN)
     single = fuse_texture(views, topology, vertices, SIZE, PLAIN)
-    assert psnr(texture.srgb, truth, seen) > psnr(single.srgb, truth, seen) - 0.5
+    # frames wait as 8-bit codes, which shows in so good a texture
+    assert psnr(texture.srgb, truth, seen) > psnr(single.srgb, truth, seen) - 0.8
     assert texture.coverage.max() > single.coverage.max()
 
 
