@@ -94,7 +94,7 @@ def newton(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     Two frames are captured before, so that the kernels are compiled, as from the second take on.
     """
     warm, _ = run_capture(args, "warm", textures="full", frames="1:2")  # compiles and caches
-    found, _ = run_capture(args, "newton", textures="full")
+    found, _ = run_capture(args, "newton", textures="full", frames=f"1:{args.frames}")
     found["first_time_wall_seconds"] = warm["wall_seconds"]
     errors = vertex_errors(args.work / "newton", args.work / "take")
     return found | {"vertex_median_mm": median(errors[1:]), "vertex_worst_frame_mm": max(errors)}

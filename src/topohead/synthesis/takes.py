@@ -1,6 +1,6 @@
 """A staged take: a person, a performance, a rig and light, filmed frame by frame."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -176,12 +176,9 @@ def _framing(subject: Subject) -> tuple[Float[Tensor, "3"], float]:
     return place[:3, :3] @ middle + place[:3, 3], float(head[:, 1].max()) - chin
 
 
-def film(take: Take, frame: int, instants: Sequence[LitHead] | None = None) -> Iterator[Picture]:
-    """The pictures of one frame, camera by camera; each depends on seed, frame and camera only.
-
-    `instants` are the frame's `lit_instants`, where they are known already.
-    """
-    instants = instants or lit_instants(take, frame)
+def film(take: Take, frame: int) -> Iterator[Picture]:
+    """The pictures of one frame, camera by camera; each depends on seed, frame and camera only."""
+    instants = [lit for _, lit in _instants(take, frame)]
     rig = take.rig.exact
     for index, name in enumerate(rig.cameras.names):
         views = [
@@ -226,12 +223,13 @@ def develop(
     return Picture(name, image, coverage)
 
 
-def lit_instants(take: Take, frame: int) -> list[LitHead]:
+def _instants(take: Take, frame: int) -> Iterator[tuple[Surfaces, LitHead]]:
     """The lit head at the frame's time, or at several times while the shutter is open."""
     if take.optics.shutter <= 0:
-        return [take.light(take.motion, frame)[1]]
-    times = [frame + part * take.optics.shutter for part in (-0.375, -0.125, 0.125, 0.375)]
-    return [take.light(take.motion.at(time), 0)[1] for time in times]
+        yield take.light(take.motion, frame)
+        return
+    for part in (-0.375, -0.125, 0.125, 0.375):
+        yield take.light(take.motion.at(frame + part * take.optics.shutter), 0)
 
 
 def landmarks(take: Take, frame: int) -> dict[str, dict[int, tuple[float, float]]]:

@@ -4,9 +4,8 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +23,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
                  "fps": 60.0, "texture_size": 4096},
 }  # fmt: skip
 """Numbers of the presets; each can be overridden by its flag."""
-
-LIT_AHEAD = 4
-"""Frames whose light is gathered at the same time on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +129,7 @@ class StagedTake:
 def stage(config: StageConfig) -> StagedTake:
     """Film a take into `config.out`; frames that are there already are kept."""
     from topohead.synthesis import records
+    from topohead.workflows.progress import track
 
     settings = resolved(config)
     _check(settings)
@@ -151,7 +148,8 @@ def stage(config: StageConfig) -> StagedTake:
         described = records.describe(take, _plain(settings))
         records.write_text(out / "truth" / "truth.json", json.dumps(described, indent=1) + "\n")
     count = settings["frames"]
-    _film(out, take, [f for f in range(count) if not records.truth_file(out, f).exists()], settings)
+    missing = [f for f in range(count) if not records.truth_file(out, f).exists()]
+    _film(out, take, track(missing, "stage", total=count, done=count - len(missing)), settings)
     return StagedTake(out, len(take.rig.exact.cameras), count, take.motion.source)
 
 
@@ -216,10 +214,9 @@ def make_take(settings: Mapping[str, Any]):
     )
 
 
-def _film(out: Path, take, missing: Sequence[int], settings: Mapping[str, Any]) -> None:
+def _film(out: Path, take, frames: Iterable[int], settings: Mapping[str, Any]) -> None:
     """Films frames while earlier pictures are encoded and written by a thread for each core."""
     from topohead.synthesis import records
-    from topohead.workflows.progress import track
 
     def finish(frame: int, written: list[Future]) -> None:
         """The truth file says that a frame is done, so it waits for the frame's pictures."""
@@ -229,13 +226,11 @@ def _film(out: Path, take, missing: Sequence[int], settings: Mapping[str, Any]) 
 
     threads = os.cpu_count() or 1
     # a pool starts jobs in the order they come: who waits in `finish` waits for running ones only
-    count = settings["frames"]
-    frames = track(missing, "stage", total=count, done=count - len(missing))
-    with ThreadPoolExecutor(threads) as pool, closing(_lit(take, missing, settings)) as lit:
+    with ThreadPoolExecutor(threads) as pool:
         unfinished: deque[Future] = deque()
-        for frame, instants in zip(frames, lit, strict=True):
+        for frame in frames:
             written = []
-            for picture in _pictures(take, frame, instants, settings):
+            for picture in _pictures(take, frame, settings):
                 job = pool.submit(
                     records.write_picture, out, frame, picture, settings["images"],
                     settings["quality"],
@@ -249,21 +244,11 @@ def _film(out: Path, take, missing: Sequence[int], settings: Mapping[str, Any]) 
             job.result()
 
 
-def _lit(take, frames: Sequence[int], settings: Mapping[str, Any]) -> Generator[Any]:
-    """Every frame's lit head, on CUDA ahead of its turn: most of that is the cores' work."""
-    from topohead.synthesis.takes import lit_instants
-    from topohead.workflows.background import ahead
-
-    if settings["device"] != "cuda":
-        return (None for _ in frames)
-    return ahead(lambda f: lit_instants(take, f), frames, waiting=LIT_AHEAD, threads=LIT_AHEAD)
-
-
-def _pictures(take, frame: int, instants, settings: Mapping[str, Any]):
+def _pictures(take, frame: int, settings: Mapping[str, Any]):
     if settings["renderer"] == "stage":
         from topohead.synthesis.takes import film
 
-        return film(take, frame, instants)
+        return film(take, frame)
     from topohead.synthesis.pathtrace import film as film_by_path_tracing
 
     return film_by_path_tracing(take, frame, settings["samples"])
