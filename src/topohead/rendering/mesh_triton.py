@@ -169,14 +169,9 @@ def draw(
     tiles = torch.empty(views * count, dtype=torch.int32, device=projected.device)
     shared = (projected, triangles, ids, sizes, keys)
     numbers = (vertex_count, count, height, width, near)
+    alone = {"num_warps": max(SMALL_BLOCK // 32, 1)}
     draw_small[(triton.cdiv(count, SMALL_BLOCK), views)](
-        *shared,
-        tiles,
-        *numbers,
-        CULL=cull,
-        BLOCK=SMALL_BLOCK,
-        num_warps=SMALL_BLOCK // 32,
-        **_EXACT,
+        *shared, tiles, *numbers, CULL=cull, BLOCK=SMALL_BLOCK, **alone, **_EXACT
     )
     ends = tiles.cumsum(0)
     draw_large[(_resident_programs(projected.device),)](

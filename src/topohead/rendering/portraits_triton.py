@@ -28,6 +28,7 @@ _EXACT = {"enable_fp_fusion": False}
 """Launch option: a fused multiply-add would round differently from the CPU."""
 
 CHECKED = True
+"""Whether hair looks at a sample before it writes there; else the atomic maximum decides alone."""
 _ONE_WARP = {"num_warps": 1}
 """Launch option: lanes wait for the longest of few."""
 

@@ -31,11 +31,11 @@ def worn(
     points = wigs[0]
     out = points.new_empty(len(which), *points.shape[1:])
     strands, count = points.shape[1:3]
+    tensors = (which, *wigs, *fitted, own, posed.table, posed.scale, posed.shift, *field, out)
+    arguments = [*tensors, strands, count, own.shape[1], len(field[-1])]
     with torch.cuda.device_of(out):
-        _worn[(triton.cdiv(strands * count, BLOCK), len(which))](
-            which, *wigs, *fitted, own, posed.table, posed.scale, posed.shift, *field, out,
-            strands, count, own.shape[1], len(field[-1]), BLOCK=BLOCK, RING=RING,
-        )  # fmt: skip
+        grid = (triton.cdiv(strands * count, BLOCK), len(which))
+        _worn[grid](*arguments, BLOCK=BLOCK, RING=RING)
     return out
 
 
