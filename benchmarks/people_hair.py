@@ -33,7 +33,7 @@ from topohead.synthesis import lights, render, skin, subjects
 from topohead.synthesis.facial_hair import BEARDS, Brows, grow_beard, grow_brows, grow_lashes
 from topohead.synthesis.grooms import STYLES, root_color, style
 from topohead.synthesis.hair import grow
-from topohead.synthesis.people import with_roots
+from topohead.synthesis.looks import with_roots
 from topohead.synthesis.props import Props, neck_plug
 
 SUN = functional.normalize(torch.tensor([-1.0, 1.0, 1.6]), dim=0)

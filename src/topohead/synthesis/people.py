@@ -7,7 +7,6 @@ light, camera and clothes are drawn apart from the look and from each other.
 
 import itertools
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,87 +19,33 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from topohead.core import HeadModel, Strands
+from topohead.core import Strands
 from topohead.core.shapes import ExpressionSource
-from topohead.geometry.head_field import HeadField
 from topohead.rendering.portraits import (
     PortraitHeads,
     Portraits,
     SceneBatch,
-    TexturePool,
     each_tensor,
     moved,
 )
-from topohead.synthesis.canvas import Canvas
-from topohead.synthesis.complexions import SkinParameters, random_skin
 from topohead.synthesis.datasets import sample_indices
 from topohead.synthesis.draws import uniforms
 from topohead.synthesis.expressions import draw_expressions
-from topohead.synthesis.grooms import Groom, random_groom, root_color
-from topohead.synthesis.hair import STRANDS, scalp_cover
+from topohead.synthesis.looks import Looks, make_looks
 from topohead.synthesis.mixture import SOURCES, Draw
 from topohead.synthesis.occluders import Outfits, draw_outfits
 from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
 from topohead.synthesis.shapes import Shapes, load_shapes
-from topohead.synthesis.skin import SkinMaps, paint
-from topohead.synthesis.stumps import neck_rim, rim_colors
-from topohead.synthesis.teeth import Teeth, has_bands, make_teeth
-from topohead.synthesis.whiskers import Whiskers, draw_beard
-from topohead.synthesis.wigs import Wigs
 
 log = logging.getLogger(__name__)
 
-SPECULAR_UNIT = 0.08
-"""Reflectance at normal incidence of specular level 1."""
 AHEAD = 2
 """Batches that are drawn, a thread each, while one is made: a GPU makes 256 in less time."""
 SMALL = 256
 """Pixels a side of pictures for which half of the strands do."""
-SCALP_COLOR, SCALP_COVER = 0.7, 0.85
-"""How dark and how dense the roots of hair are on the skin below."""
 MANLY, BEARDED = 0.45, 0.6
 """Share of a woman's shape below which a beard may grow; how many of those with a look that has one
 wear it: the others shave."""
-
-
-@dataclass(frozen=True)
-class Looks:
-    """Complexions with the hair and the teeth that go with them; all tensors lie on a device.
-
-    `teeth` are as many sets; None without teeth. `whiskers` are brows, lashes and beards as
-    strands; None where skin goes with anybody's hair. `necks` are albedo and roughness around the
-    neck's rim.
-    """
-
-    skins: tuple[SkinParameters, ...]
-    grooms: tuple[Groom, ...]
-    maps: TexturePool
-    wigs: Wigs
-    whiskers: Whiskers | None
-    teeth: Teeth | None
-    necks: Float[Tensor, "N R 4"]
-
-    def __len__(self) -> int:
-        return len(self.skins)
-
-    def to(self, device: torch.device | str) -> "Looks":
-        """The same on a device."""
-        teeth = None if self.teeth is None else self.teeth.to(device)
-        whiskers = None if self.whiskers is None else self.whiskers.to(device)
-        maps, wigs = moved(self.maps, device), self.wigs.to(device)
-        necks = self.necks.to(device)
-        return Looks(self.skins, self.grooms, maps, wigs, whiskers, teeth, necks)
-
-    def suiting(
-        self, look: Int[Tensor, " B"], man: Bool[Tensor, " B"], chance: Float[np.ndarray, " B"]
-    ) -> Int[Tensor, " B"]:
-        """The looks, but smooth ones, by chance, for women in whose look is a beard's shadow."""
-        shadowed = torch.tensor([skin.stubble > 0 for skin in self.skins])
-        smooth = (~shadowed).nonzero()[:, 0]
-        if not len(smooth):
-            return look
-        other = smooth[torch.from_numpy((chance * len(smooth)).astype(np.int64))]
-        return torch.where(man | ~shadowed[look], look, other)
 
 
 @dataclass(frozen=True)
@@ -341,85 +286,3 @@ def load_people(
     if str(device) != "cpu":
         shapes = load_shapes(device, ict)
     return PortraitPeople(shapes, draw_expressions, pool.to(device), scenes.to(device), seed)
-
-
-def make_looks(
-    head: HeadModel,
-    seed: int,
-    count: int,
-    size: int,
-    strands: int,
-    points: int,
-    rooted: bool = True,
-    told: Callable[[int], None] = lambda done: None,
-) -> Looks:
-    """A pool of `count` looks with maps of `size` texels, painted where the head's template is.
-
-    Hair is `strands` of `points` points a head; few are drawn wider, so that they hide as much.
-    Skin that is not `rooted` goes with anybody's hair: it is not darkened where its own stands,
-    and brows and lashes are in its picture alone.
-
-    `told` hears how many are done: a look of 512 texels takes seconds on a core.
-    """
-    texel = Canvas(head).texel(size)
-    rim = neck_rim(head.topology)
-    skins, grooms, beards, teeth, painted = [], [], [], [], []
-    for number in range(count):
-        key = seed * 1_000_003 + number
-        skin, groom = _matched(random_skin(key), random_groom(key))
-        if rooted:
-            beard, skin = draw_beard(key, skin, groom)
-            beards.append(beard)
-        maps = paint(head, replace(skin, hair=0.0), key, size)
-        painted.append(with_roots(maps, head, groom, key) if rooted else maps)
-        if has_bands(head):
-            teeth.append(make_teeth(head, skin, key))
-        skins.append(skin)
-        grooms.append(groom)
-        told(number + 1)
-    pool = TexturePool.of(
-        torch.stack([maps.albedo for maps in painted]),
-        torch.stack([maps.roughness for maps in painted]),
-        torch.stack([maps.specular for maps in painted]) / SPECULAR_UNIT,
-        torch.stack([_normals(maps.height, texel) for maps in painted]),
-    )
-    keys = [seed * 1_000_003 + number for number in range(count)]
-    field = HeadField.of(head.topology, head.template)
-    wigs = Wigs.of(grooms, field, keys, strands, points)
-    thick = replace(wigs.strands, widths=wigs.strands.widths * math.sqrt(STRANDS / strands))
-    wigs, whiskers = replace(wigs, strands=thick), None
-    if rooted:
-        whiskers = Whiskers.of(skins, grooms, beards, field, keys, strands, points)
-    rows = Teeth.several(teeth) if teeth else None
-    necks = [rim_colors(maps.albedo, maps.roughness, head.topology, rim) for maps in painted]
-    return Looks(tuple(skins), tuple(grooms), pool, wigs, whiskers, rows, torch.stack(necks))
-
-
-def _matched(skin: SkinParameters, groom: Groom) -> tuple[SkinParameters, Groom]:
-    """Hair as people of such skin and age have it, and brows of its colour."""
-    dark = min(skin.melanin / 1.2, 1.0)
-    if dark > 0.5:  # fair hair is as rare on dark skin as it is in life
-        groom = replace(groom, eumelanin=max(groom.eumelanin, dark))
-    groom = replace(groom, grey=groom.grey * min(max((skin.age - 0.2) / 0.4, 0.0), 1.0))
-    red, green, blue = (0.85 * root_color(groom)).tolist()
-    return replace(skin, hair_color=(red, green, blue)), groom
-
-
-def with_roots(maps: SkinMaps, head: HeadModel, groom: Groom, seed: int) -> SkinMaps:
-    """The maps with the scalp darkened where the hair of this groom and seed stands."""
-    size = len(maps.height)
-    texels = Canvas(head).tile(size, 0, 0, size, 1)
-    color = SCALP_COLOR * root_color(groom).to(maps.albedo)
-    scalp = texels.regions["scalp"].clamp(0, 1)
-    cover = SCALP_COVER * scalp * scalp_cover(groom, texels.points, seed)
-    albedo = maps.albedo.flatten(0, 1).clone()
-    albedo[texels.index] = torch.lerp(albedo[texels.index], color.expand(len(cover), 3),
-                                      cover[:, None])  # fmt: skip
-    return replace(maps, albedo=albedo.view_as(maps.albedo))
-
-
-def _normals(height: Float[Tensor, "S S"], texel: float) -> Float[Tensor, "S S 3"]:
-    """Tangent-space normals of a height map in metres: x along u, y along v."""
-    down, across = torch.gradient(height, spacing=texel)
-    slope = torch.stack([-across, down, torch.ones_like(height)], -1)  # row 0 is v = 1
-    return torch.nn.functional.normalize(slope, dim=-1)
