@@ -230,7 +230,7 @@ def main() -> None:
     order = np.random.default_rng(args.seed).permutation(args.heads)
     tasks = [(args.seed, cell, int(n), args.heads, args.ict) for n in order for cell in cells]
     rows: list[dict[str, Any]] = []
-    facts = {"benchmark": "register_limits", "seed": args.seed, "split": args.split,
+    facts: dict[str, Any] = {"benchmark": "register_limits", "seed": args.seed, "split": args.split,
              "commit": args.commit or commit(), "hardware": hardware()}  # fmt: skip
     os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
     with multiprocessing.get_context("spawn").Pool(args.jobs) as hands:
@@ -238,7 +238,8 @@ def main() -> None:
             rows.append(row)
             late = time.monotonic() - began > args.seconds
             if len(rows) % 20 == 0 or len(rows) == len(tasks) or late:
-                result = facts | {"scans": len(rows), "asked": len(tasks)} | summed(rows)
+                said = {"scans": len(rows), "asked": len(tasks)}
+                result: dict[str, Any] = facts | said | summed(rows)
                 result["rows"] = sorted(rows, key=lambda r: (r["cell"], r["strength"]))
                 args.out.write_text(json.dumps(_rounded(result), indent=1) + "\n")
                 told = {

@@ -16,7 +16,12 @@ SIDE, LEFT, TOP = 240, 40, 40
 def write_page(result: Mapping[str, Any], docs: Path) -> None:
     """Fill the page's marks and draw its picture."""
     page = docs / PAGE
-    tables = {"told": told(result), "cells": cells(result["rows"]), "origin": origin(result)}
+    shown = f"![Failed scans caught against good ones flagged](images/{PICTURE})"
+    tables = {
+        "told": f"{told(result)}\n\n{shown}",
+        "cells": cells(result["rows"]),
+        "origin": origin(result),
+    }
     text = page.read_text()
     for name, table in tables.items():
         marks = rf"<!-- {name} -->\n.*?<!-- /{name} -->"
