@@ -22,6 +22,7 @@ from topohead.geometry.skinning import RigPerformance, rigged
 from topohead.geometry.surface_cells import cell_gaussians, surface_cells
 from topohead.io.assets import reference_head
 from topohead.io.gltf_rig import write_rig_glb
+from topohead.rendering.harmonics import shaded
 from topohead.viewer.pages import offline_html
 from topohead.viewer.scenes import open_scene
 from topohead.viewer.server import SceneServer
@@ -31,8 +32,11 @@ GOLDEN = Path(__file__).parent / "golden" / "bundle.png"
 GAUSSIANS = 12_000
 
 
-def write_bundle(path: Path) -> Path:
-    """The reference head under Gaussians coloured by where they are; it turns in 4 frames."""
+def write_bundle(path: Path, harmonics: torch.Tensor | None = None) -> Path:
+    """The reference head under Gaussians coloured by where they are; it turns in 4 frames.
+
+    Given harmonics [K 3] are all of theirs instead.
+    """
     head = reference_head(0)
     rig = rigged(head.topology, head.template, head.expression_basis, torch.eye(4))
     cells = surface_cells(head.template, head.topology.triangles, GAUSSIANS)
@@ -42,11 +46,10 @@ def write_bundle(path: Path) -> Path:
     colors = 0.15 + 0.7 * (place - low) / (high - low)
     mouth = head.topology.region_mask("mouth_interior")[head.topology.triangles].all(1)
     colors[mouth[cells.triangles]] = torch.tensor([0.3, 0.0, 0.0])
-    splats = BoundSplats(
-        cell_gaussians(cells),
-        torch.full((GAUSSIANS,), 0.97),
-        ((colors - 0.5) / 0.28209479177387814)[:, None],
-    )
+    shades = ((colors - 0.5) / 0.28209479177387814)[:, None]
+    if harmonics is not None:
+        shades = harmonics.expand(len(colors), -1, -1)
+    splats = BoundSplats(cell_gaussians(cells), torch.full((GAUSSIANS,), 0.97), shades)
     poses = torch.eye(4, dtype=torch.float64).repeat(4, 1, 1)
     for t in range(4):
         angle = torch.tensor(0.2 * t, dtype=torch.float64)
@@ -161,6 +164,59 @@ def test_they_are_where_the_rig_says(page: Shown) -> None:
     pose[0, 2], pose[2, 0] = angle.sin(), -angle.sin()
     expected = rig.vertices(weights, pose[None])[0].numpy()[np.array(words[1], int)]
     assert np.abs(found - expected).max() < 3e-6
+
+
+def color_at_target(shown: Shown) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    """The colour where the page looks, [0, 1]; where its eye is, and what that looks at."""
+    drawn = settled(shown)
+    eye, target, place = torch.tensor(
+        shown.run(
+            """const { camera, orbit } = viewer.stage;
+            const parts = [camera.position, orbit.target, orbit.target.clone().project(camera)];
+            return parts.map((part) => part.toArray())"""
+        )
+    )
+    column = int((0.5 + 0.5 * float(place[0])) * drawn.shape[1])
+    row = int((0.5 - 0.5 * float(place[1])) * drawn.shape[0])
+    patch = drawn[row - 2 : row + 3, column - 2 : column + 3]
+    return patch[..., :3].mean((0, 1)) / 255, eye, target
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_colours_depend_on_the_direction_of_view(browser: Any, tmp_path: Path, degree: int) -> None:
+    """As `rendering.harmonics` has it, from two sides, and in the frame of a head that turns."""
+    generator = torch.Generator().manual_seed(degree)
+    harmonics = 0.5 * torch.randn((degree + 1) ** 2, 3, generator=generator)
+    harmonics[0] *= 0.3
+    bundle = write_bundle(tmp_path / "head.glb", harmonics)
+    assert PAGE is not None
+    server = SceneServer(open_scene(bundle), PAGE)
+    shown = Shown(browser, server.url)
+    found = []
+    for side, frame in ((0.0, 0), (1.2, 0), (0.0, 3)):
+        shown.run(f"viewer.timeline.seek({frame})")
+        shown.until(f"viewer.subject.shown === {frame}")
+        shown.run(
+            f"""const {{ camera, orbit }} = viewer.stage, away = camera.position.clone();
+            away.sub(orbit.target).applyAxisAngle(camera.up, {side});
+            camera.position.copy(orbit.target).add(away);
+            orbit.update()"""
+        )
+        color, eye, target = color_at_target(shown)
+        way = torch.nn.functional.normalize(target - eye, dim=0)
+        pose, angle = torch.eye(4), torch.tensor(0.2 * frame)
+        pose[:3, 3] = -eye  # the camera's axes do not matter: only where it is
+        turn = torch.eye(3)
+        turn[0, 0] = turn[2, 2] = angle.cos()
+        turn[0, 2], turn[2, 0] = angle.sin(), -angle.sin()
+        place = (eye + 0.5 * way)[None]
+        told = shaded(harmonics[None], place, pose[None], turn.T)[0, 0].clamp(max=1)
+        assert np.abs(color - told.numpy()).max() < 0.03, (side, frame, color, told)
+        found.append(color)
+    assert np.abs(found[0] - found[1]).max() > 0.1 and np.abs(found[0] - found[2]).max() > 0.05
+    shown.page.close()
+    server.close()
+    assert not shown.errors
 
 
 def test_weights_over_the_socket_move_them(page: Shown, bundle_server: SceneServer) -> None:

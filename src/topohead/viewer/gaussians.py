@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from topohead.core import BoundSplats, InputError, Topology
+from topohead.geometry.alignment import rigid
 from topohead.io.animated_ply import read_animated_ply
 from topohead.io.gltf_splats import read_bound_splats
 from topohead.io.sequences import glb_document
@@ -59,15 +60,30 @@ class PlayedSplats:
 
     @cached_property
     def _arrays(self) -> Mapping[str, NDArray]:
-        """Colours are the constant ones: the page knows no harmonics that turn with a face."""
+        """What the page reads; `turns` are how the head is turned against the first frame."""
         binding = self.splats.binding
         parts = {
             "barycentrics": binding.barycentrics, "offsets": binding.offsets,
             "quats": binding.quats, "scales": binding.scales,
-            "opacities": self.splats.opacities, "harmonics": self.splats.harmonics[:, 0],
+            "opacities": self.splats.opacities, "harmonics": told_harmonics(self.splats),
+            "turns": self._turns(),
         }  # fmt: skip
         rows = {name: np.ascontiguousarray(x.numpy(), np.float32) for name, x in parts.items()}
         return {"triangles": binding.triangles.numpy().astype(np.uint32), **rows}
+
+    def _turns(self) -> Float[Tensor, "T 3 3"]:
+        """Colours turn with the head, and the file does not say how that turns: its vertices do."""
+        read = self.sequence.vertices
+        shapes = [torch.from_numpy(read(t)).double() for t in range(len(self.sequence.frames))]
+        return torch.stack([rigid(shapes[0], shape)[:3, :3] for shape in shapes])
+
+
+def told_harmonics(splats: BoundSplats) -> Float[Tensor, "N K 3"]:
+    """Harmonics without the degrees that are zero throughout: CAP4D's layout always has three."""
+    rows = splats.harmonics.shape[1]
+    while rows > 1 and not bool(splats.harmonics[:, (round(rows**0.5) - 1) ** 2 : rows].any()):
+        rows = (round(rows**0.5) - 1) ** 2
+    return splats.harmonics[:, :rows]
 
 
 def played_splats(path: Path, upright: Float[Tensor, "4 4"]) -> PlayedSplats:

@@ -89,12 +89,15 @@ def write_clip(source: Source, config: ExportConfig, folder: Path) -> list[str]:
     laid = surface_splats(source, config)
     owners = laid.binding.triangles
     # an avatar's first frame may have closed eyes, whose folded triangles bind nothing
-    rest = base if source.worn is None else place.points(source.worn(sequence.frames[0]).rest)
+    rest, turn = base, place.rotation
+    if source.worn is not None:
+        worn = source.worn(sequence.frames[0])
+        rest, turn = place.points(worn.rest), place.rotation @ worn.turn.to(place.rotation)
     splats = bind(
         posed_splats(laid, triangles, rest), owners, torch.full((len(owners), 3), 1 / 3),
         triangles, rest, similarity_frames,
     )  # fmt: skip
-    splats = replace(splats, harmonics=turned_harmonics(splats.harmonics, place.rotation))
+    splats = replace(splats, harmonics=turned_harmonics(splats.harmonics, turn))
     bits: DeltaBits = 8 if config.delta_bits == "8" else 16
     write_animated_ply(
         folder / f"{sequence.name}_animation.ply", splats, triangles, shapes("ply"), (low, high),

@@ -57,6 +57,55 @@ function packed(arrays, corners) {
   return wordTexture(words, BINDINGS_WIDE);
 }
 
+/** Colours over the direction of view as half floats, eight a texel; null where colours are constant. */
+function directional({ harmonics, triangles }) {
+  const count = triangles.length, each = harmonics.length / count;
+  if (each <= 3) return null;
+  const wide = HALVES[each];
+  const { words } = texels(wide * count, BINDINGS_WIDE);
+  const half = THREE.DataUtils.toHalfFloat;
+  for (let n = 0; n < count; n++) {
+    for (let k = 0; k < each; k++) {
+      const value = Math.min(Math.max(harmonics[each * n + k], -60000), 60000);
+      words[4 * wide * n + (k >> 1)] |= half(value) << (16 * (k & 1));
+    }
+  }
+  return { texture: wordTexture(words, BINDINGS_WIDE), wide };
+}
+
+const HALVES = { 12: 2, 27: 4, 48: 6 }; // texels a Gaussian by its number of values
+
+// The basis of `topohead.rendering.harmonics`, 3DGS's signs included; each term times its three values.
+const BASIS = [
+  "0.282095", "-0.488603 * w.y", "0.488603 * w.z", "-0.488603 * w.x",
+  "1.092548 * w.x * w.y", "-1.092548 * w.y * w.z", "0.315392 * (3.0 * w.z * w.z - 1.0)",
+  "-1.092548 * w.x * w.z", "0.546274 * (w.x * w.x - w.y * w.y)",
+  "-0.590044 * w.y * (3.0 * w.x * w.x - w.y * w.y)", "2.890611 * w.x * w.y * w.z",
+  "-0.457046 * w.y * (5.0 * w.z * w.z - 1.0)", "0.373176 * w.z * (5.0 * w.z * w.z - 3.0)",
+  "-0.457046 * w.x * (5.0 * w.z * w.z - 1.0)", "1.445306 * w.z * (w.x * w.x - w.y * w.y)",
+  "-0.590044 * w.x * (w.x * w.x - 3.0 * w.y * w.y)",
+];
+
+/** GLSL that gives the colour of Gaussian `index` towards unit direction `w`, both of the head. */
+function shadeFunction(wide) {
+  const terms = 8 * wide >= 48 ? 16 : 8 * wide >= 27 ? 9 : 4;
+  const value = (k) => `v[${k >> 1}].${"xy"[k & 1]}`;
+  const sum = BASIS.slice(0, terms).map((basis, k) => {
+    return `color += (${basis}) * vec3(${[0, 1, 2].map((c) => value(3 * k + c)).join(", ")});`;
+  });
+  return `vec3 boundShade(usampler2D harmonics, int index, vec3 w) {
+    vec2 v[${4 * wide}];
+    for (int t = 0; t < ${wide}; t++) {
+      int at = ${wide} * index + t;
+      uvec4 words = texelFetch(harmonics, ivec2(at % ${BINDINGS_WIDE}, at / ${BINDINGS_WIDE}), 0);
+      for (int k = 0; k < 4; k++) v[4 * t + k] = unpackHalf2x16(words[k]);
+    }
+    vec3 color = vec3(0.5);
+    ${sum.join("\n    ")}
+    return max(color, vec3(0.0));
+  }`;
+}
+
 // A surface hides what it encloses. Gaussians are sorted by their middles alone, so where a cheek
 // lies on the cavity behind it, one could come before the other: turned away, they are drawn later.
 const BEHIND = 0.012; // metres
@@ -86,16 +135,28 @@ export class BoundSplats extends SplatGenerator {
       toWorld: new dyno.DynoMat4({ key: "toWorld", value: new THREE.Matrix4() }),
       eye: new dyno.DynoVec3({ key: "eye", value: new THREE.Vector3() }),
     };
+    const types = {
+      index: "int", bindings: "usampler2D", vertices: "usampler2D", toWorld: "mat4", eye: "vec3",
+    };
+    const lit = directional(arrays);
+    if (lit) {
+      inputs.harmonics = new dyno.DynoUsampler2D({ key: "harmonics", value: lit.texture });
+      inputs.inward = new dyno.DynoMat3({ key: "inward", value: new THREE.Matrix3() });
+      Object.assign(types, { harmonics: "usampler2D", inward: "mat3" });
+    }
     this.inputs = inputs;
+    this.head = new THREE.Matrix4(); // what turned the head since its colours were taken
     this.covGenerator = dyno.dynoBlock({ index: "int" }, { covsplat: dyno.CovSplat }, ({ index }) => {
       const placed = new dyno.Dyno({
-        inTypes: {
-          index: "int", bindings: "usampler2D", vertices: "usampler2D", toWorld: "mat4", eye: "vec3",
-        },
+        inTypes: types,
         outTypes: { covsplat: dyno.CovSplat },
         inputs: { index, ...inputs },
-        globals: () => [dyno.defineGsplat, dyno.defineCovSplat, CORNER],
-        statements: ({ inputs: { index, bindings, vertices, toWorld, eye }, outputs: { covsplat } }) => [
+        globals: () => [
+          dyno.defineGsplat, dyno.defineCovSplat, CORNER, ...(lit ? [shadeFunction(lit.wide)] : []),
+        ],
+        statements: ({
+          inputs: { index, bindings, vertices, toWorld, eye, harmonics, inward }, outputs: { covsplat },
+        }) => [
           `{
             ivec2 at = ivec2((4 * ${index}) % ${BINDINGS_WIDE}, (4 * ${index}) / ${BINDINGS_WIDE});
             uvec4 who = texelFetch(${bindings}, at, 0);
@@ -120,6 +181,7 @@ export class BoundSplats extends SplatGenerator {
             ${covsplat}.index = ${index};
             ${covsplat}.center = center;
             ${covsplat}.rgba = vec4((uvec4(place.w) >> uvec4(0, 8, 16, 24)) & 255u) / 255.0;
+            ${lit ? `${covsplat}.rgba.rgb = boundShade(${harmonics}, ${index}, ${inward} * normalize(sight));` : ""}
             ${covsplat}.xxyyzz = max(vec3(spread[0][0], spread[1][1], spread[2][2]), 1e-16);
             ${covsplat}.xyxzyz = vec3(spread[0][1], spread[0][2], spread[1][2]);
           }`,
@@ -130,9 +192,14 @@ export class BoundSplats extends SplatGenerator {
     this.frameUpdate = ({ viewToWorld }) => this._follow(viewToWorld);
   }
 
-  /** Takes up where the eye and the object stand in the world. */
+  /** Takes up where eye, object and head stand in the world; Spark asks again when the eye moves. */
   _follow(viewToWorld) {
     this.inputs.eye.value.setFromMatrixPosition(viewToWorld);
+    if (this.inputs.inward) {
+      const whole = new THREE.Matrix4().multiplyMatrices(this.matrixWorld, this.head);
+      const turn = new THREE.Matrix4().extractRotation(whole);
+      this.inputs.inward.value.setFromMatrix4(turn).transpose();
+    }
     const { value } = this.inputs.toWorld;
     if (value.equals(this.matrixWorld)) return;
     value.copy(this.matrixWorld);

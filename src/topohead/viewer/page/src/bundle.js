@@ -81,7 +81,9 @@ export class Bundle extends carrying(Model) {
   _pose() {
     if (!this.object.parent || !this.bound.visible) return;
     this.object.updateWorldMatrix(true, true);
-    if (this.posed.update()) this.bound.updateVersion();
+    if (!this.posed.update()) return;
+    this.bound.head.copy(this.posed.joints[1]); // colours turn with the head
+    this.bound.updateVersion();
   }
 
   /** The meshes' alone: what draws Gaussians has a shape that means nothing. */
@@ -103,6 +105,7 @@ export class PlayedSplats extends carrying(Sequence) {
 
   constructor(prefix, document_, arrays, splats, stage, onArrival) {
     super(prefix, document_, arrays, stage, onArrival);
+    this.turns = splats.turns; // the head's, against the first frame, row by row
     this.places = texels(document_.vertices, VERTICES_WIDE);
     this.texture = wordTexture(this.places.words, VERTICES_WIDE);
     const bound = new BoundSplats(splats, this.corners, this.texture, "similarity");
@@ -120,9 +123,16 @@ export class PlayedSplats extends carrying(Sequence) {
     if (this.mesh.visible) super._place(this.frames.points);
   }
 
+  show(index) {
+    this.coming = index;
+    return super.show(index);
+  }
+
   _place(points) {
     if (this.mesh.visible) super._place(points); // its normals cost more than all else
     if (!this.bound) return;
+    const turn = this.turns.subarray(9 * this.coming, 9 * this.coming + 9);
+    this.bound.head.setFromMatrix3(new THREE.Matrix3().set(...turn));
     const { floats } = this.places;
     for (let v = 0, k = 0; k < points.length; v += 4, k += 3) {
       floats[v] = points[k];
