@@ -1,5 +1,6 @@
 """`topohead avatar`: fitted to drawn pictures of a head, then played, exported, opened, refused."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from posed_person import around, painted, painted_picture, sitting, weights_of
 from topohead.cli import run as cli
 from topohead.core import ARKIT_52, InputError, Views
+from topohead.core.splats import SH_DC
 from topohead.geometry.avatars import Avatar
 from topohead.io.avatars import RECORD, TENSORS, read_avatar, write_avatar
 from topohead.io.clips import read_camera_path, read_clip
@@ -18,6 +20,8 @@ from topohead.io.expressions import Performance, write_live_link
 from topohead.io.splat_ply import read_splat_ply
 from topohead.io.videos import Video
 from topohead.rendering.avatars import render_avatar
+from topohead.rendering.mesh import rasterize
+from topohead.rendering.shading import portrait_camera
 from topohead.viewer.scenes import open_scene
 from topohead.workflows.avatar import AnimateConfig, FitConfig, animate
 from topohead.workflows.avatars import fitting, inputs
@@ -117,6 +121,55 @@ def test_no_hole_opens_and_nothing_sticks_out_at_any_extreme(avatar: Avatar) -> 
         outer = torch.nn.functional.max_pool2d(mask[None, None], 7, 1, 3)[0, 0] < 0.01
         assert float(alpha[inner].min()) > 0.75, name
         assert float(alpha[outer].max()) < 0.15, name
+
+
+@pytest.mark.parametrize("actions", [{}, {"jawOpen": 1.0}], ids=["rest", "jaw"])
+def test_no_hole_in_a_full_turn(avatar: Avatar, actions: dict[str, float]) -> None:
+    """Twelve sides at three heights, behind the ears and under the chin among them.
+
+    Seen from below, the neck is open: what is looked into there is no hole.
+    """
+    rig = avatar.rig
+    vertices = avatar.vertices(weights_of(actions)[None], torch.zeros(1, 2, 2), torch.eye(4)[None])
+    for k in range(12):
+        yaw, pitch = math.radians(30 * k), math.radians((-50.0, 0.0, 35.0)[k % 3])
+        pose, lens = portrait_camera(rig.neutral, (96, 96), yaw, pitch)
+        _, alpha = render_avatar(
+            avatar, weights_of(actions), torch.zeros(2, 2), torch.eye(4), pose[None].float(),
+            lens[None].float(), (96, 96),
+        )  # fmt: skip
+        raster = rasterize(vertices[0], rig.topology.triangles, pose, lens, (96, 96), cull=False)
+        front = rasterize(vertices[0], rig.topology.triangles, pose, lens, (96, 96), cull=True)
+        mask = (raster.triangle >= 0).float()
+        inner = -torch.nn.functional.max_pool2d(-mask[None, None], 5, 1, 2)[0, 0] > 0.99
+        inner &= front.triangle == raster.triangle
+        outer = torch.nn.functional.max_pool2d(mask[None, None], 11, 1, 5)[0, 0] < 0.01
+        assert float(alpha[0][inner].min()) > 0.7, k
+        assert float(alpha[0][outer].max()) < 0.15, k
+
+
+@pytest.mark.parametrize(
+    ("parts", "closed", "opened"),
+    [
+        (("eyes",), {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}, {}),
+        (("mouth_interior", "teeth", "tongue"), {}, {"jawOpen": 0.8}),
+    ],
+    ids=["lids", "lips"],
+)
+def test_lids_and_lips_close(
+    avatar: Avatar, parts: tuple[str, ...], closed: dict[str, float], opened: dict[str, float]
+) -> None:
+    """What lies behind them, painted green, does not shine through."""
+    topology, splats = avatar.rig.topology, avatar.splats
+    inside = topology.region_mask(*parts)[topology.triangles].any(1)[splats.binding.triangles]
+    colors = torch.where(inside[:, None], torch.tensor([0.0, 1, 0]), torch.tensor([1.0, 0, 0]))
+    painted_splats = replace(splats, harmonics=((colors - 0.5) / SH_DC)[:, None])
+    none = torch.zeros_like(avatar.change.colors)
+    change = replace(avatar.change, colors=none, offsets=none)
+    shown = replace(avatar, splats=painted_splats, change=change)
+    green = [seen(shown, actions, 0.0, 192)[0][..., 1] for actions in (closed, opened)]
+    assert int((green[1] > 0.6).sum()) > 40
+    assert float(green[0].max()) < 0.3
 
 
 def test_a_resumed_fit_is_the_same_fit(

@@ -19,6 +19,12 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
 """What `Video` opens, by extension."""
 
 _KEPT = 4  # decoded frames kept, for callers that step back a little
+AAC_RATES = (8000, 16_000, 22_050, 32_000, 44_100, 48_000)
+"""Samples a second that stay as they are; others become 48,000."""
+
+AAC_PACKET = 0.05
+"""Seconds: about the two packets by which sound may run past the pictures."""
+
 _HD_LINES = 720  # untagged video of at least this height is BT.709, below it BT.601
 
 
@@ -140,13 +146,21 @@ def _picture(frame: av.VideoFrame) -> Float[Tensor, "H W 3"]:
 
 
 def write_video(
-    path: Path, frames: Iterable[Float[Tensor, "H W 3"]], frames_per_second: float
+    path: Path,
+    frames: Iterable[Float[Tensor, "H W 3"]],
+    frames_per_second: float,
+    audio: Path | None = None,
 ) -> int:
-    """Writes srgb pictures in [0, 1] of one even size as H.264 MP4; returns how many there were."""
+    """Writes srgb pictures in [0, 1] of one even size as H.264 MP4; returns how many there were.
+
+    `audio` is any file with sound: its first stream goes along as AAC from the start, cut where the
+    pictures end.
+    """
     rate = Fraction(frames_per_second).limit_denominator(1001)
     count = 0
     with atomic_write(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream: Any = None
+        sound: Iterator[tuple[float, av.Packet]] | None = None
         for frame in frames:
             codes = (frame.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
             if stream is None:
@@ -156,10 +170,55 @@ def write_video(
                 stream = container.add_stream("libx264", rate=rate)
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
                 stream.options = {"crf": "16", "preset": "medium"}
+                sound = None if audio is None else _sound(audio, container)
             picture = av.VideoFrame.from_ndarray(codes, format="rgb24")
             container.mux(stream.encode(picture))
             count += 1
+            _mux_until(container, sound, count / float(rate))
         if stream is None:
             raise InputError(f"{path}: a video needs at least one frame")
         container.mux(stream.encode())
     return count
+
+
+def check_sound(path: Path) -> None:
+    """Refuses a file without sound, before pictures are made for it."""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise InputError(f"--audio {path} has no sound; expected WAV, MP3, M4A or a video")
+    except (av.FFmpegError, OSError) as error:
+        told = error.strerror or error
+        raise InputError(f"--audio {path} cannot be read ({told}); expected a sound file") from None
+
+
+def _sound(path: Path, container: Any) -> Iterator[tuple[float, av.Packet]]:
+    """Adds an AAC stream at once, and gives when each of its packets begins, and it."""
+    source = av.open(str(path))
+    given = source.streams.audio[0]
+    rate = given.rate if given.rate in AAC_RATES else 48_000
+    stream = container.add_stream("aac", rate=rate)
+    stream.layout = "mono" if given.channels == 1 else "stereo"
+    resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
+
+    def packets() -> Iterator[tuple[float, av.Packet]]:
+        with source:
+            fed = 0
+            for block in (*source.decode(given), None):
+                for piece in resampler.resample(block):
+                    piece.pts, piece.time_base = fed, Fraction(1, rate)
+                    fed += piece.samples
+                    for packet in stream.encode(piece):
+                        yield float((packet.pts or 0) * packet.time_base), packet
+            for packet in stream.encode(None):
+                yield float((packet.pts or 0) * packet.time_base), packet
+
+    return packets()
+
+
+def _mux_until(container: Any, sound: Iterator[tuple[float, av.Packet]] | None, end: float) -> None:
+    """Writes sound up to `end` seconds; the last packet may reach a little further."""
+    for start, packet in sound or ():
+        container.mux(packet)
+        if start >= end - AAC_PACKET:
+            return

@@ -15,6 +15,7 @@ from torch import Tensor
 from topohead.core import HeadModel, SurfacePoints
 from topohead.geometry.alignment import rigid
 from topohead.geometry.correspondence import TriangleTree, interpolate
+from topohead.solvers.expressions import solve_expressions
 
 IDENTITY_RIDGE, EXPRESSION_RIDGE = 2e-3, 5e-4
 """Metres that a unit of identity and of expression cost, against the rms of all points."""
@@ -49,18 +50,22 @@ def fit_tracks(
     projections: Float[Tensor, "C 3 4"],
     poses: Float[Tensor, "T 4 4"],
     valid: Bool[Tensor, "C T"],
+    known: Float[Tensor, "P 3"] | None = None,
 ) -> TracksFit:
     """The person and what the face does. `poses` are the trackers': its own frame to the world.
 
-    Two seen directions at least; all float64. The head turns with y up in both frames.
+    Two seen directions at least; all float64. The head turns with y up in both frames. `known` are
+    the points of the face at rest where they need not be found; one direction is enough then.
     """
     basis, triangles = head.expression_basis.double(), head.topology.triangles
     weights = torch.zeros(len(poses), len(basis), dtype=torch.float64)
     residual = torch.zeros(len(poses), dtype=torch.float64)
     moved, neutral = poses, pixels
     place, rest = torch.eye(4, dtype=torch.float64), head.template.double()
-    for number in range(PASSES):
-        cloud = triangulated(neutral, sigma, projections, poses, valid)
+    for number in range(PASSES if known is None else 1):
+        cloud = known
+        if cloud is None:
+            cloud = triangulated(neutral, sigma, projections, poses, valid)
         first = number == 0
         place, rest, points, near = _identity(head, cloud, None if first else (place, rest))
         base = interpolate(points, triangles, rest)
@@ -77,6 +82,23 @@ def fit_tracks(
         neutral = pixels - _drawn(played, moved, projections)
         neutral = neutral + _drawn(base.expand_as(played), moved, projections)
     return TracksFit(rest.float(), weights.float(), moved, residual)
+
+
+def fit_faces(
+    head: HeadModel, neutral: Float[Tensor, "P 3"], faces: Float[Tensor, "T P 3"]
+) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "T 52"]]:
+    """Where our head stands in the frame of known points, and its weights for what they do.
+
+    `faces` are the points under T expressions, without the head's own motion; all float64.
+    """
+    place, rest, points, near = _identity(head, neutral, None)
+    triangles = head.topology.triangles
+    base = interpolate(points, triangles, rest)[near]
+    basis = head.expression_basis.double()
+    shown = torch.stack([interpolate(points, triangles, row)[near] for row in basis])
+    moved = base + (faces - neutral)[:, near] @ place[:3, :3]
+    track = solve_expressions(moved.float(), base.float(), shown.float(), torch.ones(len(base)))
+    return place, track.weights
 
 
 def _drawn(

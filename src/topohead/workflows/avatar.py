@@ -14,10 +14,17 @@ class FitConfig:
     """
 
     source: Path
-    """run folder of a finished `topohead capture`, or photos that CAP4D's tracker has gone through
-    (fit.npz, alignment.npz, images/, and bg/ for mattes)"""
+    """run folder of a finished `topohead capture`; photos that CAP4D's tracker has gone through
+    (fit.npz, alignment.npz, images/, and bg/ for mattes); or, with --head, any calibrated take"""
     out: Path
     """folder of the avatar"""
+    head: Path | None = None
+    """mesh of the head in a calibrated take (COLMAP, nerfstudio, any that `capture` reads), in its
+    world: a file for one instant, or a folder with FRAME.obj for each; any topology"""
+    units: Literal["mm", "cm", "m"] | None = None
+    """unit of the take and of --head where they do not say"""
+    flame: Path | None = None
+    """your FLAME 2023 file (pickle): fit.npz is then read exactly, and one photo is enough"""
     views: str | None = None
     """comma-separated cameras to use (default: all that the capture did not hold out)"""
     frames: str | None = None
@@ -84,15 +91,20 @@ class AnimateConfig:
     avatar: Path
     """folder that `topohead avatar fit` wrote"""
     drive: Path
-    """a Live Link Face CSV, or the run folder of a finished capture of anybody"""
+    """a Live Link Face CSV; MediaPipe's scores as CSV or JSON; a clip; the run of a finished
+    capture of anybody; or what CAP4D's tracker left (a fit.npz alone wants --flame)"""
     out: Path
     """folder of the clip"""
     camera: str = "static"
     """static, orbit (once round the head), or a file: CAP4D's orbit.npz, or our cameras.json"""
     size: int = 512
     """edge of the square video in pixels; a camera file has its own"""
+    audio: Path | None = None
+    """sound of the video: a WAV, MP3, M4A or the video of the performance"""
+    flame: Path | None = None
+    """your FLAME 2023 file (pickle), for a --drive of FLAME's numbers"""
     fps: float | None = None
-    """frames a second (default: the run's; for a CSV 30)"""
+    """frames a second (default: the drive's own; 30 where it says none)"""
     frames: int | None = None
     """at most so many frames"""
     still_head: bool = False

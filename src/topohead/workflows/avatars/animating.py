@@ -1,8 +1,8 @@
-"""The steps of `topohead avatar animate`: what drives, who looks on, pictures."""
+"""The steps of `topohead avatar animate`: who looks on, and pictures."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,36 +13,24 @@ from topohead.core import InputError
 from topohead.geometry.avatars import Avatar
 from topohead.io.avatars import read_avatar
 from topohead.io.clips import CLIP, CameraPath, Clip, read_camera_path, write_clip
-from topohead.io.expressions import gaze_of_looks, read_live_link, resampled
-from topohead.io.videos import write_video
+from topohead.io.videos import check_sound, write_video
 from topohead.rendering.avatars import render_avatar
 from topohead.rendering.shading import portrait_camera
-from topohead.synthesis.performances import euler
-from topohead.workflows import rigging
 from topohead.workflows.avatar import AnimateConfig, AnimateResult
+from topohead.workflows.avatars.driving import Drive, open_drive
 from topohead.workflows.avatars.pictures import over
 from topohead.workflows.progress import track as progress
 
-CSV_RATE = 30.0
 VIDEO = "video.mp4"
-
-
-@dataclass(frozen=True)
-class Drive:
-    """A performance in the head frame; `cameras` are those of the run that it is from."""
-
-    weights: Float[Tensor, "T 52"]
-    gaze: Float[Tensor, "T 2 2"]
-    poses: Float[Tensor, "T 4 4"]
-    frames_per_second: float
-    cameras: dict[str, CameraPath]
 
 
 def run(config: AnimateConfig) -> AnimateResult:
     """The whole of `topohead avatar animate`."""
     avatar = read_avatar(config.avatar)
     _refuse_foreign(config.out)
-    drive = _cut(open_drive(config.drive, avatar, config.fps), config.frames)
+    if config.audio is not None:
+        check_sound(config.audio)
+    drive = _cut(open_drive(config.drive, avatar, config.fps, config.flame), config.frames)
     if config.still_head:
         still = torch.eye(4, dtype=torch.float64).repeat(len(drive.poses), 1, 1)
         drive = replace(drive, poses=still)
@@ -57,7 +45,7 @@ def run(config: AnimateConfig) -> AnimateResult:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     pictures = clip_pictures(avatar.to(device), clip, config.background)
-    write_video(config.out / VIDEO, pictures, clip.frames_per_second)
+    write_video(config.out / VIDEO, pictures, clip.frames_per_second, config.audio)
     return AnimateResult(config.out, len(clip.weights), clip.frames_per_second)
 
 
@@ -66,65 +54,6 @@ def _refuse_foreign(out: Path) -> None:
         raise InputError(f"--out {out} is a file; expected a folder for the clip")
     if out.is_dir() and any(out.iterdir()) and not (out / CLIP).exists():
         raise InputError(f"--out {out} is not empty and holds no clip; choose another folder")
-
-
-def open_drive(path: Path, avatar: Avatar, fps: float | None) -> Drive:
-    """What plays: a Live Link CSV, or a finished capture."""
-    if fps is not None and not fps > 0:
-        raise InputError(f"--fps expects a number above zero, got {fps:g}")
-    if not path.exists():
-        raise InputError(f"--drive {path}: no such file; expected a Live Link CSV or a run folder")
-    if path.is_dir():
-        return _run_drive(path, avatar, fps)
-    if path.suffix.lower() == ".npz":
-        raise InputError(
-            f"--drive {path}: expressions of FLAME cannot be played on this head; drive with a "
-            "Live Link CSV or a run, and give CAP4D's orbit.npz to --camera"
-        )
-    rate = fps or CSV_RATE
-    played = resampled(read_live_link(path), rate)
-    weights = played.coefficients.clamp(0, 1)
-    eyes = -played.eye_rotation[..., :2]  # Live Link: to the right and down are positive
-    gaze = eyes if bool(eyes.abs().amax() > 0) else gaze_of_looks(weights)
-    # Live Link counts yaw and pitch the other way round
-    turns = euler(played.head_rotation.double() * torch.tensor([-1.0, -1.0, 1.0]).double())
-    return Drive(weights.float(), gaze.float(), _about(turns, avatar.rig.head.double()), rate, {})
-
-
-def _about(turns: Float[Tensor, "T 3 3"], joint: Float[Tensor, "3"]) -> Float[Tensor, "T 4 4"]:
-    """Rotations about the head's joint as rigid motions."""
-    poses = torch.eye(4, dtype=torch.float64).repeat(len(turns), 1, 1)
-    poses[:, :3, :3] = turns
-    poses[:, :3, 3] = joint - turns @ joint
-    return poses
-
-
-def _run_drive(path: Path, avatar: Avatar, fps: float | None) -> Drive:
-    """A run's own motion, its head poses and cameras carried into its head's frame."""
-    take = rigging.open_tracked(path)
-    if fps is not None and abs(fps - take.frames_per_second) > 1e-6:
-        raise InputError(
-            f"--fps {fps:g}: {path} plays at {take.frames_per_second:g} frames a second; leave it "
-            "out, or drive with its expression.csv"
-        )
-    head = take.head
-    track = rigging.expression_track(head, take.run.vertices)
-    upright = head.upright.double()
-    back = torch.linalg.inv(upright)
-    poses = upright @ track.poses.double() @ back
-    gaze = gaze_of_looks(track.weights) if take.run.gaze is None else take.run.gaze
-    cameras = {}
-    if take.run.rig is not None:
-        rig = take.run.rig.cameras
-        for index, name in enumerate(rig.names):
-            width, height = rig.size(index)
-            cameras[name] = CameraPath(
-                (rig.world_to_camera[index].double() @ back)[None],
-                rig.intrinsics[index].double()[None],
-                (width, height),
-                take.frames_per_second,
-            )
-    return Drive(track.weights.float(), gaze.float(), poses, take.frames_per_second, cameras)
 
 
 def _cut(drive: Drive, frames: int | None) -> Drive:
@@ -154,7 +83,7 @@ def camera_path(config: AnimateConfig, avatar: Avatar, drive: Drive) -> CameraPa
     if config.camera in drive.cameras:
         one = drive.cameras[config.camera]
         width, height = (edge // 2 * 2 for edge in one.size)
-        poses, lenses = one.world_to_camera, one.intrinsics
+        poses, lenses = one.world_to_camera[:count], one.intrinsics[:count]
         return CameraPath(
             poses.expand(count, -1, -1), lenses.expand(count, -1, -1), (width, height), rate
         )

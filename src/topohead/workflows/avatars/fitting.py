@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import BoundSplats, InputError
+from topohead.core import InputError
 from topohead.geometry.avatars import Avatar, ExpressionChange, principal_codes
 from topohead.geometry.placement import placement
 from topohead.geometry.skinning import FaceRig, RigPerformance
@@ -25,6 +25,8 @@ from topohead.workflows.avatar import FitConfig, FitResult
 from topohead.workflows.avatars.inputs import Sitting, run_sitting
 from topohead.workflows.avatars.photos import tracked_sitting
 from topohead.workflows.avatars.pictures import preview
+from topohead.workflows.avatars.refusals import check_agreement, refuse_untracked
+from topohead.workflows.avatars.scenes import scene_sitting
 from topohead.workflows.avatars.start import starting_gaussians
 from topohead.workflows.progress import Sight, show
 from topohead.workflows.progress import track as progress
@@ -37,7 +39,7 @@ INSTANTS_A_CODE = 4
 
 RESUMED = (
     "source", "views", "frames", "instants", "height", "gaussians", "steps", "degree", "codes",
-    "seed", "hull",
+    "seed", "hull", "head", "units", "flame",
 )  # fmt: skip
 """Settings that a fit must share with the one that it continues."""
 
@@ -48,10 +50,8 @@ def run(config: FitConfig) -> FitResult:
     config = resolved(config)
     _refuse_foreign(config.out)
     names = config.views.split(",") if config.views else None
-    assert config.height is not None
-    given = config.source, config.height, config.frames, config.instants, names
-    known = is_tracked_photos(config.source)
-    sitting = tracked_sitting(*given) if known else run_sitting(*given)
+    sitting = open_sitting(config, names)
+    check_agreement(sitting)
     avatar, facts = fitted(sitting, config)
     result = FitResult(
         config.out, len(avatar.splats), facts["pictures"], facts["psnr"], time.monotonic() - began
@@ -62,6 +62,20 @@ def run(config: FitConfig) -> FitResult:
     write_image(config.out / "preview.png", preview(avatar))
     (config.out / CHECKPOINT).unlink(missing_ok=True)
     return result
+
+
+def open_sitting(config: FitConfig, names: list[str] | None) -> Sitting:
+    """The pictures and heads of whatever `--source` is."""
+    assert config.height is not None
+    source = config.source
+    given = source, config.height, config.frames, config.instants, names
+    if config.head is not None:
+        head = config.head, config.height, config.frames, config.instants, names
+        return scene_sitting(source, *head, config.units)
+    if is_tracked_photos(source):
+        return tracked_sitting(*given, config.flame)
+    refuse_untracked(source)
+    return run_sitting(*given)
 
 
 def resolved(config: FitConfig) -> FitConfig:
@@ -249,7 +263,5 @@ def _training_quality(head: GaussianHead, instants: Sequence[Instant], triangles
 
 def write_bundle(path: Path, avatar: Avatar) -> None:
     """The rig and its Gaussians as one GLB, at rest: what `topohead view` plays."""
-    splats = avatar.splats
-    plain = BoundSplats(splats.binding, splats.opacities, splats.harmonics[:, :1])
     still = RigPerformance(avatar.rig, torch.zeros(1, 52), torch.eye(4).double()[None], 30.0)
-    write_rig_glb(path, still, splats=plain)
+    write_rig_glb(path, still, splats=avatar.splats)

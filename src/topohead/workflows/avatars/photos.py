@@ -14,9 +14,10 @@ from topohead.geometry.skinning import rigged
 from topohead.io.assets import reference_head
 from topohead.io.cap4d import TrackedPhotos, read_tracked_photos
 from topohead.io.captures import choose_frames
+from topohead.io.flame import read_flame
 from topohead.io.images import read_image
 from topohead.io.masks import read_coverage
-from topohead.solvers.point_tracks import fit_tracks
+from topohead.solvers.point_tracks import TracksFit, fit_tracks
 from topohead.workflows.avatars.inputs import Sitting, matted, spread
 from topohead.workflows.progress import track as progress
 
@@ -41,20 +42,16 @@ def tracked_sitting(
     frames: str | None = None,
     instants: int = 24,
     views: Sequence[str] | None = None,
+    flame: Path | None = None,
 ) -> Sitting:
     """The photos' heads refitted with ours, the pictures cut out around them."""
-    photos = read_tracked_photos(path)
+    photos = read_tracked_photos(path, None if flame is None else read_flame(flame))
     names = photos.cameras.names
     unknown = [name for name in views or () if name not in names]
     if unknown:
         raise InputError(f"--views {unknown[0]}: no such camera; fit.npz has {', '.join(names)}")
-    _check_parallax(photos, path)
     head = reference_head(0)
-    projections = photos.cameras.intrinsics @ photos.cameras.world_to_camera[:, :3]
-    for _ in progress(range(1), "head"):
-        found = fit_tracks(
-            head, photos.points, photos.sigma, projections, photos.poses, photos.valid
-        )
+    found = tracked_heads(photos, path)
     numbers = [f"{t + 1:06d}" for t in range(len(photos.poses))]
     chosen = [numbers.index(frame) for frame in choose_frames(numbers, frames)]
     chosen = [t for t in chosen if bool(photos.valid[:, t].any())]
@@ -86,6 +83,20 @@ def tracked_sitting(
     share = torch.ones(head.topology.vertex_count)
     rig = rigged(head.topology, world.float(), basis, back, share)
     return matted(Sitting(posed, rig, None))
+
+
+def tracked_heads(photos: TrackedPhotos, path: Path) -> TracksFit:
+    """Our head in all of the photos; refuses heads that hardly turn, unless FLAME is known."""
+    if photos.motion is None:
+        _check_parallax(photos, path)
+    projections = photos.cameras.intrinsics @ photos.cameras.world_to_camera[:, :3]
+    known = None if photos.motion is None else photos.motion.neutral
+    for _ in progress(range(1), "head"):
+        found = fit_tracks(
+            reference_head(0), photos.points, photos.sigma, projections, photos.poses,
+            photos.valid, known,
+        )  # fmt: skip
+    return found
 
 
 def _check_parallax(photos: TrackedPhotos, path: Path) -> None:
