@@ -3,6 +3,7 @@
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,13 @@ from topohead.io.flame import BLINK, read_flame
 
 
 @pytest.fixture(scope="module")
-def arrays() -> dict[str, np.ndarray]:
+def arrays() -> dict[str, Any]:
     return planted_flame()
 
 
 @pytest.mark.parametrize("held", ["plain", "chumpy"])
 def test_arrays_come_back_whatever_holds_them(
-    arrays: dict[str, np.ndarray], tmp_path: Path, held: str
+    arrays: dict[str, Any], tmp_path: Path, held: str
 ) -> None:
     flame = read_flame(write_flame(tmp_path / "flame.pkl", arrays, chumpy=held == "chumpy"))
     assert "chumpy" not in sys.modules
@@ -33,7 +34,7 @@ def test_arrays_come_back_whatever_holds_them(
     assert read_flame(tmp_path / "flame.pkl").blinks
 
 
-def test_poses_are_cap4ds(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_poses_are_cap4ds(arrays: dict[str, Any], tmp_path: Path) -> None:
     """A twin in loops: joints from the shaped head, each about itself, the identity twice off."""
     flame = read_flame(write_flame(tmp_path / "flame.pkl", arrays))
     random = np.random.default_rng(0)
@@ -88,7 +89,7 @@ def test_what_is_no_flame_is_refused(
     assert "printed" not in capsys.readouterr().out
 
 
-def test_wrong_sizes_are_told(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_wrong_sizes_are_told(arrays: dict[str, Any], tmp_path: Path) -> None:
     path = write_flame(tmp_path / "f.pkl", arrays | {"weights": np.zeros((5023, 4))})
     with pytest.raises(InputError, match=r"weights is \(5023, 4\), expected \(5023, 5\)"):
         read_flame(path)

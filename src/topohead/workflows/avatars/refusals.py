@@ -1,6 +1,5 @@
 """Inputs that no avatar comes of, told before the work."""
 
-import logging
 from pathlib import Path
 
 import torch
@@ -14,8 +13,6 @@ from topohead.io.images import IMAGE_SUFFIXES
 from topohead.rendering.mesh import depth_maps
 from topohead.solvers.reprojection import picture_values, sight
 from topohead.workflows.avatars.inputs import Sitting
-
-log = logging.getLogger(__name__)
 
 LEAST_SHARED = 100
 """Vertices that a picture must share with others to be compared."""
@@ -58,8 +55,7 @@ def check_agreement(sitting: Sitting) -> None:
         others[k] = False
         shared = seen[k] & others.any(0)
         if int(shared.sum()) < LEAST_SHARED:
-            log.warning("%s shares nearly nothing of the face with the other pictures", name)
-            continue
+            continue  # the back of the head
         mean = (values * others).sum(0) / others.sum(0).clamp(min=1)
         score = correlation(values[k][shared], mean[shared])
         if score < UNLIKE:
