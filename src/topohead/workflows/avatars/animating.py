@@ -15,7 +15,7 @@ from topohead.io.avatars import read_avatar
 from topohead.io.clips import CLIP, CameraPath, Clip, read_camera_path, write_clip
 from topohead.io.expressions import gaze_of_looks, read_live_link, resampled
 from topohead.io.videos import write_video
-from topohead.rendering.avatars import render_avatar
+from topohead.rendering.avatars import Player
 from topohead.rendering.shading import portrait_camera
 from topohead.synthesis.performances import euler
 from topohead.workflows import rigging
@@ -198,10 +198,10 @@ def clip_pictures(
     avatar: Avatar, clip: Clip, background: tuple[float, float, float]
 ) -> Iterator[Float[Tensor, "H W 3"]]:
     """The clip's pictures, one after the other."""
-    camera = clip.camera
+    camera, player = clip.camera, Player(avatar)
     for t in progress(range(len(clip.weights)), "pictures"):
-        image, alpha = render_avatar(
-            avatar, clip.weights[t], clip.gaze[t], clip.poses[t].float(),
+        image, alpha = player.draw(
+            clip.weights[t], clip.gaze[t], clip.poses[t].float(),
             camera.world_to_camera[t : t + 1].float(), camera.intrinsics[t : t + 1].float(),
             camera.size,
         )  # fmt: skip
