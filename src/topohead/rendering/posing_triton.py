@@ -8,7 +8,6 @@ kernel runs on the CPU, slowly.
 # Kernels take plain numbers where they declare constants.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
-import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float, Int

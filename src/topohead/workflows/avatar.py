@@ -37,6 +37,12 @@ class FitConfig:
     """degree of the harmonics by which colour depends on the direction of view"""
     codes: int = 8
     """largest number of expression codes that change colours and places; 0: none"""
+    refine: bool = False
+    """let head poses, expressions and cameras move by a little while fitting"""
+    densify: bool = False
+    """begin with half of the Gaussians and halve those that the pictures pull at most"""
+    edges: float = 0.0
+    """weight of the difference of gradients over three scales in the loss"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to fit; auto: cuda where there is one"""
     seed: int = 0

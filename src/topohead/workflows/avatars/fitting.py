@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import BoundSplats, InputError
-from topohead.geometry.avatars import Avatar, ExpressionChange, principal_codes
+from topohead.geometry.avatars import Avatar, ExpressionChange, eyeballs, principal_codes
 from topohead.geometry.placement import placement
 from topohead.geometry.skinning import FaceRig, RigPerformance
 from topohead.io.atomic import atomic_write
@@ -20,7 +20,9 @@ from topohead.io.avatars import BUNDLE, RECORD, write_avatar
 from topohead.io.cap4d import is_tracked_photos
 from topohead.io.gltf_rig import write_rig_glb
 from topohead.io.images import write_image
-from topohead.solvers.splatting import GaussianHead, Instant, Splatting, SplattingConfig, splat
+from topohead.solvers.gaussian_head import GaussianHead, Instant, SplattingConfig
+from topohead.solvers.pose_changes import Doubt, PoseChanges
+from topohead.solvers.splatting import Splatting, splat
 from topohead.workflows.avatar import FitConfig, FitResult
 from topohead.workflows.avatars.inputs import Sitting, run_sitting
 from topohead.workflows.avatars.photos import tracked_sitting
@@ -32,12 +34,18 @@ from topohead.workflows.progress import track as progress
 CHECKPOINT = "fit.pt"
 CHECKPOINT_EVERY_S = 30.0
 SHOWN_EVERY = 50
+BATCH = 8
+"""Pictures that a CUDA device draws in one step."""
+
+GROWN = 2.0
+"""How many times as many Gaussians a fit ends with that halves them."""
+
 INSTANTS_A_CODE = 4
 """So many expressions must be seen for each code that changes colours and places."""
 
 RESUMED = (
     "source", "views", "frames", "instants", "height", "gaussians", "steps", "degree", "codes",
-    "seed", "hull",
+    "seed", "hull", "refine", "densify", "edges",
 )  # fmt: skip
 """Settings that a fit must share with the one that it continues."""
 
@@ -97,7 +105,8 @@ def settings(config: FitConfig) -> dict[str, Any]:
 def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]:
     """The avatar of a sitting and what is worth telling of the fit."""
     assert config.gaussians is not None and config.steps is not None
-    start = starting_gaussians(sitting, config.gaussians, config.hull)
+    begun = round(config.gaussians / GROWN) if config.densify else config.gaussians
+    start = starting_gaussians(sitting, begun, config.hull)
     weights = sitting.posed.weights.float()
     # more codes would tell pictures apart rather than expressions
     mean, axes = principal_codes(weights, min(config.codes, len(weights) // INSTANTS_A_CODE))
@@ -107,25 +116,42 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     names = camera_names(sitting)
     device = torch.device(config.device)
     instants = instants_of(sitting, codes, names, device)
+    triangles = sitting.rig.topology.triangles.to(device)
     numbers = SplattingConfig(
         steps=config.steps, degree=config.degree, seed=config.seed,
-        batch=8 if device.type == "cuda" else 1,
+        batch=BATCH if device.type == "cuda" else 1, edges=config.edges,
+        grown=GROWN if config.densify else 1.0,
     )  # fmt: skip
-    head = GaussianHead(start.to(device), change, len(names), config.degree).to(device)
+    rig = upright_rig(sitting.rig)
+    changes = None
+    if config.refine:
+        changes = PoseChanges(_facial(rig).to(device), len(weights), len(names), Doubt())
+    head = GaussianHead(start.to(device), change, len(names), config.degree, changes).to(device)
     fit = Splatting(head, numbers)
     _resume(config, fit)
-    _walk(config, fit, instants, sitting.rig.topology.triangles.to(device))
-    splats, changes = head.result()
-    avatar = Avatar(upright_rig(sitting.rig), splats, changes)
+    _walk(config, fit, instants, triangles)
+    splats, change = head.result()
+    avatar = Avatar(rig, splats, change)
     pictures = sum(len(one.images) for one in instants)
-    quality = _training_quality(head, instants, sitting.rig.topology.triangles.to(device))
+    quality = _training_quality(head, instants, triangles)
     facts = {
         "cameras": names,
         "instants": [view.frame for view in sitting.posed.views],
         "pictures": pictures,
         "psnr": quality,
     }
+    if changes is not None:
+        facts["refined"] = changes.told()
     return avatar, facts
+
+
+def _facial(rig: FaceRig) -> Float[Tensor, "52 V 3"]:
+    """The blendshapes but on the eyes, which turn by the gaze alone."""
+    shapes = rig.blendshapes.float().clone()
+    for eye in eyeballs(rig):
+        if eye is not None:
+            shapes[:, eye.vertices] = 0
+    return shapes
 
 
 def _walk(
@@ -137,7 +163,7 @@ def _walk(
     try:
         for losses in progress(walked, "gaussians", total=steps, done=fit.step):
             if fit.step % SHOWN_EVERY == 0:
-                show(Sight(f"{fit.step}", values={"loss": losses["loss"]}))
+                show(Sight(f"{fit.step}", values={"loss": float(losses["loss"])}))
             if time.monotonic() - saved > CHECKPOINT_EVERY_S:
                 _save(config, fit)
                 saved = time.monotonic()
@@ -214,6 +240,7 @@ def instants_of(
                     _bytes(images).to(device),
                     _bytes(coverage).to(device),
                     None if weights is None else _bytes(weights).to(device),
+                    t,
                 )
             )
     return found
@@ -232,19 +259,20 @@ def upright_rig(rig: FaceRig) -> FaceRig:
 @torch.no_grad()
 def _training_quality(head: GaussianHead, instants: Sequence[Instant], triangles: Tensor) -> float:
     """PSNR in dB of all pictures together, where they count."""
-    square, count = 0.0, 0.0
+    square, count = triangles.new_zeros((), dtype=torch.float64), 0.0
     for instant in instants:
-        for index in range(len(instant.images)):
-            chosen = torch.tensor([index], device=instant.images.device)
-            image, _ = head(instant, triangles, chosen)
-            gap = (image[0].clamp(0, 1) - instant.images[index].float() / 255).square()
+        for first in range(0, len(instant.images), BATCH):
+            chosen = slice(first, first + BATCH)
+            images, _ = head(instant, triangles, chosen)
+            gap = (images.clamp(0, 1) - instant.images[chosen].float() / 255).square()
             if instant.weights is not None:
-                gap = gap * (instant.weights[index].float() / 255)[..., None]
-                count += 3 * float(instant.weights[index].float().sum() / 255)
+                counted = instant.weights[chosen].float() / 255
+                gap = gap * counted[..., None]
+                count += 3 * counted.sum().double()
             else:
                 count += gap.numel()
-            square += float(gap.sum())
-    return -10 * math.log10(max(square / max(count, 1), 1e-12))
+            square += gap.sum().double()
+    return -10 * math.log10(max(float(square / count), 1e-12))
 
 
 def write_bundle(path: Path, avatar: Avatar) -> None:
