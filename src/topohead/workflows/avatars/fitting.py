@@ -105,6 +105,7 @@ def settings(config: FitConfig) -> dict[str, Any]:
 def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]:
     """The avatar of a sitting and what is worth telling of the fit."""
     assert config.gaussians is not None and config.steps is not None
+    began = time.monotonic()
     begun = round(config.gaussians / GROWN) if config.densify else config.gaussians
     start = starting_gaussians(sitting, begun, config.hull)
     weights = sitting.posed.weights.float()
@@ -129,16 +130,19 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     head = GaussianHead(start.to(device), change, len(names), config.degree, changes).to(device)
     fit = Splatting(head, numbers)
     _resume(config, fit)
+    begun_at = time.monotonic()
     _walk(config, fit, instants, triangles)
     splats, change = head.result()
     avatar = Avatar(rig, splats, change)
     pictures = sum(len(one.images) for one in instants)
+    phases = {"start": begun_at - began, "descent": time.monotonic() - begun_at}
     quality = _training_quality(head, instants, triangles)
     facts = {
         "cameras": names,
         "instants": [view.frame for view in sitting.posed.views],
         "pictures": pictures,
         "psnr": quality,
+        "phases": phases,
     }
     if changes is not None:
         facts["refined"] = changes.told()

@@ -6,7 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from topohead.core import BoundSplats, GaussianBinding, InputError, Splats, SurfacePoints, Topology
+from topohead.core import (
+    BoundSplats,
+    GaussianBinding,
+    InputError,
+    PosedViews,
+    Splats,
+    SurfacePoints,
+    Topology,
+)  # fmt: skip
 from topohead.core.splats import SH_DC
 from topohead.geometry.binding import bind, decomposed
 from topohead.geometry.correspondence import TriangleTree, interpolate
@@ -18,7 +26,7 @@ from topohead.solvers.hull import hull_points
 from topohead.solvers.reprojection import completed, seen_colors
 from topohead.synthesis.complexions import random_skin
 from topohead.synthesis.teeth import BANDS, Teeth, make_teeth
-from topohead.workflows.avatars.inputs import Sitting
+from topohead.workflows.avatars.inputs import Sitting, spread
 from topohead.workflows.exporting.gaussians import OPACITY, cell_colors
 
 FINENESS = {"face": 1.5, "lips": 2.0, "eyes": 2.5}
@@ -29,6 +37,9 @@ HULL_SPACING = 0.007
 
 HULL_OPACITY = 0.4
 """Theirs at first: a hull is always too large, and what is not there must fade."""
+
+MOST_PICTURES = 64
+"""Pictures that the first colours are taken from: more would hardly change where the fit begins."""
 
 LEAST = 2000
 """Gaussians below which no face is left."""
@@ -121,13 +132,23 @@ def _starting_colors(sitting: Sitting, cells: SurfaceCells) -> Float[Tensor, "N 
     points = SurfacePoints(cells.triangles, cells.centers)
     upright = sitting.rig.upright.float()
     places = interpolate(points, topology.triangles, rest) @ upright[:3, :3].T + upright[:3, 3]
-    found = seen_colors(points, sitting.posed)
+    found = seen_colors(points, _some(sitting.posed))
     colors = completed(found, places)
     if "mouth_interior" in topology.regions:
         inside = topology.region_mask("mouth_interior")[topology.triangles].any(1)
         dark = inside[cells.triangles] & (found.seen < SEEN_INSIDE)
         colors[dark] = torch.tensor(MOUTH)
     return colors
+
+
+def _some(posed: PosedViews) -> PosedViews:
+    """Instants of at most `MOST_PICTURES` pictures in all, with different expressions."""
+    count = max(MOST_PICTURES // max(len(posed.views[0].images), 1), 1)
+    rows = spread(range(len(posed.views)), posed.weights, count)
+    return replace(
+        posed, views=tuple(posed.views[row] for row in rows), vertices=posed.vertices[rows],
+        weights=posed.weights[rows], gaze=posed.gaze[rows], poses=posed.poses[rows],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
