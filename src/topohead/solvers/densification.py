@@ -32,6 +32,19 @@ class Unrest:
         return self.pull.topk(min(count, len(self.pull))).indices
 
 
+def exchange(
+    head: nn.Module, optimizer: torch.optim.Optimizer, name: str, value: Tensor
+) -> nn.Parameter:
+    """Puts another tensor, maybe of another length, into a parameter's place; its state stays."""
+    old, new = getattr(head, name), nn.Parameter(value)
+    setattr(head, name, new)
+    for group in optimizer.param_groups:
+        group["params"] = [new if one is old else one for one in group["params"]]
+    if old in optimizer.state:
+        optimizer.state[new] = optimizer.state.pop(old)
+    return new
+
+
 @torch.no_grad()
 def split(head: nn.Module, optimizer: torch.optim.Optimizer, chosen: Int[Tensor, " K"]) -> None:
     """Halves the chosen Gaussians of a `GaussianHead`: N become N + K.
@@ -54,13 +67,16 @@ def split(head: nn.Module, optimizer: torch.optim.Optimizer, chosen: Int[Tensor,
         name: getattr(binding, name)[rows]
         for name in ("triangles", "barycentrics", "offsets", "quats", "scales")
     }
-    for value in parameters.values():
-        value.data = value.data[rows]
-        value.grad = None
+    grown = {
+        name: exchange(head, optimizer, name, value.detach()[rows])
+        for name, value in parameters.items()
+    }
+    for value in grown.values():
         state = optimizer.state.get(value, {})
         for name in ("exp_avg", "exp_avg_sq"):
             if name in state:
                 state[name] = state[name][rows]
+    places, sizes = grown["offsets"], grown["sizes"]
     second = slice(count, None)
     for offsets in (places.data, moved["offsets"]):
         offsets[chosen] -= step

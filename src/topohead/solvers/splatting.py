@@ -18,7 +18,7 @@ from torch import Tensor
 
 from topohead.core import BoundSplats, GaussianBinding
 from topohead.losses.photometric import gradient_difference, l1_dssim
-from topohead.solvers.densification import Unrest, split
+from topohead.solvers.densification import Unrest, exchange, split
 from topohead.solvers.gaussian_head import GaussianHead, Instant, SplattingConfig
 
 
@@ -60,8 +60,11 @@ class Splatting:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was taken; numbers and Gaussians must be the same."""
-        for name, value in self.head.named_parameters():
-            value.data = state["head"][name].to(value)
+        for name in self.head.per_gaussian():  # halved ones are more than at first
+            exchange(self.head, self.optimizer, name, state["head"][name])
+        with torch.no_grad():
+            for name, value in self.head.named_parameters():
+                value.copy_(state["head"][name])
         rows = dict(state["start"])
         opacities, harmonics = rows.pop("o"), rows.pop("h")
         self.head.start = BoundSplats(GaussianBinding(**rows), opacities, harmonics)
