@@ -53,8 +53,8 @@ class SplattingConfig:
     hold: float = 0.1
     large: float = 1.6
     gain_decay: float = 1e-2
-    doubt_rate: float = 0.03
-    doubt_hold: float = 2e-4
+    doubt_rate: float = 0.1
+    doubt_hold: float = 1e-4
     grown: float = 1.0
     grow_from: float = 0.1
     grow_to: float = 0.5

@@ -1,0 +1,185 @@
+"""What a fit of Gaussians may do besides: move heads and cameras, halve Gaussians."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from posed_person import around, painted, painted_picture, sitting
+from topohead.geometry.avatars import Avatar
+from topohead.rendering.avatars import render_avatar
+from topohead.solvers import pose_changes
+from topohead.solvers.densification import split
+from topohead.solvers.gaussian_head import GaussianHead, SplattingConfig
+from topohead.solvers.pose_changes import Doubt, PoseChanges
+from topohead.solvers.splatting import Splatting, splat
+from topohead.workflows.avatar import FitConfig
+from topohead.workflows.avatars import fitting
+from topohead.workflows.avatars.start import starting_gaussians
+
+EDGE = 64
+PLANTED = (
+    (0.0, 0.0, 0.0, 0.000, 0.000, 0.000),
+    (0.0, 0.05, 0.0, 0.002, -0.003, 0.001),
+    (0.04, 0.0, -0.03, -0.003, 0.001, 0.000),
+)
+"""Turns (radians) and shifts (metres) by which each instant's head is told to be elsewhere."""
+
+
+@pytest.fixture(scope="module")
+def person():
+    return sitting(EDGE)
+
+
+@pytest.fixture(scope="module")
+def start(person):
+    return starting_gaussians(person, 4000)
+
+
+def misplaced(person):
+    """The sitting with its heads moved, its pictures as they were."""
+    heads, poses = [], []
+    for vertices, pose, planted in zip(
+        person.posed.vertices, person.posed.poses, PLANTED, strict=True
+    ):
+        motion = torch.eye(4, dtype=torch.float64)
+        x, y, z = planted[:3]
+        motion[:3, :3] = torch.linalg.matrix_exp(
+            torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]]).double()
+        )
+        motion[:3, 3] = torch.tensor(planted[3:]).double()
+        heads.append((vertices.double() @ motion[:3, :3].T + motion[:3, 3]).float())
+        poses.append(motion @ pose)
+    posed = replace(person.posed, vertices=torch.stack(heads), poses=torch.stack(poses))
+    return replace(person, posed=posed)
+
+
+def test_planted_pose_errors_are_taken_back(
+    person, start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads come nearer to where they are, and pictures from a new side are sharper for it."""
+    told, kept = misplaced(person), {}
+    monkeypatch.setattr(fitting, "starting_gaussians", lambda *_: start)
+
+    def keeping(*given, make=PoseChanges):
+        kept["changes"] = make(*given)
+        return kept["changes"]
+
+    monkeypatch.setattr(fitting, "PoseChanges", keeping)
+    cameras = around(person.rig.neutral, (10.0,), EDGE)
+    quality = {}
+    for refine in (False, True):
+        config = FitConfig(
+            Path("none"), tmp_path, gaussians=4000, steps=90, device="cpu", height=EDGE,
+            refine=refine,
+        )  # fmt: skip
+        avatar, facts = fitting.fitted(told, fitting.resolved(config))
+        quality[refine] = inside_psnr(avatar, person, cameras)
+    assert quality[True] > quality[False] + 1
+    changes, turns = kept["changes"], told.posed.poses[:, :3, :3].float().mT
+    with torch.no_grad():
+        found = torch.stack(
+            [changes.head(v, turns[t], t) for t, v in enumerate(told.posed.vertices)]
+        )
+
+    def off(vertices: torch.Tensor) -> float:
+        return float((vertices - person.posed.vertices).norm(dim=2).mean())
+
+    assert off(found) < 0.7 * off(told.posed.vertices)
+    assert facts["refined"]["head_turn"] > 0.2
+
+
+def inside_psnr(avatar: Avatar, person, cameras) -> float:
+    """dB inside the resting head from a side that the fit did not see."""
+
+    truth = painted_picture(
+        person.rig.neutral, person.rig.topology, painted(person.rig.neutral),
+        cameras.world_to_camera[0], cameras.intrinsics[0], (EDGE, EDGE),
+    )  # fmt: skip
+    image, _ = render_avatar(
+        avatar, torch.zeros(52), torch.zeros(2, 2), torch.eye(4),
+        cameras.world_to_camera.float(), cameras.intrinsics.float(), (EDGE, EDGE),
+    )  # fmt: skip
+    inside = truth[..., 3] > 0.99
+    return float(-10 * (image[0] - truth[..., :3])[inside].square().mean().log10())
+
+
+def test_changes_stay_within_their_bounds_and_begin_at_nothing() -> None:
+    shapes = torch.randn(52, 10, 3, generator=torch.Generator().manual_seed(0)) * 1e-3
+    changes = PoseChanges(shapes, 2, 3, Doubt())
+    vertices, pose = torch.randn(10, 3), torch.eye(4).repeat(2, 1, 1)
+    numbers = torch.tensor([2, 0])
+    assert torch.allclose(changes.head(vertices, torch.eye(3), 1), vertices, atol=1e-6)
+    assert torch.allclose(changes.cameras(pose, numbers), pose)
+    assert float(changes.restraint().detach()) == 0
+    with torch.no_grad():
+        for value in changes.parameters():
+            value.fill_(100.0)
+    most = pose_changes.BOUND * Doubt().camera_shift
+    moved = changes.cameras(pose, numbers).detach()
+    assert torch.allclose(moved[:, :3, 3], torch.full((2, 3), most))
+    assert torch.allclose(moved[:, :3, :3] @ moved[:, :3, :3].mT, torch.eye(3), atol=1e-6)
+    still = PoseChanges(shapes, 2, 3, Doubt(camera_turn=0, camera_shift=0))
+    with torch.no_grad():
+        still.camera_shifts += 1
+    assert torch.equal(still.cameras(pose, numbers), pose)
+
+
+def fit_of(person, start, grown: float, steps: int = 12) -> tuple[Splatting, list, torch.Tensor]:
+    config = SplattingConfig(steps=steps, grown=grown, grow_times=2)
+    weights = person.posed.weights
+    mean, axes = fitting.principal_codes(weights, 0)
+    none = torch.zeros(len(start), 0, 3)
+    change = fitting.ExpressionChange(mean, axes, torch.zeros(0), torch.zeros(0), none, none)
+    names = fitting.camera_names(person)
+    head = GaussianHead(start, change, len(names), 1)
+    instants = fitting.instants_of(person, torch.zeros(len(weights), 0), names, torch.device("cpu"))
+    return Splatting(head, config), instants, person.rig.topology.triangles
+
+
+def test_halves_lie_where_the_whole_was_and_look_like_it(person, start) -> None:
+    fit, instants, triangles = fit_of(person, start, 1.0, 3)
+    list(splat(fit, instants, triangles))
+    head, count = fit.head, len(start)
+    with torch.no_grad():
+        before, _ = head(instants[0], triangles, slice(0, 1))
+    chosen = torch.tensor([5, 17, 400])
+    whole = head.offsets.detach()[chosen].clone()
+    moments = fit.optimizer.state[head.colors]["exp_avg"][chosen].clone()
+    split(head, fit.optimizer, chosen)
+    assert len(head.start) == len(head.offsets) == count + 3
+    pair = torch.stack([head.offsets.detach()[chosen], head.offsets.detach()[count:]])
+    assert torch.allclose(pair.mean(0), whole, atol=1e-6)
+    assert float((pair[0] - pair[1]).norm(dim=1).min()) > 0
+    assert torch.equal(fit.optimizer.state[head.colors]["exp_avg"][count:], moments)
+    assert torch.equal(head.start.binding.triangles[count:], start.binding.triangles[chosen])
+    with torch.no_grad():
+        after, _ = head(instants[0], triangles, slice(0, 1))
+    assert 0 < float((after - before).abs().max()) < 0.25
+
+
+def test_a_fit_that_grows_ends_with_as_many_as_asked_and_can_be_resumed(person, start) -> None:
+    fit, instants, triangles = fit_of(person, start, 1.5)
+    states = {}
+    for _ in splat(fit, instants, triangles):
+        if fit.step == 8:
+            states["half"] = torch.load(saved(fit), weights_only=True)
+    assert len(fit.head.start) == round(1.5 * len(start))
+    again, _, _ = fit_of(person, start, 1.5)
+    again.load(states["half"])
+    assert len(again.head.start) > len(start)
+    list(splat(again, instants, triangles))
+    for name, value in fit.head.per_gaussian().items():
+        other = again.head.per_gaussian()[name]
+        assert float((value - other).detach().abs().sum()) < 1e-4 * max(value.numel(), 1), name
+
+
+def saved(fit: Splatting):
+    """The state as a file keeps it."""
+
+    file = io.BytesIO()
+    torch.save(fit.state(), file)
+    file.seek(0)
+    return file
