@@ -163,7 +163,7 @@ def run_seed(
         began = time.perf_counter()
         avatar, facts = fitted(told, config)
         seconds = time.perf_counter() - began
-        ours, nearest = compared(avatar.to(args.device), sitting, test)
+        ours, nearest = drawn(avatar.to(args.device), test), nearest_views(sitting, test)
         found = {
             "pictures": pictures,
             "gaussians": len(avatar.splats),
@@ -248,26 +248,38 @@ def chosen(sitting: Sitting, pictures: list[tuple[int, str]]) -> Sitting:
     return replace(sitting, posed=part)
 
 
-def compared(avatar: Avatar, sitting: Sitting, test: Sitting) -> tuple[list[Tensor], list[Tensor]]:
-    """Each test picture by the avatar's own rig, and by the nearest references."""
-    posed, ours, nearest, player = test.posed, [], [], Player(avatar)
+def drawn(avatar: Avatar, test: Sitting) -> list[Tensor]:
+    """Each test picture by the avatar's own rig, on the CPU."""
+    posed, player, pictures = test.posed, Player(avatar), []
     back = torch.linalg.inv(posed.upright.double())
+    for t, view in enumerate(posed.views):
+        pose = posed.upright.double() @ posed.poses[t].double() @ back
+        for c in range(len(view.images)):
+            camera = view.cameras.world_to_camera[c].double() @ back
+            image, _ = player.draw(
+                posed.weights[t], posed.gaze[t], pose, camera[None],
+                view.cameras.intrinsics[c][None], view.cameras.size(c),
+            )  # fmt: skip
+            pictures.append(image[0].clamp(0, 1).cpu())
+    return pictures
+
+
+def nearest_views(sitting: Sitting, test: Sitting) -> list[Tensor]:
+    """Each test picture by the nearest references, reprojected."""
+    posed = test.posed
     depths = [
         depth_maps(v.float(), posed.topology.triangles, view.cameras, cull=False)
         for v, view in zip(sitting.posed.vertices, sitting.posed.views, strict=True)
     ]
-    for t, view in enumerate(posed.views):
-        pose = posed.upright.double() @ posed.poses[t].double() @ back
-        for c in range(len(view.images)):
-            camera = view.cameras.world_to_camera[c].double(), view.cameras.intrinsics[c].double()
-            size = view.cameras.size(c)
-            image, _ = player.draw(
-                posed.weights[t], posed.gaze[t], pose.float(),
-                (camera[0] @ back)[None].float(), camera[1][None].float(), size,
-            )  # fmt: skip
-            ours.append(image[0].clamp(0, 1).cpu())
-            nearest.append(reprojected(sitting.posed, depths, posed, t, camera, size))
-    return ours, nearest
+    return [
+        reprojected(
+            sitting.posed, depths, posed, t,
+            (view.cameras.world_to_camera[c].double(), view.cameras.intrinsics[c].double()),
+            view.cameras.size(c),
+        )
+        for t, view in enumerate(posed.views)
+        for c in range(len(view.images))
+    ]  # fmt: skip
 
 
 def reprojected(
