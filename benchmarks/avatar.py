@@ -155,7 +155,8 @@ def run_seed(
             FitConfig(
                 folder, folder / f"avatar{seed}-{count}", gaussians=args.gaussians,
                 steps=args.steps, degree=args.degree, codes=args.codes, device=args.device,
-                height=args.height, hull=args.hull, refine=args.refine, densify=args.densify,
+                height=args.height, hull=args.hull, densify=args.densify,
+                refine="yes" if args.refine else "no",
                 edges=args.edges,
             )
         )  # fmt: skip

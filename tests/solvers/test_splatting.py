@@ -21,11 +21,12 @@ from topohead.workflows.avatars.start import starting_gaussians
 
 EDGE = 64
 PLANTED = (
-    (0.0, 0.0, 0.0, 0.000, 0.000, 0.000),
+    (-0.04, -0.05, 0.03, 0.001, 0.002, -0.001),
     (0.0, 0.05, 0.0, 0.002, -0.003, 0.001),
     (0.04, 0.0, -0.03, -0.003, 0.001, 0.000),
 )
-"""Turns (radians) and shifts (metres) by which each instant's head is told to be elsewhere."""
+"""Turns (radians) and shifts (metres) by which each instant's head is told to be elsewhere;
+what all have in common nobody could see."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_planted_pose_errors_are_taken_back(
     for refine in (False, True):
         config = FitConfig(
             Path("none"), tmp_path, gaussians=4000, steps=90, device="cpu", height=EDGE,
-            refine=refine,
+            refine="yes" if refine else "no",
         )  # fmt: skip
         avatar, facts = fitting.fitted(told, fitting.resolved(config))
         quality[refine] = inside_psnr(avatar, person, cameras)
@@ -117,13 +118,17 @@ def test_changes_stay_within_their_bounds_and_begin_at_nothing() -> None:
     with torch.no_grad():
         for value in changes.parameters():
             value.fill_(100.0)
+    assert torch.allclose(changes.cameras(pose, numbers), pose), "all cameras together stay"
+    with torch.no_grad():
+        for value in changes.parameters():
+            value[-1] = -100.0
     most = pose_changes.BOUND * Doubt().camera_shift
     moved = changes.cameras(pose, numbers).detach()
-    assert torch.allclose(moved[:, :3, 3], torch.full((2, 3), most))
+    assert float((moved[0, :3, 3] - moved[1, :3, 3]).abs().max()) == pytest.approx(2 * most)
     assert torch.allclose(moved[:, :3, :3] @ moved[:, :3, :3].mT, torch.eye(3), atol=1e-6)
     still = PoseChanges(shapes, 2, 3, Doubt(camera_turn=0, camera_shift=0))
     with torch.no_grad():
-        still.camera_shifts += 1
+        still.camera_shifts[0] += 1
     assert torch.equal(still.cameras(pose, numbers), pose)
 
 

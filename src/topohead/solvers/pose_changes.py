@@ -3,7 +3,8 @@
 Tracks of photos are off by some pixels. Gaussians that are fitted to several pictures of a head in
 slightly wrong places blur; letting each instant and camera move by a little takes that away (as in
 bundle adjustment, and as GaussianAvatars and CAP4D let expressions and poses move). Every change is
-bounded, and pulled to zero.
+bounded, and pulled to zero. What all instants, or all cameras, have in common is left alone: the
+Gaussians could follow it unseen, and new pictures would find them elsewhere.
 """
 
 from dataclasses import dataclass
@@ -56,11 +57,14 @@ class PoseChanges(nn.Module):
     ) -> Float[Tensor, "V 3"]:
         """The instant's vertices, in the world; `turn` takes directions there to the head's."""
         doubt = self.doubt
-        weights = _bounded(self.weights[instant], doubt.weight)
+        weights = _bounded(self.weights, doubt.weight)[instant]
         face = torch.tensordot(weights, self.blendshapes, 1) @ turn  # pyright: ignore
         middle = vertices.mean(0)
-        rotation = _rotations(_bounded(self.head_turns[instant : instant + 1], doubt.head_turn))[0]
-        shift = _bounded(self.head_shifts[instant], doubt.head_shift)
+        turned = _bounded(self.head_turns, doubt.head_turn)[instant : instant + 1]
+        rotation, shift = (
+            _rotations(turned)[0],
+            _bounded(self.head_shifts, doubt.head_shift)[instant],
+        )
         return (vertices + face - middle) @ rotation.T + middle + shift
 
     def cameras(
@@ -68,8 +72,8 @@ class PoseChanges(nn.Module):
     ) -> Float[Tensor, "B 4 4"]:
         """The cameras of these numbers, turned about themselves and moved."""
         doubt = self.doubt
-        rotation = _rotations(_bounded(self.camera_turns[numbers], doubt.camera_turn))
-        shift = _bounded(self.camera_shifts[numbers], doubt.camera_shift)
+        rotation = _rotations(_bounded(self.camera_turns, doubt.camera_turn)[numbers])
+        shift = _bounded(self.camera_shifts, doubt.camera_shift)[numbers]
         upper = rotation @ world_to_camera[:, :3]
         upper = upper + torch.nn.functional.pad(shift[:, :, None], (3, 0))
         return torch.cat([upper, world_to_camera[:, 3:]], 1)
@@ -106,10 +110,13 @@ class PoseChanges(nn.Module):
         }
 
 
-def _bounded(value: Tensor, deviation: float) -> Tensor:
-    """The value near zero, never more than the bound."""
+def _bounded(value: Float[Tensor, "N K"], deviation: float) -> Float[Tensor, "N K"]:
+    """Rows less their mean, none beyond the bound by more than the mean of the others."""
     most = BOUND * deviation
-    return most * torch.tanh(value / most) if most > 0 else torch.zeros_like(value)
+    if most <= 0:
+        return torch.zeros_like(value)
+    bounded = most * torch.tanh(value / most)
+    return bounded - bounded.mean(0)
 
 
 def _rotations(vectors: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3 3"]:

@@ -37,8 +37,9 @@ class FitConfig:
     """degree of the harmonics by which colour depends on the direction of view"""
     codes: int = 8
     """largest number of expression codes that change colours and places; 0: none"""
-    refine: bool = False
-    """let head poses, expressions and cameras move by a little while fitting"""
+    refine: Literal["auto", "yes", "no"] = "auto"
+    """let head poses, expressions and cameras move by a little while fitting; auto: for photos,
+    whose tracks are off by some pixels"""
     densify: bool = False
     """begin with half of the Gaussians and halve those that the pictures pull at most"""
     edges: float = 0.0

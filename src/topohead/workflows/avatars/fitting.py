@@ -91,7 +91,10 @@ def resolved(config: FitConfig) -> FitConfig:
             raise InputError(f"--{name} expects a number above zero, got {value}")
         defaults[name] = pair if value is None else (value, value)
     numbers = {name: pair[fast] for name, pair in defaults.items()}
-    config = replace(config, device=device, **numbers)
+    refine = config.refine
+    if refine == "auto":
+        refine = "yes" if is_tracked_photos(config.source) else "no"
+    config = replace(config, device=device, refine=refine, **numbers)
     if config.codes < 0:
         raise InputError(f"--codes expects zero or more, got {config.codes}")
     return config
@@ -125,7 +128,7 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     )  # fmt: skip
     rig = upright_rig(sitting.rig)
     changes = None
-    if config.refine:
+    if config.refine == "yes":
         changes = PoseChanges(_facial(rig).to(device), len(weights), len(names), Doubt())
     head = GaussianHead(start.to(device), change, len(names), config.degree, changes).to(device)
     fit = Splatting(head, numbers)
