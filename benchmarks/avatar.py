@@ -94,8 +94,6 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--codes", type=int, default=8)
     parser.add_argument("--hull", action="store_true")
     parser.add_argument("--refine", action="store_true")
-    parser.add_argument("--densify", action="store_true")
-    parser.add_argument("--edges", type=float, default=0.0)
     parser.add_argument(
         "--pose-error", type=float, default=0.0,
         help="how far the heads that the fit is told are off, in pixels of a picture",
@@ -155,9 +153,8 @@ def run_seed(
             FitConfig(
                 folder, folder / f"avatar{seed}-{count}", gaussians=args.gaussians,
                 steps=args.steps, degree=args.degree, codes=args.codes, device=args.device,
-                height=args.height, hull=args.hull, densify=args.densify,
+                height=args.height, hull=args.hull,
                 refine="yes" if args.refine else "no",
-                edges=args.edges,
             )
         )  # fmt: skip
         shutil.rmtree(config.out, ignore_errors=True)  # what an interrupted fit left

@@ -1,6 +1,5 @@
-"""What a fit of Gaussians may do besides: move heads and cameras, halve Gaussians."""
+"""A fit may move heads and cameras."""
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,7 @@ from posed_person import around, painted, painted_picture, sitting
 from topohead.geometry.avatars import Avatar
 from topohead.rendering.avatars import render_avatar
 from topohead.solvers import pose_changes
-from topohead.solvers.densification import split
-from topohead.solvers.gaussian_head import GaussianHead, SplattingConfig
 from topohead.solvers.pose_changes import Doubt, PoseChanges
-from topohead.solvers.splatting import Splatting, splat
 from topohead.workflows.avatar import FitConfig
 from topohead.workflows.avatars import fitting
 from topohead.workflows.avatars.start import starting_gaussians
@@ -130,61 +126,3 @@ def test_changes_stay_within_their_bounds_and_begin_at_nothing() -> None:
     with torch.no_grad():
         still.camera_shifts[0] += 1
     assert torch.equal(still.cameras(pose, numbers), pose)
-
-
-def fit_of(person, start, grown: float, steps: int = 12) -> tuple[Splatting, list, torch.Tensor]:
-    config = SplattingConfig(steps=steps, grown=grown, grow_times=2)
-    weights = person.posed.weights
-    mean, axes = fitting.principal_codes(weights, 0)
-    none = torch.zeros(len(start), 0, 3)
-    change = fitting.ExpressionChange(mean, axes, torch.zeros(0), torch.zeros(0), none, none)
-    names = fitting.camera_names(person)
-    head = GaussianHead(start, change, len(names), 1)
-    instants = fitting.instants_of(person, torch.zeros(len(weights), 0), names, torch.device("cpu"))
-    return Splatting(head, config), instants, person.rig.topology.triangles
-
-
-def test_halves_lie_where_the_whole_was_and_look_like_it(person, start) -> None:
-    fit, instants, triangles = fit_of(person, start, 1.0, 3)
-    list(splat(fit, instants, triangles))
-    head, count = fit.head, len(start)
-    with torch.no_grad():
-        before, _ = head(instants[0], triangles, slice(0, 1))
-    chosen = torch.tensor([5, 17, 400])
-    whole = head.offsets.detach()[chosen].clone()
-    moments = fit.optimizer.state[head.colors]["exp_avg"][chosen].clone()
-    split(head, fit.optimizer, chosen)
-    assert len(head.start) == len(head.offsets) == count + 3
-    pair = torch.stack([head.offsets.detach()[chosen], head.offsets.detach()[count:]])
-    assert torch.allclose(pair.mean(0), whole, atol=1e-6)
-    assert float((pair[0] - pair[1]).norm(dim=1).min()) > 0
-    assert torch.equal(fit.optimizer.state[head.colors]["exp_avg"][count:], moments)
-    assert torch.equal(head.start.binding.triangles[count:], start.binding.triangles[chosen])
-    with torch.no_grad():
-        after, _ = head(instants[0], triangles, slice(0, 1))
-    assert 0 < float((after - before).abs().max()) < 0.25
-
-
-def test_a_fit_that_grows_ends_with_as_many_as_asked_and_can_be_resumed(person, start) -> None:
-    fit, instants, triangles = fit_of(person, start, 1.5)
-    states = {}
-    for _ in splat(fit, instants, triangles):
-        if fit.step == 8:
-            states["half"] = torch.load(saved(fit), weights_only=True)
-    assert len(fit.head.start) == round(1.5 * len(start))
-    again, _, _ = fit_of(person, start, 1.5)
-    again.load(states["half"])
-    assert len(again.head.start) > len(start)
-    list(splat(again, instants, triangles))
-    for name, value in fit.head.per_gaussian().items():
-        other = again.head.per_gaussian()[name]
-        assert float((value - other).detach().abs().sum()) < 1e-4 * max(value.numel(), 1), name
-
-
-def saved(fit: Splatting):
-    """The state as a file keeps it."""
-
-    file = io.BytesIO()
-    torch.save(fit.state(), file)
-    file.seek(0)
-    return file

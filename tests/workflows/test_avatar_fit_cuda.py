@@ -18,7 +18,7 @@ def test_a_fit_on_the_device_comes_as_near_as_one_on_the_cpu(tmp_path: Path) -> 
     for device in ("cpu", "cuda"):
         config = FitConfig(
             Path("none"), tmp_path / device, gaussians=4000, steps=40, device=device, height=64,
-            refine="yes", densify=True, edges=0.5,
+            refine="yes",
         )  # fmt: skip
         avatar, facts = fitting.fitted(person, fitting.resolved(config))
         cameras = around(avatar.rig.neutral, (20.0,), 64)

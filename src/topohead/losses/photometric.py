@@ -180,27 +180,5 @@ class _L1Dssim(torch.autograd.Function):
         return gradient * d_value, None, None, None
 
 
-def gradient_difference(
-    image: Float[Tensor, "B H W 3"],
-    target: Float[Tensor, "B H W 3"],
-    mask: Float[Tensor, "B H W"] | None = None,
-    scales: int = 3,
-) -> Float[Tensor, ""]:
-    """Mean over scales of mean|∂a − ∂b|, of differences between neighbours across and down.
-
-    Each further scale has pictures of half the size. It stands where others put a network's
-    perceptual loss: lines and pores count, not the level of light. The mask multiplies both.
-    """
-    gap = image - target if mask is None else (image - target) * mask[..., None]
-    gap = gap.permute(0, 3, 1, 2)
-    total = gap.new_zeros(())
-    for scale in range(scales):
-        if scale:
-            gap = torch.nn.functional.avg_pool2d(gap, 2)
-        across, down = gap.diff(dim=3), gap.diff(dim=2)
-        total = total + (across.abs().mean() + down.abs().mean()) / 2
-    return total / scales
-
-
 def _array(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().to(torch.float32).numpy())

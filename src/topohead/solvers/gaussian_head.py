@@ -14,12 +14,6 @@ from topohead.rendering.bound_splats import render_factored
 from topohead.rendering.harmonics import shaded
 from topohead.solvers.pose_changes import PoseChanges
 
-PER_GAUSSIAN = (
-    "offsets", "quats", "sizes", "opacities", "colors", "harmonics", "color_change",
-    "offset_change",
-)  # fmt: skip
-"""Parameters that have a row for each Gaussian."""
-
 
 @dataclass(frozen=True)
 class SplattingConfig:
@@ -27,11 +21,8 @@ class SplattingConfig:
 
     Rates fall by half a cosine to `last` of themselves. Offsets and scales are in the triangles'
     unit; growth beyond `large` times the first scale is a spike in other poses, and is dear. A step
-    sees `batch` cameras of one instant. `edges` weighs `losses.photometric.gradient_difference`.
-
-    Poses, expressions and cameras move by `doubt_rate` of their `pose_changes.Doubt` a step.
-    Between the shares `grow_from` and `grow_to` of the steps, those Gaussians that are pulled most
-    are halved, in `grow_times` rounds, until there are `grown` times as many as at first.
+    sees `batch` cameras of one instant. Poses, expressions and cameras move by `doubt_rate` of
+    their `pose_changes.Doubt` a step.
     """
 
     steps: int = 1200
@@ -39,7 +30,6 @@ class SplattingConfig:
     degree: int = 1
     seed: int = 0
     dssim: float = 0.2
-    edges: float = 0.0
     coverage: float = 0.2
     offset_rate: float = 5e-3
     scale_rate: float = 1e-2
@@ -55,10 +45,6 @@ class SplattingConfig:
     gain_decay: float = 1e-2
     doubt_rate: float = 0.1
     doubt_hold: float = 1e-4
-    grown: float = 1.0
-    grow_from: float = 0.1
-    grow_to: float = 0.5
-    grow_times: int = 8
 
 
 @dataclass(frozen=True)
@@ -107,12 +93,6 @@ class GaussianHead(nn.Module):
         self.offset_change = nn.Parameter(start.harmonics.new_zeros(count, ranks, 3))
         self.gains = nn.Parameter(start.harmonics.new_zeros(cameras, 2, 3))
         self.changes = changes
-        self.means: Tensor | None = None
-        """Where the last pictures had the Gaussians, with their gradient."""
-
-    def per_gaussian(self) -> dict[str, nn.Parameter]:
-        """The parameters that have a row for each Gaussian."""
-        return {name: getattr(self, name) for name in PER_GAUSSIAN}
 
     def forward(
         self, instant: Instant, triangles: Int[Tensor, "T 3"], chosen: slice
@@ -130,9 +110,6 @@ class GaussianHead(nn.Module):
             vertices = self.changes.head(vertices, instant.turn, instant.number)
             poses = self.changes.cameras(poses, numbers)
         means, factors = posed_factors(binding, triangles, vertices)
-        if means.requires_grad:
-            means.retain_grad()
-            self.means = means
         harmonics = torch.cat([base[:, None], self.harmonics], 1)
         colors = shaded(harmonics, means.detach(), poses.detach(), instant.turn)
         height, width = instant.images.shape[1:3]

@@ -1,7 +1,7 @@
 """Gaussians on a posed head, fitted to its pictures: a generator, so that its caller may stop it.
 
 Every Gaussian stays on its triangle (`geometry.binding`; the idea is that of GaussianAvatars, Qian
-et al. 2024); their number is fixed unless `grown` is above 1. What expression changes in colour and
+et al. 2024) and their number is fixed. What expression changes in colour and
 place is linear in a few codes of the 52 weights (`geometry.avatars.ExpressionChange`): local in the
 face, nothing to train beforehand, and bounded where the pictures end. Loss: 0.8 L1 + 0.2 (1 − SSIM)
 of the picture over black, L1 of the coverage, and pulls to where the fit began.
@@ -17,8 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import BoundSplats, GaussianBinding
-from topohead.losses.photometric import gradient_difference, l1_dssim
-from topohead.solvers.densification import Unrest, exchange, split
+from topohead.losses.photometric import l1_dssim
 from topohead.solvers.gaussian_head import GaussianHead, Instant, SplattingConfig
 
 
@@ -44,8 +43,6 @@ class Splatting:
             for (_, value), rate in zip(head.named_parameters(), self.rates, strict=True)
         ]
         self.optimizer = torch.optim.Adam(groups, eps=1e-8, fused=True)
-        self.began = len(head.start)
-        self.unrest = Unrest(self.began, head.offsets.device)
 
     def state(self) -> dict[str, Any]:
         """Everything, as `torch.save` keeps it."""
@@ -55,13 +52,10 @@ class Splatting:
         optimizer = self.optimizer.state_dict()
         return {
             "step": self.step, "head": parameters, "start": began, "optimizer": optimizer,
-            "unrest": self.unrest.pull,
         }  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was taken; numbers and Gaussians must be the same."""
-        for name in self.head.per_gaussian():  # halved ones are more than at first
-            exchange(self.head, self.optimizer, name, state["head"][name])
         with torch.no_grad():
             for name, value in self.head.named_parameters():
                 value.copy_(state["head"][name])
@@ -69,26 +63,7 @@ class Splatting:
         opacities, harmonics = rows.pop("o"), rows.pop("h")
         self.head.start = BoundSplats(GaussianBinding(**rows), opacities, harmonics)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.unrest = Unrest(len(opacities), opacities.device)
-        self.unrest.pull = state["unrest"]
         self.step = state["step"]
-
-    def grow(self) -> None:
-        """After a step: remembers where pictures pull, and halves Gaussians when it is time."""
-        config = self.config
-        if config.grown <= 1:
-            return
-        assert self.head.means is not None and self.head.means.grad is not None
-        self.unrest.add(self.head.means.grad)
-        first, last = (round(config.steps * s) for s in (config.grow_from, config.grow_to))
-        period = max((last - first) // config.grow_times, 1)
-        done = (self.step + 1 - first) // period
-        if self.step + 1 <= first or (self.step + 1 - first) % period or done > config.grow_times:
-            return
-        now = len(self.head.start)
-        wanted = self.began * config.grown ** (done / config.grow_times)
-        split(self.head, self.optimizer, self.unrest.largest(round(wanted) - now))
-        self.unrest = Unrest(len(self.head.start), self.head.offsets.device)
 
 
 def splat(
@@ -111,7 +86,6 @@ def splat(
         fit.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         fit.optimizer.step()
-        fit.grow()
         fit.step += 1
         yield {name: value.detach() for name, value in losses.items()}
 
@@ -128,8 +102,6 @@ def _losses(
     gap = (alphas - instant.coverage[chosen].float() / 255).abs()
     counts = None if instant.weights is None else instant.weights[chosen].float() / 255
     picture = l1_dssim(images, target, config.dssim, counts)
-    if config.edges > 0:
-        picture = picture + config.edges * gradient_difference(images, target, counts)
     covered = (gap if counts is None else gap * counts).mean()
     total = picture + config.coverage * covered + head.restraint(config)
     return {"loss": total, "picture": picture, "coverage": covered}

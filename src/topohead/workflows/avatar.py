@@ -40,10 +40,6 @@ class FitConfig:
     refine: Literal["auto", "yes", "no"] = "auto"
     """let head poses, expressions and cameras move by a little while fitting; auto: for photos,
     whose tracks are off by some pixels"""
-    densify: bool = False
-    """begin with half of the Gaussians and halve those that the pictures pull at most"""
-    edges: float = 0.0
-    """weight of the difference of gradients over three scales in the loss"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to fit; auto: cuda where there is one"""
     seed: int = 0

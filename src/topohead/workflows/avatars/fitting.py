@@ -37,15 +37,12 @@ SHOWN_EVERY = 50
 BATCH = 8
 """Pictures that a CUDA device draws in one step."""
 
-GROWN = 2.0
-"""How many times as many Gaussians a fit ends with that halves them."""
-
 INSTANTS_A_CODE = 4
 """So many expressions must be seen for each code that changes colours and places."""
 
 RESUMED = (
     "source", "views", "frames", "instants", "height", "gaussians", "steps", "degree", "codes",
-    "seed", "hull", "refine", "densify", "edges",
+    "seed", "hull", "refine",
 )  # fmt: skip
 """Settings that a fit must share with the one that it continues."""
 
@@ -109,8 +106,7 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     """The avatar of a sitting and what is worth telling of the fit."""
     assert config.gaussians is not None and config.steps is not None
     began = time.monotonic()
-    begun = round(config.gaussians / GROWN) if config.densify else config.gaussians
-    start = starting_gaussians(sitting, begun, config.hull)
+    start = starting_gaussians(sitting, config.gaussians, config.hull)
     weights = sitting.posed.weights.float()
     # more codes would tell pictures apart rather than expressions
     mean, axes = principal_codes(weights, min(config.codes, len(weights) // INSTANTS_A_CODE))
@@ -123,8 +119,7 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     triangles = sitting.rig.topology.triangles.to(device)
     numbers = SplattingConfig(
         steps=config.steps, degree=config.degree, seed=config.seed,
-        batch=BATCH if device.type == "cuda" else 1, edges=config.edges,
-        grown=GROWN if config.densify else 1.0,
+        batch=BATCH if device.type == "cuda" else 1,
     )  # fmt: skip
     rig = upright_rig(sitting.rig)
     changes = None

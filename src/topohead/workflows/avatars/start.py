@@ -51,7 +51,7 @@ neighbours, thin so that the outline does not grow."""
 PATCH_SPREAD = 2.1
 """Standard deviations of a patch's Gaussian against the patch's own: `DISC` for a square one."""
 
-INSET = 1.5
+INSET = 3.0
 """See `inset`; what a held-out outline wants (tuning seed 181)."""
 
 MOUTH = (0.25, 0.10, 0.09)
