@@ -14,6 +14,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,19 @@ from measured_on import commit, hardware
 from torch import Tensor
 
 from topohead.core import PosedViews, SurfacePoints, Views
-from topohead.geometry.avatars import Avatar
+from topohead.geometry.avatars import Avatar, ExpressionChange
 from topohead.geometry.correspondence import interpolate
 from topohead.geometry.meshes import vertex_normals
 from topohead.io.images import write_image
 from topohead.losses.photometric import l1_dssim
-from topohead.rendering.avatars import render_avatar
+from topohead.rendering.avatars import Player
 from topohead.rendering.mesh import depth_maps, rasterize
 from topohead.rendering.shading import portrait_camera
 from topohead.solvers.reprojection import picture_values, sight
 from topohead.workflows.avatar import FitConfig
-from topohead.workflows.avatars.fitting import fitted, resolved
+from topohead.workflows.avatars.fitting import fitted, resolved, upright_rig
 from topohead.workflows.avatars.inputs import Sitting, staged_sitting
+from topohead.workflows.avatars.start import starting_gaussians
 from topohead.workflows.stage import StageConfig, stage
 
 TEST_SEED = 760
@@ -43,6 +45,41 @@ TEST_SEED = 760
 
 def main() -> None:
     """Stage, fit, compare, write JSON."""
+    args = arguments().parse_args()
+    folder = args.keep or Path(tempfile.mkdtemp(prefix="topohead-benchmark-"))
+    private = ("out", "pictures", "keep", "commit")
+    told = {k: v for k, v in vars(args).items() if k not in private}
+    result: dict[str, Any] = {
+        "benchmark": "avatar",
+        "commit": args.commit or commit(),
+        "hardware": hardware(),
+        "settings": told,
+        "runs": [],
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def write() -> None:  # after every fit: what was measured stays, whatever comes later
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+    try:
+        for seed in (int(part) for part in args.seeds.split(",")):
+            whole = staged(seed, args, folder)
+            if args.speed and "speed" not in result:
+                result["speed"] = speeds(whole, args)
+            row: dict[str, Any] = {"seed": seed}
+            result["runs"].append(row)
+            for label, found in run_seed(seed, whole, args, folder):
+                row[label] = found
+                print(label, json.dumps(found), flush=True)
+                write()
+    finally:
+        if args.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    write()
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What may be asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("avatar.json"))
     parser.add_argument("--pictures", type=Path, help="a sheet: truth, avatars, reprojection")
@@ -55,34 +92,26 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--degree", type=int, default=1)
     parser.add_argument("--codes", type=int, default=8)
+    parser.add_argument("--hull", action="store_true")
+    parser.add_argument("--refine", action="store_true")
+    parser.add_argument(
+        "--pose-error", type=float, default=0.0,
+        help="how far the heads that the fit is told are off, in pixels of a picture",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--gloss", type=float, default=0.0)
-    parser.add_argument("--speed", action="store_true", help="frames a second at 512 pixels")
+    parser.add_argument(
+        "--speed", default="", help="numbers of Gaussians to time at 512 pixels, with commas"
+    )
     parser.add_argument("--keep", type=Path, help="folder of takes, staged once")
     parser.add_argument("--commit", help="what to record when git is not there")
-    args = parser.parse_args()
-    folder = args.keep or Path(tempfile.mkdtemp(prefix="topohead-benchmark-"))
-    try:
-        rows = [run_seed(int(seed), args, folder) for seed in args.seeds.split(",")]
-    finally:
-        if args.keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
-    told = {k: v for k, v in vars(args).items() if k not in ("out", "pictures", "keep", "commit")}
-    result = {
-        "benchmark": "avatar",
-        "commit": args.commit or commit(),
-        "hardware": hardware(),
-        "settings": told,
-        "runs": rows,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(rows, indent=1))
+    return parser
 
 
-def run_seed(seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """One person's numbers by number of references."""
+def staged(seed: int, args: argparse.Namespace, folder: Path) -> Sitting:
+    """A person's take, filmed unless it is there."""
     take = folder / f"take{seed}-{args.frames}-{args.cameras}-{args.height}"
+    began = time.perf_counter()
     stage(
         StageConfig(
             take, preset="small", seed=seed, cameras=args.cameras, held_out=2, frames=args.frames,
@@ -90,44 +119,92 @@ def run_seed(seed: int, args: argparse.Namespace, folder: Path) -> dict[str, Any
             turned=0.0, color_error=0.0, gloss=args.gloss, device=args.device,
         )
     )  # fmt: skip
-    whole = staged_sitting(take, args.height)
-    frames = [view.frame for view in whole.posed.views]
-    new = [t for t in range(len(frames)) if t % 3 == 2]
-    old = [t for t in range(len(frames)) if t % 3 != 2]
+    filmed = time.perf_counter()
+    sitting = staged_sitting(take, args.height)
+    print(
+        f"seed {seed}: staged in {filmed - began:.1f} s, opened in "
+        f"{time.perf_counter() - filmed:.1f} s",
+        flush=True,
+    )
+    return sitting
+
+
+def parted(whole: Sitting, count: int) -> tuple[Sitting, Sitting]:
+    """So many reference pictures (0 for all), and what they are judged by."""
+    frames = range(len(whole.posed.views))
     names = whole.posed.views[0].cameras.names
     held = [name for name in names if name.startswith("hold")]
-    test = chosen(whole, [(t, name) for t in new for name in held])
-    found: dict[str, Any] = {"seed": seed}
+    shown = [name for name in names if name not in held]
+    old = [t for t in frames if t % 3 != 2]
+    test = chosen(whole, [(t, name) for t in frames if t % 3 == 2 for name in held])
+    return chosen(whole, references(whole.posed, old, shown, count)), test
+
+
+def run_seed(
+    seed: int, whole: Sitting, args: argparse.Namespace, folder: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One person's numbers by number of references."""
     columns = []
     for count in (int(number) for number in args.references.split(",")):
-        pictures = references(whole.posed, old, [n for n in names if n not in held], count)
-        sitting = chosen(whole, pictures)
+        sitting, test = parted(whole, count)
+        pictures = sum(len(view.images) for view in sitting.posed.views)
+        told = mistaken(sitting, args.pose_error, seed)
         config = resolved(
             FitConfig(
-                take, folder / f"avatar{seed}-{count}", gaussians=args.gaussians,
+                folder, folder / f"avatar{seed}-{count}", gaussians=args.gaussians,
                 steps=args.steps, degree=args.degree, codes=args.codes, device=args.device,
-                height=args.height,
+                height=args.height, hull=args.hull,
+                refine="yes" if args.refine else "no",
             )
         )  # fmt: skip
         shutil.rmtree(config.out, ignore_errors=True)  # what an interrupted fit left
         began = time.perf_counter()
-        avatar, facts = fitted(sitting, config)
+        avatar, facts = fitted(told, config)
         seconds = time.perf_counter() - began
-        ours, nearest = compared(avatar.to(args.device), sitting, test)
-        label = str(len(pictures)) if count else "all"
-        found[label] = {
-            "pictures": len(pictures),
+        ours, nearest = drawn(avatar.to(args.device), test), nearest_views(sitting, test)
+        found = {
+            "pictures": pictures,
+            "gaussians": len(avatar.splats),
             "fit_s": seconds,
+            "phases_s": facts["phases"],
             "fitted_psnr": facts["psnr"],
             "avatar": judged(ours, test.posed.views),
             "nearest": judged(nearest, test.posed.views),
         }
-        if args.speed:
-            found[label]["frames_per_second"] = speed(avatar, args.device)
+        if "refined" in facts:
+            found["refined"] = facts["refined"]
+        yield str(pictures) if count else "all", found
         columns.append((ours, nearest))
     if args.pictures:
         write_sheet(args.pictures.with_stem(f"{args.pictures.stem}{seed}"), columns, test)
-    return found
+
+
+def mistaken(sitting: Sitting, pixels: float, seed: int) -> Sitting:
+    """The sitting with each instant's head a little elsewhere, as if from tracks that are off.
+
+    Turns and shifts each move the head's points by `pixels` in a picture, about (root mean square).
+    """
+    if not pixels:
+        return sitting
+    posed, generator = sitting.posed, torch.Generator().manual_seed(seed)
+    heads, poses = [], []
+    for view, vertices, pose in zip(posed.views, posed.vertices, posed.poses, strict=True):
+        middle = vertices.double().mean(0)
+        away = (view.cameras.centers.double() - middle).norm(dim=1).mean()
+        size = float(pixels * away / view.cameras.intrinsics[:, 0, 0].double().mean())
+        radius = float((vertices.double() - middle).norm(dim=1).mean())
+        vector = torch.randn(2, 3, generator=generator, dtype=torch.float64) * size
+        motion = torch.eye(4, dtype=torch.float64)
+        x, y, z = (vector[0] / radius).tolist()
+        cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+        motion[:3, :3] = torch.linalg.matrix_exp(cross)
+        motion[:3, 3] = middle - motion[:3, :3] @ middle + vector[1]
+        moved = vertices.double() @ motion[:3, :3].T + motion[:3, 3]
+        heads.append(moved.to(vertices))
+        poses.append(motion @ pose.double())
+    return replace(
+        sitting, posed=replace(posed, vertices=torch.stack(heads), poses=torch.stack(poses))
+    )
 
 
 def references(
@@ -169,26 +246,38 @@ def chosen(sitting: Sitting, pictures: list[tuple[int, str]]) -> Sitting:
     return replace(sitting, posed=part)
 
 
-def compared(avatar: Avatar, sitting: Sitting, test: Sitting) -> tuple[list[Tensor], list[Tensor]]:
-    """Each test picture by the avatar's own rig, and by the nearest references."""
-    posed, ours, nearest = test.posed, [], []
+def drawn(avatar: Avatar, test: Sitting) -> list[Tensor]:
+    """Each test picture by the avatar's own rig, on the CPU."""
+    posed, player, pictures = test.posed, Player(avatar), []
     back = torch.linalg.inv(posed.upright.double())
+    for t, view in enumerate(posed.views):
+        pose = posed.upright.double() @ posed.poses[t].double() @ back
+        for c in range(len(view.images)):
+            camera = view.cameras.world_to_camera[c].double() @ back
+            image, _ = player.draw(
+                posed.weights[t], posed.gaze[t], pose, camera[None],
+                view.cameras.intrinsics[c][None], view.cameras.size(c),
+            )  # fmt: skip
+            pictures.append(image[0].clamp(0, 1).cpu())
+    return pictures
+
+
+def nearest_views(sitting: Sitting, test: Sitting) -> list[Tensor]:
+    """Each test picture by the nearest references, reprojected."""
+    posed = test.posed
     depths = [
         depth_maps(v.float(), posed.topology.triangles, view.cameras, cull=False)
         for v, view in zip(sitting.posed.vertices, sitting.posed.views, strict=True)
     ]
-    for t, view in enumerate(posed.views):
-        pose = posed.upright.double() @ posed.poses[t].double() @ back
-        for c in range(len(view.images)):
-            camera = view.cameras.world_to_camera[c].double(), view.cameras.intrinsics[c].double()
-            size = view.cameras.size(c)
-            image, _ = render_avatar(
-                avatar, posed.weights[t], posed.gaze[t], pose.float(),
-                (camera[0] @ back)[None].float(), camera[1][None].float(), size,
-            )  # fmt: skip
-            ours.append(image[0].clamp(0, 1).cpu())
-            nearest.append(reprojected(sitting.posed, depths, posed, t, camera, size))
-    return ours, nearest
+    return [
+        reprojected(
+            sitting.posed, depths, posed, t,
+            (view.cameras.world_to_camera[c].double(), view.cameras.intrinsics[c].double()),
+            view.cameras.size(c),
+        )
+        for t, view in enumerate(posed.views)
+        for c in range(len(view.images))
+    ]  # fmt: skip
 
 
 def reprojected(
@@ -201,21 +290,28 @@ def reprojected(
     covered = raster.triangle >= 0
     points = SurfacePoints(raster.triangle[covered].long(), raster.barycentrics[covered])
     way = direction(camera[0], posed.poses[t])
-    rows = []
-    for r, (view, vertices) in enumerate(zip(references.views, references.vertices, strict=True)):
-        places = interpolate(points, triangles, vertices.float())
-        normals = interpolate(points, triangles, vertex_normals(vertices.float(), triangles))
-        normals = torch.nn.functional.normalize(normals, dim=1)
-        face = float((references.weights[r] - posed.weights[t]).norm())
-        for c, image in enumerate(view.images):
-            pose, lens = view.cameras.world_to_camera[c], view.cameras.intrinsics[c]
-            pixels, weight = sight(places, normals, pose, lens, depths[r][c])
-            turn = float(way @ direction(pose.double(), references.poses[r]))
-            rows.append((-turn, face, weight > 0, picture_values(image, pixels)))
+    order = sorted(
+        (
+            -float(way @ direction(view.cameras.world_to_camera[c].double(), references.poses[r])),
+            float((references.weights[r] - posed.weights[t]).norm()), r, c,
+        )
+        for r, view in enumerate(references.views)
+        for c in range(len(view.images))
+    )  # fmt: skip
     colors = torch.full((len(points.triangles), 3), float("nan"))
-    for _, _, seen, values in sorted(rows, key=lambda row: row[:2]):
-        empty = colors[:, 0].isnan() & seen
-        colors[empty] = values[empty]
+    for _, _, r, c in order:
+        empty = colors[:, 0].isnan().nonzero()[:, 0]
+        if not len(empty):
+            break
+        some = SurfacePoints(points.triangles[empty], points.barycentrics[empty])
+        view, vertices = references.views[r], references.vertices[r].float()
+        places = interpolate(some, triangles, vertices)
+        normals = interpolate(some, triangles, vertex_normals(vertices, triangles))
+        normals = torch.nn.functional.normalize(normals, dim=1)
+        pose, lens = view.cameras.world_to_camera[c], view.cameras.intrinsics[c]
+        pixels, weight = sight(places, normals, pose, lens, depths[r][c])
+        seen = weight > 0
+        colors[empty[seen]] = picture_values(view.images[c], pixels[seen])
     # what no reference shows is grey skin: the mean of what they do show
     unknown = colors[:, 0].isnan()
     colors[unknown] = colors[~unknown].mean(0) if bool((~unknown).any()) else 0.5
@@ -247,24 +343,59 @@ def judged(pictures: list[Tensor], views: tuple[Views, ...]) -> dict[str, float]
     return {"psnr": whole, "psnr_inside": inner, "ssim": ssim}
 
 
-def speed(avatar: Avatar, device: str) -> float:
-    """Frames a second at 512×512, posing and drawing, after a warm-up."""
-    moved = avatar.to(device)
-    pose, lens = portrait_camera(avatar.rig.neutral, (512, 512))
+def speeds(sitting: Sitting, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Frames a second at 512×512 by number of Gaussians, of avatars as a fit begins with them.
+
+    Eight codes change colours and places; harmonics are of the degree that is asked for.
+    """
+    rows = []
+    for count in (int(part) for part in args.speed.split(",")):
+        avatar = untouched(sitting, count, args.degree).to(args.device)
+        row = {"gaussians": len(avatar.splats)} | speed(avatar, args.device)
+        print("speed", json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
+
+
+def untouched(sitting: Sitting, count: int, degree: int, ranks: int = 8) -> Avatar:
+    """An avatar before its fit, with harmonics and changes of some size."""
+    start = starting_gaussians(
+        chosen(sitting, [(0, sitting.posed.views[0].cameras.names[0])]), count
+    )
+    generator = torch.Generator().manual_seed(0)
+    more = torch.randn(len(start), (degree + 1) ** 2 - 1, 3, generator=generator) * 0.02
+    splats = replace(start, harmonics=torch.cat([start.harmonics[:, :1], more], 1))
+    change = ExpressionChange(
+        torch.zeros(52), torch.randn(52, ranks, generator=generator), -torch.ones(ranks),
+        torch.ones(ranks), *(0.01 * torch.randn(2, len(start), ranks, 3, generator=generator)),
+    )  # fmt: skip
+    return Avatar(upright_rig(sitting.rig), splats, change)
+
+
+def speed(avatar: Avatar, device: str, frames: int = 300) -> dict[str, float]:
+    """Frames a second at 512×512, posing and drawing, after a warm-up.
+
+    `live` waits for every picture, as somebody does who drives by hand; `clip` for the last.
+    """
+    player = Player(avatar)
+    pose, lens = portrait_camera(avatar.rig.neutral.cpu(), (512, 512))
     given = pose[None].float().to(device), lens[None].float().to(device), (512, 512)
-    weights = torch.rand(40, 52, generator=torch.Generator().manual_seed(0)) * 0.3
-    still = torch.eye(4).to(device)
-    zero = torch.zeros(2, 2)
-    for part in (weights[:8].to(device), weights[8:].to(device)):
-        if device == "cuda":
-            torch.cuda.synchronize()
+    frames = frames if device == "cuda" else 8
+    weights = torch.rand(frames, 52, generator=torch.Generator().manual_seed(0)) * 0.3
+    still, zero = torch.eye(4).to(device), torch.zeros(2, 2).to(device)
+
+    def play(waits: bool) -> float:
         began = time.perf_counter()
-        for row in part:
-            render_avatar(moved, row, zero, still, *given)
+        for row in weights:
+            player.draw(row, zero, still, *given)
+            if waits and device == "cuda":
+                torch.cuda.synchronize()
         if device == "cuda":
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - began
-    return len(part) / seconds
+        return frames / (time.perf_counter() - began)
+
+    play(True)
+    return {"live": play(True), "clip": play(False)}
 
 
 def write_sheet(

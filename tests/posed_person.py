@@ -5,7 +5,7 @@ import math
 import torch
 
 from topohead.core import ARKIT_52, Cameras, PosedViews, Views
-from topohead.geometry.avatars import gazed
+from topohead.geometry.avatars import eyeballs, gazed
 from topohead.geometry.skinning import blended, placed, rigged
 from topohead.io.assets import reference_head
 from topohead.rendering.mesh import interpolate, rasterize
@@ -53,7 +53,7 @@ def sitting(edge: int = EDGE, masks: bool = True) -> Sitting:
     weights = torch.stack([weights_of(actions) for actions in PLAYED])
     gaze = torch.zeros(len(PLAYED), 2, 2)
     poses = torch.stack([turned(angle) for angle in (0.0, 8.0, -6.0)])
-    shapes = gazed(rig, blended(rig.neutral, rig.blendshapes, weights), gaze)
+    shapes = gazed(eyeballs(rig), blended(rig.neutral, rig.blendshapes, weights), gaze)
     vertices = placed(shapes, poses)
     cameras = around(head.template, YAWS, edge)
     colors = painted(head.template)

@@ -64,3 +64,32 @@ def test_only_the_neighbourhood_of_the_mask_is_looked_at():
     assert value == pytest.approx(expected.item(), rel=1e-5)
     assert abs(gradient - exact.grad.numpy()).max() < 1e-4 * exact.grad.abs().max()
     assert Target.of(target.numpy(), 0 * mask.numpy()).compare(image.float().numpy(), 0.2)[0] == 0
+
+
+def test_a_batch_costs_the_mean_of_its_pictures():
+    generator = torch.Generator().manual_seed(3)
+    pictures, targets = torch.rand(2, 3, 20, 17, 3, generator=generator).unbind(0)
+    masks = (torch.rand(3, 20, 17, generator=generator) > 0.3).float()
+    together, one_by_one = (pictures.clone().requires_grad_() for _ in range(2))
+    batch = l1_dssim(together, targets, 0.3, masks)
+    rows = [l1_dssim(one_by_one[k], targets[k], 0.3, masks[k]) for k in range(3)]
+    single = torch.stack(rows).mean()
+    assert float((batch - single).detach().abs()) < 1e-6
+    for value in (batch, single):
+        value.backward()
+    assert torch.allclose(together.grad, one_by_one.grad, atol=1e-9)
+
+
+@pytest.mark.gpu
+def test_batches_cost_the_same_on_the_device():
+    generator = torch.Generator().manual_seed(3)
+    pictures, targets = torch.rand(2, 3, 40, 37, 3, generator=generator).unbind(0)
+    masks = (torch.rand(3, 40, 37, generator=generator) > 0.3).float()
+    here = pictures.clone().requires_grad_()
+    there = pictures.cuda().requires_grad_()
+    expected = l1_dssim(here, targets, 0.3, masks)
+    found = l1_dssim(there, targets.cuda(), 0.3, masks.cuda())
+    assert float((found.cpu() - expected).detach().abs()) < 1e-5
+    for value in (expected, found):
+        value.backward()
+    assert float((there.grad.cpu() - here.grad).norm() / here.grad.norm()) < 1e-3

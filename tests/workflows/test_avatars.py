@@ -14,17 +14,19 @@ from topohead.cli import run as cli
 from topohead.core import ARKIT_52, InputError, Views
 from topohead.core.splats import SH_DC
 from topohead.geometry.avatars import Avatar
+from topohead.geometry.binding import posed_factors
 from topohead.io.avatars import RECORD, TENSORS, read_avatar, write_avatar
 from topohead.io.clips import read_camera_path, read_clip
 from topohead.io.expressions import Performance, write_live_link
 from topohead.io.splat_ply import read_splat_ply
 from topohead.io.videos import Video
 from topohead.rendering.avatars import render_avatar
+from topohead.rendering.bound_splats import render_factored
 from topohead.rendering.mesh import rasterize
 from topohead.rendering.shading import portrait_camera
 from topohead.viewer.scenes import open_scene
 from topohead.workflows.avatar import AnimateConfig, FitConfig, animate
-from topohead.workflows.avatars import fitting, inputs
+from topohead.workflows.avatars import fitting, inputs, start
 from topohead.workflows.avatars.start import starting_gaussians
 from topohead.workflows.export import ExportConfig, export
 
@@ -343,3 +345,27 @@ def test_broken_avatars_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / TENSORS).write_bytes(b"<html>")
     with pytest.raises(InputError, match="cannot be read"):
         read_avatar(tmp_path)
+
+
+def test_discs_are_set_in_so_that_round_heads_keep_their_outline(
+    person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands over the mesh's outline from two sides, with and without."""
+    rig, stands = person.rig, {}
+    cameras = around(rig.neutral, (0.0, 60.0), 96)
+    for depth in (0.0, start.INSET):
+        monkeypatch.setattr(start, "INSET", depth)
+        splats = starting_gaussians(person, 5000)
+        means, factors = posed_factors(splats.binding, rig.topology.triangles, rig.neutral)
+        colors = torch.ones(2, len(means), 3)
+        views = cameras.world_to_camera.float(), cameras.intrinsics.float()
+        _, alphas = render_factored(means, factors, splats.opacities, colors, *views, (96, 96))
+        masks = [
+            painted_picture(rig.neutral, rig.topology, painted(rig.neutral), pose, lens, (96, 96))[
+                ..., 3
+            ]
+            for pose, lens in zip(cameras.world_to_camera, cameras.intrinsics, strict=True)
+        ]
+        stands[depth] = float((alphas - torch.stack(masks)).clamp(min=0).sum())
+        assert float(alphas[:, 48, 48].min()) > 0.9
+    assert stands[start.INSET] < 0.85 * stands[0.0]

@@ -1,9 +1,10 @@
 """Avatars: a rig that plays, and the Gaussians that it carries."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import BoundSplats
@@ -51,12 +52,54 @@ def principal_codes(
 
 
 @dataclass(frozen=True)
+class Eyeball:
+    """Which vertices an eye has, its centre, and where the vertices lie from there at rest."""
+
+    vertices: Int[Tensor, " E"]
+    center: Float[Tensor, "3"]
+    arms: Float[Tensor, "E 3"]
+
+
+def eyeballs(rig: FaceRig) -> tuple[Eyeball | None, Eyeball | None]:
+    """The rig's eyes, left and right, where its neutral head is; None for one without a name."""
+    found = []
+    for name in EYES:
+        rows = rig.topology.regions.get(name)
+        if rows is None:
+            found.append(None)
+            continue
+        rows = rows.to(rig.neutral.device)
+        center = fit_sphere(rig.neutral[rows].cpu())[0].to(rig.neutral)
+        found.append(Eyeball(rows, center, rig.neutral[rows] - center))
+    return found[0], found[1]
+
+
+def gazed(
+    eyes: tuple[Eyeball | None, Eyeball | None],
+    shapes: Float[Tensor, "T V 3"],
+    gaze: Float[Tensor, "T 2 2"],
+) -> Float[Tensor, "T V 3"]:
+    """Shapes in the head frame with resting eyes turned by `gaze`; a copy."""
+    shapes = shapes.clone()
+    for side, eye in enumerate(eyes):
+        if eye is not None:
+            turns = gaze_rotation(gaze[:, side].to(eye.arms))
+            shapes[:, eye.vertices] = eye.center + eye.arms @ turns.transpose(1, 2)
+    return shapes
+
+
+@dataclass(frozen=True)
 class Avatar:
     """A person that can be played: the rig in the head frame (y up, metres), and its Gaussians."""
 
     rig: FaceRig
     splats: BoundSplats
     change: ExpressionChange
+
+    @cached_property
+    def eyes(self) -> tuple[Eyeball | None, Eyeball | None]:
+        """What the gaze turns."""
+        return eyeballs(self.rig)
 
     def to(self, device: torch.device | str) -> "Avatar":
         """The same, what is posed and drawn on a device; the topology stays."""
@@ -77,7 +120,7 @@ class Avatar:
         Eyes turn about their own centres, whatever the blendshapes say of them.
         """
         rig = self.rig
-        shapes = gazed(rig, blended(rig.neutral, rig.blendshapes, weights), gaze)
+        shapes = gazed(self.eyes, blended(rig.neutral, rig.blendshapes, weights), gaze)
         share = rig.head_share.to(shapes)[:, None]
         return torch.lerp(shapes, placed(shapes, poses), share)
 
@@ -88,23 +131,3 @@ class Avatar:
         harmonics = splats.harmonics.clone()
         harmonics[:, 0] += torch.einsum("r,nrc->nc", codes, self.change.colors)
         return replace(splats, binding=replace(splats.binding, offsets=moved), harmonics=harmonics)
-
-
-def gazed(
-    rig: FaceRig, shapes: Float[Tensor, "T V 3"], gaze: Float[Tensor, "T 2 2"]
-) -> Float[Tensor, "T V 3"]:
-    """Shapes in the head frame with the rig's resting eyes turned by `gaze`; a copy.
-
-    A topology without eyes by name stays as it is.
-    """
-    shapes = shapes.clone()
-    for side, name in enumerate(EYES):
-        globe = rig.topology.regions.get(name)
-        if globe is None:
-            continue
-        center, _ = fit_sphere(rig.neutral[globe])
-        arms = rig.neutral[globe] - center
-        shapes[:, globe.to(shapes.device)] = center + arms @ gaze_rotation(
-            gaze[:, side].to(arms)
-        ).transpose(1, 2)
-    return shapes

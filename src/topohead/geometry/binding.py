@@ -60,11 +60,13 @@ def posed_factors(
 
     Differentiable in vertices and binding. Runs where its tensors are.
     """
-    corners = vertices[..., triangles[binding.triangles], :]
+    # whose gradient adds up in one pass; that of vertices[rows] sorts the rows first
+    rows = triangles[binding.triangles].flatten()
+    corners = vertices.index_select(-2, rows).unflatten(-2, (-1, 3))
     carried = frames(corners)
     means = (binding.barycentrics[..., None] * corners).sum(-2)
     means = means + (carried @ binding.offsets[..., None])[..., 0]
-    return means, carried @ (_turns(binding.quats) * binding.scales[:, None])
+    return means, carried @ (turns(binding.quats) * binding.scales[:, None])
 
 
 def posed_gaussians(
@@ -141,7 +143,7 @@ def bind(
     inward = torch.linalg.inv(carried)
     points = (barycentrics.double()[..., None] * corners).sum(-2)
     offsets = (inward @ (splats.means.double() - points)[..., None])[..., 0]
-    factors = inward @ (_turns(splats.quats.double()) * splats.scales.double()[:, None])
+    factors = inward @ (turns(splats.quats.double()) * splats.scales.double()[:, None])
     quats, scales = decomposed(factors @ factors.mT)
     kind = splats.means.dtype
     binding = GaussianBinding(
@@ -173,7 +175,8 @@ def check_bound(splats: BoundSplats, triangle_count: int, told: str) -> None:
         raise InputError(f"{told}: its Gaussians have opacities outside [0, 1]")
 
 
-def _turns(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
+def turns(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
+    """Rotations of quaternions wxyz of any length above zero."""
     unit = torch.nn.functional.normalize(quats, dim=-1)
     import roma  # noqa: PLC0415
 

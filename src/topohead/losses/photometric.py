@@ -75,20 +75,20 @@ class Target:
 class DeviceTarget:
     """`Target` on a CUDA device: pictures in and out are tensors, and nothing waits for it.
 
-    Whole pictures are looked at: where a mask hides both, they agree.
+    Whole pictures are looked at, one or a batch: where a mask hides both, they agree.
     """
 
-    picture: Float[Tensor, "1 H L"]
+    picture: Float[Tensor, "N H L"]
     """Multiplied by the mask; L = 3 W."""
-    statistics: Float[Tensor, "2 1 H L"]
+    statistics: Float[Tensor, "2 N H L"]
     weights: Float[Tensor, "11"]
-    mask: Float[Tensor, "H W 1"] | None
+    mask: Float[Tensor, "*B H W 1"] | None
 
     @classmethod
     def of(
-        cls, picture: Float[Tensor, "H W 3"], mask: Float[Tensor, "H W"] | None = None
+        cls, picture: Float[Tensor, "*B H W 3"], mask: Float[Tensor, "*B H W"] | None = None
     ) -> "DeviceTarget":
-        """From a picture and a mask of one device."""
+        """From pictures and masks of one device."""
         kernels = _triton_kernels()
         weights = kernels.window(picture.device)
         factor = None if mask is None else mask.float()[..., None]
@@ -97,9 +97,9 @@ class DeviceTarget:
         return cls(flat, kernels.statistics(flat, weights), weights, factor)
 
     def compare(
-        self, picture: Float[Tensor, "H W 3"], dssim_weight: float
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "H W 3"]]:
-        """The loss `l1_dssim` of a float32 picture, and its gradient."""
+        self, picture: Float[Tensor, "*B H W 3"], dssim_weight: float
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "*B H W 3"]]:
+        """The loss `l1_dssim` of float32 pictures, and its gradient."""
         flat = _flat(picture if self.mask is None else picture * self.mask)
         value, slope = _triton_kernels().l1_dssim(
             flat, self.picture, self.statistics, self.weights, dssim_weight
@@ -109,7 +109,8 @@ class DeviceTarget:
 
 
 def _flat(picture: Tensor) -> Tensor:
-    return picture.contiguous().view(1, len(picture), -1)
+    height, width, _ = picture.shape[-3:]
+    return picture.contiguous().view(-1, height, 3 * width)
 
 
 def _triton_kernels() -> ModuleType:
@@ -133,10 +134,10 @@ def _reach(is_seen: np.ndarray) -> slice:
 
 
 def l1_dssim(
-    image: Float[Tensor, "H W 3"],
-    target: Float[Tensor, "H W 3"],
+    image: Float[Tensor, "*B H W 3"],
+    target: Float[Tensor, "*B H W 3"],
     dssim_weight: float = 0.2,
-    mask: Float[Tensor, "H W"] | None = None,
+    mask: Float[Tensor, "*B H W"] | None = None,
 ) -> Float[Tensor, ""]:
     """(1 - λ) mean|a - b| + λ (1 - mean SSIM(a, b)), for pictures in [0, 1].
 
@@ -157,10 +158,20 @@ class _L1Dssim(torch.autograd.Function):
             )
             ctx.save_for_backward(gradient.to(image.dtype))
             return value.to(image.dtype)
-        goal = Target.of(_array(target), None if mask is None else _array(mask))
-        value, gradient = goal.compare(_array(image), dssim_weight)
-        ctx.save_for_backward(torch.from_numpy(gradient).to(image.dtype))
-        return image.new_tensor(value)
+        height, width, _ = image.shape[-3:]
+        pictures = _array(image).reshape(-1, height, width, 3)
+        goals = _array(target).reshape(pictures.shape)
+        masks = [None] * len(goals)
+        if mask is not None:
+            masks = _array(mask).reshape(-1, height, width)
+        rows = [
+            Target.of(goal, counts).compare(picture, dssim_weight)
+            for picture, goal, counts in zip(pictures, goals, masks, strict=True)
+        ]
+        values, gradients = zip(*rows, strict=True)
+        gradient = torch.from_numpy(np.stack(gradients) / len(rows)).reshape(image.shape)
+        ctx.save_for_backward(gradient.to(image.dtype))
+        return image.new_tensor(sum(values) / len(rows))
 
     @staticmethod
     @once_differentiable

@@ -1,5 +1,7 @@
 """Colours over viewing direction, with the signs of 3D Gaussian splatting's files."""
 
+from functools import cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,8 +31,13 @@ def shaded(
     pose = world_to_camera.to(means)
     centers = -(pose[:, :3, :3].mT @ pose[:, :3, 3:])[..., 0]
     ways = torch.nn.functional.normalize(means - centers[:, None], dim=-1) @ turn.to(means).T
-    basis = harmonics(ways)[..., :rows] * torch.tensor(SIGNS[:rows]).to(means)
+    basis = harmonics(ways, rows) * _signs(rows, means.device)
     return (0.5 + torch.einsum("cnk,nkd->cnd", basis, coefficients)).clamp(min=0)
+
+
+@cache
+def _signs(rows: int, device: torch.device) -> Float[Tensor, " K"]:
+    return torch.tensor(SIGNS[:rows], dtype=torch.float32, device=device)
 
 
 def turned_harmonics(
@@ -46,7 +53,7 @@ def turned_harmonics(
         return coefficients
     ways = sphere(64)
     back = ways @ rotation.double()  # a turned function's value is the old one's, turned back
-    signs = torch.tensor(SIGNS[:rows]).double()
-    there, here = (harmonics(x)[:, :rows].double() * signs for x in (ways, back))
+    signs = _signs(rows, torch.device("cpu"))
+    there, here = (harmonics(x, rows).double() * signs for x in (ways, back))
     matrix = torch.linalg.pinv(there) @ here
     return torch.einsum("jk,nkd->njd", matrix.to(coefficients), coefficients)

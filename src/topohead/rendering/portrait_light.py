@@ -123,20 +123,27 @@ def sphere(count: int) -> Float[Tensor, "N 3"]:
     return torch.stack([ring * angle.cos(), height, ring * angle.sin()], 1)
 
 
-def harmonics(directions: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 16"]:
-    """Real spherical harmonics up to degree 3 of unit directions, order (l, m) = (0, 0), (1, −1) …
+def harmonics(directions: Float[Tensor, "*B 3"], count: int = 16) -> Float[Tensor, "*B K"]:
+    """The first 1, 4, 9 or 16 real spherical harmonics of unit directions: (0, 0), (1, −1) …
 
-    Ramamoorthi & Hanrahan (2001), with the polar axis along z.
+    Order (l, m). Ramamoorthi & Hanrahan (2001), with the polar axis along z.
     """
     x, y, z = directions.unbind(-1)
-    xx, yy, zz = x * x, y * y, z * z
-    rows = [
-        torch.full_like(x, 0.282095), 0.488603 * y, 0.488603 * z, 0.488603 * x,
-        1.092548 * x * y, 1.092548 * y * z, 0.315392 * (3 * zz - 1), 1.092548 * x * z,
-        0.546274 * (xx - yy), 0.590044 * y * (3 * xx - yy), 2.890611 * x * y * z,
-        0.457046 * y * (5 * zz - 1), 0.373176 * z * (5 * zz - 3), 0.457046 * x * (5 * zz - 1),
-        1.445306 * z * (xx - yy), 0.590044 * x * (xx - 3 * yy),
-    ]  # fmt: skip
+    rows = [torch.full_like(x, 0.282095)]
+    if count > 1:
+        rows += [0.488603 * y, 0.488603 * z, 0.488603 * x]
+    if count > 4:
+        xx, yy, zz = x * x, y * y, z * z
+        rows += [
+            1.092548 * x * y, 1.092548 * y * z, 0.315392 * (3 * zz - 1), 1.092548 * x * z,
+            0.546274 * (xx - yy),
+        ]  # fmt: skip
+        if count > 9:
+            rows += [
+                0.590044 * y * (3 * xx - yy), 2.890611 * x * y * z, 0.457046 * y * (5 * zz - 1),
+                0.373176 * z * (5 * zz - 3), 0.457046 * x * (5 * zz - 1),
+                1.445306 * z * (xx - yy), 0.590044 * x * (xx - 3 * yy),
+            ]  # fmt: skip
     return torch.stack(rows, -1)
 
 

@@ -30,6 +30,9 @@ from topohead.rendering.splats_cpu import LOW_PASS
 
 INSTALL = "python -m pip install gsplat==1.5.3"
 
+TILE = 16
+"""Pixels a side of the squares that gsplat draws one after the other."""
+
 
 def has_gsplat() -> bool:
     """Whether the package gsplat is installed."""
@@ -59,25 +62,11 @@ def draw(
 ) -> tuple[Float[Tensor, "C H W 3"], Float[Tensor, "C H W"]]:
     """Pictures (width, height) over black and coverage; float32 tensors of one CUDA device.
 
-    Differentiable by the five arrays of Gaussians. Checks nothing: for loops of many steps.
+    Differentiable by the five arrays of Gaussians and by the poses. Checks nothing: for loops of
+    many steps.
     """
-    width, height = size
-    images, alphas, _ = require_gsplat().rasterization(
-        means,
-        quats,
-        scales,
-        opacities,
-        colors,
-        world_to_camera,
-        intrinsics,
-        width,
-        height,
-        near_plane=near,
-        eps2d=float(LOW_PASS),
-        # every Gaussian is seen by most views here, so packing would save little and cost time
-        packed=False,
-    )
-    return images, alphas[..., 0]
+    cameras = world_to_camera, intrinsics
+    return _drawn(means, (None, quats, scales), opacities, colors, cameras, size, near)
 
 
 def draw_factored(
@@ -95,23 +84,57 @@ def draw_factored(
 
     `low_pass` px² are added to projected covariances, and opacities fall by what that spreads out.
     """
-    width, height = size
-    images, alphas, _ = require_gsplat().rasterization(
-        means,
-        None,
-        None,
-        opacities,
-        colors,
-        world_to_camera.to(means).contiguous(),
-        intrinsics.to(means).contiguous(),
-        width,
-        height,
-        near_plane=near,
-        eps2d=low_pass,
-        packed=False,
-        rasterize_mode="antialiased",
-        covars=(factors @ factors.mT).contiguous(),
-    )
+    x, y, z = factors.unbind(1)
+    covariances = [(a * b).sum(1) for a, b in ((x, x), (x, y), (x, z), (y, y), (y, z), (z, z))]
+    return draw_covariances(
+        means, torch.stack(covariances, 1), opacities, colors, world_to_camera.to(means),
+        intrinsics.to(means), size, near, low_pass,
+    )  # fmt: skip
+
+
+def draw_covariances(
+    means: Float[Tensor, "N 3"],
+    covariances: Float[Tensor, "N 6"],
+    opacities: Float[Tensor, " N"],
+    colors: Float[Tensor, "C N 3"],
+    world_to_camera: Float[Tensor, "C 4 4"],
+    intrinsics: Float[Tensor, "C 3 3"],
+    size: tuple[int, int],
+    near: float,
+    low_pass: float,
+) -> tuple[Float[Tensor, "C H W 3"], Float[Tensor, "C H W"]]:
+    """`draw_factored` for covariances by their upper triangles xx, xy, xz, yy, yz, zz."""
+    cameras = world_to_camera, intrinsics
+    shape = covariances, None, None
+    return _drawn(means, shape, opacities, colors, cameras, size, near, low_pass, fading=True)
+
+
+def _drawn(
+    means: Tensor,
+    shape: tuple[Tensor | None, Tensor | None, Tensor | None],
+    opacities: Tensor,
+    colors: Tensor,
+    cameras: tuple[Tensor, Tensor],
+    size: tuple[int, int],
+    near: float,
+    low_pass: float = float(LOW_PASS),
+    fading: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """gsplat's steps one after the other: its `rasterization` would look up and copy more."""
+    gsplat, (width, height), views = require_gsplat(), size, len(cameras[0])
+    # every Gaussian is seen by most views here, so packing would save little and cost time
+    radii, centers, depths, conics, faded = gsplat.fully_fused_projection(
+        means, *shape, *cameras, width, height, eps2d=low_pass, near_plane=near,
+        calc_compensations=fading, opacities=opacities,
+    )  # fmt: skip
+    shown = opacities.expand(views, -1)
+    tiles = -(-width // TILE), -(-height // TILE)
+    _, keys, members = gsplat.isect_tiles(centers, radii, depths, TILE, *tiles)
+    starts = gsplat.isect_offset_encode(keys, views, *tiles)
+    images, alphas = gsplat.rasterize_to_pixels(
+        centers, conics, colors.expand(views, -1, -1), shown * faded if fading else shown, width,
+        height, TILE, starts, members,
+    )  # fmt: skip
     return images, alphas[..., 0]
 
 

@@ -9,6 +9,8 @@ the order in which programs run. With TRITON_INTERPRET=1 the same kernels run on
 # Kernels take plain numbers where they declare constants.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -150,6 +152,7 @@ def _gradient_by_columns(
     tl.store(absolute + tl.program_id(2) * tiles + tile, tl.sum(tl.abs(a - b)))
 
 
+@cache
 def window(device: torch.device) -> Float[Tensor, "11"]:
     """Weights of the window from one end to the other; they sum to one."""
     half = torch.from_numpy(ssim_cpu.window())

@@ -44,6 +44,9 @@ class FitConfig:
     """degree of the harmonics by which colour depends on the direction of view"""
     codes: int = 8
     """largest number of expression codes that change colours and places; 0: none"""
+    refine: Literal["auto", "yes", "no"] = "auto"
+    """let head poses, expressions and cameras move by a little while fitting; auto: for photos,
+    whose tracks are off by some pixels"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to fit; auto: cuda where there is one"""
     seed: int = 0

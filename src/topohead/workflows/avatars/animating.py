@@ -14,7 +14,7 @@ from topohead.geometry.avatars import Avatar
 from topohead.io.avatars import read_avatar
 from topohead.io.clips import CLIP, CameraPath, Clip, read_camera_path, write_clip
 from topohead.io.videos import check_sound, write_video
-from topohead.rendering.avatars import render_avatar
+from topohead.rendering.avatars import Player
 from topohead.rendering.shading import portrait_camera
 from topohead.workflows.avatar import AnimateConfig, AnimateResult
 from topohead.workflows.avatars.driving import Drive, open_drive
@@ -127,10 +127,10 @@ def clip_pictures(
     avatar: Avatar, clip: Clip, background: tuple[float, float, float]
 ) -> Iterator[Float[Tensor, "H W 3"]]:
     """The clip's pictures, one after the other."""
-    camera = clip.camera
+    camera, player = clip.camera, Player(avatar)
     for t in progress(range(len(clip.weights)), "pictures"):
-        image, alpha = render_avatar(
-            avatar, clip.weights[t], clip.gaze[t], clip.poses[t].float(),
+        image, alpha = player.draw(
+            clip.weights[t], clip.gaze[t], clip.poses[t].float(),
             camera.world_to_camera[t : t + 1].float(), camera.intrinsics[t : t + 1].float(),
             camera.size,
         )  # fmt: skip

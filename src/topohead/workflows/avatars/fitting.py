@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import InputError
-from topohead.geometry.avatars import Avatar, ExpressionChange, principal_codes
+from topohead.geometry.avatars import Avatar, ExpressionChange, eyeballs, principal_codes
 from topohead.geometry.placement import placement
 from topohead.geometry.skinning import FaceRig, RigPerformance
 from topohead.io.atomic import atomic_write
@@ -20,7 +20,9 @@ from topohead.io.avatars import BUNDLE, RECORD, write_avatar
 from topohead.io.cap4d import is_tracked_photos
 from topohead.io.gltf_rig import write_rig_glb
 from topohead.io.images import write_image
-from topohead.solvers.splatting import GaussianHead, Instant, Splatting, SplattingConfig, splat
+from topohead.solvers.gaussian_head import GaussianHead, Instant, SplattingConfig
+from topohead.solvers.pose_changes import Doubt, PoseChanges
+from topohead.solvers.splatting import Splatting, splat
 from topohead.workflows.avatar import FitConfig, FitResult
 from topohead.workflows.avatars.inputs import Sitting, run_sitting
 from topohead.workflows.avatars.photos import tracked_sitting
@@ -34,12 +36,15 @@ from topohead.workflows.progress import track as progress
 CHECKPOINT = "fit.pt"
 CHECKPOINT_EVERY_S = 30.0
 SHOWN_EVERY = 50
+BATCH = 8
+"""Pictures that a CUDA device draws in one step."""
+
 INSTANTS_A_CODE = 4
 """So many expressions must be seen for each code that changes colours and places."""
 
 RESUMED = (
     "source", "views", "frames", "instants", "height", "gaussians", "steps", "degree", "codes",
-    "seed", "hull", "head", "units", "flame",
+    "seed", "hull", "head", "units", "flame", "refine",
 )  # fmt: skip
 """Settings that a fit must share with the one that it continues."""
 
@@ -97,7 +102,10 @@ def resolved(config: FitConfig) -> FitConfig:
             raise InputError(f"--{name} expects a number above zero, got {value}")
         defaults[name] = pair if value is None else (value, value)
     numbers = {name: pair[fast] for name, pair in defaults.items()}
-    config = replace(config, device=device, **numbers)
+    refine = config.refine
+    if refine == "auto":
+        refine = "yes" if is_tracked_photos(config.source) else "no"
+    config = replace(config, device=device, refine=refine, **numbers)
     if config.codes < 0:
         raise InputError(f"--codes expects zero or more, got {config.codes}")
     return config
@@ -111,6 +119,7 @@ def settings(config: FitConfig) -> dict[str, Any]:
 def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]:
     """The avatar of a sitting and what is worth telling of the fit."""
     assert config.gaussians is not None and config.steps is not None
+    began = time.monotonic()
     start = starting_gaussians(sitting, config.gaussians, config.hull)
     weights = sitting.posed.weights.float()
     # more codes would tell pictures apart rather than expressions
@@ -121,25 +130,44 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     names = camera_names(sitting)
     device = torch.device(config.device)
     instants = instants_of(sitting, codes, names, device)
+    triangles = sitting.rig.topology.triangles.to(device)
     numbers = SplattingConfig(
         steps=config.steps, degree=config.degree, seed=config.seed,
-        batch=8 if device.type == "cuda" else 1,
+        batch=BATCH if device.type == "cuda" else 1,
     )  # fmt: skip
-    head = GaussianHead(start.to(device), change, len(names), config.degree).to(device)
+    rig = upright_rig(sitting.rig)
+    changes = None
+    if config.refine == "yes":
+        changes = PoseChanges(_facial(rig).to(device), len(weights), len(names), Doubt())
+    head = GaussianHead(start.to(device), change, len(names), config.degree, changes).to(device)
     fit = Splatting(head, numbers)
     _resume(config, fit)
-    _walk(config, fit, instants, sitting.rig.topology.triangles.to(device))
-    splats, changes = head.result()
-    avatar = Avatar(upright_rig(sitting.rig), splats, changes)
+    begun_at = time.monotonic()
+    _walk(config, fit, instants, triangles)
+    splats, change = head.result()
+    avatar = Avatar(rig, splats, change)
     pictures = sum(len(one.images) for one in instants)
-    quality = _training_quality(head, instants, sitting.rig.topology.triangles.to(device))
+    phases = {"start": begun_at - began, "descent": time.monotonic() - begun_at}
+    quality = _training_quality(head, instants, triangles)
     facts = {
         "cameras": names,
         "instants": [view.frame for view in sitting.posed.views],
         "pictures": pictures,
         "psnr": quality,
+        "phases": phases,
     }
+    if changes is not None:
+        facts["refined"] = changes.told()
     return avatar, facts
+
+
+def _facial(rig: FaceRig) -> Float[Tensor, "52 V 3"]:
+    """The blendshapes but on the eyes, which turn by the gaze alone."""
+    shapes = rig.blendshapes.float().clone()
+    for eye in eyeballs(rig):
+        if eye is not None:
+            shapes[:, eye.vertices] = 0
+    return shapes
 
 
 def _walk(
@@ -151,7 +179,7 @@ def _walk(
     try:
         for losses in progress(walked, "gaussians", total=steps, done=fit.step):
             if fit.step % SHOWN_EVERY == 0:
-                show(Sight(f"{fit.step}", values={"loss": losses["loss"]}))
+                show(Sight(f"{fit.step}", values={"loss": float(losses["loss"])}))
             if time.monotonic() - saved > CHECKPOINT_EVERY_S:
                 _save(config, fit)
                 saved = time.monotonic()
@@ -228,6 +256,7 @@ def instants_of(
                     _bytes(images).to(device),
                     _bytes(coverage).to(device),
                     None if weights is None else _bytes(weights).to(device),
+                    t,
                 )
             )
     return found
@@ -246,19 +275,20 @@ def upright_rig(rig: FaceRig) -> FaceRig:
 @torch.no_grad()
 def _training_quality(head: GaussianHead, instants: Sequence[Instant], triangles: Tensor) -> float:
     """PSNR in dB of all pictures together, where they count."""
-    square, count = 0.0, 0.0
+    square, count = triangles.new_zeros((), dtype=torch.float64), 0.0
     for instant in instants:
-        for index in range(len(instant.images)):
-            chosen = torch.tensor([index], device=instant.images.device)
-            image, _ = head(instant, triangles, chosen)
-            gap = (image[0].clamp(0, 1) - instant.images[index].float() / 255).square()
+        for first in range(0, len(instant.images), BATCH):
+            chosen = slice(first, first + BATCH)
+            images, _ = head(instant, triangles, chosen)
+            gap = (images.clamp(0, 1) - instant.images[chosen].float() / 255).square()
             if instant.weights is not None:
-                gap = gap * (instant.weights[index].float() / 255)[..., None]
-                count += 3 * float(instant.weights[index].float().sum() / 255)
+                counted = instant.weights[chosen].float() / 255
+                gap = gap * counted[..., None]
+                count += 3 * counted.sum().double()
             else:
                 count += gap.numel()
-            square += float(gap.sum())
-    return -10 * math.log10(max(square / max(count, 1), 1e-12))
+            square += gap.sum().double()
+    return -10 * math.log10(max(float(square / count), 1e-12))
 
 
 def write_bundle(path: Path, avatar: Avatar) -> None:
