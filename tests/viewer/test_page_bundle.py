@@ -182,7 +182,9 @@ def color_at_target(shown: Shown) -> tuple[np.ndarray, torch.Tensor, torch.Tenso
     return patch[..., :3].mean((0, 1)) / 255, eye, target
 
 
-@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize(
+    "degree", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
+)
 def test_colours_depend_on_the_direction_of_view(browser: Any, tmp_path: Path, degree: int) -> None:
     """As `rendering.harmonics` has it, from two sides, and in the frame of a head that turns."""
     generator = torch.Generator().manual_seed(degree)

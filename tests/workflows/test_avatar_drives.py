@@ -180,6 +180,7 @@ def silent(folder: Path) -> Path:
     return folder / "silent.mp4"
 
 
+@pytest.mark.slow
 def test_a_flame_performance_plays_with_the_users_file(avatar: Avatar, tmp_path: Path) -> None:
     """Jaw and smile, planted as FLAME's first expressions, come back as ours; motion is kept."""
     flame = write_flame(tmp_path / "flame.pkl", planted_flame())

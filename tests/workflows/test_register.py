@@ -58,7 +58,10 @@ def knowing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Planted], None]:
 
 @pytest.mark.parametrize(
     ("unit", "up", "name", "method"),
-    [("cm", "z", "scan.ply", "pca"), ("mm", "y", "scan.obj", "network+refine")],
+    [
+        pytest.param("cm", "z", "scan.ply", "pca", marks=pytest.mark.slow),
+        ("mm", "y", "scan.obj", "network+refine"),
+    ],
 )
 def test_a_planted_scan_comes_back(
     tmp_path: Path, unit: str, up: str, name: str, method: Method
@@ -383,6 +386,7 @@ def test_units_by_the_size_of_a_head() -> None:
     assert find_unit(replace(scan, points=strays), "scan")[0] == "m"
 
 
+@pytest.mark.slow
 def test_a_sequence_is_a_run(tmp_path: Path) -> None:
     """Two frames, the second smiling and shifted: one person, the right change between them."""
     frames = tmp_path / "frames"

@@ -183,6 +183,7 @@ def test_presets_can_be_overridden() -> None:
         assert all(settings[key] is not None for key in numbers)
 
 
+@pytest.mark.slow
 def test_motion_blur_and_jpeg(tmp_path: Path) -> None:
     out = tmp_path / "blurred"
     stage(replace(SMALL, out=out, cameras=3, shutter=0.8, head_motion=12.0, images="jpg"))

@@ -72,6 +72,7 @@ def crash() -> None:
     raise ZeroDivisionError
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_runs_end_in_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +157,7 @@ def test_training_goes_on_from_weights(tmp_path: Path) -> None:
         train(config(tmp_path / "other", name="register-perceiver", start=first.weights))
 
 
+@pytest.mark.slow
 def test_minutes_become_steps(tmp_path: Path) -> None:
     result = train(config(tmp_path / "run", steps=9, minutes=100))
     assert result.steps == 9
