@@ -12,11 +12,11 @@ SURFACE = ScanHead.of(HEAD.topology)
 GAP = 0.002
 
 
-def opened() -> np.ndarray:
-    """The finer surface with its lips moved apart by `GAP`."""
+def opened(gap: float = GAP) -> np.ndarray:
+    """The finer surface with its lips moved apart by `gap`."""
     moved = HEAD.template.double().numpy().copy()
     for name, way in (("lips_upper", 0.5), ("lips_lower", -0.5)):
-        moved[HEAD.topology.regions[name], 1] += way * GAP
+        moved[HEAD.topology.regions[name], 1] += way * gap
     return SURFACE.surface(moved)
 
 
@@ -54,3 +54,9 @@ def test_teeth_behind_open_lips_do_not_close_them() -> None:
     upper = np.isin(open_.rows, SURFACE.fine.regions["lips_upper"])
     front = points[line.upper, 2].max() - 0.004
     assert (points[open_.rows[upper], 2] < front).all()
+
+
+def test_wide_open_lips_have_nothing_to_close() -> None:
+    points = opened(0.05)
+    found = LipLine.of(SURFACE).closing(points, SURFACE.normals(points), film(0.0))
+    assert not len(found.rows) and found.normals.shape == (0, 3)

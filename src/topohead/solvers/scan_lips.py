@@ -95,8 +95,9 @@ def _bridged(
     """Whether a sample lies half way between places and those at `way`, and the nearest sample."""
     apart = np.linalg.norm(way, axis=1, keepdims=True)
     middle = places + 0.5 * way
-    _, index = samples.tree.query(middle, k=min(LOOKED_AT, len(samples.points)))
-    index = index.reshape(len(places), -1)
+    asked = min(LOOKED_AT, len(samples.points))
+    _, index = samples.tree.query(middle, k=asked)
+    index = index.reshape(len(places), asked)
     offset = samples.points[index] - middle[:, None]
     along = np.einsum("pkc,pc->pk", offset, way / np.maximum(apart, 1e-9))
     across = np.einsum("pkc,pkc->pk", offset, samples.normals[index])
