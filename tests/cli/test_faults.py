@@ -219,6 +219,7 @@ def test_damaged_picture_leaves_earlier_frames_and_is_resumable(
     assert {name: finished[name] for name in earlier} == earlier
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_earlier_frames_and_is_resumable(
     take: Path,
     capsys: pytest.CaptureFixture[str],
@@ -295,6 +296,7 @@ def test_stopped_by_the_dashboard_and_again_gives_the_same_bytes(
     assert meshes(take.parent / "run") == undisturbed
 
 
+@pytest.mark.slow
 def test_chunks_in_two_processes_give_the_same_bytes(
     take: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -317,7 +317,7 @@ SMALL = tracking.TrackConfig(
 @pytest.mark.parametrize(
     ("config", "cameras"),
     [
-        (SMALL, ring(3, (72, 90), 40)),
+        pytest.param(SMALL, ring(3, (72, 90), 40), marks=pytest.mark.slow),  # interpreted
         pytest.param(tracking.TrackConfig(), ring(), marks=pytest.mark.gpu),
     ],
 )

@@ -98,6 +98,7 @@ def _window(head: LinearHead, size: int, rows: range, columns: range) -> torch.T
     return found[rows.start : rows.stop, columns.start : columns.stop]
 
 
+@pytest.mark.slow
 def test_1k_is_the_mean_of_4k(head: LinearHead) -> None:
     """Cheek, lips and chin: 98 of 100 texels within 1/255."""
     rows, columns = range(640, 840), range(420, 560)
