@@ -223,10 +223,9 @@ def test_devices_make_the_same_scans(source: ScanSource) -> None:
     people = replace(source.people, shapes=load_shapes("cuda"))
     there = replace(source, people=people, surface=source.surface.to("cuda")).at(numbers.cuda())
     assert torch.allclose(there.vertices.cpu(), here.vertices, atol=1e-6)
-    # where a draw at a threshold falls to the other side, all that a scan keeps after it moves up
-    # by one place: whole scans agree, or one in ten does not
+    # a draw at a threshold may fall to the other side: rarely
     same = there.cloud.inlier.cpu() == here.cloud.inlier
+    assert float(same.float().mean()) > 0.995
     scale = here.pose.scale[:, None]
     apart = (there.cloud.points.cpu() - here.cloud.points).norm(dim=-1) / scale
-    alike = (same.float().mean(1) > 0.995) & ((apart < 1e-5).float().mean(1) > 0.98)
-    assert int(alike.sum()) >= 14
+    assert float((apart < 1e-5).float().mean()) > 0.98

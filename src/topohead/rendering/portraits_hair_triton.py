@@ -68,7 +68,7 @@ def _thinned(strand, x, y, coverage):
 @triton.jit(do_not_specialize=["strands", "count", "views", "height", "width", "first_name"])
 def draw_ribbons(
     points, widths, projections, focals, keys, strands, count, views, height, width, first_name,
-    BLOCK: tl.constexpr, CHECKED: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Draw a block of segments of a head in one of its views."""
     task = tl.program_id(1).to(tl.int64)
@@ -128,9 +128,6 @@ def draw_ribbons(
         inverse = inverse0 + t * (inverse1 - inverse0)
         bits = inverse.to(tl.int32, bitcast=True).to(tl.int64)
         key = (bits << 32) | (name ^ LAST_ID).to(tl.int64)
-        if CHECKED:
-            # keys only grow: what a stale one already hides need not be tried
-            wanted = wanted & (tl.load(picture + y * width + x, wanted, 0) < key)
         tl.atomic_max(picture + y * width + x, key, mask=wanted, sem="relaxed")
 
 

@@ -27,8 +27,6 @@ from topohead.rendering.portrait_light import PortraitLight
 _EXACT = {"enable_fp_fusion": False}
 """Launch option: a fused multiply-add would round differently from the CPU."""
 
-CHECKED = True
-"""Whether hair looks at a sample before it writes there; else the atomic maximum decides alone."""
 _ONE_WARP = {"num_warps": 1}
 """Launch option: lanes wait for the longest of few."""
 
@@ -70,7 +68,7 @@ def draw(
             hair.draw_ribbons[(triton.cdiv(count * (points - 1), 32), heads * views)](
                 strands.points.contiguous(), strands.widths.contiguous(), projections.contiguous(),
                 focals.contiguous(), keys, count, points, views, size[1], size[0], len(triangles),
-                BLOCK=32, CHECKED=CHECKED, **_EXACT, **_ONE_WARP,
+                BLOCK=32, **_EXACT, **_ONE_WARP,
             )  # fmt: skip
     return keys.unflatten(0, (heads, views))
 
