@@ -67,7 +67,7 @@ VERBS: dict[str, Verb] = {
     ),
     "avatar animate": Verb(
         "topohead.workflows.avatar", "AnimateConfig", "animate",
-        "an avatar played by a Live Link CSV or a capture, as MP4 and numbers",
+        "an avatar played by curves, tracked photos or a capture, as MP4 and numbers",
         {"avatar": "AVATAR"},
     ),
     "export": Verb(
