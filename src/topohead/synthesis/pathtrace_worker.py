@@ -23,11 +23,27 @@ def render_job(folder: Path) -> None:
     mitsuba = _load_mitsuba()
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     arrays = dict(np.load(folder / "scene.npz"))
-    scene = _scene(mitsuba, job, arrays)
+    scenes = [_scene(mitsuba, job | {"light": light}, arrays) for light in _lights(job["light"])]
     for index, camera in enumerate(job["cameras"]):
         sensor = mitsuba.load_dict(_sensor(mitsuba, camera, job["samples"]))
-        image = mitsuba.render(scene, sensor=sensor, seed=job["seed"] + index)
-        np.save(folder / f"{camera['name']}.npy", np.array(image, np.float32))
+        images = [
+            np.array(mitsuba.render(scene, sensor=sensor, seed=job["seed"] + index), np.float32)
+            for scene in scenes
+        ]
+        whole = sum(images[1:], images[0])
+        whole[..., 3] = images[0][..., 3]
+        np.save(folder / f"{camera['name']}.npy", whole)
+
+
+def _lights(light: dict[str, Any]) -> list[dict[str, Any]]:
+    """The light as one, or `apart`: the sky, then each lamp without the others.
+
+    Apart, lamps do not stand in each other's way, and no sample goes to the wrong one.
+    """
+    if not light.get("apart"):
+        return [light]
+    alone = [light | {"lamps": [lamp], "sky": False} for lamp in light["lamps"]]
+    return [light | {"lamps": []}, *alone]
 
 
 def _load_mitsuba() -> Any:
@@ -49,9 +65,10 @@ def _scene(mitsuba: Any, job: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
     parts: dict[str, Any] = {
         "type": "scene",
         "integrator": {"type": "path", "max_depth": BOUNCES + 1, "hide_emitters": True},
-        "sky": {"type": "envmap", "bitmap": mitsuba.Bitmap(_sky(light, arrays))},
         "skin": _skin(mitsuba, job, arrays),
     }
+    if light.get("sky", True):
+        parts["sky"] = {"type": "envmap", "bitmap": mitsuba.Bitmap(_sky(light, arrays))}
     if "prop_vertices" in arrays:
         parts["prop"] = _prop(mitsuba, arrays)
     transform = mitsuba.ScalarTransform4f

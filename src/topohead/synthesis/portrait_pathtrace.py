@@ -33,9 +33,9 @@ def pathtraced_portrait(
     size: tuple[int, int],
     samples: int,
 ) -> Float[Tensor, "H W 4"]:
-    """Linear light and coverage of one head of a batch, `samples` light paths a pixel.
+    """Linear light and coverage of one head of a batch, `samples` paths a pixel for each light.
 
-    Specular level 0.35; the camera's principal point is the picture's middle.
+    The sky and every lamp are traced apart and added up: lamps hide nothing. Specular level 0.35; the camera's principal point is the picture's middle.
     """
     if importlib.util.find_spec("mitsuba") is None:
         raise InputError("path tracing needs Mitsuba 3: pip install 'topohead[pathtrace]'")
@@ -52,7 +52,7 @@ def pathtraced_portrait(
     camera = {"name": "portrait", "focal": float(intrinsics[0, 0]), "size": [width, height],
               "world_to_camera": scenes.world_to_camera[index].tolist()}  # fmt: skip
     job = {"cameras": [camera], "samples": samples, "seed": 700, "gloss": 1.0,
-           "light": {"lamps": lamps, "balls": True}}  # fmt: skip
+           "light": {"lamps": lamps, "balls": True, "apart": True}}  # fmt: skip
     skin = mesh.textured.bool()
     normals = smooth_normals(heads.vertices, mesh)[index]
     corners = mesh.triangles[skin].long().flatten()
