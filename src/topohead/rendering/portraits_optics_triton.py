@@ -7,9 +7,11 @@ import triton
 import triton.language as tl
 
 from topohead.rendering import portraits_shade_cpu
-from topohead.rendering.portraits_hair_triton import BIAS, PI, inverse_at, place_of
+from topohead.rendering.portraits_hair_triton import PI, inverse_at, place_of
 
 CHANNELS = tl.constexpr(portraits_shade_cpu.CHANNELS)
+LAMP_BIAS = tl.constexpr(portraits_shade_cpu.LAMP_BIAS)
+WIDE_BIAS = tl.constexpr(portraits_shade_cpu.WIDE_BIAS)
 
 
 @triton.jit
@@ -92,7 +94,8 @@ def lamp_gloss(n, view, to, distance, radius, alpha, f0):
 @triton.jit
 def lamp_seen(m, words, size, texel, disk, taps, sample, samples, place, n, cosine, sine, lit):
     """Share of a lamp that points see; see `portraits_shade_cpu.lamp_seen`."""
-    away = 1.5 * texel * tl.sqrt(tl.maximum(0.0, 1.0 - cosine * cosine)) + BIAS
+    tilt = tl.sqrt(tl.maximum(0.0, 1.0 - cosine * cosine))
+    away = 0.75 * texel * tilt + LAMP_BIAS + WIDE_BIAS * sine
     u, v, w = place_of(m, place[0] + away * n[0], place[1] + away * n[1], place[2] + away * n[2])
     reach = tl.minimum(tl.maximum(sine * 0.06 / texel, 1.5), 40.0)
     blockers, total = tl.zeros_like(u), tl.zeros_like(u)
@@ -101,7 +104,7 @@ def lamp_seen(m, words, size, texel, disk, taps, sample, samples, place, n, cosi
         column = tl.floor(u + reach * tl.load(spot)).to(tl.int32)
         row = tl.floor(v + reach * tl.load(spot + 1)).to(tl.int32)
         inverse = inverse_at(words, row, column, size, size, lit)
-        hidden = inverse * (w - BIAS) > 1.0
+        hidden = inverse * (w - LAMP_BIAS) > 1.0
         blockers += tl.where(hidden, 1.0, 0.0)
         total += tl.where(hidden, 1.0 / tl.where(hidden, inverse, 1.0), 0.0)
     blocked = blockers > 0.0
@@ -114,7 +117,7 @@ def lamp_seen(m, words, size, texel, disk, taps, sample, samples, place, n, cosi
             column = tl.floor(u + reach * tl.load(spot)).to(tl.int32)
             row = tl.floor(v + reach * tl.load(spot + 1)).to(tl.int32)
             inverse = inverse_at(words, row, column, size, size, lit & blocked)
-            hidden = inverse * (w - BIAS) > 1.0
+            hidden = inverse * (w - LAMP_BIAS) > 1.0
             seen += tl.where(blocked & ~hidden, 1.0 / taps.to(tl.float32), 0.0)
     return seen
 

@@ -58,7 +58,7 @@ def _picture(random: np.random.Generator, size: int) -> Float[Tensor, "S S 3"]:
 def _color(random: np.random.Generator) -> Float[np.ndarray, "3"]:
     """Linear radiance, mostly subdued."""
     value = np.exp(random.uniform(-3.2, 0.3))
-    return value * np.exp(random.normal(0, 0.35, 3) * random.uniform(0, 1))
+    return value * np.exp(random.normal(0, 0.22, 3) * random.uniform(0, 1))
 
 
 def picture_backdrops(folder: Path, size: int = 512) -> Float[Tensor, "N S S 3"]:

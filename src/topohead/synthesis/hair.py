@@ -215,7 +215,7 @@ def _widths(
 ) -> Float[Tensor, "B S P"]:
     """Tapered diameters, blunt where cut; fewer strands are wider, so that they hide as much."""
     along = torch.linspace(0, 1, points, device=share.device)
-    width = groom.width * (STRANDS / share.shape[1]) ** 0.5 * kept
+    width = groom.width * (STRANDS / share.shape[1]) ** 0.6 * kept
     taper = torch.where(share < 1, 0.2, 0.65)
     return width[..., None] * (1 - taper[..., None] * along**3)
 

@@ -1,6 +1,5 @@
 """A pool of looks that made people share: complexions, the hair that goes with them, and teeth."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,7 @@ from topohead.rendering.portraits import TexturePool, moved
 from topohead.synthesis.canvas import Canvas
 from topohead.synthesis.complexions import SkinParameters, random_skin
 from topohead.synthesis.grooms import Groom, random_groom, root_color
-from topohead.synthesis.hair import STRANDS, scalp_cover
+from topohead.synthesis.hair import scalp_cover
 from topohead.synthesis.skin import SkinMaps, paint
 from topohead.synthesis.stumps import neck_rim, rim_colors
 from topohead.synthesis.teeth import Teeth, has_bands, make_teeth
@@ -110,9 +109,7 @@ def make_looks(
     )
     keys = [seed * 1_000_003 + number for number in range(count)]
     field = HeadField.of(head.topology, head.template)
-    wigs = Wigs.of(grooms, field, keys, strands, points)
-    thick = replace(wigs.strands, widths=wigs.strands.widths * math.sqrt(STRANDS / strands))
-    wigs, whiskers = replace(wigs, strands=thick), None
+    wigs, whiskers = Wigs.of(grooms, field, keys, strands, points), None
     if rooted:
         whiskers = Whiskers.of(skins, grooms, beards, field, keys, strands, points)
     rows = Teeth.several(teeth) if teeth else None

@@ -38,6 +38,9 @@ HEIGHT = 0.24
 """Metres from chin to crown, roughly."""
 
 
+BALANCE = (0.7, 1.4)
+"""Least and largest gain of a channel by which a camera evens out coloured light."""
+
 SIDES = torch.tensor([[0.0, 0, 1], [0.7, 0.1, 0.7], [-0.7, 0.1, 0.7], [0, 0.6, 0.8], [1, 0, 0],
                       [-1, 0, 0]])  # fmt: skip
 """Where skin faces that a camera may not burn out."""
@@ -215,6 +218,7 @@ class PortraitScenes:
         part, normal = (draw(seed, numbers, "sensor", 4) for draw in (uniforms, normals))
         mean = light.mean(1, keepdims=True).clip(1e-3)
         balance = (mean / light.clip(1e-3)) ** (0.3 + 0.7 * part[:, :1])
+        balance = balance.clip(*BALANCE)  # no camera takes all the colour out of a coloured lamp
         cast = np.exp(settings.casts * 0.06 * normal[:, :3])
         exposure = np.exp(settings.casts * 0.25 * normal[:, 3:]) * 2.9 / mean
         noise = settings.noise * part[:, 1:2] ** 2

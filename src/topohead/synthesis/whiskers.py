@@ -37,7 +37,7 @@ GROWN = (1600, 280, 1600)
 KINDS = {"stubble": 0.2, "short": 0.35, "full": 0.2, "goatee": 0.15, "moustache": 0.1}
 """Beards of those who have one, and how many of them wear it."""
 
-SHADOW = 0.55
+SHADOW = 0.75
 """Least stubble on the skin below a beard, whose strands are too few to be opaque."""
 
 LASHES = (0.6, 1.4)
@@ -173,5 +173,5 @@ def _some(grown: Strands, count: int) -> Strands:
     slot = torch.arange(count)
     chosen = Strands(*(part[slot * there // count if there > count else slot.clamp(max=there - 1)]
                        for part in packed.parts))  # fmt: skip
-    wider = max(there / count, 1.0) ** 0.8 * (slot < there)[:, None]
+    wider = max(there / count, 1.0) ** 0.95 * (slot < there)[:, None]
     return replace(chosen, widths=chosen.widths * wider)
