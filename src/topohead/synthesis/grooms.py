@@ -24,9 +24,9 @@ WHITE = 0.62
 """Linear brightness of hair without pigment."""
 
 VEIL = 0.018
-"""What cuticles turn back before light meets pigment, seen from all sides. Without it black hair has
-L* below 6 and brown b* 20; measured on tresses, gloss left out (J. Soc. Cosmet. Chem. 51 (2000),
-"Measurement of hair luster"): black (18.0, 0, −0.9), dark brown (22–24, 3–4, 4–5)."""
+"""What cuticles turn back before light meets pigment, seen from all sides. Without it black hair
+has L* below 6 and brown b* 20; measured on tresses ("Measurement of hair luster", Journal of
+Cosmetic Science 51(5)): black L* a* b* 18, 0, −1 without gloss, dark brown 22–24, 3–4, 4–5."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def pathtraced_portrait(
 ) -> Float[Tensor, "H W 4"]:
     """Linear light and coverage of one head of a batch, `samples` paths a pixel for each light.
 
-    The sky and every lamp are traced apart and added up: lamps hide nothing. Specular level 0.35; the camera's principal point is the picture's middle.
+    The sky and every lamp are traced apart and added up: lamps hide nothing. Specular level 0.35;
+    the camera's principal point is the picture's middle.
     """
     if importlib.util.find_spec("mitsuba") is None:
         raise InputError("path tracing needs Mitsuba 3: pip install 'topohead[pathtrace]'")
