@@ -90,7 +90,7 @@ def make_looks(
     skins, grooms, beards, teeth, painted = [], [], [], [], []
     for number in range(count):
         key = seed * 1_000_003 + number
-        skin, groom = _matched(random_skin(key), random_groom(key))
+        skin, groom = matched(random_skin(key), random_groom(key))
         if rooted:
             beard, skin = draw_beard(key, skin, groom)
             beards.append(beard)
@@ -117,7 +117,7 @@ def make_looks(
     return Looks(tuple(skins), tuple(grooms), pool, wigs, whiskers, rows, torch.stack(necks))
 
 
-def _matched(skin: SkinParameters, groom: Groom) -> tuple[SkinParameters, Groom]:
+def matched(skin: SkinParameters, groom: Groom) -> tuple[SkinParameters, Groom]:
     """Hair as people of such skin and age have it, and brows of its colour."""
     dark = min(skin.melanin / 1.2, 1.0)
     if dark > 0.5:  # fair hair is as rare on dark skin as it is in life

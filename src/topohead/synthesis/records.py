@@ -14,6 +14,7 @@ from torch import Tensor
 from topohead.core import Mesh
 from topohead.io.atomic import atomic_write, write_text
 from topohead.io.calibration import write_rig
+from topohead.io.curves import write_curves_npz
 from topohead.io.expressions import (
     Performance,
     live_link_angles,
@@ -41,15 +42,17 @@ def truth_file(out: Path, frame: int) -> Path:
 
 
 def write_picture(out: Path, frame: int, picture: Picture, kind: str, quality: int) -> None:
-    """The picture and its mask."""
+    """The picture, its mask, and what of it is hair where there is some."""
     name = frame_name(frame)
     image = out / "frames" / name / f"{picture.camera}.{kind}"
     write_image(image, picture.image, quality=quality)
     write_image(out / "masks" / name / f"{picture.camera}.png", picture.mask)
+    if picture.hair is not None:
+        write_image(out / "truth" / "hair" / name / f"{picture.camera}.png", picture.hair)
 
 
 def write_truth(out: Path, take: Take, frame: int, surfaces: Surfaces) -> None:
-    """Vertices and filmed surface (world metres), pose since frame 1, coefficients, gaze."""
+    """Vertices, filmed surface and hair (world metres), pose since frame 1, coefficients, gaze."""
     tensors = {
         "vertices": surfaces.vertices.float().clone(),
         "surface": surfaces.surface.float().clone(),
@@ -57,6 +60,9 @@ def write_truth(out: Path, take: Take, frame: int, surfaces: Surfaces) -> None:
         "expression": take.motion.coefficients[frame].float().contiguous(),
         "gaze": take.motion.gaze[frame].float().contiguous(),
     }
+    strands = take.strands(take.motion, frame, surfaces)
+    if strands is not None:
+        tensors["hair"] = strands.points.float().contiguous()
     with atomic_write(truth_file(out, frame)) as temporary:
         save_file(tensors, temporary)
 
@@ -79,6 +85,9 @@ def write_statics(
         with atomic_write(out / "truth" / "template.safetensors") as temporary:
             save_file({"vertices": take.subject.head.template.float().contiguous()}, temporary)
     _write_mesh(Mesh(take.subject.finer, surfaces.surface), out / "truth" / "surface.obj", None)
+    strands = take.strands(take.motion, 0, surfaces)
+    if strands is not None:
+        write_curves_npz(strands, out / "truth" / "hair.npz")
     rate = take.motion.frames_per_second
     write_rig(take.rig.handed_over, out / "cameras.json", frames_per_second=rate)
     write_rig(take.rig.exact, out / "truth" / "cameras.json")
@@ -93,7 +102,8 @@ def describe(take: Take, settings: dict[str, Any]) -> dict[str, Any]:
     """`truth.json`: what was asked for, and what came of it that no other file holds."""
     response = take.rig.response
     names = take.rig.exact.cameras.names
-    return {
+    hair = {} if take.hair is None else {"groom": asdict(take.hair.groom)}
+    return hair | {
         "settings": settings,
         "units": "m",
         "frames_per_second": take.motion.frames_per_second,

@@ -5,6 +5,7 @@ Pictures are supersampled, shaded in linear light and averaged, then pass the ca
 surface, about 1.5 mm apart, a lens is straight to better than 0.01 px of a 4K picture.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -81,6 +82,8 @@ class LitHead:
     """Triangles before this one have a texture; the rest are props of plain colour."""
     tint: Float[Tensor, "S 3"]
     roughness: Float[Tensor, " S"]
+    marked: int = 0
+    """The last so many triangles are those that `marked_coverage` tells apart."""
 
     @cached_property
     def per_vertex(self) -> Float[Tensor, "S K"]:
@@ -157,23 +160,58 @@ def render_view(
 
     On the device of the head and the materials; cameras may be on the host.
     """
-    width, height = size
     bent = bend(head.vertices, world_to_camera, lens)
-    fine = intrinsics.double().cpu().clone()
-    fine[:2] *= supersampling
+    fine = _finer(intrinsics, supersampling)
     pixels = bent @ fine.T.to(bent.device)
     level = _texture_levels(head, pixels[:, :2] / pixels[:, 2:], int(materials.sizes[0]))
     view = _view(head, world_to_camera, gloss)
-    rows = max(1, BAND_SAMPLES // (width * supersampling**2))
-    bands = []
-    for top in range(0, height, rows):
-        shape = (width * supersampling, min(rows, height - top) * supersampling)
-        shifted = fine.clone()
-        shifted[1, 2] -= top * supersampling
-        raster = rasterize(bent, head.triangles, torch.eye(4).double(), shifted, shape)
-        bands.append(_shade(raster, supersampling, head, level, materials, *view))
+    bands = [
+        _shade(raster, supersampling, head, level, materials, *view)
+        for raster in _bands(bent, head.triangles, fine, size, supersampling)
+    ]
     color, coverage = zip(*bands, strict=True)
     return torch.cat(color), torch.cat(coverage)
+
+
+def marked_coverage(
+    head: LitHead,
+    world_to_camera: Float[Tensor, "4 4"],
+    intrinsics: Float[Tensor, "3 3"],
+    lens: Distortion,
+    size: tuple[int, int],
+    supersampling: int = 3,
+) -> Float[Tensor, "H W"]:
+    """The share of every pixel that shows the head's last `marked` triangles, all else in view."""
+    bent = bend(head.vertices, world_to_camera, lens)
+    first, fine = len(head.triangles) - head.marked, _finer(intrinsics, supersampling)
+    bands = []
+    for raster in _bands(bent, head.triangles, fine, size, supersampling):
+        shown = (raster.triangle >= first).float()[None, None]
+        bands.append(torch.nn.functional.avg_pool2d(shown, supersampling)[0, 0])
+    return torch.cat(bands)
+
+
+def _finer(intrinsics: Float[Tensor, "3 3"], factor: int) -> Float[Tensor, "3 3"]:
+    fine = intrinsics.double().cpu().clone()
+    fine[:2] *= factor
+    return fine
+
+
+def _bands(
+    bent: Float[Tensor, "S 3"],
+    triangles: Int[Tensor, "T 3"],
+    fine: Float[Tensor, "3 3"],
+    size: tuple[int, int],
+    factor: int,
+) -> Iterator[Raster]:
+    """What the samples of a picture show, `BAND_SAMPLES` or so at a time, from the top."""
+    width, height = size
+    rows = max(1, BAND_SAMPLES // (width * factor**2))
+    for top in range(0, height, rows):
+        shape = (width * factor, min(rows, height - top) * factor)
+        shifted = fine.clone()
+        shifted[1, 2] -= top * factor
+        yield rasterize(bent, triangles, torch.eye(4).double(), shifted, shape)
 
 
 def _view(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import InputError, Rig
+from topohead.core import InputError, Rig, Strands
 from topohead.geometry.cameras import project_through_lens
 from topohead.io.expressions import read_live_link
 from topohead.models.linear import LinearHead
@@ -18,6 +18,7 @@ from topohead.synthesis import performances, render, rigs, skin, subjects
 from topohead.synthesis.blood import blood_change, flushed
 from topohead.synthesis.charts import Chart, place_charts
 from topohead.synthesis.lights import Lighting
+from topohead.synthesis.looks import with_roots
 from topohead.synthesis.noise import Noise
 from topohead.synthesis.performances import Motion
 from topohead.synthesis.props import dentures, joined, neck_plug
@@ -25,6 +26,7 @@ from topohead.synthesis.render import LitHead, Materials
 from topohead.synthesis.rigs import RigSettings, StageRig
 from topohead.synthesis.sensors import Sensor, expose, noise_key
 from topohead.synthesis.skin import SkinMaps, SkinParameters
+from topohead.synthesis.stage_hair import StageHair, stage_hair, tubes
 from topohead.synthesis.subjects import Subject, Surfaces
 from topohead.synthesis.teeth import Teeth, has_bands, make_teeth
 
@@ -70,6 +72,15 @@ class Take:
     charts: tuple[Chart, ...] = ()
     blood_flow: float = 0.0
     teeth: Teeth | None = None
+    hair: StageHair | None = None
+
+    def strands(self, motion: Motion, frame: int, surfaces: Surfaces) -> Strands | None:
+        """Hair on scalp and face in one frame of a motion, in the world; None without."""
+        if self.hair is None:
+            return None
+        pose = (motion.poses[frame] @ self.subject.place).float()
+        posed = (surfaces.vertices - pose[:3, 3]) @ pose[:3, :3]
+        return self.hair.worn(self.subject.rest, posed, pose)
 
     def light(self, motion: Motion, frame: int) -> tuple[Surfaces, LitHead]:
         """The head in one frame of a motion, and the light on it."""
@@ -77,12 +88,17 @@ class Take:
         extras = [neck_plug(self.subject, surfaces)]
         if self.teeth is not None:
             extras.append(dentures(self.teeth, self.subject, surfaces))
+        strands = self.strands(motion, frame, surfaces)
+        if strands is not None:
+            extras.append(tubes(strands))
         blockers = (surfaces.vertices, self.subject.blockers)
         device = self.materials.atlas.device
         finer, surface = self.subject.finer, surfaces.surface
         lit = render.light_head(
             finer, surface, blockers, joined(extras), self.lighting, device=device
         )
+        if strands is not None:
+            lit = replace(lit, marked=len(extras[-1].triangles))
         if self.blood_flow:
             change = blood_change(self.subject, surfaces, self.blood_flow)
             lit = replace(lit, light=flushed(lit.light, change))
@@ -91,11 +107,12 @@ class Take:
 
 @dataclass(frozen=True)
 class Picture:
-    """One camera's stored picture (srgb) and the true coverage of the subject, both [H W]."""
+    """One camera's stored picture (srgb), the true coverage of the subject, and that of hair."""
 
     camera: str
     image: Float[Tensor, "H W 3"]
     mask: Float[Tensor, "H W"]
+    hair: Float[Tensor, "H W"] | None = None
 
 
 def make_motion(
@@ -127,10 +144,12 @@ def make_take(
     charts: bool = False,
     blood_flow: float = 0.0,
     device: torch.device | str = "cpu",
+    hair: str | None = None,
 ) -> Take:
     """A take of a random person; the head sways by `head_motion_mm` a frame (0: still).
 
-    `charts` paints resolution charts on the skin. Skin and pictures are made on `device`.
+    `charts` paints resolution charts on the skin. Skin and pictures are made on `device`. `hair`
+    is a kind of `stage_hair`; without it people are bald or cropped, in the skin's picture alone.
     """
     if not 1 <= optics.supersampling <= 8:
         raise InputError(f"--supersampling is 1 to 8, got {optics.supersampling}")
@@ -143,7 +162,12 @@ def make_take(
     parameters = skin.random_skin(seed)
     stars = place_charts(head) if charts else ()
     there = replace(head, template=head.template.to(device))
+    grown = None
+    if hair is not None:
+        grown, parameters = stage_hair(head, parameters, hair, seed)
     maps = skin.paint(there, parameters, seed, texture_size, stars)
+    if grown is not None and grown.wig is not None:
+        maps = with_roots(maps, there, grown.groom, seed)
     target, height = _framing(subject)
     stage_rig = rigs.build_rig(rig, target, height, seed)
     return Take(
@@ -159,6 +183,7 @@ def make_take(
         stars,
         blood_flow,
         make_teeth(head, parameters, seed) if has_bands(head) else None,
+        grown,
     )
 
 
@@ -196,7 +221,17 @@ def film(take: Take, frame: int) -> Iterator[Picture]:
         ]
         color = sum((view[0] for view in views[1:]), views[0][0]) / len(views)
         coverage = sum((view[1] for view in views[1:]), views[0][1]) / len(views)
-        yield develop(take, frame, index, name, color, coverage)
+        picture = develop(take, frame, index, name, color, coverage)
+        yield picture if take.hair is None else replace(picture, hair=_hair(take, instants, index))
+
+
+def _hair(take: Take, instants: list[LitHead], index: int) -> Float[Tensor, "H W"]:
+    """How much of each pixel of a camera shows hair, by its own triangles."""
+    rig = take.rig.exact
+    view = (rig.cameras.world_to_camera[index], rig.cameras.intrinsics[index],
+            rig.distortion[index], rig.cameras.size(index))  # fmt: skip
+    shown = [render.marked_coverage(lit, *view, take.optics.supersampling) for lit in instants]
+    return sum(shown[1:], shown[0]) / len(shown)
 
 
 def develop(

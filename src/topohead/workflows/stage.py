@@ -107,6 +107,8 @@ class StageConfig:
     """stage: built in; pathtrace: Mitsuba 3 (extra `pathtrace`), slower, light as it is."""
     samples: int = 64
     """Samples a pixel of the path tracer."""
+    hair: str | None = None
+    """random, a style ("crew cut"), or brows for brows and lashes alone; none by default."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where skin and --renderer stage's pictures are made; a take may go on on the other."""
     json: bool = False
@@ -159,6 +161,8 @@ def resolved(config: StageConfig) -> dict[str, Any]:
     for name, value in PRESETS[config.preset].items():
         if values[name] is None:
             values[name] = value
+    if values["hair"] == "none":
+        values["hair"] = None
     return values
 
 
@@ -211,6 +215,7 @@ def make_take(settings: Mapping[str, Any]):
         settings["charts"],
         settings["blood_flow"],
         settings["device"],
+        settings["hair"],
     )
 
 
@@ -270,6 +275,8 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise InputError(f"--fps must be positive, got {settings['fps']}")
     if settings["blood_flow"] and settings["renderer"] != "stage":
         raise InputError("--blood-flow needs --renderer stage; leave one of them out")
+    if settings["hair"] and settings["renderer"] != "stage":
+        raise InputError("--hair needs --renderer stage; leave one of them out")
     if settings["samples"] < 1:
         raise InputError(f"--samples must be at least 1, got {settings['samples']}")
     if settings["device"] == "cuda":
@@ -289,11 +296,12 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON holds them, without what does not belong to the take.
 
     That is where it lies, how to talk, and the device: pictures differ by a code in some pixels.
+    Takes from before there was hair do not speak of it, nor do those without.
     """
     return {
         key: value.name if isinstance(value, Path) else value
         for key, value in settings.items()
-        if key not in ("out", "json", "device")
+        if key not in ("out", "json", "device") and not (key == "hair" and value is None)
     }
 
 
@@ -311,11 +319,12 @@ def _begun(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     described = json.loads(path.read_text(encoding="utf-8"))
     before = described["settings"]
     now = _plain(settings)
-    changed = [key for key in now if before.get(key) != now[key] and key != "frames"]
+    keys = [*now, *(key for key in before if key not in now and key == "hair")]
+    changed = [key for key in keys if before.get(key) != now.get(key) and key != "frames"]
     if changed or before.get("frames", 0) > now["frames"]:
         key = changed[0] if changed else "frames"
         raise InputError(
-            f"{out} holds a take with {key} {before.get(key)}, now {now[key]}; "
+            f"{out} holds a take with {key} {before.get(key)}, now {now.get(key)}; "
             "choose another folder or delete this one"
         )
     return described
