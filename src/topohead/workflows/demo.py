@@ -17,6 +17,8 @@ class DemoConfig:
     """Frames of the performance."""
     seed: int = 4
     """Decides person, skin, rig and motion."""
+    hair: str | None = None
+    """What the person wears, as `topohead stage --hair` has it; by default a bald head."""
     json: bool = False
     """Print one JSON object instead of lines."""
 
@@ -62,6 +64,7 @@ def demo(config: DemoConfig) -> DemoResult:
             seed=config.seed,
             gloss=0.5,
             light="studio",
+            hair=config.hair,
         )
     )
     # no start mesh: the demo shows what pictures, calibration and a few landmarks give
