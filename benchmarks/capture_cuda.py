@@ -1,4 +1,4 @@
-"""Capture at production scale on CUDA: both solvers, accuracy, textures, drift, cost as work grows.
+"""Capture at production scale on CUDA: both solvers, accuracy, starts, drift, cost as work grows.
 
     python benchmarks/capture_cuda.py --performance PERFORMANCE.csv --work DIR --out results.json
 
@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--texture-size", type=int, default=8192)
     parser.add_argument("--skin", type=int, default=8192, help="edge of the staged skin's maps")
-    parser.add_argument("--published-frames", type=int, default=3)
     parser.add_argument("--start-frames", type=int, default=20)
+    parser.add_argument("--starts", default="exact,noisy,none")
     parser.add_argument("--long-frames", type=int, default=600)
     parser.add_argument("--long-cameras", type=int, default=12)
     parser.add_argument("--long-width", type=int, default=512)
@@ -100,18 +100,6 @@ def newton(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     return found | {"vertex_median_mm": median(errors[1:]), "vertex_worst_frame_mm": max(errors)}
 
 
-def published(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
-    """Both methods' textures on the first frames of the large take, three of ours at least.
-
-    Likeness to the true texture is that of the first frame, where both have the same mesh.
-    """
-    frames = [f"1:{count}" for count in (max(args.published_frames, 3), args.published_frames)]
-    ours = captured(args, "newton-short", textures="full", frames=frames[0])
-    print("newton", json.dumps(ours), flush=True)
-    theirs = captured(args, "published", textures="full", frames=frames[1], solver="published")
-    return {"published": theirs, "newton": ours}
-
-
 def geometry(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
     """Both methods' meshes on the same first frames of 24 × 512×375 pictures."""
     take = small_take(args)
@@ -130,8 +118,8 @@ def starts(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
         "none": {"start": None, "no_start": True, "keep_start": False},
     }
     found = {}
-    for name, start in options.items():
-        found[name] = captured(args, name, frames=f"1:{args.start_frames}", **start)
+    for name in args.starts.split(","):
+        found[name] = captured(args, name, frames=f"1:{args.start_frames}", **options[name])
         print(name, json.dumps(found[name]), flush=True)
     return found
 
@@ -193,7 +181,7 @@ def grown(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
 
 SECTIONS: dict[str, Callable[[argparse.Namespace, dict[str, Any]], dict[str, Any]]] = {
     "stage": stage_take, "newton": newton, "kernels": kernels, "geometry": geometry,
-    "published": published, "starts": starts, "drift": drift, "grown": grown,
+    "starts": starts, "drift": drift, "grown": grown,
 }  # fmt: skip
 
 
@@ -254,6 +242,7 @@ def run_capture(
 def captured(args: argparse.Namespace, name: str, **options: Any) -> dict[str, Any]:
     """One capture's cost and its measures against the truth, face region, later frames."""
     found, run = run_capture(args, name, **options)
+    print(name, "captured", json.dumps(found), flush=True)
     evaluation = measure(run)
     table = evaluation.metrics
     for row, keys in MEASURED.items():
@@ -299,18 +288,11 @@ def other(
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
     """Published over newton, on the same frames of one take."""
-    found = {}
-    chosen = {
-        "geometry": ("track_seconds", "surface_median_mm", "correspondence_median_mm"),
-        "published": ("texture_seconds",),
-    }
-    for section, keys in chosen.items():
-        if both := result.get(section):
-            theirs, ours = both["published"], both["newton"]
-            found |= {key: theirs[key] / max(ours[key], 1e-9) for key in keys if key in theirs}
-    if both and theirs["texture"] and ours["texture"]:
-        found["texture_psnr_gain_db"] = ours["texture"]["psnr_db"] - theirs["texture"]["psnr_db"]
-    return found
+    if not (both := result.get("geometry")):
+        return {}
+    theirs, ours = both["published"], both["newton"]
+    keys = ("track_seconds", "surface_median_mm", "correspondence_median_mm")
+    return {key: theirs[key] / max(ours[key], 1e-9) for key in keys if key in theirs}
 
 
 if __name__ == "__main__":

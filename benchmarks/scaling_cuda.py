@@ -32,7 +32,7 @@ CONFIG = TrackConfig()
 
 
 def main() -> None:
-    """Stage, track in all sizes, write JSON."""
+    """Stage, track in all sizes; the result file grows after each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("scaling_cuda"))
     parser.add_argument("--out", type=Path, default=Path("scaling_cuda.json"))
@@ -52,27 +52,24 @@ def main() -> None:
     )  # fmt: skip
     pictures, truth = load(take, args.frames)
     head = recognised(read_mesh(take / "start" / "exact.obj"))
-    by_cameras = [
-        {"cameras": count, "vertices": len(head.mesh.vertices)}
-        | tracked([spread(views, count) for views in pictures], head.mesh, head.basis, truth, args)
-        for count in counts
-    ]
-    by_vertices = []
-    for mesh, basis in levels(head.mesh, head.basis):
-        row = {"cameras": min(24, max(counts)), "vertices": len(mesh.vertices)}
-        views = [spread(one, row["cameras"]) for one in pictures]
-        by_vertices.append(row | tracked(views, mesh, basis, truth, args))
-    result = {
+    result: dict[str, Any] = {
         "benchmark": "scaling_cuda",
         "commit": args.commit or commit(),
         "device": torch.cuda.get_device_name() if args.device == "cuda" else args.device,
         "seed": args.seed,
-        "by_cameras": by_cameras,
-        "by_vertices": by_vertices,
+        "by_cameras": [],
+        "by_vertices": [],
     }
+    cases = [("by_cameras", count, head.mesh, head.basis) for count in counts]
+    middle = min(24, max(counts))
+    cases += [("by_vertices", middle, *level) for level in levels(head.mesh, head.basis)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    for name, count, mesh, basis in cases:
+        row = {"cameras": count, "vertices": len(mesh.vertices)}
+        views = [spread(one, count) for one in pictures]
+        result[name].append(row | tracked(views, mesh, basis, truth, args))
+        print(name, json.dumps(result[name][-1]), flush=True)
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def load(take: Path, count: int) -> tuple[list[Views], list[torch.Tensor]]:

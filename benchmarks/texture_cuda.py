@@ -68,7 +68,7 @@ class Scene:
 
 
 def main() -> None:
-    """Measure, write JSON, print a line a row."""
+    """Measure, print a line a row; the result file grows after each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("texture_cuda.json"))
     parser.add_argument("--runs", type=int, default=5)
@@ -78,23 +78,22 @@ def main() -> None:
     parser.add_argument("--commit", help="what to record when git is not there")
     args = parser.parse_args()
     scene = make_scene(max(args.cameras), args.seed)
-    rows = []
-    cases = [(count, 8192) for count in args.cameras]
-    cases += [(24, size) for size in args.sizes if size != 8192 and 24 in args.cameras]
-    for count, size in cases:
-        rows.append(measured(scene, count, size, args.runs))
-        print(json.dumps(rows[-1]), flush=True)
-    written = writing(scene)
-    print(json.dumps(written), flush=True)
-    result = {
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {
         "benchmark": "texture_cuda",
         "commit": args.commit or commit(),
         "hardware": hardware(),
         "seed": args.seed,
-        "rows": rows,
-        "writing": written,
+        "rows": [],
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    cases = [(count, 8192) for count in args.cameras]
+    cases += [(24, size) for size in args.sizes if size != 8192 and 24 in args.cameras]
+    for count, size in cases:
+        result["rows"].append(measured(scene, count, size, args.runs))
+        print(json.dumps(result["rows"][-1]), flush=True)
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    result["writing"] = writing(scene)
+    print(json.dumps(result["writing"]), flush=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
