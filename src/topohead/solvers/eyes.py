@@ -49,7 +49,9 @@ class EyeConfig:
     step: float = 0.14
     """in steps of this,"""
     few: int = 250
-    """with so many samples,"""
+    """with so many samples, and"""
+    finalists: int = 12
+    """the likeliest so many, which the few cannot tell apart for sure, with all,"""
     reluctance: float = 0.1
     """at a price of so much of what the first frame showed for a turn of one radian."""
     least: float = 0.3

@@ -58,20 +58,34 @@ def _searched(
     yaw, pitch = (torch.from_numpy(a) for a in np.meshgrid(*ways))
     grid = torch.stack([yaw, pitch], -1).reshape(-1, 1, 2).expand(-1, 2, -1)
     grid = torch.cat([last[None], grid])
-    score = np.zeros(len(grid), np.float32)
+    score = _scores(eyes, both, grid, last, config, config.few)
+    grid = grid[np.argsort(-score, kind="stable")[: config.finalists]]
+    return grid[int(_scores(eyes, both, grid, last, config, None).argmax())].clone()
+
+
+def _scores(
+    eyes: Eyes,
+    both: Sequence[Patches],
+    gazes: Float[Tensor, "G 2 2"],
+    last: Tensor,
+    config: EyeConfig,
+    few: int | None,
+) -> Float[np.ndarray, " G"]:
+    """How likely each of many gazes is, by about so `few` samples an eye, or by all."""
+    score = np.zeros(len(gazes), np.float32)
     for side, globe in enumerate(eyes.globes):
-        if not len(globe.samples):
+        count = len(globe.samples)
+        if not count:
             continue
-        few = slice(None, None, max(1, len(globe.samples) // config.few))
-        turns = eyes.turns(grid[:, side]).float().numpy()
+        part = slice(None, None, max(1, count // (few or count)))
+        turns = eyes.turns(gazes[:, side]).float().numpy()
         score += kernels.likeness(
-            globe.samples[few], globe.areas[few], globe.colors[few], globe.trust[few], turns,
+            globe.samples[part], globe.areas[part], globe.colors[part], globe.trust[part], turns,
             *both[side].arrays, np.float32(config.noise), np.float32(config.cut),
-        ) * np.float32(len(globe.samples) / len(globe.samples[few]))  # fmt: skip
+        ) * np.float32(count / len(globe.samples[part]))  # fmt: skip
     # under closed lids hardly a pixel speaks, and chance must not turn the eyes
     price = config.reluctance * sum(globe.seen for globe in eyes.globes)
-    score -= price * (grid - last).norm(dim=-1).mean(1).float().numpy()
-    return grid[int(score.argmax())].clone()
+    return score - price * (gazes - last).norm(dim=-1).mean(1).float().numpy()
 
 
 def _priors(angles: Tensor, last: Tensor, config: EyeConfig) -> tuple[Tensor, Tensor]:
