@@ -29,6 +29,7 @@ from topohead.solvers.eyes import (
     turned_globes,
 )
 from topohead.solvers.gaze import solve_gaze
+from topohead.solvers.mouth_wall import MouthWall, mouth_wall, wall_behind
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Interiors:
     eyes: Eyes | None
     lids: tuple[LidContact, ...]
     lips: LipContact | None
+    wall: MouthWall | None
     teeth: tuple[Int[Tensor, " N"], Int[Tensor, " M"]]
 
 
@@ -58,6 +60,7 @@ def find_interiors(
         eyes,
         lid_contacts(first, eyes),
         lip_contact(first, upright),
+        mouth_wall(first.topology, first.vertices),
         (whole_parts(first.topology, "teeth_upper"), whole_parts(first.topology, "teeth_lower")),
     )
 
@@ -83,6 +86,8 @@ def finish_frame(
         vertices = lids_outside(interiors.lids, eyes, vertices, motion, gaze)
     if interiors.lips is not None:
         vertices = lips_apart(interiors.lips, vertices, motion)
+    if interiors.wall is not None:
+        vertices = wall_behind(interiors.wall, vertices)
     for arch, moves_with_skull in zip(interiors.teeth, (True, False), strict=True):
         if len(arch) >= 3:
             then = interiors.first[arch]

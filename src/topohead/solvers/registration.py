@@ -19,6 +19,7 @@ from topohead.solvers.landmarks import (
     landmark_evidence,
     landmark_table,
 )
+from topohead.solvers.mouth_wall import mouth_wall, wall_behind
 from topohead.solvers.outlines import OutlineConfig, Outlines
 from topohead.solvers.placement import Table, place_by_landmarks, place_by_masks
 from topohead.solvers.startmesh import align_start, check_start
@@ -220,7 +221,7 @@ def _refine_model(
             lambda now, level=level: clues.everything(now, level),
             config.free_iterations[level],
         )
-    return state, carry_loose_parts(head.topology, rest, vertices)
+    return state, _with_interior(head.topology, head.template, rest, vertices)
 
 
 def _from_start(views: Views, start: Mesh, config: FirstFrameConfig) -> FirstFrame:
@@ -241,9 +242,22 @@ def _from_start(views: Views, start: Mesh, config: FirstFrameConfig) -> FirstFra
             lambda now, level=level: look.evidence(now, normals(now), level),
             config.free_iterations[level],
         )
-    vertices = carry_loose_parts(topology, rest, vertices)
+    vertices = _with_interior(topology, given, rest, vertices)
     return FirstFrame(
         Mesh(topology, torch.from_numpy(vertices).float()),
         torch.from_numpy(pose),
         residual=look.residual,
     )
+
+
+def _with_interior(
+    topology: Topology,
+    whole: Float[np.ndarray, "V 3"],
+    rest: Float[np.ndarray, "V 3"],
+    vertices: Float[np.ndarray, "V 3"],
+) -> Float[np.ndarray, "V 3"]:
+    """The vertices with what no picture shows put right: globes and teeth, which `rest` has in
+    place, and the mouth's wall behind the skin, as in the shape `whole`, any pose."""
+    carried = torch.from_numpy(carry_loose_parts(topology, rest, vertices))
+    wall = mouth_wall(topology, torch.from_numpy(whole))
+    return (carried if wall is None else wall_behind(wall, carried)).numpy()
