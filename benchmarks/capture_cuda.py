@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--skin", type=int, default=8192, help="edge of the staged skin's maps")
     parser.add_argument("--start-frames", type=int, default=20)
     parser.add_argument("--starts", default="exact,noisy,none")
+    parser.add_argument("--solvers", default="newton,published", help="of `geometry`")
     parser.add_argument("--long-frames", type=int, default=600)
     parser.add_argument("--long-cameras", type=int, default=12)
     parser.add_argument("--long-width", type=int, default=512)
@@ -106,8 +107,11 @@ def geometry(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]
     options: dict[str, Any] = {
         "source": take, "start": take / "start" / "exact.obj", "holdout": None,
     }  # fmt: skip
-    theirs = captured(args, "small-published", **options, solver="published")
-    return {"published": theirs, "newton": captured(args, "small-newton", **options)}
+    found = {}
+    for solver in args.solvers.split(","):
+        found[solver] = captured(args, f"small-{solver}", **options, solver=solver)
+        print(solver, json.dumps(found[solver]), flush=True)
+    return found
 
 
 def starts(args: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
@@ -288,9 +292,9 @@ def other(
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
     """Published over newton, on the same frames of one take."""
-    if not (both := result.get("geometry")):
+    theirs, ours = (result.get("geometry", {}).get(name) for name in ("published", "newton"))
+    if theirs is None or ours is None:
         return {}
-    theirs, ours = both["published"], both["newton"]
     keys = ("track_seconds", "surface_median_mm", "correspondence_median_mm")
     return {key: theirs[key] / max(ours[key], 1e-9) for key in keys if key in theirs}
 
