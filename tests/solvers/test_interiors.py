@@ -96,6 +96,18 @@ def test_a_planted_gaze_comes_back(mesh: Mesh, eyes: Eyes, gaze: list[list[float
     assert (found.confidence > 0.5).all()
 
 
+def test_a_gaze_far_aside_is_not_taken_for_another(mesh: Mesh, eyes: Eyes) -> None:
+    """Few samples of the coarse search would prefer one that is 8° off, from which no step leads
+    back."""
+    true = torch.deg2rad(torch.tensor([[-27.5, -22.3], [-29.0, -22.3]], dtype=torch.float64))
+    views = filmed_eyes(mesh, looking(mesh, true, STILL), seed=11)
+    lids = looking(mesh, torch.zeros(2, 2), STILL).double()
+    found = solve_gaze(views, eyes, lids, STILL, Gaze.first(), CONFIG)
+    assert math.degrees(float((found.angles - true).abs().max())) < 0.6
+    one = solve_gaze(views, eyes, lids, STILL, Gaze.first(), replace(CONFIG, finalists=1))
+    assert math.degrees(float((one.angles - true).abs().max())) > 5
+
+
 def test_globes_come_back_whole(mesh: Mesh) -> None:
     """A dented and unturned globe is replaced by the first frame's, turned."""
     interiors = find_interiors(filmed_eyes(mesh, mesh.vertices), mesh, STILL)
