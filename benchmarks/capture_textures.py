@@ -1,6 +1,6 @@
 """Both methods' textures of one take: how sharp, how near the true skin, and what they cost.
 
-    python benchmarks/capture_textures.py --performance PERFORMANCE.csv --work DIR --out results.json
+    python benchmarks/capture_textures.py --performance TAKE.csv --work DIR --out results.json
 
 Stages 24 cameras of 4096×3000 (two more held out) that film a skin of 8192² with resolution charts,
 and captures it with `--solver published` (the first frame, all its iterations) and with ours. Both

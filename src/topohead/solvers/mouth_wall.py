@@ -8,7 +8,7 @@ where the wall is behind nothing moves.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -23,8 +23,8 @@ lines."""
 OPPOSITE = -0.3
 """Wall whose normal has more than this cosine to the skin's lines nothing: the rim of the lips."""
 NEAREST = 64
-"""Skin vertices around the one outside of the wall at the beginning, among which another may come to
-be right outside later."""
+"""Skin vertices around the one outside of the wall at the beginning, among which another may
+come to be right outside later."""
 ROUNDS = 4
 """Times that the wall is pushed; what is outside of it changes while it moves."""
 
