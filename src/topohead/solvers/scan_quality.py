@@ -10,6 +10,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import HeadModel, Scan, ScanFit
+from topohead.core.derived import derived
 from topohead.geometry.anthropometry import SURVEY, Callipers
 from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.meshes import face_normals, vertex_areas, vertex_normals
@@ -91,7 +92,7 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
 
     `failures` are what a caller should refuse; `warnings` what it should pass on.
     """
-    surface, arrays = ScanHead.of(head.topology), HeadArrays(head)
+    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
     vertices = fit.vertices.double().numpy()
     points = surface.surface(vertices)
     normals = surface.normals(points)
