@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--ict", help="ict_face_model.npz; without it, people of one family")
     parser.add_argument("--seed", type=int, default=770)
     parser.add_argument("--scans", type=int, default=20)
-    parser.add_argument("--devices", default="cpu,cuda", help="the first is what others differ from")
+    parser.add_argument(
+        "--devices", default="cpu,cuda", help="the first is what others differ from"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--commit", help="what to record when git is not there")
     args = parser.parse_args()
@@ -101,7 +103,10 @@ def summed(rows: list[dict[str, Any]], devices: list[str]) -> dict[str, Any]:
         own = [row[device] for row in rows]
         stages = own[0]["seconds"]
         median = {s: statistics.median(r["seconds"][s] for r in own) for s in stages}
-        found[device] = {"seconds": median, "without_level_1": sum(median.values()) - median["level 1"]}
+        found[device] = {
+            "seconds": median,
+            "without_level_1": sum(median.values()) - median["level 1"],
+        }
         for name in ("network", "refined"):
             found[device][f"{name}_off_mm"] = {
                 "mean": statistics.mean(r[f"{name}_off_mm"][0] for r in own),

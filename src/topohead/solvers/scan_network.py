@@ -156,7 +156,7 @@ def _hypotheses(samples: _Samples, network: Registration, head: HeadModel) -> li
     looked = _batch(samples, count, len(likely))
     similarity, score = settled(network.pose, *looked, _rows(similarity, likely))
     found: list[_Found] = []
-    face = _shown_face(head)
+    face = shown_face(head)
     for number in _different(similarity, score):
         start = _rows(similarity, [number])
         result = _registered(network, samples, start, 1)
@@ -172,7 +172,7 @@ def _hypotheses(samples: _Samples, network: Registration, head: HeadModel) -> li
     return sorted(found, key=lambda each: each.hypothesis.sigma)
 
 
-def _shown_face(head: HeadModel) -> Int[Tensor, " N"]:
+def shown_face(head: HeadModel) -> Int[Tensor, " N"]:
     """Vertices of the face that a scanner sees."""
     regions = head.topology.regions
     inner = head.topology.region_mask(*(name for name in INNER if name in regions))

@@ -27,6 +27,9 @@ MEASURED = 4_000
 """Samples, if all were inliers, whose exact distance from the surface is taken."""
 SEEN_M, SEEN_AGREEMENT = 0.004, 0.7
 """A place of the head is seen when the scan lies so near, metres, with such a cosine of normals."""
+SEEN_SPACINGS, SEEN_NOISES, ROUGH, ROUGH_AGREEMENT = 2.0, 3.0, 1e-3, 0.3
+"""In sparse and in noisy scans, so many spacings or deviations of the noise; normals of scans with
+noise beyond `ROUGH`, metres, say little."""
 MODEL_NOISE = 0.001
 """What the head model's identity modes are fitted with to tell the remainder, metres."""
 WORST_MM, MOST_FLIPPED = 1.5, 20
@@ -101,8 +104,10 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
     inlier = fit.inliers.numpy()[samples.source]
     distance, on_face = _to_surface(samples.points[inlier][:: SAMPLES // MEASURED], surface, points)
     rows = np.flatnonzero(surface.skin)
-    found = match(points, normals, rows, samples, MatchConfig(SEEN_M, SEEN_AGREEMENT))
-    near = np.abs(found.gap) < SEEN_M
+    reach = max(SEEN_M, SEEN_SPACINGS * samples.spacing, SEEN_NOISES * samples.noise)
+    alike = SEEN_AGREEMENT if samples.noise < ROUGH else ROUGH_AGREEMENT
+    found = match(points, normals, rows, samples, MatchConfig(reach, alike))
+    near = np.abs(found.gap) < reach
     gap, seen = np.abs(found.gap[near]), found.rows[near]
     area = vertex_areas(torch.from_numpy(points), surface.fine.triangles).numpy()
     face = surface.face & surface.skin
