@@ -34,9 +34,11 @@ MODEL_NOISE = 0.001
 """What the head model's identity modes are fitted with to tell the remainder, metres."""
 WORST_MM, MOST_FLIPPED = 1.5, 20
 """A fit that is farther from the scan (median) or folds more triangles has no head under it."""
-IMPOSSIBLE, UNUSUAL = 5.0, 3.2
-"""Deviations from a survey's mean size beyond which there is no head, or a strange one. What is no
-head (ball, cube, egg, ring, hills, body of capsules) draws a head to sizes beyond the first."""
+IMPOSSIBLE, HAIRY, UNUSUAL = 5.0, 8.0, 4.0
+"""Deviations from a survey's mean size beyond which there is no head, or a strange one; the second
+is for sizes that hair adds to. What is no head (ball, cube, ring, hills, body of capsules) draws a
+head to sizes beyond them. Short hair alone made a real head's breadth 3.2 deviations too great."""
+UNDER_HAIR = ("head length", "head breadth")
 LEAST_SEEN, LITTLE_SEEN = 0.15, 0.5
 AWAY_M, AWAY_SHARE = 0.05, 0.2
 """Another head is looked for when this share of the scan lies so far from the first, metres."""
@@ -142,7 +144,7 @@ def _failures(measured: ScanQuality) -> dict[Reason, str]:
             f"no head was found: the best fit lies {distance:.1f} mm from the scan (median) with "
             f"{measured.flipped} folded triangles; check what the scan shows, its unit, or crop it"
         )
-    odd = _odd_sizes(measured.sizes_mm, IMPOSSIBLE)
+    odd = _odd_sizes(measured.sizes_mm, IMPOSSIBLE, HAIRY)
     if odd:
         found["size"] = f"no human head has {odd}; check the scan's unit, or whether it is a head"
     if measured.face_seen < LEAST_SEEN:
@@ -161,7 +163,7 @@ def _warnings(
         found["mirrored"] = (
             "faces are wound clockwise seen from outside: turned over, or the scan is mirrored"
         )
-    odd = _odd_sizes(measured.sizes_mm, UNUSUAL)
+    odd = _odd_sizes(measured.sizes_mm, UNUSUAL, UNUSUAL)
     if odd:
         found["size"] = f"{odd} is unusual for an adult"
     if LEAST_SEEN <= measured.face_seen < LITTLE_SEEN:
@@ -171,9 +173,10 @@ def _warnings(
     return found
 
 
-def _odd_sizes(sizes: dict[str, float], limit: float) -> str:
-    """Sizes more than `limit` deviations from the survey's mean, in words."""
-    far = {n: sizes[n] for n, p in SURVEY.items() if abs(sizes[n] - p.mean) > limit * p.deviation}
+def _odd_sizes(sizes: dict[str, float], bare: float, hairy: float) -> str:
+    """Sizes more than so many deviations from the survey's mean, in words."""
+    limits = {n: (hairy if n in UNDER_HAIR else bare) * p.deviation for n, p in SURVEY.items()}
+    far = {n: sizes[n] for n, p in SURVEY.items() if abs(sizes[n] - p.mean) > limits[n]}
     return " and ".join(f"a {name} of {size:.0f} mm" for name, size in far.items())
 
 

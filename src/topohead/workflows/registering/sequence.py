@@ -122,8 +122,9 @@ def _frame(
     prepared = prepare(replace(config, source=path))
     assert config.method is not None, "resolved"
     head = reference_head(0)
+    doubts: tuple[str, ...] = ()
     if person is None or last is None:
-        fit, _ = fit_scan(prepared.scan, head, config.method, means_of(config))
+        fit, doubts = fit_scan(prepared.scan, head, config.method, means_of(config))
     else:
         fit = following(prepared.scan, person, last, config.seed)
     quality = judge_fit(prepared.scan, fit, head)
@@ -155,7 +156,7 @@ def _frame(
         RegisteredScan(
             path, folder / "mesh.obj", config.method, prepared.unit, told["p2s_median_mm"],
             told["p2s_p95_mm"], 1000 * float(fit.sigma.median()), seconds, False,
-            (*prepared.notes, *quality.warnings.values(), *failures),
+            (*prepared.notes, *doubts, *quality.warnings.values(), *failures),
         )
     )  # fmt: skip
     return fit
