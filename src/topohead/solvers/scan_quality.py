@@ -39,9 +39,10 @@ IMPOSSIBLE, HAIRY, UNUSUAL = 5.0, 8.0, 4.0
 is for sizes that hair adds to. What is no head (ball, cube, ring, hills, body of capsules) draws a
 head to sizes beyond them. Short hair alone made a real head's breadth 3.2 deviations too great."""
 UNDER_HAIR = ("head length", "head breadth")
-LEAST_SEEN, LITTLE_SEEN = 0.15, 0.5
-AWAY_M, AWAY_SHARE = 0.05, 0.2
-"""Another head is looked for when this share of the scan lies so far from the first, metres."""
+LEAST_SEEN, LITTLE_SEEN = 0.15, 0.25
+AWAY_M, AWAY_SHARE, ALIKE = 0.05, 0.2, 1.35
+"""Another head is looked for when this share of the scan lies so far from the first, metres; its
+size differs by no more than this factor, else it is a trunk."""
 SEVERAL = "there seem to be several heads in the scan: crop it to one"
 
 
@@ -202,7 +203,8 @@ def _another_head(
     skull = template[skin], normals[skin], template[surface.face]
     placed = [find_head(samples.subset(keep), *skull, seed) for keep in (away, ~away)]
     other, own = (float(found.misfit[0]) for found in placed)
-    return other < max(own + 0.05, 0.3)
+    larger = abs(np.log(placed[0].size[0] / placed[1].size[0]))
+    return bool(larger < np.log(ALIKE)) and other < max(own + 0.05, 0.3)
 
 
 def _to_surface(
