@@ -1,9 +1,9 @@
 """A scan of any size, unit and orientation through the registration network.
 
 The pose stage judges all quarter turns. The likely ones are registered in turn until the network is
-sure of one; else the one that it is surest of wins. Where it sees no head in the whole scan it looks
-at parts of it: a bust is mostly shoulders. Points are chosen evenly from the whole scan first, then
-from around the head that was found.
+sure of one; else the one that it is surest of wins. Where it sees no head in the whole scan it
+looks at parts of it: a bust is mostly shoulders. Points are chosen evenly from the whole scan
+first, then from around the head that was found.
 """
 
 import math

@@ -184,9 +184,7 @@ def following(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConf
     return fit_scan(scan, person, "pca+refine", Means(config.seed))[0]
 
 
-def _seen(
-    scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConfig
-) -> ScanFit | None:
+def _seen(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConfig) -> ScanFit | None:
     """The person as the network sees them in a scan: its pose and expression, the person's shape
     and size. None without the network, or where it is in doubt."""
     assert config.method is not None, "resolved"
