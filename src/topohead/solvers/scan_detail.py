@@ -78,4 +78,5 @@ def _smoothness(topology: Topology) -> sparse.csc_matrix:
     laplacian = uniform_laplacian(topology)
     (row, column), value = laplacian.indices().numpy(), laplacian.values().double().numpy()
     matrix = sparse.csc_matrix((value, (row, column)), tuple(laplacian.shape))
-    return matrix.T @ matrix / BENDING**2 + sparse.eye(topology.vertex_count) / ANCHOR**2
+    smooth = matrix.T @ matrix / BENDING**2 + sparse.eye(topology.vertex_count) / ANCHOR**2
+    return smooth.tocsc()
