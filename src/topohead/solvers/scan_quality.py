@@ -175,9 +175,14 @@ def _warnings(
 
 
 def _odd_sizes(sizes: dict[str, float], bare: float, hairy: float) -> str:
-    """Sizes more than so many deviations from the survey's mean, in words."""
-    limits = {n: (hairy if n in UNDER_HAIR else bare) * p.deviation for n, p in SURVEY.items()}
-    far = {n: sizes[n] for n, p in SURVEY.items() if abs(sizes[n] - p.mean) > limits[n]}
+    """Sizes more than so many deviations from the survey's mean, in words; `hairy` is for sizes that
+    hair may have made greater."""
+    beyond = {name: (sizes[name] - p.mean) / p.deviation for name, p in SURVEY.items()}
+    far = {
+        name: sizes[name]
+        for name, z in beyond.items()
+        if not -bare <= z <= (hairy if name in UNDER_HAIR else bare)
+    }
     return " and ".join(f"a {name} of {size:.0f} mm" for name, size in far.items())
 
 
