@@ -175,8 +175,8 @@ def _warnings(
 
 
 def _odd_sizes(sizes: dict[str, float], bare: float, hairy: float) -> str:
-    """Sizes more than so many deviations from the survey's mean, in words; `hairy` is for sizes that
-    hair may have made greater."""
+    """Sizes more than so many deviations from the survey's mean, in words; `hairy` is for sizes
+    that hair may have made greater."""
     beyond = {name: (sizes[name] - p.mean) / p.deviation for name, p in SURVEY.items()}
     far = {
         name: sizes[name]
