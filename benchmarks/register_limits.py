@@ -27,6 +27,7 @@ from register_scans import Bench, Case, Forced, Person, clean, sampled, turned
 from register_scores import Judge, area_under
 
 from topohead.core import InputError, Scan
+from topohead.geometry.anthropometry import SURVEY
 from topohead.solvers.scan_free import FreeConfig, FreeStep
 from topohead.solvers.scan_quality import judge
 from topohead.solvers.scan_refine import RefineConfig, refine
@@ -152,6 +153,9 @@ def one(task: tuple[int, str, int, int, str | None]) -> dict[str, Any]:
         row[name] = scores.failure(case, fit) | {
             "distance": quality.whole_to_scan.median_mm,
             "seen": quality.face_seen,
+            "folded": quality.flipped,
+            "remainder": quality.remainder_mm,
+            "sizes": {n: v for n, v in quality.sizes_mm.items() if n in SURVEY},
             "refused": [*quality.failures],
             "warned": [*quality.warnings, *(["unsure"] if notes else [])],
         }

@@ -1,6 +1,7 @@
 """Scans made from the reference head, so that the answer is known."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from topohead.core import Mesh
+from topohead.core import ARKIT_52, Mesh
 from topohead.core.scans import Scan
 from topohead.geometry.subdivision import catmull_clark
 from topohead.geometry.subdivision import refine as carried
@@ -34,7 +35,12 @@ class Planted:
 
 
 def planted(
-    seed: int = 3, unit: str = "m", up: str = "y", smile: float = 0.0, whole: bool = False
+    seed: int = 3,
+    unit: str = "m",
+    up: str = "y",
+    smile: float = 0.0,
+    whole: bool = False,
+    actions: Mapping[str, float] | None = None,
 ) -> Planted:
     """The skin of a person without what is inside, some way off the origin; colours by place."""
     head = reference_head(0)
@@ -42,6 +48,8 @@ def planted(
     identity = 0.7 * torch.randn(len(head.identity_basis), generator=random)
     expression = torch.zeros(52)
     expression[[23, 24]] = smile
+    for name, played in (actions or {}).items():
+        expression[ARKIT_52.index(name)] = played
     shape = head.vertices(identity, expression)
     turn = Rotation.from_euler("yxz", [25, -10, 5], degrees=True).as_matrix()
     if up == "z":

@@ -104,7 +104,13 @@ def test_clouds_with_colours_and_normals(ball: trimesh.Trimesh, tmp_path: Path) 
 
     a, b = open_scan(tmp_path / "a.xyz"), open_scan(tmp_path / "b.xyz")
     c, d = open_scan(tmp_path / "c.pts"), open_scan(tmp_path / "d.ply")
-    for found in (a, b, c, d):
+    # as MeshLab writes a cloud: a list of faces with none in it
+    begin = b"ply\nformat binary_little_endian 1.0\nelement vertex %d\n" % len(table)
+    begin += b"".join(b"property float %c\n" % axis for axis in b"xyz")
+    begin += b"element face 0\nproperty list uchar int vertex_indices\nend_header\n"
+    (tmp_path / "e.ply").write_bytes(begin + ball.vertices.astype("<f4").tobytes())
+    e = open_scan(tmp_path / "e.ply")
+    for found in (a, b, c, d, e):
         assert torch.allclose(found.scan.points.double(), torch.tensor(ball.vertices), atol=1e-6)
         assert len(found.scan.triangles) == 0
     for found in (a, c, d):

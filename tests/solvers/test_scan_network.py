@@ -139,6 +139,23 @@ def test_what_is_no_head_fits_badly(
     assert [each.sigma for each in wrong] == sorted(each.sigma for each in wrong)
 
 
+def test_a_head_above_a_large_trunk_is_found(
+    network: Registration, head: HeadModel, people: ScanBatch
+) -> None:
+    """Two thirds of the surface are no head: the scan as a whole does not look like one."""
+    scan = mesh(people, 0, head)
+    generator = torch.Generator().manual_seed(1)
+    ball = torch.nn.functional.normalize(torch.randn(40_000, 3, generator=generator), dim=1)
+    trunk = ball * torch.tensor([0.24, 0.2, 0.13]) + torch.tensor([0.0, -0.36, -0.08])
+    bust = Scan(torch.cat([scan.points, trunk]), BARE)
+    there = somewhere(4, 1.0)
+    fit, found = judged_fit(turned(bust, there), network, head)
+    back = there.inverse().apply(fit.vertices[None])[0]
+    assert face_error(back, people.vertices[0], head) < 2 * FOUND_MM
+    assert found[0].sigma < 2 * FOUND_MM / 1e3
+    assert float(fit.inliers[len(scan.points) :].float().mean()) < 0.1
+
+
 def test_too_few_points_are_refused(network: Registration, head: HeadModel) -> None:
     with pytest.raises(ValueError, match="100 points, got 40"):
         network_fit(Scan(torch.rand(40, 3), BARE), network, head)

@@ -25,7 +25,7 @@ from topohead.io.meshes import read_mesh, write_obj
 from topohead.io.results import open_run
 from topohead.rendering.uv import texel_map
 from topohead.workflows.register import Method, RegisterConfig, register
-from topohead.workflows.registering import batch, methods, single, topologies
+from topohead.workflows.registering import batch, methods, sequence, single, topologies
 from topohead.workflows.registering.units import find_unit
 
 FACE = reference_head(0).topology.region_mask("face")
@@ -384,6 +384,24 @@ def test_units_by_the_size_of_a_head() -> None:
     strays = torch.cat([scan.points, scan.points[:40] * 500])
     scan = replace(scan, colors=None)
     assert find_unit(replace(scan, points=strays), "scan")[0] == "m"
+
+
+@pytest.mark.slow
+def test_a_blink_and_a_mouth_that_opens_are_followed() -> None:
+    """From one frame to the next, too far for what begins where the frame before was."""
+    still = planted(seed=3)
+    actions = {"jawOpen": 0.6, "eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
+    truth = planted(seed=3, actions=actions)
+    count = len(still.scan.points)
+    sigma, everything = torch.full((len(FACE),), 5e-4), torch.ones(count, dtype=torch.bool)
+    last = ScanFit(still.vertices, sigma, still.pose, still.expression, everything)
+    asked = RegisterConfig(Path("frames"), Path("run"), method="network+refine", device="cpu")
+    found = sequence.following(truth.scan, sequence.personal(last), last, asked)
+    regions = reference_head(0).topology.regions
+    for name in ("lips", "eyelids"):
+        rows = regions[name]
+        off = 1000 * (found.vertices - truth.vertices)[rows].norm(dim=1)
+        assert float(off.median()) < 1.0, name
 
 
 @pytest.mark.slow

@@ -196,7 +196,9 @@ def _uneven_rows(element: _Element, data: bytes, at: int) -> tuple[Columns, int]
     for entry in element.properties:
         values = np.concatenate(numbers[entry.name] or [np.empty(0, entry.kind)])
         plain = entry.length is None
-        columns[entry.name] = values if plain else Lists(np.array(lengths[entry.name]), values)
+        columns[entry.name] = (
+            values if plain else Lists(np.array(lengths[entry.name], np.int64), values)
+        )
     return columns, at
 
 

@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float
 
 from topohead.core import ARKIT_52, HeadModel, Scan, ScanFit
+from topohead.core.derived import derived
 from topohead.geometry.meshes import connected_parts
 from topohead.solvers.headfit import HeadArrays
 from topohead.solvers.nonrigid_icp import NonrigidConfig, deform
@@ -32,7 +33,7 @@ def template_fit(scan: Scan, head: HeadModel, seed: int = 0) -> ScanFit:
 
     The scan is in metres. Always answers: whether there is a head is for `scan_quality.judge`.
     """
-    surface, arrays = ScanHead.of(head.topology), HeadArrays(head)
+    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
     samples, modes = _placed(scan, surface, arrays, seed)
     return _fit(scan, surface, samples, modes, modes.vertices(arrays))
 
@@ -42,7 +43,7 @@ def pca_fit(scan: Scan, head: HeadModel, seed: int = 0) -> ScanFit:
 
     Nearly exact for heads of the model's own population, lost where it has no shape.
     """
-    surface, arrays = ScanHead.of(head.topology), HeadArrays(head)
+    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
     samples, modes = _placed(scan, surface, arrays, seed)
     prior = population_prior(arrays)
     modes = fit_modes(arrays, surface, samples, modes, prior, REACHES, seed)
@@ -56,7 +57,7 @@ def nricp_fit(
 
     Optimal-step nonrigid ICP (Amberg et al. 2007), which knows of faces what the template has.
     """
-    surface, arrays = ScanHead.of(head.topology), HeadArrays(head)
+    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
     samples, modes = _placed(scan, surface, arrays, seed)
     placed = modes.vertices(arrays)
     moving = (connected_parts(head.topology) == 0).numpy()

@@ -9,7 +9,8 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from topohead.core import HeadModel, Scan, ScanFit
+from topohead.core import HeadModel, Scan, ScanFit, Topology
+from topohead.core.derived import derived
 from topohead.geometry.meshes import uniform_laplacian
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_matching import MatchConfig, match, on_skin
@@ -56,10 +57,7 @@ def refine_level1(
     found = oriented(sample_scan(scan, samples, seed), base, normals)
     found = found.subset(fit.inliers.numpy()[found.source])
     found = found.subset(on_skin(base, normals, surface.skin, found))
-    laplacian = uniform_laplacian(surface.fine)
-    (row, column), value = laplacian.indices().numpy(), laplacian.values().double().numpy()
-    matrix = sparse.csc_matrix((value, (row, column)), tuple(laplacian.shape))
-    smooth = matrix.T @ matrix / BENDING**2 + sparse.eye(len(base)) / ANCHOR**2
+    smooth = derived(surface.fine, _smoothness)
     displacement = np.zeros(len(base))
     rows = np.flatnonzero(surface.skin)
     noise = max(LEAST_NOISE, found.noise)
@@ -73,3 +71,12 @@ def refine_level1(
         displacement = splu((smooth + sparse.diags(weight)).tocsc()).solve(weight * goal)
     vertices = base + displacement[:, None] * normals
     return FineFit(torch.from_numpy(vertices).float(), torch.from_numpy(displacement).float())
+
+
+def _smoothness(topology: Topology) -> sparse.csc_matrix:
+    """Of a displacement: what it costs to bend and to be there, 1/m²."""
+    laplacian = uniform_laplacian(topology)
+    (row, column), value = laplacian.indices().numpy(), laplacian.values().double().numpy()
+    matrix = sparse.csc_matrix((value, (row, column)), tuple(laplacian.shape))
+    smooth = matrix.T @ matrix / BENDING**2 + sparse.eye(topology.vertex_count) / ANCHOR**2
+    return smooth.tocsc()

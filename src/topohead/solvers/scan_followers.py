@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import HeadModel, Topology
+from topohead.core.derived import derived
 from topohead.geometry.alignment import apply, rigid
 from topohead.geometry.lids import GlobeContact
 from topohead.geometry.meshes import connected_parts
@@ -34,7 +35,11 @@ class Followers:
 
     @staticmethod
     def of(head: HeadModel) -> "Followers":
-        """Of a head with the reference's regions."""
+        """Of a head with the reference's regions; made once for each."""
+        return derived(head, Followers._made)
+
+    @staticmethod
+    def _made(head: HeadModel) -> "Followers":
         topology, template = head.topology, head.template.float()
         globes, sockets = [], []
         part = connected_parts(topology)

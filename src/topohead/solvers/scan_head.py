@@ -9,6 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from topohead.core import Mesh, Topology
+from topohead.core.derived import derived
 from topohead.geometry.meshes import vertex_normals
 from topohead.geometry.subdivision import catmull_clark
 
@@ -35,7 +36,11 @@ class ScanHead:
 
     @staticmethod
     def of(topology: Topology) -> "ScanHead":
-        """Of a control mesh with the reference's regions."""
+        """Of a control mesh with the reference's regions; made once for each."""
+        return derived(topology, ScanHead._made)
+
+    @staticmethod
+    def _made(topology: Topology) -> "ScanHead":
         fine, matrix = catmull_clark(replace(topology, mirror=None))
         index, value = matrix.indices().numpy(), matrix.values().double().numpy()
         regions = fine.regions

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 from scipy.spatial.transform import Rotation
 
+from topohead.core import Topology
+from topohead.core.derived import derived
 from topohead.geometry.meshes import uniform_laplacian
 from topohead.solvers.headfit import (
     HeadArrays,
@@ -161,11 +163,15 @@ def without_creases(modes: Modes, surface: ScanHead) -> Modes:
 
     (1 + `SMOOTHING` LᵀL) r' = r with the uniform Laplacian L: half is left of waves of nine edges.
     """
-    laplacian = uniform_laplacian(surface.topology)
+    smoother = derived(surface.topology, _smoother)
+    return replace(modes, remainder=smoother.solve(modes.remainder))
+
+
+def _smoother(topology: Topology) -> SuperLU:
+    laplacian = uniform_laplacian(topology)
     (row, column), value = laplacian.indices().numpy(), laplacian.values().double().numpy()
     matrix = sparse.csc_matrix((value, (row, column)), tuple(laplacian.shape))
-    system = sparse.eye(len(modes.remainder)) + SMOOTHING * matrix.T @ matrix
-    return replace(modes, remainder=splu(system.tocsc()).solve(modes.remainder))
+    return splu((sparse.eye(topology.vertex_count) + SMOOTHING * matrix.T @ matrix).tocsc())
 
 
 def explained(

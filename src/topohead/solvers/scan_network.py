@@ -1,7 +1,8 @@
 """A scan of any size, unit and orientation through the registration network.
 
 The pose stage judges all quarter turns. The likely ones are registered in turn until the network is
-sure of one; else the one that it is surest of wins. Points are chosen evenly from the whole scan
+sure of one; else the one that it is surest of wins. Where it sees no head in the whole scan it
+looks at parts of it: a bust is mostly shoulders. Points are chosen evenly from the whole scan
 first, then from around the head that was found.
 """
 
@@ -45,6 +46,13 @@ LIKELY = 10.0
 SURE = 1.3e-3
 """Below this σ (geometric mean on the face, metres) no other hypothesis is tried. On tuning scans
 with faults right ones have 0.5 to 1.5 mm, wrong ones 2.5 mm and more."""
+
+UNSEEN = 2e-3
+"""Above this σ there is no head in the scan as a whole: its parts are looked at."""
+
+PART, PARTS, ASKED = 0.3, 10, 3
+"""Radius of a part in the scan's longest sides; how many there are, and how many of those that the
+pose stage likes best are registered."""
 
 DIFFERENT = 0.35, 0.15
 """Radians, and share of the size, by which two hypotheses differ."""
@@ -116,6 +124,8 @@ def judged_fit(
     points = scan.points.detach().to(device, torch.float32)
     samples = _sampled(scan, None, generator, device)
     found = _hypotheses(samples, network, head)
+    if found[0].hypothesis.sigma > UNSEEN:
+        found = sorted([*found, *_in_parts(samples, network, head)], key=_sigma)
     start = found[0].similarity
     if float(_around(start, samples.points).float().mean()) < CROPPED:
         near = _around(start, points).cpu().numpy()
@@ -156,7 +166,7 @@ def _hypotheses(samples: _Samples, network: Registration, head: HeadModel) -> li
     looked = _batch(samples, count, len(likely))
     similarity, score = settled(network.pose, *looked, _rows(similarity, likely))
     found: list[_Found] = []
-    face = _shown_face(head)
+    face = shown_face(head)
     for number in _different(similarity, score):
         start = _rows(similarity, [number])
         result = _registered(network, samples, start, 1)
@@ -169,10 +179,41 @@ def _hypotheses(samples: _Samples, network: Registration, head: HeadModel) -> li
         found.append(_Found(hypothesis, closer, vertices))
         if sigma < SURE:
             break
-    return sorted(found, key=lambda each: each.hypothesis.sigma)
+    return sorted(found, key=_sigma)
 
 
-def _shown_face(head: HeadModel) -> Int[Tensor, " N"]:
+def _sigma(found: _Found) -> float:
+    return found.hypothesis.sigma
+
+
+def _in_parts(samples: _Samples, network: Registration, head: HeadModel) -> list[_Found]:
+    """The surest hypothesis of those parts of a scan that look most like a head."""
+    count = network.size.pose.points
+    turns = quarter_turns().to(samples.points)
+    parts = [part for part in _parts(samples) if len(part.points) >= count]
+    scores = [judge(network.pose, *_batch(part, count, len(turns)), turns)[1] for part in parts]
+    order = sorted(range(len(parts)), key=lambda k: -float(scores[k].max()))
+    found = [_hypotheses(parts[k], network, head)[0] for k in order[:ASKED]]
+    return sorted(found, key=_sigma)[:1]
+
+
+def _parts(samples: _Samples) -> list[_Samples]:
+    """What lies within `PART` of places as far from each other as can be, strays left out."""
+    points = samples.points
+    low, high = (points.sort(0).values[k] for k in (len(points) // 100, -1 - len(points) // 100))
+    radius = PART * float((high - low).max())
+    place = points[((points - low).clamp(max=0) + (high - points).clamp(max=0)).sum(1) == 0]
+    far = (place - place.mean(0)).norm(dim=1)
+    parts = []
+    for _ in range(PARTS if len(place) else 0):
+        center = place[far.argmax()]
+        far = torch.minimum(far, (place - center).norm(dim=1))
+        near = (points - center).norm(dim=1) < radius
+        parts.append(_Samples(points[near], samples.normals[near]))
+    return parts
+
+
+def shown_face(head: HeadModel) -> Int[Tensor, " N"]:
     """Vertices of the face that a scanner sees."""
     regions = head.topology.regions
     inner = head.topology.region_mask(*(name for name in INNER if name in regions))

@@ -10,6 +10,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import HeadModel, Scan, ScanFit
+from topohead.core.derived import derived
 from topohead.geometry.anthropometry import SURVEY, Callipers
 from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.meshes import face_normals, vertex_areas, vertex_normals
@@ -26,16 +27,22 @@ MEASURED = 4_000
 """Samples, if all were inliers, whose exact distance from the surface is taken."""
 SEEN_M, SEEN_AGREEMENT = 0.004, 0.7
 """A place of the head is seen when the scan lies so near, metres, with such a cosine of normals."""
+SEEN_SPACINGS, SEEN_NOISES, ROUGH, ROUGH_AGREEMENT = 2.0, 3.0, 1e-3, 0.3
+"""In sparse and in noisy scans, so many spacings or deviations of the noise; normals of scans with
+noise beyond `ROUGH`, metres, say little."""
 MODEL_NOISE = 0.001
 """What the head model's identity modes are fitted with to tell the remainder, metres."""
 WORST_MM, MOST_FLIPPED = 1.5, 20
 """A fit that is farther from the scan (median) or folds more triangles has no head under it."""
-IMPOSSIBLE, UNUSUAL = 5.0, 3.2
-"""Deviations from a survey's mean size beyond which there is no head, or a strange one. What is no
-head (ball, cube, egg, ring, hills, body of capsules) draws a head to sizes beyond the first."""
-LEAST_SEEN, LITTLE_SEEN = 0.15, 0.5
-AWAY_M, AWAY_SHARE = 0.05, 0.2
-"""Another head is looked for when this share of the scan lies so far from the first, metres."""
+IMPOSSIBLE, HAIRY, UNUSUAL = 5.0, 8.0, 4.0
+"""Deviations from a survey's mean size beyond which there is no head, or a strange one; the second
+is for sizes that hair adds to. What is no head (ball, cube, ring, hills, body of capsules) draws a
+head to sizes beyond them. Short hair alone made a real head's breadth 3.2 deviations too great."""
+UNDER_HAIR = ("head length", "head breadth")
+LEAST_SEEN, LITTLE_SEEN = 0.15, 0.25
+AWAY_M, AWAY_SHARE, ALIKE = 0.05, 0.2, 1.35
+"""Another head is looked for when this share of the scan lies so far from the first, metres; its
+size differs by no more than this factor, else it is a trunk."""
 SEVERAL = "there seem to be several heads in the scan: crop it to one"
 
 
@@ -91,7 +98,7 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
 
     `failures` are what a caller should refuse; `warnings` what it should pass on.
     """
-    surface, arrays = ScanHead.of(head.topology), HeadArrays(head)
+    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
     vertices = fit.vertices.double().numpy()
     points = surface.surface(vertices)
     normals = surface.normals(points)
@@ -100,8 +107,10 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
     inlier = fit.inliers.numpy()[samples.source]
     distance, on_face = _to_surface(samples.points[inlier][:: SAMPLES // MEASURED], surface, points)
     rows = np.flatnonzero(surface.skin)
-    found = match(points, normals, rows, samples, MatchConfig(SEEN_M, SEEN_AGREEMENT))
-    near = np.abs(found.gap) < SEEN_M
+    reach = max(SEEN_M, SEEN_SPACINGS * samples.spacing, SEEN_NOISES * samples.noise)
+    alike = SEEN_AGREEMENT if samples.noise < ROUGH else ROUGH_AGREEMENT
+    found = match(points, normals, rows, samples, MatchConfig(reach, alike))
+    near = np.abs(found.gap) < reach
     gap, seen = np.abs(found.gap[near]), found.rows[near]
     area = vertex_areas(torch.from_numpy(points), surface.fine.triangles).numpy()
     face = surface.face & surface.skin
@@ -136,7 +145,7 @@ def _failures(measured: ScanQuality) -> dict[Reason, str]:
             f"no head was found: the best fit lies {distance:.1f} mm from the scan (median) with "
             f"{measured.flipped} folded triangles; check what the scan shows, its unit, or crop it"
         )
-    odd = _odd_sizes(measured.sizes_mm, IMPOSSIBLE)
+    odd = _odd_sizes(measured.sizes_mm, IMPOSSIBLE, HAIRY)
     if odd:
         found["size"] = f"no human head has {odd}; check the scan's unit, or whether it is a head"
     if measured.face_seen < LEAST_SEEN:
@@ -155,7 +164,7 @@ def _warnings(
         found["mirrored"] = (
             "faces are wound clockwise seen from outside: turned over, or the scan is mirrored"
         )
-    odd = _odd_sizes(measured.sizes_mm, UNUSUAL)
+    odd = _odd_sizes(measured.sizes_mm, UNUSUAL, UNUSUAL)
     if odd:
         found["size"] = f"{odd} is unusual for an adult"
     if LEAST_SEEN <= measured.face_seen < LITTLE_SEEN:
@@ -165,9 +174,15 @@ def _warnings(
     return found
 
 
-def _odd_sizes(sizes: dict[str, float], limit: float) -> str:
-    """Sizes more than `limit` deviations from the survey's mean, in words."""
-    far = {n: sizes[n] for n, p in SURVEY.items() if abs(sizes[n] - p.mean) > limit * p.deviation}
+def _odd_sizes(sizes: dict[str, float], bare: float, hairy: float) -> str:
+    """Sizes more than so many deviations from the survey's mean, in words; `hairy` is for sizes
+    that hair may have made greater."""
+    beyond = {name: (sizes[name] - p.mean) / p.deviation for name, p in SURVEY.items()}
+    far = {
+        name: sizes[name]
+        for name, z in beyond.items()
+        if not -bare <= z <= (hairy if name in UNDER_HAIR else bare)
+    }
     return " and ".join(f"a {name} of {size:.0f} mm" for name, size in far.items())
 
 
@@ -193,7 +208,8 @@ def _another_head(
     skull = template[skin], normals[skin], template[surface.face]
     placed = [find_head(samples.subset(keep), *skull, seed) for keep in (away, ~away)]
     other, own = (float(found.misfit[0]) for found in placed)
-    return other < max(own + 0.05, 0.3)
+    larger = abs(np.log(placed[0].size[0] / placed[1].size[0]))
+    return bool(larger < np.log(ALIKE)) and other < max(own + 0.05, 0.3)
 
 
 def _to_surface(

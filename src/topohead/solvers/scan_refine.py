@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 
 from topohead.core import HeadModel, Scan, ScanFit
+from topohead.core.derived import derived
 from topohead.solvers.headfit import HeadArrays
 from topohead.solvers.scan_followers import Followers
 from topohead.solvers.scan_free import FreeConfig, fit_vertices
@@ -50,7 +51,7 @@ def refine(
     does not show follow. `sigma` shrinks where the scan shows the surface, along its normal.
     """
     config = config or RefineConfig()
-    surface, arrays = ScanHead.of(head.topology), HeadArrays(head)
+    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
     first = start.vertices.double().numpy()
     sigma = np.maximum(start.sigma.double().numpy(), 1e-4)
     samples = _trusted(scan, start, surface, first, config)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from topohead.models.registration import Registration
     from topohead.solvers.scan_quality import ScanQuality
 
-UNSURE = 2.5e-3
-"""Metres that the network expects to be off by on the face where it does not see one."""
+UNSURE = 1.5e-3
+"""Metres that the network expects to be off by on the face (median) where it may well be lost."""
 
 ALIKE = 1.5
 """Another way in which a head may stand is worth a word when the network expects to be off by less
@@ -86,13 +86,14 @@ def _registration(weights: Path | None, device: str) -> "Registration":
 
 
 def _network(scan: Scan, head: HeadModel, means: Means) -> Found:
-    from topohead.solvers.scan_network import judged_fit
+    from topohead.solvers.scan_network import judged_fit, shown_face
 
     network = _registration(means.weights, means.device)
     fit, ways = judged_fit(scan, network, head, means.seed)
-    if ways[0].sigma > UNSURE:
+    doubt = float(fit.sigma[shown_face(head)].median())
+    if doubt > UNSURE:
         return fit, (
-            f"the network expects to be off by {1e3 * ways[0].sigma:.1f} mm on the face: "
+            f"the network expects to be off by {1e3 * doubt:.1f} mm on the face: "
             "there may be no head here, or too little of its face",
         )
     if len(ways) > 1 and ways[1].sigma < ALIKE * ways[0].sigma:

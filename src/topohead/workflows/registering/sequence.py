@@ -122,10 +122,11 @@ def _frame(
     prepared = prepare(replace(config, source=path))
     assert config.method is not None, "resolved"
     head = reference_head(0)
+    doubts: tuple[str, ...] = ()
     if person is None or last is None:
-        fit, _ = fit_scan(prepared.scan, head, config.method, means_of(config))
+        fit, doubts = fit_scan(prepared.scan, head, config.method, means_of(config))
     else:
-        fit = following(prepared.scan, person, last, config.seed)
+        fit = following(prepared.scan, person, last, config)
     quality = judge_fit(prepared.scan, fit, head)
     failures = tuple(quality.failures.values())
     if failures and not config.force and first is None:
@@ -155,26 +156,55 @@ def _frame(
         RegisteredScan(
             path, folder / "mesh.obj", config.method, prepared.unit, told["p2s_median_mm"],
             told["p2s_p95_mm"], 1000 * float(fit.sigma.median()), seconds, False,
-            (*prepared.notes, *quality.warnings.values(), *failures),
+            (*prepared.notes, *doubts, *quality.warnings.values(), *failures),
         )
     )  # fmt: skip
     return fit
 
 
-def following(scan: Scan, person: HeadModel, last: ScanFit, seed: int) -> ScanFit:
-    """The person in the next frame: from the frame before, or anew where that leads astray."""
-    tree = KDTree(last.vertices.double().numpy())
-    near = tree.query(scan.points.double().numpy(), distance_upper_bound=NEAR)[0] < NEAR
-    start = replace(
-        last,
-        sigma=torch.full_like(last.sigma, START_SIGMA),
-        inliers=torch.from_numpy(np.asarray(near)),
-    )
-    if near.any():
+def following(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConfig) -> ScanFit:
+    """The person in the next frame, anew where nothing leads there.
+
+    With the network, from the pose and the expression that it sees: a blink, or a mouth that opens
+    fast, is out of reach of the frame before, from which all else begins.
+    """
+    start = _seen(scan, person, last, config)
+    if start is None:
+        tree = KDTree(last.vertices.double().numpy())
+        near = tree.query(scan.points.double().numpy(), distance_upper_bound=NEAR)[0] < NEAR
+        start = replace(
+            last,
+            sigma=torch.full_like(last.sigma, START_SIGMA),
+            inliers=torch.from_numpy(np.asarray(near)),
+        )
+    if start.inliers.any():
         fit = refine_fit(scan, start, person)
         if judge_fit(scan, fit, person).whole.median_mm < LOST_MM:
             return fit
-    return fit_scan(scan, person, "pca+refine", Means(seed))[0]
+    return fit_scan(scan, person, "pca+refine", Means(config.seed))[0]
+
+
+def _seen(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConfig) -> ScanFit | None:
+    """The person as the network sees them in a scan: its pose and expression, the person's shape
+    and size. None without the network, or where it is in doubt."""
+    assert config.method is not None, "resolved"
+    if not config.method.startswith("network"):
+        return None
+    seen, doubts = fit_scan(scan, reference_head(0), "network", means_of(config))
+    if doubts:
+        return None
+    shape = person.template + torch.tensordot(seen.expression, person.expression_basis, 1)
+    size = torch.linalg.det(last.pose[:3, :3].double()) ** (1 / 3)
+    face = person.topology.region_mask("face")
+    pose = rigid(size * shape[face].double(), seen.vertices[face].double())
+    pose[:3, :3] *= size
+    return ScanFit(
+        apply(pose, shape.double()).float(),
+        torch.full_like(last.sigma, START_SIGMA),
+        pose.float(),
+        seen.expression,
+        seen.inliers,
+    )
 
 
 def personal(fit: ScanFit) -> LinearHead:
