@@ -79,7 +79,7 @@ class Bench:
 
     @cached_property
     def surface(self) -> ScanSurface:
-        return scan_surface(self.shapes.topology)
+        return scan_surface(self.shapes.topology, self.shapes.head.template)
 
     @cached_property
     def finest(self) -> tuple[list[Tensor], Tensor]:

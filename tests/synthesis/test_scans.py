@@ -34,7 +34,7 @@ from topohead.synthesis.stored import stored_scans
 def source() -> ScanSource:
     shapes = load_shapes("cpu")
     people = PosedPeople(shapes, draw_expressions, 5)
-    return ScanSource(people, scans.scan_surface(shapes.topology), 5, 1024, "all")
+    return ScanSource(people, scans.scan_surface(shapes.topology, shapes.head.template.cpu()), 5, 1024, "all")
 
 
 def surface_distance(source: ScanSource, batch, sample: int) -> torch.Tensor:

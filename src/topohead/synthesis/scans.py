@@ -28,6 +28,12 @@ OPEN = 0.8
 MOST_HOLES = 0.4
 """Largest share of the surface that holes take."""
 
+MELTED, MELTINGS = 1.5e-3, 6
+"""Deviation of the blur of melted surfaces, metres, in as many steps."""
+
+MILD_NOISE = 4e-4
+"""The most of scans by good scanners, rms along each axis, metres."""
+
 CELL = 0.006
 """Side of a cell of the depth view's z-buffer, metres."""
 
@@ -42,43 +48,58 @@ UNITS = (1e-3, 1e-2, 1e2, 1e3)
 class ScanSurface:
     """The surface that is scanned: one Catmull–Clark step finer than the control mesh.
 
-    `smoothing` moves its vertices half-way to their neighbours' middle. `inner` marks triangles
-    inside mouth and sockets, `scalp` those under the hair, `globes` those of the eyes, which are
+    `smoothing` moves its vertices half-way to their neighbours' middle, `melting` less where edges
+    are long: `MELTINGS` times it is a blur of `MELTED`. `inner` marks triangles inside mouth and sockets, `scalp` those under the hair, `globes` those of the eyes, which are
     seen only where they look forward.
     """
 
     refinement: Float[Tensor, "S V"]
     smoothing: Float[Tensor, "S S"]
+    melting: Float[Tensor, "S S"]
     triangles: Int[Tensor, "T 3"]
     inner: Bool[Tensor, " T"]
     scalp: Bool[Tensor, " T"]
     globes: Bool[Tensor, " T"]
 
     def to(self, device: torch.device | str) -> "ScanSurface":
-        parts = (self.refinement, self.smoothing, self.triangles, self.inner, self.scalp,
+        parts = (self.refinement, self.smoothing, self.melting, self.triangles, self.inner, self.scalp,
                  self.globes)  # fmt: skip
         return ScanSurface(*(part.to(device) for part in parts))
 
 
-def scan_surface(topology: Topology) -> ScanSurface:
-    """The scanned surface of a head topology with named regions."""
+def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurface:
+    """The scanned surface of a head topology with named regions; `template` says how long its edges
+    are, metres.
+    """
     finer, matrix = catmull_clark(replace(topology, mirror=None))
     inner = finer.region_mask(*(name for name in INNER if name in finer.regions))
     corners = finer.triangles
     globes = finer.region_mask(*(name for name in ("eyes",) if name in finer.regions))
     scalp = finer.region_mask("scalp")
     smoothing = _half_way(finer.edges, finer.vertex_count)
+    melting = _half_way(finer.edges, finer.vertex_count, refine(matrix, template.float()))
     masks = (mask[corners].all(1) for mask in (inner, scalp, globes))
-    return ScanSurface(matrix, smoothing, corners, *masks)
+    return ScanSurface(matrix, smoothing, melting, corners, *masks)
 
 
-def _half_way(edges: Int[Tensor, "E 2"], count: int) -> Float[Tensor, "S S"]:
-    """The sparse matrix that moves vertices half-way to the mean of their neighbours."""
+def _half_way(
+    edges: Int[Tensor, "E 2"], count: int, places: Float[Tensor, "S 3"] | None = None
+) -> Float[Tensor, "S S"]:
+    """The sparse matrix that moves vertices half-way to the mean of their neighbours.
+
+    With `places` so much less that all are blurred by the same width, where that is not more.
+    """
     both = torch.cat([edges, edges.flip(1)])
     degree = torch.bincount(both[:, 0], minlength=count)
     itself = torch.arange(count)
     rows = torch.cat([both.T, itself.expand(2, -1)], 1)
-    values = torch.cat([0.5 / degree[both[:, 0]], torch.where(degree > 0, 0.5, 1.0)])
+    far = torch.where(degree > 0, 0.5, 0.0)
+    if places is not None:
+        square = (places[both[:, 0]] - places[both[:, 1]]).square().sum(1)
+        square = torch.zeros(count).index_add_(0, both[:, 0], square) / degree.clamp(min=1)
+        # a step that goes a share of the way to the mean of two axes' neighbours blurs by share/2
+        far = torch.minimum(far, 2 * MELTED**2 / MELTINGS / square.clamp(min=1e-12))
+    values = torch.cat([(far / degree.clamp(min=1))[both[:, 0]], 1 - far])
     return torch.sparse_coo_tensor(rows, values, (count, count), check_invariants=False).coalesce()
 
 
@@ -123,7 +144,26 @@ def clean_cloud(
 
     `focused` ones are as dense as `models.registration.face_density` says.
     """
-    points, normals, _ = _sampled(surface, vertices, random, count, focused, faulty=False)
+    points, normals, _ = _sampled(surface, vertices, random, count, focused)
+    present = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+    return Cloud(points, normals, present, present)
+
+
+def mild_cloud(
+    surface: ScanSurface,
+    vertices: Float[Tensor, "B V 3"],
+    random: Draws,
+    count: int,
+    focused: bool = False,
+) -> Cloud:
+    """What a good scanner leaves: all of the outer surface, little noise, folds filled up in half of
+    the scans.
+    """
+    points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True)
+    strength = random.uniform("mild noise", 1, 1).square()
+    points = points + MILD_NOISE * strength * random.normal("noise of points", count, 3)
+    rough = 0.2 * random.uniform("mild normals", 1, 1) * random.normal("normal shake", count, 3)
+    normals = torch.nn.functional.normalize(normals + rough, dim=-1)
     present = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
     return Cloud(points, normals, present, present)
 
@@ -182,7 +222,8 @@ def _sampled(
     random: Draws,
     count: int,
     focused: bool,
-    faulty: bool,
+    faulty: bool = False,
+    mild: bool = False,
 ) -> tuple[Float[Tensor, "B M 3"], Float[Tensor, "B M 3"], Bool[Tensor, "B M"]]:
     """Stratified points on the refined surface, their normals, and whether they are on the scalp.
 
@@ -193,6 +234,8 @@ def _sampled(
     fine = refine(surface.refinement, vertices)
     if faulty:
         fine = _blunted(surface, fine, random)
+    if mild:
+        fine = _melted(surface, fine, random)
     corner, second, third = (_rows(fine, ends.expand(len(fine), -1))
                              for ends in surface.triangles.unbind(1))  # fmt: skip
     facing = torch.linalg.cross(second - corner, third - corner)
@@ -228,6 +271,19 @@ def _blunted(
     round_ = refine(surface.smoothing, refine(surface.smoothing, fine))
     strength = random.uniform("blunt", 1, 1) * random.chance("blunted", 1 / 3, 1, 1)
     return torch.lerp(fine, round_, strength)
+
+
+def _melted(
+    surface: ScanSurface, fine: Float[Tensor, "B S 3"], random: Draws
+) -> Float[Tensor, "B S 3"]:
+    """Surfaces blurred by up to `MELTED`, one width everywhere: lids and nostrils lose their folds,
+    as in cells or triangles of a few millimetres; half of them keep theirs.
+    """
+    melted = fine
+    for _ in range(MELTINGS):
+        melted = refine(surface.melting, melted)
+    strength = random.uniform("melt", 1, 1) * random.chance("melted", 0.5, 1, 1)
+    return torch.lerp(fine, melted, strength)
 
 
 def _density(place: Float[Tensor, "B T 3"], random: Draws) -> Float[Tensor, "B T"]:
