@@ -39,7 +39,9 @@ def people() -> ScanBatch:
     """Whole clean scans of two people of a test seed, in metres, neither turned nor moved."""
     shapes = load_shapes("cpu")
     drawn = PosedPeople(shapes, draw_expressions, 731)
-    source = ScanSource(drawn, scan_surface(shapes.topology, shapes.head.template.cpu()), 731, 20_000, "none")
+    source = ScanSource(
+        drawn, scan_surface(shapes.topology, shapes.head.template.cpu()), 731, 20_000, "none"
+    )
     return source.at(torch.arange(2))
 
 

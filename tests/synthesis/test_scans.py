@@ -19,6 +19,7 @@ from topohead.synthesis.datasets import (
     BENT_MM,
     BentPeople,
     PosedPeople,
+    RippledPeople,
     ScanSource,
     pooled,
     sample_indices,
@@ -34,7 +35,9 @@ from topohead.synthesis.stored import stored_scans
 def source() -> ScanSource:
     shapes = load_shapes("cpu")
     people = PosedPeople(shapes, draw_expressions, 5)
-    return ScanSource(people, scans.scan_surface(shapes.topology, shapes.head.template.cpu()), 5, 1024, "all")
+    return ScanSource(
+        people, scans.scan_surface(shapes.topology, shapes.head.template.cpu()), 5, 1024, "all"
+    )
 
 
 def surface_distance(source: ScanSource, batch, sample: int) -> torch.Tensor:
@@ -100,6 +103,44 @@ def test_bent_people_are_others_of_the_stated_size(source: ScanSource) -> None:
     # met again, a person is another
     same = (numbers % 4 == 1) & (rms > 1e-6)
     assert float((moved[same][0] - moved[same][1]).abs().max()) > 1e-4
+
+
+def test_melted_scans_lose_folds_not_shape(source: ScanSource) -> None:
+    """One width of blur everywhere: lids move far, cheeks and forehead hardly."""
+    vertices = source.people.at(torch.arange(1))[0].expand(40, -1, -1)
+    fine = refine(source.surface.refinement, vertices)
+    melted = scans._melted(source.surface, fine, draws(4, torch.arange(40)))
+    change = 1e3 * (melted - fine).norm(dim=-1)
+    changed = change.amax(1) > 0
+    assert 11 <= int(changed.sum()) <= 29
+    first = source.surface.refinement.shape[1]
+    topology = source.people.shapes.topology
+    lids, skin = (topology.region_mask(name).nonzero()[:, 0] for name in ("eyelids", "scalp"))
+    assert first == topology.vertex_count
+    lids, skin = (float(change[changed][:, rows].mean()) for rows in (lids, skin))
+    assert skin < 0.2 < 2 * skin + 0.2 < lids < 1.5
+
+
+def test_rippled_people_are_others_of_the_stated_size(source: ScanSource) -> None:
+    pool = pooled(source.people, 2, torch.device("cpu"))
+    numbers = torch.arange(120)
+    moved = (RippledPeople(pool, 0.5, 2e-3, 5).at(numbers)[0] - pool.at(numbers)[0]) * 1e3
+    rms = moved.square().sum(-1).mean(1).sqrt()
+    assert 0.3 < float((rms > 1e-6).float().mean()) < 0.7
+    assert 0.6 < float(rms[rms > 1e-6].mean()) < 1.4
+    # neighbours move alike: a ripple bends the skin and tears nothing
+    first, second = source.people.shapes.topology.edges.unbind(1)
+    length = (pool.at(numbers[:1])[0][0, first] - pool.at(numbers[:1])[0][0, second]).norm(dim=-1)
+    apart = (moved[:, first] - moved[:, second]).norm(dim=-1) / 1e3
+    assert float((apart / length.clamp(min=1e-4)).quantile(0.99)) < 0.5
+
+
+def test_mild_scans_are_whole_and_near_their_surface(source: ScanSource) -> None:
+    batch = replace(source, faults="mixed", mild=1.0).at(torch.arange(3))
+    assert bool(batch.cloud.valid.all()) and bool(batch.cloud.inlier.all())
+    assert torch.allclose(batch.cloud.normals.norm(dim=-1), torch.ones(3, 1024), atol=1e-4)
+    for sample in range(3):
+        assert float(surface_distance(source, batch, sample).median()) < 0.5
 
 
 def test_focused_scans_are_denser_on_the_face(source: ScanSource) -> None:

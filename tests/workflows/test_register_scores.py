@@ -27,7 +27,9 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
     head, shapes, expressions = population(CPU)
-    return Scorer(head, shapes, None, expressions, scan_surface(head.topology, head.template), 0, 2048, CPU)
+    return Scorer(
+        head, shapes, None, expressions, scan_surface(head.topology, head.template), 0, 2048, CPU
+    )
 
 
 @pytest.fixture(scope="module")

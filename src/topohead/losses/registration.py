@@ -61,7 +61,7 @@ class Truth(NamedTuple):
 
 
 def loss_surface(topology: Topology, landmarks: SurfacePoints) -> LossSurface:
-    """Weights by region: the face counts thrice, its details a little more, what is hidden a third."""
+    """Weights by region: the face counts thrice, details a little more, what is hidden a third."""
     weights = torch.ones(topology.vertex_count)
     groups = {
         FACE: ("face",),

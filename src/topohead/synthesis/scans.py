@@ -49,8 +49,9 @@ class ScanSurface:
     """The surface that is scanned: one Catmull–Clark step finer than the control mesh.
 
     `smoothing` moves its vertices half-way to their neighbours' middle, `melting` less where edges
-    are long: `MELTINGS` times it is a blur of `MELTED`. `inner` marks triangles inside mouth and sockets, `scalp` those under the hair, `globes` those of the eyes, which are
-    seen only where they look forward.
+    are long: `MELTINGS` times it is a blur of `MELTED`. `inner` marks triangles inside mouth and
+    sockets, `scalp` those under the hair, `globes` those of the eyes, which are seen only where
+    they look forward.
     """
 
     refinement: Float[Tensor, "S V"]
@@ -62,8 +63,8 @@ class ScanSurface:
     globes: Bool[Tensor, " T"]
 
     def to(self, device: torch.device | str) -> "ScanSurface":
-        parts = (self.refinement, self.smoothing, self.melting, self.triangles, self.inner, self.scalp,
-                 self.globes)  # fmt: skip
+        parts = (self.refinement, self.smoothing, self.melting, self.triangles, self.inner,
+                 self.scalp, self.globes)  # fmt: skip
         return ScanSurface(*(part.to(device) for part in parts))
 
 
@@ -156,8 +157,8 @@ def mild_cloud(
     count: int,
     focused: bool = False,
 ) -> Cloud:
-    """What a good scanner leaves: all of the outer surface, little noise, folds filled up in half of
-    the scans.
+    """What a good scanner leaves: all of the outer surface, little noise, folds filled up in half
+    of the scans.
     """
     points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True)
     strength = random.uniform("mild noise", 1, 1).square()

@@ -197,7 +197,12 @@ def _scans(config: DatasetConfig, seed: int, device: "torch.device") -> Any:
 
     shapes = load_shapes(device, config.ict)
     people = PosedPeople(shapes, draw_expressions, seed)
-    return ScanSource(people, scan_surface(shapes.topology, shapes.head.template.cpu()).to(device), seed, config.points)
+    return ScanSource(
+        people,
+        scan_surface(shapes.topology, shapes.head.template.cpu()).to(device),
+        seed,
+        config.points,
+    )
 
 
 def _rings(

@@ -89,7 +89,13 @@ def _register(config: TrainConfig, device: "torch.device") -> "Task":
 
     assert config.name in ("register", "register-perceiver")
     return register_task(
-        config.preset, config.seed, device, config.families, config.name, config.tested, config.batch
+        config.preset,
+        config.seed,
+        device,
+        config.families,
+        config.name,
+        config.tested,
+        config.batch,
     )
 
 
