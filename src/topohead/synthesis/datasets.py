@@ -162,8 +162,8 @@ class ScanSource:
     """Scans by number, of at most `points` points each; a number always is the same scan.
 
     `faults`: none; all; or mixed, in which every fourth scan has none. `focused` scans have more
-    of their points on the face, as the registration network chooses them. `mild` of mixed scans are
-    such as good scanners leave, instead.
+    of their points on the face, as the registration network chooses them. The share `mild` of mixed
+    scans is such as good scanners leave, instead; all then lack what closed lips and lids hide.
     """
 
     people: People
@@ -186,7 +186,7 @@ class ScanSource:
         settings = self.surface, vertices, random, self.points, self.focused
         if self.faults == "none":
             return scans.clean_cloud(*settings)
-        faulty = scans.faulty_cloud(*settings)
+        faulty = scans.faulty_cloud(*settings, closed=self.mild is not None)
         if self.faults == "all":
             return faulty
         if self.mild is not None:

@@ -28,6 +28,10 @@ OPEN = 0.8
 MOST_HOLES = 0.4
 """Largest share of the surface that holes take."""
 
+TOUCHING, FACING, OPPOSITE = 2e-3, -0.4, 16
+"""Metres in front of a triangle of lips or lids within which one that faces it hides it, the cosine
+of their normals at most, and how many are asked."""
+
 MELTED, MELTINGS = 1.5e-3, 6
 """Deviation of the blur of melted surfaces, metres, in as many steps."""
 
@@ -51,7 +55,8 @@ class ScanSurface:
     `smoothing` moves its vertices half-way to their neighbours' middle, `melting` less where edges
     are long: `MELTINGS` times it is a blur of `MELTED`. `inner` marks triangles inside mouth and
     sockets, `scalp` those under the hair, `globes` those of the eyes, which are seen only where
-    they look forward.
+    they look forward. `folded` numbers triangles of lips and lids, `opposite` those that each of
+    them may lie against.
     """
 
     refinement: Float[Tensor, "S V"]
@@ -61,10 +66,12 @@ class ScanSurface:
     inner: Bool[Tensor, " T"]
     scalp: Bool[Tensor, " T"]
     globes: Bool[Tensor, " T"]
+    folded: Int[Tensor, " L"]
+    opposite: Int[Tensor, "L K"]
 
     def to(self, device: torch.device | str) -> "ScanSurface":
         parts = (self.refinement, self.smoothing, self.melting, self.triangles, self.inner,
-                 self.scalp, self.globes)  # fmt: skip
+                 self.scalp, self.globes, self.folded, self.opposite)  # fmt: skip
         return ScanSurface(*(part.to(device) for part in parts))
 
 
@@ -78,9 +85,31 @@ def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurf
     globes = finer.region_mask(*(name for name in ("eyes",) if name in finer.regions))
     scalp = finer.region_mask("scalp")
     smoothing = _half_way(finer.edges, finer.vertex_count)
-    melting = _half_way(finer.edges, finer.vertex_count, refine(matrix, template.float()))
-    masks = (mask[corners].all(1) for mask in (inner, scalp, globes))
-    return ScanSurface(matrix, smoothing, melting, corners, *masks)
+    places = refine(matrix, template.float())
+    melting = _half_way(finer.edges, finer.vertex_count, places)
+    masks = [mask[corners].all(1) for mask in (inner, scalp, globes)]
+    names = [name for name in ("lips", "eyelids") if name in finer.regions]
+    folded = finer.region_mask(*names)[corners].all(1) & ~masks[0]
+    opposite = _opposite(places[corners], folded.nonzero()[:, 0], folded | masks[2])
+    folded = folded.nonzero()[:, 0]
+    return ScanSurface(matrix, smoothing, melting, corners, *masks, folded, opposite)
+
+
+def _opposite(
+    triangles: Float[Tensor, "T 3 3"], asked: Int[Tensor, " L"], others: Bool[Tensor, " T"]
+) -> Int[Tensor, "L K"]:
+    """The `OPPOSITE` nearest others that face each one asked; itself where there are none."""
+    middle = triangles.mean(1)
+    normal = torch.linalg.cross(*(triangles[:, k] - triangles[:, 0] for k in (1, 2)))
+    normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-20)
+    numbers = others.nonzero()[:, 0]
+    near = []
+    for rows in asked.split(1024):
+        distance = torch.cdist(middle[rows], middle[numbers])
+        distance[normal[rows] @ normal[numbers].T > FACING] = torch.inf
+        least, index = distance.topk(OPPOSITE, largest=False)
+        near.append(torch.where(least.isfinite(), numbers[index], rows[:, None]))
+    return torch.cat(near)
 
 
 def _half_way(
@@ -157,10 +186,10 @@ def mild_cloud(
     count: int,
     focused: bool = False,
 ) -> Cloud:
-    """What a good scanner leaves: all of the outer surface, little noise, folds filled up in half
-    of the scans.
+    """What a good scanner leaves: the outer surface and little noise. Half have their folds filled
+    up; seven of ten lack what lies lip on lip or lid on lid or globe.
     """
-    points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True)
+    points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True, closed=True)
     strength = random.uniform("mild noise", 1, 1).square()
     points = points + MILD_NOISE * strength * random.normal("noise of points", count, 3)
     rough = 0.2 * random.uniform("mild normals", 1, 1) * random.normal("normal shake", count, 3)
@@ -175,12 +204,15 @@ def faulty_cloud(
     random: Draws,
     count: int,
     focused: bool = False,
+    closed: bool = False,
 ) -> Cloud:
     """Uneven samples of a surface that may be blunted, with holes, crops, one-view gaps, hair,
     shoulders, clutter, noise, and normals that are rough, flipped or absent; at most `count` points
-    a scan, an eighth of that in the sparsest.
+    a scan, an eighth of that in the sparsest. `closed` as in mild ones.
     """
-    points, normals, scalp = _sampled(surface, vertices, random, 2 * count, focused, faulty=True)
+    points, normals, scalp = _sampled(
+        surface, vertices, random, 2 * count, focused, faulty=True, closed=closed
+    )
     gone = _holes(points, random) | _cropped(points, vertices, random)
     gone |= _hidden(points, normals, random)
     points, hair = _haired(points, normals, scalp, random)
@@ -225,6 +257,7 @@ def _sampled(
     focused: bool,
     faulty: bool = False,
     mild: bool = False,
+    closed: bool = False,
 ) -> tuple[Float[Tensor, "B M 3"], Float[Tensor, "B M 3"], Bool[Tensor, "B M"]]:
     """Stratified points on the refined surface, their normals, and whether they are on the scalp.
 
@@ -244,6 +277,10 @@ def _sampled(
     weight = weight * (~surface.globes | (facing[..., 2] > OPEN * weight))
     if focused:
         weight = weight * face_density(corner)
+    if closed:
+        hidden = _closed(surface, corner, facing) & random.chance("closed", 0.7, 1)
+        shown = weight[:, surface.folded] * ~hidden
+        weight = weight.index_copy(1, surface.folded, shown)
     if faulty:
         shown = 0.3 * random.chance("inner", 0.2, 1)
         weight = weight * torch.where(surface.inner, shown, 1.0) * _density(corner, random)
@@ -285,6 +322,18 @@ def _melted(
         melted = refine(surface.melting, melted)
     strength = random.uniform("melt", 1, 1) * random.chance("melted", 0.5, 1, 1)
     return torch.lerp(fine, melted, strength)
+
+
+def _closed(
+    surface: ScanSurface, corner: Float[Tensor, "B T 3"], facing: Float[Tensor, "B T 3"]
+) -> Bool[Tensor, "B L"]:
+    """Which of the `folded` triangles no scanner sees: others lie against them."""
+    normal = torch.nn.functional.normalize(facing, dim=-1, eps=1e-20)
+    here, there = surface.folded, surface.opposite
+    away = corner[:, there] - corner[:, here, None]
+    ahead = (away * normal[:, here, None]).sum(-1)
+    against = (normal[:, there] * normal[:, here, None]).sum(-1) < FACING
+    return (against & (ahead > -TOUCHING / 4) & (away.norm(dim=-1) < TOUCHING)).any(-1)
 
 
 def _density(place: Float[Tensor, "B T 3"], random: Draws) -> Float[Tensor, "B T"]:
