@@ -28,7 +28,7 @@ OPEN = 0.8
 MOST_HOLES = 0.4
 """Largest share of the surface that holes take."""
 
-TOUCHING, FACING, OPPOSITE = 2e-3, -0.4, 16
+TOUCHING, FACING, OPPOSITE = 1.2e-3, -0.4, 16
 """Metres in front of a triangle of lips or lids within which one that faces it hides it, the cosine
 of their normals at most, and how many are asked."""
 
@@ -332,8 +332,12 @@ def _closed(
     here, there = surface.folded, surface.opposite
     away = corner[:, there] - corner[:, here, None]
     ahead = (away * normal[:, here, None]).sum(-1)
+    gap = (away * normal[:, there]).sum(-1).abs()
     against = (normal[:, there] * normal[:, here, None]).sum(-1) < FACING
-    return (against & (ahead > -TOUCHING / 4) & (away.norm(dim=-1) < TOUCHING)).any(-1)
+    # a globe's triangles are larger than the gap
+    reach = TOUCHING + facing.norm(dim=-1).sqrt()[:, there]
+    near = (gap < TOUCHING) & (away.norm(dim=-1) < reach) & (ahead > -TOUCHING / 4)
+    return (against & near).any(-1)
 
 
 def _density(place: Float[Tensor, "B T 3"], random: Draws) -> Float[Tensor, "B T"]:
