@@ -83,7 +83,13 @@ PRESETS: Mapping[str, Preset] = {
         tested=8,
         pool=64,
     ),
-    "s": Preset(RegistrationSize(icp=IcpSize(shared=False)), _S, 16_384, tested=256, pool=16_384),
+    "s": Preset(
+        RegistrationSize(icp=IcpSize(8192, strides=(8, 4, 2, 1), shared=False)),
+        _S,
+        points=16_384,
+        tested=256,
+        pool=16_384,
+    ),
     "l": Preset(
         RegistrationSize(
             PoseSize(2048, 96, 256, 8, 3),
