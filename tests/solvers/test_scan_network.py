@@ -17,7 +17,7 @@ from topohead.solvers import scan_network
 from topohead.solvers.scan_network import Hypothesis, judged_fit, network_fit
 from topohead.synthesis.datasets import PosedPeople, ScanBatch, ScanSource
 from topohead.synthesis.expressions import draw_expressions
-from topohead.synthesis.scans import scan_surface
+from topohead.synthesis.scan_surface import scan_surface
 from topohead.synthesis.shapes import load_shapes
 from topohead.workflows.registering.network import load_registration
 

@@ -15,6 +15,7 @@ from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.shards import write_shards
 from topohead.models.registration import FACE_CENTRE
+from topohead.synthesis import scan_surface as scan_surfaces
 from topohead.synthesis import scans
 from topohead.synthesis.datasets import (
     BENT_MM,
@@ -28,6 +29,7 @@ from topohead.synthesis.datasets import (
 )
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.expressions import draw_expressions
+from topohead.synthesis.scan_surface import scan_surface
 from topohead.synthesis.shapes import load_shapes
 from topohead.synthesis.stored import stored_scans
 
@@ -37,7 +39,7 @@ def source() -> ScanSource:
     shapes = load_shapes("cpu")
     people = PosedPeople(shapes, draw_expressions, 5)
     return ScanSource(
-        people, scans.scan_surface(shapes.topology, shapes.head.template.cpu()), 5, 1024, "all"
+        people, scan_surface(shapes.topology, shapes.head.template.cpu()), 5, 1024, "all"
     )
 
 
@@ -79,7 +81,7 @@ def test_pooled_people_are_the_same_people(source: ScanSource) -> None:
 def test_blunt_scans_are_rounder_and_a_third(source: ScanSource) -> None:
     vertices = source.people.at(torch.arange(1))[0].expand(60, -1, -1)
     fine = refine(source.surface.refinement, vertices)
-    blunted = scans._blunted(source.surface, fine, draws(4, torch.arange(60)))
+    blunted = scan_surfaces.blunted(source.surface, fine, draws(4, torch.arange(60)))
     change = 1e3 * (blunted - fine).norm(dim=-1)
     changed = change.amax(1) > 0
     assert 12 <= int(changed.sum()) <= 28
@@ -110,7 +112,7 @@ def test_melted_scans_lose_folds_not_shape(source: ScanSource) -> None:
     """One width of blur everywhere: lids move far, cheeks and forehead hardly."""
     vertices = source.people.at(torch.arange(1))[0].expand(40, -1, -1)
     fine = refine(source.surface.refinement, vertices)
-    melted = scans._melted(source.surface, fine, draws(4, torch.arange(40)))
+    melted = scan_surfaces.melted(source.surface, fine, draws(4, torch.arange(40)))
     change = 1e3 * (melted - fine).norm(dim=-1)
     changed = change.amax(1) > 0
     assert 11 <= int(changed.sum()) <= 29
@@ -154,7 +156,7 @@ def test_closed_lips_are_hidden_but_not_open_ones(source: ScanSource) -> None:
     area = 5e5 * facing.norm(dim=-1)[:, surface.folded]
     finer, _ = catmull_clark(replace(shapes.topology, mirror=None))
     lips = finer.region_mask("lips")[surface.triangles[surface.folded]].all(1)
-    shut, opened = ((area * lips) * scans._closed(surface, a, facing)).sum(1).tolist()
+    shut, opened = ((area * lips) * scan_surfaces.lying_on(surface, a, facing)).sum(1).tolist()
     assert 0.08 * float((area[0] * lips).sum()) < shut < 0.5 * float((area[0] * lips).sum())
     assert opened < 0.35 * shut
 

@@ -13,7 +13,8 @@ from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis import scans
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.mixture import field_spectrum
-from topohead.synthesis.scans import Cloud, Pose, ScanSurface
+from topohead.synthesis.scan_surface import ScanSurface
+from topohead.synthesis.scans import Cloud, Pose
 
 Faults = Literal["none", "mixed", "all"]
 

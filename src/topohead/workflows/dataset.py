@@ -192,7 +192,7 @@ def _heads(config: DatasetConfig, seed: int, device: "torch.device") -> "HeadVie
 def _scans(config: DatasetConfig, seed: int, device: "torch.device") -> Any:
     from topohead.synthesis.datasets import PosedPeople, ScanSource
     from topohead.synthesis.expressions import draw_expressions
-    from topohead.synthesis.scans import scan_surface
+    from topohead.synthesis.scan_surface import scan_surface
     from topohead.synthesis.shapes import load_shapes
 
     shapes = load_shapes(device, config.ict)
