@@ -4,8 +4,9 @@
 
 `H1`: people of the training's families. `H2`: one family never seen: networks trained and linear
 heads fitted without it, both ways (`--held-out-ict`, `--held-out-anny`). `H3`: triangulations never
-seen; `off skin`: how far these lie from it. `H4`: a fault at a time, failures, and whether they are flagged. `H5`: real scans.
-`strangers`: what is no head. `cost`: seconds and memory by the scan's size, bytes that repeat.
+seen; `off skin`: how far the skin lies from these. `H4`: a fault at a time, failures, and whether
+they are flagged. `H5`: real scans. `strangers`: what is no head. `cost`: seconds and memory by the
+scan's size, bytes that repeat.
 """
 
 import argparse
