@@ -4,8 +4,9 @@
 
 `H1`: people of the training's families. `H2`: one family never seen: networks trained and linear
 heads fitted without it, both ways (`--held-out-ict`, `--held-out-anny`). `H3`: triangulations never
-seen. `H4`: a fault at a time, failures, and whether they are flagged. `H5`: real scans.
-`strangers`: what is no head. `cost`: seconds and memory by the scan's size, bytes that repeat.
+seen; `off skin`: how far the skin lies from these. `H4`: a fault at a time, failures, and whether
+they are flagged. `H5`: real scans. `strangers`: what is no head. `cost`: seconds and memory by the
+scan's size, bytes that repeat.
 """
 
 import argparse
@@ -27,8 +28,10 @@ from register_scores import Judge, area_under, summary
 from register_strangers import strangers_section
 
 from topohead.core import ScanFit
+from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.meshes import vertex_normals
 from topohead.geometry.registered import tangential
+from topohead.geometry.subdivision import refine
 from topohead.solvers.scan_quality import judge
 from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.scans import Pose
@@ -123,6 +126,24 @@ def held_out(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]
 def remeshed(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
     """H3: triangulations that no network saw, of the people of H1."""
     return _table(args, bench, ("fused", "scattered"), SOURCES, SOURCES)
+
+
+def off_skin(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
+    """How far the true skin lies from the scans of H3, where its vertices are, millimetres."""
+    scores = Judge(bench)
+    for cell in ("fused", "scattered"):
+        rows = []
+        for case in bench.cases(cell, bench.people(args.heads, SOURCES)):
+            scan = case.in_head(case.scan.points).double().numpy()
+            tree = TriangleTree(scan[case.scan.triangles.numpy()])
+            skin = refine(scores.finer[1], case.person.vertices)[: scores.topology.vertex_count]
+            far = 1e3 * torch.from_numpy(tree.closest(skin.double().numpy())[2])
+            rows.append({name: float(far[there].mean()) for name, there in scores.regions.items()})
+            face = far[scores.regions["face"]]
+            rows[-1] |= {f"face_p{n}": float(face.quantile(n / 100)) for n in (50, 95)}
+        means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        print(cell, rounded(means), flush=True)
+        yield {cell: means | {"scans": len(rows)}}
 
 
 def faulty(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
@@ -280,6 +301,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace, Bench], Iterable[dict[str, Any
     "H1": in_family,
     "H2": held_out,
     "H3": remeshed,
+    "off skin": off_skin,
     "H4": faulty,
     "H5": real_section,
     "strangers": strangers_section,

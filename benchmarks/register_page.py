@@ -259,6 +259,16 @@ def costs(result: Mapping[str, Any]) -> str:
     return _table(head, rows)
 
 
+def triangulations(result: Mapping[str, Any]) -> str:
+    """How far the true skin lies from the scans of H3."""
+    told = {"face": "face", "face_p50": "its median", "face_p95": "its 95 %", "lips": "lips",
+            "eyelids": "lids", "nose": "nose", "ears": "ears"}  # fmt: skip
+    cells = result.get("off skin", {})
+    rows = [[name, *(_number(cells[name], key) for key in told)]
+            for name in ("fused", "scattered") if name in cells]  # fmt: skip
+    return _table(["scan", *told.values()], rows)
+
+
 def origin(result: Mapping[str, Any]) -> str:
     """What was measured, on what."""
     sections = {name: part for name, part in result.items() if isinstance(part, dict)}
@@ -357,8 +367,8 @@ def parts(result: Mapping[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     f.__name__: f
-    for f in (targets, vertices, surfaces, conventions, regions, slide, meshes, calibration,
-              faults, flagged, strangers, real, costs, origin)
+    for f in (targets, vertices, surfaces, conventions, triangulations, regions, slide, meshes,
+              calibration, faults, flagged, strangers, real, costs, origin)
 }  # fmt: skip
 PICTURES = {"sections": by_section, "faults": by_fault, "slide": parts}
 

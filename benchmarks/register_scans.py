@@ -21,7 +21,8 @@ from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.performances import euler
 from topohead.synthesis.remeshing import Triangulated, depth_view, fused, scattered, seen_part
-from topohead.synthesis.scans import Cloud, Pose, ScanSurface, scan_surface
+from topohead.synthesis.scan_surface import ScanSurface, scan_surface
+from topohead.synthesis.scans import Cloud, Pose
 from topohead.synthesis.shapes import Shapes
 
 POINTS = 20_000
@@ -79,7 +80,7 @@ class Bench:
 
     @cached_property
     def surface(self) -> ScanSurface:
-        return scan_surface(self.shapes.topology)
+        return scan_surface(self.shapes.topology, self.shapes.head.template)
 
     @cached_property
     def finest(self) -> tuple[list[Tensor], Tensor]:

@@ -17,7 +17,7 @@ from topohead.solvers import scan_network
 from topohead.solvers.scan_network import Hypothesis, judged_fit, network_fit
 from topohead.synthesis.datasets import PosedPeople, ScanBatch, ScanSource
 from topohead.synthesis.expressions import draw_expressions
-from topohead.synthesis.scans import scan_surface
+from topohead.synthesis.scan_surface import scan_surface
 from topohead.synthesis.shapes import load_shapes
 from topohead.workflows.registering.network import load_registration
 
@@ -39,7 +39,9 @@ def people() -> ScanBatch:
     """Whole clean scans of two people of a test seed, in metres, neither turned nor moved."""
     shapes = load_shapes("cpu")
     drawn = PosedPeople(shapes, draw_expressions, 731)
-    source = ScanSource(drawn, scan_surface(shapes.topology), 731, 20_000, "none")
+    source = ScanSource(
+        drawn, scan_surface(shapes.topology, shapes.head.template.cpu()), 731, 20_000, "none"
+    )
     return source.at(torch.arange(2))
 
 

@@ -40,6 +40,34 @@ def run(training: Training, until: int | None = None) -> list[dict[str, float]]:
     return told
 
 
+def test_averaged_gradients_make_the_same_steps() -> None:
+    """Two halves of a batch, their gradients averaged as processes do: the same weights."""
+    whole, part = toy(), toy()
+    training = Training(part, SCHEDULE, 20)
+    run(Training(whole, SCHEDULE, 20))
+
+    def half(step: int, second: bool) -> dict[str, torch.Tensor]:
+        x = torch.randn(16, 3, generator=torch.Generator().manual_seed(step))[8 * second :][:8]
+        error = part(x)[:, 0] - x.sum(1)
+        return {"loss": error.square().mean()}
+
+    def averaged(gradients: torch.Tensor) -> None:
+        loss = half(training.step, second=True)["loss"]
+        other = torch.autograd.grad(loss, list(part.parameters()))
+        gradients.add_(torch.cat([each.flatten() for each in other])).div_(2)
+
+    for _ in train(
+        training,
+        lambda step: step,
+        lambda step: half(step, second=False),
+        lambda loss: loss.backward(),
+        averaged=averaged,
+    ):
+        pass
+    for mine, theirs in zip(part.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+
 def test_rate_rises_linearly_then_falls_as_half_a_cosine() -> None:
     assert rate_at(0, 60, SCHEDULE) == pytest.approx(0.002)
     assert rate_at(9, 60, SCHEDULE) == pytest.approx(0.02)

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from topohead.core import ARKIT_52
 from topohead.core.shapes import Heads, ShapeSource
 from topohead.geometry.correspondence import TriangleTree
-from topohead.geometry.subdivision import refine
+from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.shards import write_shards
 from topohead.models.registration import FACE_CENTRE
+from topohead.synthesis import scan_surface as scan_surfaces
 from topohead.synthesis import scans
 from topohead.synthesis.datasets import (
     BENT_MM,
     BentPeople,
     PosedPeople,
+    RippledPeople,
     ScanSource,
     pooled,
     sample_indices,
@@ -26,6 +29,7 @@ from topohead.synthesis.datasets import (
 )
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.expressions import draw_expressions
+from topohead.synthesis.scan_surface import scan_surface
 from topohead.synthesis.shapes import load_shapes
 from topohead.synthesis.stored import stored_scans
 
@@ -34,7 +38,9 @@ from topohead.synthesis.stored import stored_scans
 def source() -> ScanSource:
     shapes = load_shapes("cpu")
     people = PosedPeople(shapes, draw_expressions, 5)
-    return ScanSource(people, scans.scan_surface(shapes.topology), 5, 1024, "all")
+    return ScanSource(
+        people, scan_surface(shapes.topology, shapes.head.template.cpu()), 5, 1024, "all"
+    )
 
 
 def surface_distance(source: ScanSource, batch, sample: int) -> torch.Tensor:
@@ -75,7 +81,7 @@ def test_pooled_people_are_the_same_people(source: ScanSource) -> None:
 def test_blunt_scans_are_rounder_and_a_third(source: ScanSource) -> None:
     vertices = source.people.at(torch.arange(1))[0].expand(60, -1, -1)
     fine = refine(source.surface.refinement, vertices)
-    blunted = scans._blunted(source.surface, fine, draws(4, torch.arange(60)))
+    blunted = scan_surfaces.blunted(source.surface, fine, draws(4, torch.arange(60)))
     change = 1e3 * (blunted - fine).norm(dim=-1)
     changed = change.amax(1) > 0
     assert 12 <= int(changed.sum()) <= 28
@@ -100,6 +106,59 @@ def test_bent_people_are_others_of_the_stated_size(source: ScanSource) -> None:
     # met again, a person is another
     same = (numbers % 4 == 1) & (rms > 1e-6)
     assert float((moved[same][0] - moved[same][1]).abs().max()) > 1e-4
+
+
+def test_melted_scans_lose_folds_not_shape(source: ScanSource) -> None:
+    """One width of blur everywhere: lids move far, cheeks and forehead hardly."""
+    vertices = source.people.at(torch.arange(1))[0].expand(40, -1, -1)
+    fine = refine(source.surface.refinement, vertices)
+    melted = scan_surfaces.melted(source.surface, fine, draws(4, torch.arange(40)))
+    change = 1e3 * (melted - fine).norm(dim=-1)
+    changed = change.amax(1) > 0
+    assert 11 <= int(changed.sum()) <= 29
+    first = source.surface.refinement.shape[1]
+    topology = source.people.shapes.topology
+    lids, skin = (topology.region_mask(name).nonzero()[:, 0] for name in ("eyelids", "scalp"))
+    assert first == topology.vertex_count
+    lids, skin = (float(change[changed][:, rows].mean()) for rows in (lids, skin))
+    assert 3 * skin < lids < 1.5
+
+
+def test_rippled_people_are_others_of_the_stated_size(source: ScanSource) -> None:
+    pool = pooled(source.people, 2, torch.device("cpu"))
+    numbers = torch.arange(120)
+    moved = (RippledPeople(pool, 0.5, 2e-3, 5).at(numbers)[0] - pool.at(numbers)[0]) * 1e3
+    rms = moved.square().sum(-1).mean(1).sqrt()
+    assert 0.3 < float((rms > 1e-6).float().mean()) < 0.7
+    assert 0.6 < float(rms[rms > 1e-6].mean()) < 1.4
+    # neighbours move alike: a ripple bends the skin and tears nothing
+    first, second = source.people.shapes.topology.edges.unbind(1)
+    length = (pool.at(numbers[:1])[0][0, first] - pool.at(numbers[:1])[0][0, second]).norm(dim=-1)
+    apart = (moved[:, first] - moved[:, second]).norm(dim=-1) / 1e3
+    assert float((apart / length.clamp(min=1e-4)).quantile(0.99)) < 0.5
+
+
+def test_mild_scans_are_whole_and_near_their_surface(source: ScanSource) -> None:
+    batch = replace(source, faults="mixed", mild=1.0).at(torch.arange(3))
+    assert bool(batch.cloud.valid.all()) and bool(batch.cloud.inlier.all())
+    assert torch.allclose(batch.cloud.normals.norm(dim=-1), torch.ones(3, 1024), atol=1e-4)
+    for sample in range(3):
+        assert float(surface_distance(source, batch, sample).median()) < 0.5
+
+
+def test_closed_lips_are_hidden_but_not_open_ones(source: ScanSource) -> None:
+    shapes, surface = source.people.shapes, source.surface
+    jaw = torch.zeros(2, 52)
+    jaw[1, ARKIT_52.index("jawOpen")] = 0.8
+    fine = refine(surface.refinement, shapes.draw(5, torch.tensor([1, 1])).posed(jaw))
+    a, b, c = (fine[:, surface.triangles[:, k]] for k in range(3))
+    facing = torch.linalg.cross(b - a, c - a)
+    area = 5e5 * facing.norm(dim=-1)[:, surface.folded]
+    finer, _ = catmull_clark(replace(shapes.topology, mirror=None))
+    lips = finer.region_mask("lips")[surface.triangles[surface.folded]].all(1)
+    shut, opened = ((area * lips) * scan_surfaces.lying_on(surface, a, facing)).sum(1).tolist()
+    assert 0.08 * float((area[0] * lips).sum()) < shut < 0.5 * float((area[0] * lips).sum())
+    assert opened < 0.35 * shut
 
 
 def test_focused_scans_are_denser_on_the_face(source: ScanSource) -> None:

@@ -10,7 +10,7 @@ from topohead.models.learned_icp import Registered
 from topohead.models.registration import Similarity
 from topohead.solvers.linear_registration import fit_linear, linear_surface
 from topohead.synthesis.datasets import ScanBatch
-from topohead.synthesis.scans import scan_surface
+from topohead.synthesis.scan_surface import scan_surface
 from topohead.workflows.training.register import population
 from topohead.workflows.training.register_scores import (
     Errors,
@@ -27,7 +27,9 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def scorer() -> Scorer:
     head, shapes, expressions = population(CPU)
-    return Scorer(head, shapes, None, expressions, scan_surface(head.topology), 0, 2048, CPU)
+    return Scorer(
+        head, shapes, None, expressions, scan_surface(head.topology, head.template), 0, 2048, CPU
+    )
 
 
 @pytest.fixture(scope="module")

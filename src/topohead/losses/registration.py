@@ -24,7 +24,7 @@ WELL = math.radians(30)
 EARLIER = 0.6
 """A round counts this much of the one after it."""
 
-FACE, DETAILED, INNER = 2.0, 3.0, 0.3
+FACE, DETAILED, INNER = 3.0, 3.5, 0.3
 """Weights of the face, of lips, lids and ears, and of what lies inside; of other vertices 1."""
 
 
@@ -61,7 +61,7 @@ class Truth(NamedTuple):
 
 
 def loss_surface(topology: Topology, landmarks: SurfacePoints) -> LossSurface:
-    """Weights by region: the face counts twice, its details thrice, what is hidden a third."""
+    """Weights by region: the face counts thrice, details a little more, what is hidden a third."""
     weights = torch.ones(topology.vertex_count)
     groups = {
         FACE: ("face",),
@@ -109,7 +109,7 @@ def registration_loss(
             guess.score, ((FOLLOWED - truth.guess) / (FOLLOWED - WELL)).clamp(0, 1)
         ),
     }
-    factors = {"vertices": 1.0, "nodes": 0.5, "sigma": 0.3, "normals": 0.2, "edges": 0.1,
+    factors = {"vertices": 1.0, "nodes": 0.3, "sigma": 0.3, "normals": 0.2, "edges": 0.1,
                "landmarks": 0.1, "expression": 1.0, "inliers": 0.1, "pose": 0.3,
                "score": 0.3}  # fmt: skip
     total = torch.stack([factors[name] * part for name, part in parts.items()]).sum()

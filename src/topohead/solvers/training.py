@@ -169,31 +169,36 @@ class Training:
         return list(groups.values())
 
 
-Work = Callable[[Any], Losses]
+Work = Callable[[Any], Any]
 
 
 def train(
     training: Training,
     batch_of: Callable[[int], Any],
-    losses_of: Work,
+    losses_of: Callable[[Any], Losses],
     backward: Callable[[Tensor], None],
     hastened: Callable[[Work], Work] = lambda work: work,
+    averaged: Callable[[Float[Tensor, " N"]], None] | None = None,
 ) -> Iterator[int]:
     """One step of AdamW at a time; yields the number of steps done.
 
-    `losses_of` runs the network on what `batch_of(step)` made; `backward` differentiates (and sums
-    over processes where there are several). `hastened` may replace all work on a batch by
-    something that does the same sooner.
+    `losses_of` runs the network on what `batch_of(step)` made; `backward` differentiates.
+    `hastened` may replace all work on a batch by something that does the same sooner. `averaged`
+    turns all gradients, one after the other, into their mean over processes, in place.
     """
     schedule = training.schedule
     names, weights = zip(*training._weights(), strict=True)
     averages = [training.average[name] for name in names]
     clipped = training.clipped()
+    sizes = [weight.numel() for weight in weights]
 
-    def work(batch: Any) -> Losses:
+    def differentiated(batch: Any) -> dict[str, Tensor]:
         losses = losses_of(batch)
         training.optimizer.zero_grad(set_to_none=True)
         backward(losses["loss"])
+        return {name: value.detach().float() for name, value in losses.items()}
+
+    def updated() -> None:
         for group in clipped:
             nn.utils.clip_grad_norm_(group, schedule.clip)
         training.optimizer.step()
@@ -201,9 +206,34 @@ def train(
             change = torch._foreach_sub(weights, averages)
             torch._foreach_mul_(change, training.taken)
             torch._foreach_add_(averages, change)
-            return {name: value.detach().float() for name, value in losses.items()}
 
-    quick = hastened(work)
+    def alone(batch: Any) -> dict[str, Tensor]:
+        losses = differentiated(batch)
+        updated()
+        return losses
+
+    def lined_up(batch: Any) -> tuple[dict[str, Tensor], Tensor]:
+        losses = differentiated(batch)
+        return losses, torch.cat([_gradient(weight).flatten() for weight in weights])
+
+    def taken_back(gradients: Float[Tensor, " N"]) -> None:
+        parts = zip(weights, gradients.split(sizes), strict=True)
+        for weight, part in parts:
+            _gradient(weight).copy_(part.view_as(weight))
+        updated()
+
+    if averaged is None:
+        quick = hastened(alone)
+    else:
+        # what waits for other processes lies between two pieces of work that do not
+        first, second = hastened(lined_up), hastened(taken_back)
+
+        def quick(batch: Any) -> dict[str, Tensor]:
+            losses, gradients = first(batch)
+            averaged(gradients)
+            second(gradients)
+            return losses
+
     while training.steps is None or training.step < training.steps:
         training.set_step()
         for name, value in quick(batch_of(training.step)).items():
@@ -211,3 +241,8 @@ def train(
         training.window_steps += 1
         training.step += 1
         yield training.step
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    assert weight.grad is not None, "a weight that no loss reaches"
+    return weight.grad

@@ -13,7 +13,8 @@ from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis import scans
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.mixture import field_spectrum
-from topohead.synthesis.scans import Cloud, Pose, ScanSurface
+from topohead.synthesis.scan_surface import ScanSurface
+from topohead.synthesis.scans import Cloud, Pose
 
 Faults = Literal["none", "mixed", "all"]
 
@@ -104,6 +105,39 @@ class BentPeople:
         return vertices + torch.tensordot(weights, self.fields, dims=1), coefficients
 
 
+WAVES, WAVE_M = 24, (0.035, 0.15)
+"""Plane waves of a ripple, and between which lengths theirs lie, metres."""
+
+
+@dataclass(frozen=True)
+class RippledPeople:
+    """People of whom a `share` are displaced by a sum of plane waves of at most `most` metres rms.
+
+    Waves are in space, not along the skin, so what lies near moves alike. They are shorter than
+    those of `BentPeople`: faces that no family holds, but whose features are where they seem.
+    """
+
+    people: People
+    share: float
+    most: float
+    seed: int
+
+    def at(self, indices: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
+        vertices, coefficients = self.people.at(indices)
+        random = draws(self.seed, indices)
+        low, high = WAVE_M
+        length = low * (high / low) ** random.uniform("ripple length", WAVES, 1)
+        towards = torch.nn.functional.normalize(random.normal("ripple axis", WAVES, 3), dim=-1)
+        phase = 2 * math.pi * random.uniform("ripple phase", 1, WAVES)
+        waves = torch.sin(vertices @ (2 * math.pi / length * towards).transpose(1, 2) + phase)
+        # long waves are higher; the sum of sines of unit height has a square of a half each
+        height = length * random.normal("ripple", WAVES, 3)
+        rms = (0.5 * height.square().sum((1, 2), keepdim=True)).sqrt()
+        size = self.most * random.uniform("ripple size", 1, 1)
+        size = size * random.chance("rippled", self.share, 1, 1)
+        return vertices + waves @ (height * (size / rms)), coefficients
+
+
 def smooth_fields(space: ShapeSpace) -> Float[Tensor, "F V 3"]:
     """The smooth displacements of a shape space, longer waves stronger; see `BentPeople`."""
     spectrum = torch.from_numpy(field_spectrum(space)).to(space.rows).reshape(-1)
@@ -129,7 +163,8 @@ class ScanSource:
     """Scans by number, of at most `points` points each; a number always is the same scan.
 
     `faults`: none; all; or mixed, in which every fourth scan has none. `focused` scans have more
-    of their points on the face, as the registration network chooses them.
+    of their points on the face, as the registration network chooses them. The share `mild` of mixed
+    scans is such as good scanners leave, instead; all then lack what closed lips and lids hide.
     """
 
     people: People
@@ -138,6 +173,7 @@ class ScanSource:
     points: int = 4096
     faults: Faults = "mixed"
     focused: bool = False
+    mild: float | None = None
 
     def at(self, indices: Int[Tensor, " B"]) -> ScanBatch:
         """The scans with these numbers, on the device of the numbers."""
@@ -151,9 +187,12 @@ class ScanSource:
         settings = self.surface, vertices, random, self.points, self.focused
         if self.faults == "none":
             return scans.clean_cloud(*settings)
-        faulty = scans.faulty_cloud(*settings)
+        faulty = scans.faulty_cloud(*settings, closed=self.mild is not None)
         if self.faults == "all":
             return faulty
+        if self.mild is not None:
+            mild = scans.mild_cloud(*settings)
+            return _chosen(random.chance("clean", self.mild), mild, faulty)
         clean = scans.clean_cloud(*settings)
         return _chosen(random.chance("clean", 0.25), clean, faulty)
 

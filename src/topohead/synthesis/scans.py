@@ -5,28 +5,28 @@ Distances inside are metres in the head frame; `placed` moves a cloud to where t
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from topohead.core import Topology
-from topohead.geometry.subdivision import catmull_clark, refine
+from topohead.geometry.subdivision import refine
 from topohead.models.registration import face_density
 from topohead.models.scan_pose import quarter_turns
 from topohead.synthesis.constants import constant
 from topohead.synthesis.device_draws import Draws
 from topohead.synthesis.performances import euler
-
-INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
-"""Regions that scanners rarely see."""
+from topohead.synthesis.scan_surface import ScanSurface, blunted, lying_on, melted
 
 OPEN = 0.8
 """Cosine to the front within which globes are seen between the lids."""
 
 MOST_HOLES = 0.4
 """Largest share of the surface that holes take."""
+
+MILD_NOISE = 4e-4
+"""The most of scans by good scanners, rms along each axis, metres."""
 
 CELL = 0.006
 """Side of a cell of the depth view's z-buffer, metres."""
@@ -36,50 +36,6 @@ QUARTERS = tuple(tuple(map(tuple, turn.tolist())) for turn in quarter_turns())
 
 UNITS = (1e-3, 1e-2, 1e2, 1e3)
 """What a scan is multiplied by when its unit is taken for another."""
-
-
-@dataclass(frozen=True)
-class ScanSurface:
-    """The surface that is scanned: one Catmull–Clark step finer than the control mesh.
-
-    `smoothing` moves its vertices half-way to their neighbours' middle. `inner` marks triangles
-    inside mouth and sockets, `scalp` those under the hair, `globes` those of the eyes, which are
-    seen only where they look forward.
-    """
-
-    refinement: Float[Tensor, "S V"]
-    smoothing: Float[Tensor, "S S"]
-    triangles: Int[Tensor, "T 3"]
-    inner: Bool[Tensor, " T"]
-    scalp: Bool[Tensor, " T"]
-    globes: Bool[Tensor, " T"]
-
-    def to(self, device: torch.device | str) -> "ScanSurface":
-        parts = (self.refinement, self.smoothing, self.triangles, self.inner, self.scalp,
-                 self.globes)  # fmt: skip
-        return ScanSurface(*(part.to(device) for part in parts))
-
-
-def scan_surface(topology: Topology) -> ScanSurface:
-    """The scanned surface of a head topology with named regions."""
-    finer, matrix = catmull_clark(replace(topology, mirror=None))
-    inner = finer.region_mask(*(name for name in INNER if name in finer.regions))
-    corners = finer.triangles
-    globes = finer.region_mask(*(name for name in ("eyes",) if name in finer.regions))
-    scalp = finer.region_mask("scalp")
-    smoothing = _half_way(finer.edges, finer.vertex_count)
-    masks = (mask[corners].all(1) for mask in (inner, scalp, globes))
-    return ScanSurface(matrix, smoothing, corners, *masks)
-
-
-def _half_way(edges: Int[Tensor, "E 2"], count: int) -> Float[Tensor, "S S"]:
-    """The sparse matrix that moves vertices half-way to the mean of their neighbours."""
-    both = torch.cat([edges, edges.flip(1)])
-    degree = torch.bincount(both[:, 0], minlength=count)
-    itself = torch.arange(count)
-    rows = torch.cat([both.T, itself.expand(2, -1)], 1)
-    values = torch.cat([0.5 / degree[both[:, 0]], torch.where(degree > 0, 0.5, 1.0)])
-    return torch.sparse_coo_tensor(rows, values, (count, count), check_invariants=False).coalesce()
 
 
 @dataclass(frozen=True)
@@ -123,7 +79,26 @@ def clean_cloud(
 
     `focused` ones are as dense as `models.registration.face_density` says.
     """
-    points, normals, _ = _sampled(surface, vertices, random, count, focused, faulty=False)
+    points, normals, _ = _sampled(surface, vertices, random, count, focused)
+    present = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+    return Cloud(points, normals, present, present)
+
+
+def mild_cloud(
+    surface: ScanSurface,
+    vertices: Float[Tensor, "B V 3"],
+    random: Draws,
+    count: int,
+    focused: bool = False,
+) -> Cloud:
+    """What a good scanner leaves: the outer surface and little noise. Half have their folds filled
+    up; seven of ten lack what lies lip on lip or lid on lid or globe.
+    """
+    points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True, closed=True)
+    strength = random.uniform("mild noise", 1, 1).square()
+    points = points + MILD_NOISE * strength * random.normal("noise of points", count, 3)
+    rough = 0.2 * random.uniform("mild normals", 1, 1) * random.normal("normal shake", count, 3)
+    normals = torch.nn.functional.normalize(normals + rough, dim=-1)
     present = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
     return Cloud(points, normals, present, present)
 
@@ -134,12 +109,15 @@ def faulty_cloud(
     random: Draws,
     count: int,
     focused: bool = False,
+    closed: bool = False,
 ) -> Cloud:
     """Uneven samples of a surface that may be blunted, with holes, crops, one-view gaps, hair,
     shoulders, clutter, noise, and normals that are rough, flipped or absent; at most `count` points
-    a scan, an eighth of that in the sparsest.
+    a scan, an eighth of that in the sparsest. `closed` as in mild ones.
     """
-    points, normals, scalp = _sampled(surface, vertices, random, 2 * count, focused, faulty=True)
+    points, normals, scalp = _sampled(
+        surface, vertices, random, 2 * count, focused, faulty=True, closed=closed
+    )
     gone = _holes(points, random) | _cropped(points, vertices, random)
     gone |= _hidden(points, normals, random)
     points, hair = _haired(points, normals, scalp, random)
@@ -182,7 +160,9 @@ def _sampled(
     random: Draws,
     count: int,
     focused: bool,
-    faulty: bool,
+    faulty: bool = False,
+    mild: bool = False,
+    closed: bool = False,
 ) -> tuple[Float[Tensor, "B M 3"], Float[Tensor, "B M 3"], Bool[Tensor, "B M"]]:
     """Stratified points on the refined surface, their normals, and whether they are on the scalp.
 
@@ -192,7 +172,9 @@ def _sampled(
     """
     fine = refine(surface.refinement, vertices)
     if faulty:
-        fine = _blunted(surface, fine, random)
+        fine = blunted(surface, fine, random)
+    if mild:
+        fine = melted(surface, fine, random)
     corner, second, third = (_rows(fine, ends.expand(len(fine), -1))
                              for ends in surface.triangles.unbind(1))  # fmt: skip
     facing = torch.linalg.cross(second - corner, third - corner)
@@ -200,6 +182,10 @@ def _sampled(
     weight = weight * (~surface.globes | (facing[..., 2] > OPEN * weight))
     if focused:
         weight = weight * face_density(corner)
+    if closed:
+        hidden = lying_on(surface, corner, facing) & random.chance("closed", 0.7, 1)
+        shown = weight[:, surface.folded] * ~hidden
+        weight = weight.index_copy(1, surface.folded, shown)
     if faulty:
         shown = 0.3 * random.chance("inner", 0.2, 1)
         weight = weight * torch.where(surface.inner, shown, 1.0) * _density(corner, random)
@@ -217,17 +203,6 @@ def _sampled(
     normals = torch.linalg.cross(b - a, c - a)
     normals = torch.nn.functional.normalize(normals, dim=-1, eps=1e-20)
     return a + u * (b - a) + v * (c - a), normals, surface.scalp[face]
-
-
-def _blunted(
-    surface: ScanSurface, fine: Float[Tensor, "B S 3"], random: Draws
-) -> Float[Tensor, "B S 3"]:
-    """Surfaces with edges rounded by up to 0.6 mm where their radius is 5 mm, as fusing depth and
-    coarse triangles leave them; two of three scans keep theirs.
-    """
-    round_ = refine(surface.smoothing, refine(surface.smoothing, fine))
-    strength = random.uniform("blunt", 1, 1) * random.chance("blunted", 1 / 3, 1, 1)
-    return torch.lerp(fine, round_, strength)
 
 
 def _density(place: Float[Tensor, "B T 3"], random: Draws) -> Float[Tensor, "B T"]:

@@ -192,12 +192,17 @@ def _heads(config: DatasetConfig, seed: int, device: "torch.device") -> "HeadVie
 def _scans(config: DatasetConfig, seed: int, device: "torch.device") -> Any:
     from topohead.synthesis.datasets import PosedPeople, ScanSource
     from topohead.synthesis.expressions import draw_expressions
-    from topohead.synthesis.scans import scan_surface
+    from topohead.synthesis.scan_surface import scan_surface
     from topohead.synthesis.shapes import load_shapes
 
     shapes = load_shapes(device, config.ict)
     people = PosedPeople(shapes, draw_expressions, seed)
-    return ScanSource(people, scan_surface(shapes.topology).to(device), seed, config.points)
+    return ScanSource(
+        people,
+        scan_surface(shapes.topology, shapes.head.template.cpu()).to(device),
+        seed,
+        config.points,
+    )
 
 
 def _rings(

@@ -45,6 +45,9 @@ class TrainConfig:
     """Weights to go on from, of a network of the same size (rounds may have been alike there)."""
     rate: float | None = None
     """Highest learning rate; by default the preset's. From trained weights two thirds do."""
+    batch: int | None = None
+    """Samples a step, over all processes; by default the preset's. n times as many bear √n times
+    the rate."""
     tested: int | None = None
     """Scans of each kind that register is evaluated on; by default the preset's."""
     steps: int | None = None
@@ -86,13 +89,21 @@ def _register(config: TrainConfig, device: "torch.device") -> "Task":
 
     assert config.name in ("register", "register-perceiver")
     return register_task(
-        config.preset, config.seed, device, config.families, config.name, config.tested
+        config.preset,
+        config.seed,
+        device,
+        config.families,
+        config.name,
+        config.tested,
+        config.batch,
     )
 
 
 def _head_vae(config: TrainConfig, device: "torch.device") -> "Task":
     from topohead.workflows.training.head_vae import head_vae_task
 
+    if config.batch is not None:
+        raise InputError("--batch is for register; head-vae takes its preset's")
     return head_vae_task(config.preset, config.seed, device)
 
 
@@ -123,7 +134,7 @@ def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Train
     if task.schedule.batch % fabric.world_size:
         raise InputError(
             f"a batch of {task.schedule.batch} does not divide among {fabric.world_size} "
-            "processes; choose another --devices"
+            "processes; choose another --devices or --batch"
         )
     if config.rate is not None:
         task = replace(task, schedule=replace(task.schedule, rate=config.rate))
@@ -142,7 +153,7 @@ def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Train
         with _asked_to_stop() as stop, _repeatable(fabric.device):
             for _ in _steps(config, fabric, task, training, forward):
                 _tell(config, fabric, task, training)
-                if stop():
+                if _agreed(fabric, stop(), training.step % task.schedule.told == 0):
                     raise KeyboardInterrupt
     except KeyboardInterrupt:  # a signal, or the dashboard's button, always between two steps
         if run is not None:
@@ -186,9 +197,15 @@ def _steps(
     def losses_of(batch: Any) -> Any:
         return task.loss(forward, batch)
 
-    # processes that sum their gradients wait for one another, which no graph may
-    hastened = (repeated,) if fabric.device.type == "cuda" and fabric.world_size == 1 else ()
-    steps = optimise(training, batch_of, losses_of, fabric.backward, *hastened)
+    def averaged(gradients: "torch.Tensor") -> None:
+        import torch.distributed
+
+        torch.distributed.all_reduce(gradients)
+        gradients.div_(fabric.world_size)
+
+    ways: dict[str, Any] = {"hastened": repeated} if fabric.device.type == "cuda" else {}
+    ways |= {"averaged": averaged} if fabric.world_size > 1 else {}
+    steps = optimise(training, batch_of, losses_of, fabric.backward, **ways)
     done = training.step
     total = training.steps or config.steps or task.schedule.steps
     saved = began = time.monotonic()
@@ -301,6 +318,8 @@ def _check(config: TrainConfig) -> None:
         )
     if config.rate is not None and not config.rate > 0:
         raise InputError(f"--rate must be positive, got {config.rate}")
+    if config.batch is not None and config.batch < 1:
+        raise InputError(f"--batch must be at least 1, got {config.batch}")
     if config.tested is not None and config.tested < 1:
         raise InputError(f"--tested must be at least 1, got {config.tested}")
     if config.devices < 1:
@@ -317,8 +336,8 @@ def _run_folder(config: TrainConfig) -> "RunFolder":
     from topohead.workflows.training import files
 
     settings = {name: getattr(config, name) for name in ("name", "preset", "families", "seed",
-                                                          "start", "rate", "steps",
-                                                          "minutes")}  # fmt: skip
+                                                          "start", "rate", "batch",
+                                                          "steps", "minutes")}  # fmt: skip
     stages = [
         Stage("train", tuple(settings), (files.CHECKPOINT, files.CURVE)),
         Stage("evaluate", (), (f"{config.name}*.safetensors", "evaluation.json", files.PAGE)),
@@ -332,10 +351,14 @@ def _fabric(config: TrainConfig) -> Any:
 
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.strategies import DDPStrategy
     except ImportError:
         try:
             # the full package brings it under this name
             from lightning.fabric import Fabric  # pyright: ignore[reportMissingImports]
+            from lightning.fabric.strategies import (  # pyright: ignore[reportMissingImports]
+                DDPStrategy,
+            )
         except ImportError as error:
             raise InputError(
                 "training needs Lightning Fabric; install it with: pip install 'topohead[train]'"
@@ -351,11 +374,18 @@ def _fabric(config: TrainConfig) -> Any:
         raise InputError(
             f"--devices {here}: this machine has {torch.cuda.device_count()} CUDA devices"
         )
+
+    class Processes(DDPStrategy):
+        """One a device. They share no module: the loop averages gradients between its graphs."""
+
+        def setup_module(self, module: Any) -> Any:
+            return module
+
     return Fabric(
         accelerator=kind,
         devices=here,
         num_nodes=nodes,
-        strategy="ddp" if here * nodes > 1 else "auto",
+        strategy=Processes() if here * nodes > 1 else "auto",
         precision="bf16-mixed" if kind == "cuda" else "32-true",
     )
 
@@ -367,6 +397,18 @@ def _synchronised(fabric: Any) -> float:
     if fabric.device.type == "cuda":
         torch.cuda.synchronize(fabric.device)
     return time.monotonic()
+
+
+def _agreed(fabric: Any, asked: bool, now: bool) -> bool:
+    """Whether to stop; several processes ask one another now and then, for none may stop alone."""
+    if fabric.world_size == 1:
+        return asked
+    if not now:
+        return False
+    import torch
+
+    votes = torch.tensor(float(asked), device=fabric.device)
+    return float(fabric.all_reduce(votes, reduce_op="sum")) > 0
 
 
 @contextmanager

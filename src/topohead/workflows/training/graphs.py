@@ -42,7 +42,7 @@ def captured(
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode=_strictness()):
             result = function(static)
     except RuntimeError as error:
         log.warning("no CUDA graph (%s); data are made call by call", str(error).split("\n")[0])
@@ -67,6 +67,13 @@ def captured(
         return kept
 
     return replayed
+
+
+def _strictness() -> str:
+    """What may disturb a graph in the making: of several processes, not the thread that watches
+    over what they send one another."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return "thread_local" if several else "global"
 
 
 def fused(network: nn.Module) -> None:
@@ -105,7 +112,7 @@ def repeated(work: Callable[[Any], Value]) -> Callable[[Any], Value]:
         if calls == WARM_UPS + 1:
             static = _copied(inputs)
             try:
-                with torch.cuda.graph(graph):
+                with torch.cuda.graph(graph, capture_error_mode=_strictness()):
                     result = work(static)
                 held.extend((static, result))
             except RuntimeError as error:

@@ -29,6 +29,7 @@ from topohead.synthesis.datasets import (
     BentPeople,
     People,
     PosedPeople,
+    RippledPeople,
     ScanBatch,
     ScanSource,
     pooled,
@@ -37,7 +38,8 @@ from topohead.synthesis.datasets import (
 )
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.mixture import OTHERS, Families
-from topohead.synthesis.scans import guessed_turn, near_pose, scan_surface
+from topohead.synthesis.scan_surface import scan_surface
+from topohead.synthesis.scans import guessed_turn, near_pose
 from topohead.synthesis.splits import check_split
 from topohead.workflows.training.graphs import captured
 from topohead.workflows.training.register_scores import Scorer
@@ -82,7 +84,13 @@ PRESETS: Mapping[str, Preset] = {
         tested=8,
         pool=64,
     ),
-    "s": Preset(RegistrationSize(icp=IcpSize(shared=False)), _S, 16_384, tested=256, pool=16_384),
+    "s": Preset(
+        RegistrationSize(icp=IcpSize(8192, strides=(8, 4, 2, 1), shared=False)),
+        _S,
+        points=16_384,
+        tested=256,
+        pool=16_384,
+    ),
     "l": Preset(
         RegistrationSize(
             PoseSize(2048, 96, 256, 8, 3),
@@ -103,6 +111,17 @@ PERCEIVERS: Mapping[str, PerceiverSize] = {
 }
 """The second stage of `register-perceiver`; the rest is as in `PRESETS`."""
 
+MILD = 0.5
+"""Share of scans by good scanners; the others have every fault."""
+
+RIPPLES: Mapping[Families, tuple[float, float]] = {
+    "all": (0.25, 1.0e-3),
+    "anny": (0.5, 2.0e-3),
+    "ict": (0.5, 2.0e-3),
+}
+"""Share of people that are rippled, and how much at most, metres rms: where one family is all that
+is known, others are guessed at."""
+
 Network = Literal["register", "register-perceiver"]
 
 
@@ -113,23 +132,27 @@ def register_task(
     families: Families = "all",
     name: Network = "register",
     tested: int | None = None,
+    batch_size: int | None = None,
 ) -> Task:
     """A registration network on scans of the reference head's population, or a part of it.
 
-    It is evaluated on `tested` scans of each kind; by default the preset's number.
+    It is evaluated on `tested` scans of each kind and sees `batch_size` a step; by default the
+    preset's numbers.
     """
     chosen = PRESETS[preset]
+    schedule = replace(chosen.schedule, batch=batch_size or chosen.schedule.batch)
     size = chosen.size
     if name == "register-perceiver":
         size = replace(size, icp=PERCEIVERS[preset])
     check_split(seed, "train")
     head, shapes, expressions = population(device, families)
-    surface = scan_surface(head.topology).to(device)
+    surface = scan_surface(head.topology, head.template).to(device)
     people: People = PosedPeople(shapes, expressions, seed)
     if chosen.pool:
         fields = smooth_fields(shapes.space)
         people = BentPeople(pooled(people, chosen.pool, device), fields, seed)
-    source = ScanSource(people, surface, seed, size.icp.points, focused=True)
+        people = RippledPeople(people, *RIPPLES[families], seed)
+    source = ScanSource(people, surface, seed, size.icp.points, focused=True, mild=MILD)
     torch.manual_seed(seed)
     network = Registration(size, template_of(head, size.icp.nodes)).to(device)
     nodes, template = network.icp.nodes, network.icp.template
@@ -139,7 +162,7 @@ def register_task(
 
     def batch(step: int, part: int, parts: int) -> Prepared:
         def numbers_of(step: int) -> Tensor:
-            return sample_indices(step, chosen.schedule.batch, part, parts, device)
+            return sample_indices(step, schedule.batch, part, parts, device)
 
         def make(numbers: Tensor) -> Prepared:
             return prepared(source, numbers, size.pose.points, nodes, template)
@@ -160,7 +183,7 @@ def register_task(
     scorer = Scorer(head, shapes, strangers, expressions, surface, seed, chosen.points, device)
     return Task(
         network,
-        chosen.schedule,
+        schedule,
         batch,
         loss,
         lambda network: scorer.validate(network, min(64, chosen.tested)),

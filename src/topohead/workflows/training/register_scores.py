@@ -15,7 +15,8 @@ from topohead.models.learned_icp import Registered
 from topohead.models.registration import Registration, Similarity, register_points, umeyama
 from topohead.solvers.linear_registration import fit_linear, linear_surface
 from topohead.synthesis.datasets import Faults, PosedPeople, ScanBatch, ScanSource, sample_indices
-from topohead.synthesis.scans import INNER, Cloud, ScanSurface
+from topohead.synthesis.scan_surface import INNER, ScanSurface
+from topohead.synthesis.scans import Cloud
 from topohead.synthesis.splits import SEEDS, Split
 
 CHUNK = 32

@@ -1,0 +1,148 @@
+"""The surface that scans are made of, and what scanners make of it: edges rounded, folds filled up,
+closed lips and lids hidden.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from topohead.core import Topology
+from topohead.geometry.subdivision import catmull_clark, refine
+from topohead.synthesis.device_draws import Draws
+
+INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
+"""Regions that scanners rarely see."""
+
+TOUCHING, FACING, OPPOSITE = 1.2e-3, -0.4, 16
+"""Metres in front of a triangle of lips or lids within which one that faces it hides it, the cosine
+of their normals at most, and how many are asked."""
+
+MELTED, MELTINGS = 1.5e-3, 6
+"""Deviation of the blur of melted surfaces, metres, in as many steps."""
+
+
+@dataclass(frozen=True)
+class ScanSurface:
+    """The surface that is scanned: one Catmull–Clark step finer than the control mesh.
+
+    `smoothing` moves its vertices half-way to their neighbours' middle, `melting` less where edges
+    are long: `MELTINGS` times it is a blur of `MELTED`. `inner` marks triangles inside mouth and
+    sockets, `scalp` those under the hair, `globes` those of the eyes, which are seen only where
+    they look forward. `folded` numbers triangles of lips and lids, `opposite` those that each of
+    them may lie against.
+    """
+
+    refinement: Float[Tensor, "S V"]
+    smoothing: Float[Tensor, "S S"]
+    melting: Float[Tensor, "S S"]
+    triangles: Int[Tensor, "T 3"]
+    inner: Bool[Tensor, " T"]
+    scalp: Bool[Tensor, " T"]
+    globes: Bool[Tensor, " T"]
+    folded: Int[Tensor, " L"]
+    opposite: Int[Tensor, "L K"]
+
+    def to(self, device: torch.device | str) -> "ScanSurface":
+        parts = (self.refinement, self.smoothing, self.melting, self.triangles, self.inner,
+                 self.scalp, self.globes, self.folded, self.opposite)  # fmt: skip
+        return ScanSurface(*(part.to(device) for part in parts))
+
+
+def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurface:
+    """The scanned surface of a head topology with named regions; `template` says how long its edges
+    are, metres.
+    """
+    finer, matrix = catmull_clark(replace(topology, mirror=None))
+    inner = finer.region_mask(*(name for name in INNER if name in finer.regions))
+    corners = finer.triangles
+    globes = finer.region_mask(*(name for name in ("eyes",) if name in finer.regions))
+    scalp = finer.region_mask("scalp")
+    smoothing = _half_way(finer.edges, finer.vertex_count)
+    places = refine(matrix, template.float())
+    melting = _half_way(finer.edges, finer.vertex_count, places)
+    masks = [mask[corners].all(1) for mask in (inner, scalp, globes)]
+    names = [name for name in ("lips", "eyelids") if name in finer.regions]
+    folded = finer.region_mask(*names)[corners].all(1) & ~masks[0]
+    opposite = _opposite(places[corners], folded.nonzero()[:, 0], folded | masks[2])
+    folded = folded.nonzero()[:, 0]
+    return ScanSurface(matrix, smoothing, melting, corners, *masks, folded, opposite)
+
+
+def _opposite(
+    triangles: Float[Tensor, "T 3 3"], asked: Int[Tensor, " L"], others: Bool[Tensor, " T"]
+) -> Int[Tensor, "L K"]:
+    """The `OPPOSITE` nearest others that face each one asked; itself where there are none."""
+    middle = triangles.mean(1)
+    normal = torch.linalg.cross(*(triangles[:, k] - triangles[:, 0] for k in (1, 2)))
+    normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-20)
+    numbers = others.nonzero()[:, 0]
+    near = []
+    for rows in asked.split(1024):
+        distance = torch.cdist(middle[rows], middle[numbers])
+        distance[normal[rows] @ normal[numbers].T > FACING] = torch.inf
+        least, index = distance.topk(OPPOSITE, largest=False)
+        near.append(torch.where(least.isfinite(), numbers[index], rows[:, None]))
+    return torch.cat(near)
+
+
+def _half_way(
+    edges: Int[Tensor, "E 2"], count: int, places: Float[Tensor, "S 3"] | None = None
+) -> Float[Tensor, "S S"]:
+    """The sparse matrix that moves vertices half-way to the mean of their neighbours.
+
+    With `places` so much less that all are blurred by the same width, where that is not more.
+    """
+    both = torch.cat([edges, edges.flip(1)])
+    degree = torch.bincount(both[:, 0], minlength=count)
+    itself = torch.arange(count)
+    rows = torch.cat([both.T, itself.expand(2, -1)], 1)
+    far = torch.where(degree > 0, 0.5, 0.0)
+    if places is not None:
+        square = (places[both[:, 0]] - places[both[:, 1]]).square().sum(1)
+        square = torch.zeros(count).index_add_(0, both[:, 0], square) / degree.clamp(min=1)
+        # a step that goes a share of the way to the mean of two axes' neighbours blurs by share/2
+        far = torch.minimum(far, 2 * MELTED**2 / MELTINGS / square.clamp(min=1e-12))
+    values = torch.cat([(far / degree.clamp(min=1))[both[:, 0]], 1 - far])
+    return torch.sparse_coo_tensor(rows, values, (count, count), check_invariants=False).coalesce()
+
+
+def blunted(
+    surface: ScanSurface, fine: Float[Tensor, "B S 3"], random: Draws
+) -> Float[Tensor, "B S 3"]:
+    """Surfaces with edges rounded by up to 0.6 mm where their radius is 5 mm, as fusing depth and
+    coarse triangles leave them; two of three scans keep theirs.
+    """
+    round_ = refine(surface.smoothing, refine(surface.smoothing, fine))
+    strength = random.uniform("blunt", 1, 1) * random.chance("blunted", 1 / 3, 1, 1)
+    return torch.lerp(fine, round_, strength)
+
+
+def melted(
+    surface: ScanSurface, fine: Float[Tensor, "B S 3"], random: Draws
+) -> Float[Tensor, "B S 3"]:
+    """Surfaces blurred by up to `MELTED`, one width everywhere: lids and nostrils lose their folds,
+    as in cells or triangles of a few millimetres; half of them keep theirs.
+    """
+    melted = fine
+    for _ in range(MELTINGS):
+        melted = refine(surface.melting, melted)
+    strength = random.uniform("melt", 1, 1) * random.chance("melted", 0.5, 1, 1)
+    return torch.lerp(fine, melted, strength)
+
+
+def lying_on(
+    surface: ScanSurface, corner: Float[Tensor, "B T 3"], facing: Float[Tensor, "B T 3"]
+) -> Bool[Tensor, "B L"]:
+    """Which of the `folded` triangles no scanner sees: others lie against them."""
+    normal = torch.nn.functional.normalize(facing, dim=-1, eps=1e-20)
+    here, there = surface.folded, surface.opposite
+    away = corner[:, there] - corner[:, here, None]
+    ahead = (away * normal[:, here, None]).sum(-1)
+    gap = (away * normal[:, there]).sum(-1).abs()
+    against = (normal[:, there] * normal[:, here, None]).sum(-1) < FACING
+    # a globe's triangles are larger than the gap
+    reach = TOUCHING + facing.norm(dim=-1).sqrt()[:, there]
+    near = (gap < TOUCHING) & (away.norm(dim=-1) < reach) & (ahead > -TOUCHING / 4)
+    return (against & near).any(-1)
