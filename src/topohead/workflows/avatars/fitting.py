@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import InputError
+from topohead.core import InputError, PosedViews
 from topohead.geometry.avatars import Avatar, ExpressionChange, eyeballs, principal_codes
+from topohead.geometry.meshes import vertex_normals
 from topohead.geometry.placement import placement
 from topohead.geometry.skinning import FaceRig, RigPerformance
 from topohead.io.atomic import atomic_write
@@ -20,7 +21,9 @@ from topohead.io.avatars import BUNDLE, RECORD, write_avatar
 from topohead.io.cap4d import is_tracked_photos
 from topohead.io.gltf_rig import write_rig_glb
 from topohead.io.images import write_image
-from topohead.solvers.gaussian_head import GaussianHead, Instant, SplattingConfig
+from topohead.rendering.mesh import rasterize
+from topohead.solvers.first_looks import first_looks
+from topohead.solvers.gaussian_head import GaussianHead, Instant, Lights, SplattingConfig
 from topohead.solvers.pose_changes import Doubt, PoseChanges
 from topohead.solvers.splatting import Splatting, splat
 from topohead.workflows.avatar import FitConfig, FitResult
@@ -41,6 +44,12 @@ BATCH = 8
 
 INSTANTS_A_CODE = 4
 """So many expressions must be seen for each code that changes colours and places."""
+
+HOLD, MANY = 0.1, 16
+"""How much many pictures hold a fit to its start, and how many are many."""
+
+ASLANT, LEAST_FACING = 0.5, 0.1
+"""Cosine of the angle of view from which colours are wholly believed, and how far the others."""
 
 RESUMED = (
     "source", "views", "frames", "instants", "height", "gaussians", "steps", "degree", "codes",
@@ -122,24 +131,32 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     began = time.monotonic()
     start = starting_gaussians(sitting, config.gaussians, config.hull)
     weights = sitting.posed.weights.float()
-    # more codes would tell pictures apart rather than expressions
-    mean, axes = principal_codes(weights, min(config.codes, len(weights) // INSTANTS_A_CODE))
+    mean, axes = principal_codes(weights, min(config.codes, code_count(sitting)))
     codes = (weights - mean) @ axes
-    none = torch.zeros(len(start), axes.shape[1], 3)
-    change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), none, none)
+    refined = config.refine == "yes"
+    start, colors, normals, lights = first_looks(
+        start, sitting.posed, codes, refined, sitting.texture is not None
+    )
+    change = ExpressionChange(
+        mean, axes, codes.amin(0), codes.amax(0), colors, torch.zeros_like(colors)
+    )
     names = camera_names(sitting)
     device = torch.device(config.device)
     instants = instants_of(sitting, codes, names, device)
     triangles = sitting.rig.topology.triangles.to(device)
     numbers = SplattingConfig(
-        steps=config.steps, degree=config.degree, seed=config.seed,
+        steps=config.steps, degree=config.degree, seed=config.seed, hold=hold(sitting),
         batch=BATCH if device.type == "cuda" else 1,
     )  # fmt: skip
     rig = upright_rig(sitting.rig)
     changes = None
-    if config.refine == "yes":
+    light = None
+    if refined:
         changes = PoseChanges(_facial(rig).to(device), len(weights), len(names), Doubt())
-    head = GaussianHead(start.to(device), change, len(names), config.degree, changes).to(device)
+        light = Lights(lights.to(device), normals.to(device))
+    moved = ExpressionChange(*(value.to(device) for value in vars(change).values()))
+    head = GaussianHead(start.to(device), moved, len(names), config.degree, changes, light)
+    head = head.to(device)
     fit = Splatting(head, numbers)
     _resume(config, fit)
     begun_at = time.monotonic()
@@ -159,6 +176,23 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     if changes is not None:
         facts["refined"] = changes.told()
     return avatar, facts
+
+
+def code_count(sitting: Sitting) -> int:
+    """How many codes a sitting's pictures can tell from pictures themselves.
+
+    An expression that several cameras saw is known for itself; of those that one picture each
+    showed, more codes would tell pictures apart.
+    """
+    views = sitting.posed.views
+    pictures = sum(len(view.images) for view in views)
+    return len(views) - 1 if pictures >= 2 * len(views) else len(views) // INSTANTS_A_CODE
+
+
+def hold(sitting: Sitting) -> float:
+    """How much a fit is held to where it began: the fewer pictures, the more."""
+    pictures = sum(len(view.images) for view in sitting.posed.views)
+    return HOLD * max(1.0, MANY / pictures)
 
 
 def _facial(rig: FaceRig) -> Float[Tensor, "52 V 3"]:
@@ -245,6 +279,7 @@ def instants_of(
             images = torch.stack([view.images[c] for c in mine]) * coverage[..., None]
             counted = sitting.counted
             weights = None if counted is None else torch.stack([counted[t][c] for c in mine])
+            cosines = torch.stack([_facing(posed, t, c) for c in mine])
             found.append(
                 Instant(
                     posed.vertices[t].float().to(device),
@@ -257,9 +292,24 @@ def instants_of(
                     _bytes(coverage).to(device),
                     None if weights is None else _bytes(weights).to(device),
                     t,
+                    _bytes(cosines).to(device),
                 )
             )
     return found
+
+
+def _facing(posed: PosedViews, t: int, c: int) -> Float[Tensor, "H W"]:
+    """How far a picture's colours are believed: less where the mesh is seen aslant."""
+    triangles, vertices, cameras = posed.topology.triangles, posed.vertices[t], posed.views[t].cameras
+    pose = cameras.world_to_camera[c].float()
+    raster = rasterize(
+        vertices.float(), triangles, pose, cameras.intrinsics[c], cameras.size(c), cull=False
+    )
+    center = -(pose[:3, :3].T @ pose[:3, 3])
+    ways = torch.nn.functional.normalize(center - vertices, dim=1)
+    cosine = (ways * vertex_normals(vertices.float(), triangles)).sum(1)[triangles].mean(1).abs()
+    believed = (cosine / ASLANT).clamp(LEAST_FACING, 1)
+    return torch.where(raster.triangle >= 0, believed[raster.triangle.clamp(min=0).long()], 1.0)
 
 
 def _bytes(values: Tensor) -> Tensor:
