@@ -9,7 +9,7 @@ begins here begins with what a reprojection shows, and has misalignment alone to
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import BoundSplats, PosedViews
@@ -17,7 +17,9 @@ from topohead.core.splats import SH_DC
 from topohead.geometry.binding import posed_factors
 from topohead.geometry.meshes import vertex_normals
 from topohead.rendering.mesh import depth_maps
-from topohead.solvers.reprojection import SeenColors, completed, picture_values, sight
+from topohead.rendering.shading import linear_to_srgb, srgb_to_linear
+from topohead.solvers.reprojection import DEPTH_TOLERANCE, picture_values, sight
+from topohead.solvers.unseen_looks import filled, whitest
 
 SHARP = 2.0
 """Power of the weights cos⁴ by which pictures of one instant are blended: facing ones win."""
@@ -38,6 +40,27 @@ CODE_RIDGE = 0.05
 """What a unit of change for a unit of code costs, in squares of srgb against fully facing sights."""
 
 
+INNER_TOLERANCE = 0.001
+"""Metres that eyes, teeth and tongue may lie behind what is seen: lids and lips are thin."""
+
+TOOTH_LIGHT = 0.8
+"""What of the light on the eyes' whites falls on teeth, linear, by their likeness."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What N Gaussians belong to."""
+
+    kinds: Int[Tensor, " N"]
+    """Numbers of parts that do not share colours: skin, scalp, eyes, mouth."""
+    inner: Bool[Tensor, " N"]
+    """Eyes, teeth and the mouth's inside: hidden by what is hardly before them."""
+    eyes: Bool[Tensor, " N"]
+    teeth: Bool[Tensor, " N"]
+    known: Bool[Tensor, " N"]
+    """Gaussians whose first colours are kept where no picture shows them."""
+
+
 @dataclass(frozen=True)
 class InstantColors:
     """srgb colours of N Gaussians in each of T instants, and Σ cos⁴ of the pictures that saw it."""
@@ -54,11 +77,14 @@ def facing(splats: BoundSplats, posed: PosedViews, vertices: Tensor) -> Float[Te
     return torch.nn.functional.normalize((shares * normals).sum(1), dim=1)
 
 
-def instant_colors(splats: BoundSplats, posed: PosedViews) -> InstantColors:
+def instant_colors(
+    splats: BoundSplats, posed: PosedViews, inner: Bool[Tensor, " N"]
+) -> InstantColors:
     """Each Gaussian's colour in each instant, facing pictures first; zeros where none sees it."""
     triangles, count = posed.topology.triangles, len(splats)
     colors = torch.zeros(len(posed.views), count, 3)
     seen = torch.zeros(len(posed.views), count)
+    tolerance = torch.where(inner, INNER_TOLERANCE, DEPTH_TOLERANCE)
     for t, (view, vertices) in enumerate(zip(posed.views, posed.vertices.float(), strict=True)):
         places, _ = posed_factors(splats.binding, triangles, vertices)
         normals = facing(splats, posed, vertices)
@@ -66,7 +92,7 @@ def instant_colors(splats: BoundSplats, posed: PosedViews) -> InstantColors:
         total = torch.zeros(count)
         for c, image in enumerate(view.images):
             camera = view.cameras.world_to_camera[c], view.cameras.intrinsics[c]
-            pixels, weight = sight(places, normals, *camera, depths[c])
+            pixels, weight = sight(places, normals, *camera, depths[c], tolerance)
             if view.masks is not None:
                 weight = weight * picture_values(view.masks[c][..., None], pixels)[:, 0] ** 4
             sharp = weight**SHARP
@@ -109,44 +135,64 @@ def matched_lights(
     return lights.float()
 
 
-def first_looks(
-    splats: BoundSplats,
-    posed: PosedViews,
-    codes: Float[Tensor, "T R"],
-    lit: bool,
-    trusted: bool,
-) -> tuple[BoundSplats, Float[Tensor, "N R 3"], Float[Tensor, "N 3"], Float[Tensor, "T 4 3"]]:
-    """The Gaussians in the pictures' colours, their change with the codes, normals, and lights.
+@dataclass(frozen=True)
+class FirstLooks:
+    """Gaussians in the pictures' colours, what codes change in them (harmonics a unit of code),
+    the directions that they face in the head frame, and each instant's light on them."""
 
-    `lit`: instants differ in light. Where no picture looks Gaussians keep their colours if these
-    are `trusted`, else they have those across the face or around.
+    splats: BoundSplats
+    changes: Float[Tensor, "N R 3"]
+    normals: Float[Tensor, "N 3"]
+    lights: Float[Tensor, "T 4 3"]
+
+
+def first_looks(
+    splats: BoundSplats, posed: PosedViews, codes: Float[Tensor, "T R"], parts: Parts, lit: bool
+) -> FirstLooks:
+    """What pictures say of the Gaussians' colours; `lit` where instants differ in light.
+
+    Where no picture looks those of `parts.known` keep their colours, teeth in the light that falls
+    on the eyes' whites; the others have those across the face and around.
     """
-    found = instant_colors(splats, posed)
+    found = instant_colors(splats, posed, parts.inner)
     upright = posed.upright.float()
-    inverse = torch.linalg.inv(posed.poses[0]).float()
-    rest = posed.vertices[0].float() @ inverse[:3, :3].T + inverse[:3, 3]
+    back = torch.linalg.inv(posed.poses[0]).float()
+    rest = posed.vertices[0].float() @ back[:3, :3].T + back[:3, 3]
     normals = facing(splats, posed, rest) @ upright[:3, :3].T
     lights = torch.zeros(len(posed.views), 4, 3)
     if lit:
         lights = matched_lights(found, normals)
     directions = torch.cat([torch.ones(len(normals), 1), normals], 1)
     gains = torch.einsum("nk,tkc->tnc", directions, lights).clamp(-2, 2).exp()
-    values, weight = found.colors / gains, found.seen**SHARP
-    ranks = codes.shape[1]
-    rows = torch.cat([torch.ones(len(codes), 1), codes], 1).double()
-    ridge = torch.full((ranks + 1,), CODE_RIDGE, dtype=torch.float64)
-    ridge[0] = 1e-9
-    square = torch.einsum("tn,tk,tl->nkl", weight.double(), rows, rows) + ridge.diag()
-    right = torch.einsum("tn,tk,tnc->nkc", weight.double(), rows, values.double())
-    solved = torch.linalg.solve(square, right).float()
-    known = found.seen.sum(0) >= LEAST
-    solved[~known] = 0
+    solved = _by_codes(found.colors / gains, found.seen**SHARP, codes)
+    seen = found.seen.sum(0)
+    blank = seen < LEAST
+    solved[blank] = 0
     old = 0.5 + SH_DC * splats.harmonics[:, 0]
-    colors = torch.where(known[:, None], solved[:, 0], old)
-    if not trusted:
-        places, _ = posed_factors(splats.binding, posed.topology.triangles, rest)
-        places = places @ upright[:3, :3].T + upright[:3, 3]
-        colors = completed(SeenColors(colors, found.seen.sum(0)), places, LEAST)
+    white = whitest(solved[:, 0], seen, parts.eyes, LEAST)
+    if white is not None:
+        usual = srgb_to_linear(old[parts.teeth]).mean()
+        light = TOOTH_LIGHT * srgb_to_linear(white) / usual
+        lit_teeth = linear_to_srgb((srgb_to_linear(old) * light).clamp(0, 1))
+        old = torch.where(parts.teeth[:, None], lit_teeth, old)
+    colors = torch.where(blank[:, None], old, solved[:, 0])
+    places, _ = posed_factors(splats.binding, posed.topology.triangles, rest)
+    places = places @ upright[:3, :3].T + upright[:3, 3]
+    sight_of = torch.where(parts.known & blank, 1.0, seen)
+    colors = filled(colors, sight_of, places, normals, parts.kinds, LEAST)
     harmonics = splats.harmonics.clone()
     harmonics[:, 0] = (colors - 0.5) / SH_DC
-    return replace(splats, harmonics=harmonics), solved[:, 1:] / SH_DC, normals, lights
+    dressed = replace(splats, harmonics=harmonics)
+    return FirstLooks(dressed, solved[:, 1:] / SH_DC, normals, lights)
+
+
+def _by_codes(
+    colors: Float[Tensor, "T N 3"], weight: Float[Tensor, "T N"], codes: Float[Tensor, "T R"]
+) -> Float[Tensor, "N K 3"]:
+    """Each Gaussian's colour at the codes' zero, and what a unit of each adds: ridge regression."""
+    rows = torch.cat([torch.ones(len(codes), 1), codes], 1).double()
+    ridge = torch.full((rows.shape[1],), CODE_RIDGE, dtype=torch.float64)
+    ridge[0] = 1e-9
+    square = torch.einsum("tn,tk,tl->nkl", weight.double(), rows, rows) + ridge.diag()
+    right = torch.einsum("tn,tk,tnc->nkc", weight.double(), rows, colors.double())
+    return torch.linalg.solve(square, right).float()

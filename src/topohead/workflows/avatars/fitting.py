@@ -32,7 +32,7 @@ from topohead.workflows.avatars.photos import tracked_sitting
 from topohead.workflows.avatars.pictures import preview
 from topohead.workflows.avatars.refusals import check_agreement, refuse_untracked
 from topohead.workflows.avatars.scenes import scene_sitting
-from topohead.workflows.avatars.start import starting_gaussians
+from topohead.workflows.avatars.start import at_rows, parts_of, some_rows, starting_gaussians
 from topohead.workflows.progress import Sight, show
 from topohead.workflows.progress import track as progress
 
@@ -134,12 +134,12 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     mean, axes = principal_codes(weights, min(config.codes, code_count(sitting)))
     codes = (weights - mean) @ axes
     refined = config.refine == "yes"
-    start, colors, normals, lights = first_looks(
-        start, sitting.posed, codes, refined, sitting.texture is not None
-    )
-    change = ExpressionChange(
-        mean, axes, codes.amin(0), codes.amax(0), colors, torch.zeros_like(colors)
-    )
+    rows = some_rows(sitting.posed)
+    some, parts = at_rows(sitting.posed, rows), parts_of(sitting, start)
+    looks = first_looks(start, some, codes[rows], parts, refined)
+    start, colors = looks.splats, looks.changes
+    still = torch.zeros_like(colors)
+    change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), colors, still)
     names = camera_names(sitting)
     device = torch.device(config.device)
     instants = instants_of(sitting, codes, names, device)
@@ -153,7 +153,8 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     light = None
     if refined:
         changes = PoseChanges(_facial(rig).to(device), len(weights), len(names), Doubt())
-        light = Lights(lights.to(device), normals.to(device))
+        lights = torch.zeros(len(weights), 4, 3).index_copy(0, torch.tensor(rows), looks.lights)
+        light = Lights(lights.to(device), looks.normals.to(device))
     moved = ExpressionChange(*(value.to(device) for value in vars(change).values()))
     head = GaussianHead(start.to(device), moved, len(names), config.degree, changes, light)
     head = head.to(device)
