@@ -16,6 +16,7 @@ from topohead.core import BoundSplats, PosedViews
 from topohead.core.splats import SH_DC
 from topohead.geometry.binding import posed_factors
 from topohead.geometry.meshes import vertex_normals
+from topohead.rendering.harmonics import view_basis
 from topohead.rendering.mesh import depth_maps
 from topohead.rendering.shading import linear_to_srgb, srgb_to_linear
 from topohead.solvers.reprojection import DEPTH_TOLERANCE, picture_values, sight
@@ -45,6 +46,10 @@ INNER_TOLERANCE = 0.001
 
 TOOTH_LIGHT = 0.8
 """What of the light on the eyes' whites falls on teeth, linear, by their likeness."""
+
+
+VIEW_RIDGE = 1.0
+"""Sum of squares of directions that outweighs what lights say of their change with the view."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +140,24 @@ def matched_lights(
     return lights.float()
 
 
+def light_over_views(
+    lights: Float[Tensor, "T 4 3"], ways: Float[Tensor, "T 3"]
+) -> Float[Tensor, "3 4 3"]:
+    """How lights change with the direction of view: slopes along it, by ridge regression.
+
+    Whoever turns in one room shows another light from another side, and so may the avatar.
+    `ways` run from camera to head, in the head frame.
+    """
+    off = (ways - ways.mean(0)).double()
+    square = off.T @ off + VIEW_RIDGE * torch.eye(3).double()
+    slopes = torch.linalg.solve(square, off.T @ lights.double().flatten(1))
+    return slopes.reshape(3, 4, 3).float()
+
+
 @dataclass(frozen=True)
 class FirstLooks:
-    """Gaussians in the pictures' colours, what codes change in them (harmonics a unit of code),
-    the directions that they face in the head frame, and each instant's light on them."""
+    """Gaussians in the pictures' colours, harmonics of degree 0 or 1; what codes change in them;
+    the directions that they face in the head frame; what each instant's light has beyond that."""
 
     splats: BoundSplats
     changes: Float[Tensor, "N R 3"]
@@ -160,8 +179,10 @@ def first_looks(
     rest = posed.vertices[0].float() @ back[:3, :3].T + back[:3, 3]
     normals = facing(splats, posed, rest) @ upright[:3, :3].T
     lights = torch.zeros(len(posed.views), 4, 3)
+    slopes, ways = torch.zeros(3, 4, 3), directions_of_view(posed)
     if lit:
         lights = matched_lights(found, normals)
+        slopes = light_over_views(lights, ways)
     directions = torch.cat([torch.ones(len(normals), 1), normals], 1)
     gains = torch.einsum("nk,tkc->tnc", directions, lights).clamp(-2, 2).exp()
     solved = _by_codes(found.colors / gains, found.seen**SHARP, codes)
@@ -180,10 +201,36 @@ def first_looks(
     places = places @ upright[:3, :3].T + upright[:3, 3]
     sight_of = torch.where(parts.known & blank, 1.0, seen)
     colors = filled(colors, sight_of, places, normals, parts.kinds, LEAST)
-    harmonics = splats.harmonics.clone()
-    harmonics[:, 0] = (colors - 0.5) / SH_DC
+    harmonics = ((colors - 0.5) / SH_DC)[:, None]
+    if lit:
+        turned = torch.einsum("nk,dkc->ndc", directions, slopes)
+        harmonics = _viewed(colors, turned, ways.mean(0))
+        lights = lights - torch.einsum("td,dkc->tkc", ways - ways.mean(0), slopes)
     dressed = replace(splats, harmonics=harmonics)
     return FirstLooks(dressed, solved[:, 1:] / SH_DC, normals, lights)
+
+
+def directions_of_view(posed: PosedViews) -> Float[Tensor, "T 3"]:
+    """The mean direction from each instant's cameras to the head, in the head frame."""
+    turns = posed.upright[:3, :3].double() @ posed.poses[:, :3, :3].double().mT
+    ways = []
+    for t, (view, vertices) in enumerate(zip(posed.views, posed.vertices, strict=True)):
+        away = vertices.double().mean(0) - view.cameras.centers.double()
+        away = torch.nn.functional.normalize(away, dim=1).mean(0)
+        ways.append(torch.nn.functional.normalize(turns[t] @ away, dim=0))
+    return torch.stack(ways).float()
+
+
+def _viewed(
+    colors: Float[Tensor, "N 3"], slopes: Float[Tensor, "N 3 3"], middle: Float[Tensor, "3"]
+) -> Float[Tensor, "N 4 3"]:
+    """Harmonics of degree 1 of colours · (1 + slopes · (direction − middle)), slopes [N d rgb]."""
+    ways = torch.cat([torch.eye(3), -torch.eye(3)])
+    constant = colors * (1 - torch.einsum("d,ndc->nc", middle, slopes))
+    linear = colors[:, None] * slopes
+    wanted = constant[:, None] + torch.einsum("md,ndc->nmc", ways, linear)
+    basis = view_basis(ways, 4)
+    return torch.linalg.pinv(basis) @ (wanted - 0.5)
 
 
 def _by_codes(

@@ -99,6 +99,7 @@ class GaussianHead(nn.Module):
         kept = min(rest.shape[1], start.harmonics.shape[1] - 1)
         rest[:, :kept] = start.harmonics[:, 1 : 1 + kept]
         self.harmonics = nn.Parameter(rest)
+        self.register_buffer("first_harmonics", rest.clone(), False)
         self.color_change = nn.Parameter(change.colors.clone())
         self.offset_change = nn.Parameter(change.offsets.clone())
         self.gains = nn.Parameter(start.harmonics.new_zeros(cameras, 2, 3))
@@ -147,7 +148,7 @@ class GaussianHead(nn.Module):
         start = self.start
         pulls = [
             (1.0, self.colors - start.harmonics[:, :1]),
-            (4.0, self.harmonics),
+            (4.0, self.harmonics - self.first_harmonics),  # pyright: ignore
             (4.0, self.color_change - self.codes.colors),
             (10.0, self.offset_change - self.codes.offsets),
             (1.0, self.offsets - start.binding.offsets),
