@@ -139,7 +139,7 @@ def judged(
         FitConfig(
             Path(name), folder / name, gaussians=args.gaussians, steps=args.steps,
             degree=args.degree, device=args.device, height=args.height,
-            hull=seen.counted is None,
+            hull=seen.counted is None, refine="yes" if seen.counted is None else "no",
         )
     )  # fmt: skip
     shutil.rmtree(config.out, ignore_errors=True)

@@ -166,9 +166,16 @@ class FirstLooks:
 
 
 def first_looks(
-    splats: BoundSplats, posed: PosedViews, codes: Float[Tensor, "T R"], parts: Parts, lit: bool
+    splats: BoundSplats,
+    posed: PosedViews,
+    codes: Float[Tensor, "T R"],
+    parts: Parts,
+    lit: bool,
+    degree: int = 1,
 ) -> FirstLooks:
     """What pictures say of the Gaussians' colours; `lit` where instants differ in light.
+
+    With a `degree` above 0 light changes with the direction of view, as far as pictures tell.
 
     Where no picture looks those of `parts.known` keep their colours, teeth in the light that falls
     on the eyes' whites; the others have those across the face and around.
@@ -182,6 +189,7 @@ def first_looks(
     slopes, ways = torch.zeros(3, 4, 3), directions_of_view(posed)
     if lit:
         lights = matched_lights(found, normals)
+    if lit and degree:
         slopes = light_over_views(lights, ways)
     directions = torch.cat([torch.ones(len(normals), 1), normals], 1)
     gains = torch.einsum("nk,tkc->tnc", directions, lights).clamp(-2, 2).exp()
@@ -202,7 +210,7 @@ def first_looks(
     sight_of = torch.where(parts.known & blank, 1.0, seen)
     colors = filled(colors, sight_of, places, normals, parts.kinds, LEAST)
     harmonics = ((colors - 0.5) / SH_DC)[:, None]
-    if lit:
+    if lit and degree:
         turned = torch.einsum("nk,dkc->ndc", directions, slopes)
         harmonics = _viewed(colors, turned, ways.mean(0))
         lights = lights - torch.einsum("td,dkc->tkc", ways - ways.mean(0), slopes)

@@ -45,8 +45,9 @@ BATCH = 8
 INSTANTS_A_CODE = 4
 """So many expressions must be seen for each code that changes colours and places."""
 
-HOLD, MANY = 0.1, 16
-"""How much many pictures hold a fit to its start, and how many are many."""
+HOLD, MANY, MANY_DOUBTED = 0.1, 16, 64
+"""How much many pictures hold a fit to its start, and how many are many; more where it is not
+certain where they show the head (tuning seeds 181 and 184)."""
 
 ASLANT, LEAST_FACING = 0.5, 0.1
 """Cosine of the angle of view from which colours are wholly believed, and how far the others."""
@@ -136,7 +137,7 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     refined = config.refine == "yes"
     rows = some_rows(sitting.posed)
     some, parts = at_rows(sitting.posed, rows), parts_of(sitting, start)
-    looks = first_looks(start, some, codes[rows], parts, refined)
+    looks = first_looks(start, some, codes[rows], parts, refined, config.degree)
     start, colors = looks.splats, looks.changes
     still = torch.zeros_like(colors)
     change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), colors, still)
@@ -145,7 +146,7 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     instants = instants_of(sitting, codes, names, device)
     triangles = sitting.rig.topology.triangles.to(device)
     numbers = SplattingConfig(
-        steps=config.steps, degree=config.degree, seed=config.seed, hold=hold(sitting),
+        steps=config.steps, degree=config.degree, seed=config.seed, hold=hold(sitting, refined),
         batch=BATCH if device.type == "cuda" else 1,
     )  # fmt: skip
     rig = upright_rig(sitting.rig)
@@ -190,10 +191,10 @@ def code_count(sitting: Sitting) -> int:
     return len(views) - 1 if pictures >= 2 * len(views) else len(views) // INSTANTS_A_CODE
 
 
-def hold(sitting: Sitting) -> float:
+def hold(sitting: Sitting, doubted: bool) -> float:
     """How much a fit is held to where it began: the fewer pictures, the more."""
     pictures = sum(len(view.images) for view in sitting.posed.views)
-    return HOLD * max(1.0, MANY / pictures)
+    return HOLD * max(1.0, (MANY_DOUBTED if doubted else MANY) / pictures)
 
 
 def _facial(rig: FaceRig) -> Float[Tensor, "52 V 3"]:
