@@ -31,8 +31,8 @@ LEAST = 0.01
 DARK = 0.02
 """srgb below which a colour tells nothing of the light."""
 
-LIGHT_RIDGE = 0.02
-"""Of a picture's Gaussians, how much a light's deviation of one costs, in squares of log colours."""
+LIGHT_RIDGE = (0.002, 0.02, 0.02, 0.02)
+"""Of a picture's Gaussians, how much a gain and slopes of one cost, in squares of log colours."""
 
 DOUBT = 0.15
 """Deviation in log colour beyond which a Gaussian is not the same skin in two pictures."""
@@ -110,7 +110,7 @@ def instant_colors(
 
 
 def matched_lights(
-    found: InstantColors, normals: Float[Tensor, "N 3"], rounds: int = 12
+    found: InstantColors, normals: Float[Tensor, "N 3"], rounds: int = 60
 ) -> Float[Tensor, "T 4 3"]:
     """Each instant's light: log gain and its slope along the normals (head frame), mean zero.
 
@@ -134,7 +134,8 @@ def matched_lights(
         trust = weight / (1 + gap / DOUBT**2).square()
         for t in range(count):
             rows = basis * trust[t, :, None]
-            square = basis.T @ rows + LIGHT_RIDGE * trust[t].sum() * torch.eye(4).double()
+            ridge = trust[t].sum() * torch.tensor(LIGHT_RIDGE).double().clamp(min=1e-9).diag()
+            square = basis.T @ rows + ridge
             lights[t] = torch.linalg.solve(square, rows.T @ (light[t] - own))
         lights -= lights.mean(0)
     return lights.float()

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_matrix, diags
+from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import cg
 from scipy.spatial import KDTree
 from torch import Tensor
@@ -100,7 +100,7 @@ def filled(
     return torch.lerp(found, colors, sure[:, None])
 
 
-def _laplacian(points: np.ndarray, tree: KDTree, parts: np.ndarray) -> coo_matrix:
+def _laplacian(points: np.ndarray, tree: KDTree, parts: np.ndarray) -> csr_matrix:
     """Of the graph of nearest neighbours, closer ones and those of one part more."""
     count = min(NEIGHBOURS + 1, len(points))
     distance, around = tree.query(points, k=count)
