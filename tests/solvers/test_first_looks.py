@@ -98,7 +98,7 @@ def test_light_turns_with_the_view(person, start) -> None:
 
 
 def test_the_other_side_fills_what_was_not_seen_in_its_own_light(start, person) -> None:
-    """One half of a symmetric head in light from its left: the right one is found, and is darker."""
+    """One half of a symmetric head in light from one side: the other is found, and darker."""
     rest = person.rig.neutral
     places, _ = posed_factors(start.binding, person.posed.topology.triangles, rest)
     normals = facing(start, person.posed, rest)

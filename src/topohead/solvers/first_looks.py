@@ -38,7 +38,7 @@ DOUBT = 0.15
 """Deviation in log colour beyond which a Gaussian is not the same skin in two pictures."""
 
 CODE_RIDGE = 0.05
-"""What a unit of change for a unit of code costs, in squares of srgb against fully facing sights."""
+"""What a unit of change for a unit of code costs, in squares of srgb against facing sights."""
 
 
 INNER_TOLERANCE = 0.001
