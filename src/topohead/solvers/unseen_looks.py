@@ -103,7 +103,8 @@ def filled(
 def _laplacian(points: np.ndarray, tree: KDTree, parts: np.ndarray) -> csr_matrix:
     """Of the graph of nearest neighbours, closer ones and those of one part more."""
     count = min(NEIGHBOURS + 1, len(points))
-    distance, around = tree.query(points, k=count)
+    found = tree.query(points, k=count)
+    distance, around = (np.asarray(part) for part in found)
     rows = np.repeat(np.arange(len(points)), count - 1)
     columns = around[:, 1:].reshape(-1)
     near = np.maximum(distance[:, 1:].reshape(-1), NEAR)
