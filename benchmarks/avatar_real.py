@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avatar import chosen, compared
+from avatar import chosen, drawn, nearest_views
 from measured_on import commit, hardware
 from torch import Tensor
 from torch.nn import functional
@@ -139,7 +139,7 @@ def judged(
         FitConfig(
             Path(name), folder / name, gaussians=args.gaussians, steps=args.steps,
             degree=args.degree, device=args.device, height=args.height,
-            hull=seen.counted is None,
+            hull=seen.counted is None, refine="yes" if seen.counted is None else "no",
         )
     )  # fmt: skip
     shutil.rmtree(config.out, ignore_errors=True)
@@ -178,9 +178,8 @@ def both(avatar: Avatar, seen: Sitting, test: Sitting) -> tuple[list[Tensor], li
             row = instants.index(view.frame)
             near = chosen(seen, [(row, name) for name in seen.posed.views[row].cameras.names])
         one = chosen(test, [(t, name) for name in view.cameras.names])
-        found = compared(avatar, near, one)
-        ours += found[0]
-        nearest += found[1]
+        ours += drawn(avatar, one)
+        nearest += nearest_views(near, one)
     return ours, nearest
 
 

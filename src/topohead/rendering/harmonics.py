@@ -31,8 +31,13 @@ def shaded(
     pose = world_to_camera.to(means)
     centers = -(pose[:, :3, :3].mT @ pose[:, :3, 3:])[..., 0]
     ways = torch.nn.functional.normalize(means - centers[:, None], dim=-1) @ turn.to(means).T
-    basis = harmonics(ways, rows) * _signs(rows, means.device)
+    basis = view_basis(ways, rows)
     return (0.5 + torch.einsum("cnk,nkd->cnd", basis, coefficients)).clamp(min=0)
+
+
+def view_basis(ways: Float[Tensor, "*B 3"], rows: int) -> Float[Tensor, "*B K"]:
+    """What the first `rows` coefficients are multiplied by in unit directions of view."""
+    return harmonics(ways, rows) * _signs(rows, ways.device)
 
 
 @cache

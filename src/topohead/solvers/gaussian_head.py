@@ -43,8 +43,18 @@ class SplattingConfig:
     hold: float = 0.1
     large: float = 1.6
     gain_decay: float = 1e-2
+    light_rate: float = 2e-3
+    light_decay: float = 1e-2
     doubt_rate: float = 0.1
     doubt_hold: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Lights:
+    """Light of T instants on N Gaussians: log gain and its slope along `normals` (head frame)."""
+
+    values: Float[Tensor, "T 4 3"]
+    normals: Float[Tensor, "N 3"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Instant:
     `number` counts instants over the whole fit. `codes` are the expression's; `turn` takes
     directions in the world to the head's frame. Pictures of equal size; `cameras` number them over
     the whole fit. `weights` say where a picture counts, `coverage` where the person is; the picture
-    is multiplied by it.
+    is multiplied by it. `facing` says how much of colours is believed, for what they show aslant.
     """
 
     vertices: Float[Tensor, "V 3"]
@@ -67,6 +77,7 @@ class Instant:
     coverage: UInt8[Tensor, "C H W"]
     weights: UInt8[Tensor, "C H W"] | None = None
     number: int = 0
+    facing: UInt8[Tensor, "C H W"] | None = None
 
 
 class GaussianHead(nn.Module):
@@ -74,11 +85,10 @@ class GaussianHead(nn.Module):
 
     def __init__(
         self, start: BoundSplats, change: ExpressionChange, cameras: int, degree: int,
-        changes: PoseChanges | None = None,
+        changes: PoseChanges | None = None, lights: Lights | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        binding, ranks = start.binding, change.axes.shape[1]
-        count = len(start)
+        binding, count = start.binding, len(start)
         self.start, self.codes = start, change
         self.offsets = nn.Parameter(binding.offsets.clone())
         self.quats = nn.Parameter(binding.quats.clone())
@@ -89,10 +99,15 @@ class GaussianHead(nn.Module):
         kept = min(rest.shape[1], start.harmonics.shape[1] - 1)
         rest[:, :kept] = start.harmonics[:, 1 : 1 + kept]
         self.harmonics = nn.Parameter(rest)
-        self.color_change = nn.Parameter(start.harmonics.new_zeros(count, ranks, 3))
-        self.offset_change = nn.Parameter(start.harmonics.new_zeros(count, ranks, 3))
+        self.register_buffer("first_harmonics", rest.clone(), False)
+        self.color_change = nn.Parameter(change.colors.clone())
+        self.offset_change = nn.Parameter(change.offsets.clone())
         self.gains = nn.Parameter(start.harmonics.new_zeros(cameras, 2, 3))
         self.changes = changes
+        self.lights, ones = None, start.harmonics.new_ones(count, 1)
+        if lights is not None:
+            self.lights = nn.Parameter(lights.values.clone())
+            self.register_buffer("directions", torch.cat([ones, lights.normals], 1), False)
 
     def forward(
         self, instant: Instant, triangles: Int[Tensor, "T 3"], chosen: slice
@@ -112,6 +127,10 @@ class GaussianHead(nn.Module):
         means, factors = posed_factors(binding, triangles, vertices)
         harmonics = torch.cat([base[:, None], self.harmonics], 1)
         colors = shaded(harmonics, means.detach(), poses.detach(), instant.turn)
+        if self.lights is not None:
+            # what all instants have in common belongs to the Gaussians
+            light = (self.lights - self.lights.mean(0))[instant.number]
+            colors = colors * (self.directions @ light).exp()  # pyright: ignore
         height, width = instant.images.shape[1:3]
         images, alphas = render_factored(
             means, factors, torch.sigmoid(self.opacities), colors, poses, lenses, (width, height)
@@ -129,9 +148,9 @@ class GaussianHead(nn.Module):
         start = self.start
         pulls = [
             (1.0, self.colors - start.harmonics[:, :1]),
-            (4.0, self.harmonics),
-            (4.0, self.color_change),
-            (10.0, self.offset_change),
+            (4.0, self.harmonics - self.first_harmonics),  # pyright: ignore
+            (4.0, self.color_change - self.codes.colors),
+            (10.0, self.offset_change - self.codes.offsets),
             (1.0, self.offsets - start.binding.offsets),
             (0.3, self.sizes - start.binding.scales.log()),
             (1.0, self.quats - start.binding.quats),
@@ -145,6 +164,8 @@ class GaussianHead(nn.Module):
         spikes = (growth - math.log(config.large)).clamp(min=0).square().sum() / len(start)
         gains = config.gain_decay * self.gains.square().sum()
         total = config.hold * held + spikes + gains
+        if self.lights is not None:
+            total = total + config.light_decay * self.lights.square().mean()
         if self.changes is not None:
             total = total + config.doubt_hold * self.changes.restraint()
         return total

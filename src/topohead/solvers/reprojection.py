@@ -63,8 +63,12 @@ def sight(
     world_to_camera: Float[Tensor, "4 4"],
     intrinsics: Float[Tensor, "3 3"],
     depth: Float[Tensor, "H W"],
+    tolerance: Float[Tensor, " N"] | float = DEPTH_TOLERANCE,
 ) -> tuple[Float[Tensor, "N 2"], Float[Tensor, " N"]]:
-    """Pixels of points in a camera, and cos⁴ of the angle of view; 0 where they are hidden."""
+    """Pixels of points in a camera, and cos⁴ of the angle of view; 0 where they are hidden.
+
+    A point may lie `tolerance` metres behind what the camera sees there.
+    """
     pose = world_to_camera.float()
     local = places @ pose[:3, :3].T + pose[:3, 3]
     away = local[:, 2].clamp(min=1e-6)
@@ -75,7 +79,7 @@ def sight(
     inside &= (pixels[:, 0] < width - 1) & (pixels[:, 1] < height - 1)
     column = pixels[:, 0].long().clamp(0, width - 1)
     row = pixels[:, 1].long().clamp(0, height - 1)
-    inside &= local[:, 2] < depth[row, column] + DEPTH_TOLERANCE
+    inside &= local[:, 2] < depth[row, column] + tolerance
     center = -(pose[:3, :3].T @ pose[:3, 3])
     ways = torch.nn.functional.normalize(center - places, dim=1)
     cosine = (ways * normals).sum(1)

@@ -32,6 +32,8 @@ class Splatting:
             "harmonics": config.harmonics_rate, "color_change": config.change_rate,
             "offset_change": config.change_rate, "gains": config.gain_rate,
         }  # fmt: skip
+        if head.lights is not None:
+            rates["lights"] = config.light_rate
         if head.changes is not None:
             rates |= {
                 f"changes.{name}": config.doubt_rate * deviation
@@ -101,7 +103,11 @@ def _losses(
     target = instant.images[chosen].float() / 255
     gap = (alphas - instant.coverage[chosen].float() / 255).abs()
     counts = None if instant.weights is None else instant.weights[chosen].float() / 255
-    picture = l1_dssim(images, target, config.dssim, counts)
+    believed = counts
+    if instant.facing is not None:
+        believed = instant.facing[chosen].float() / 255
+        believed = believed if counts is None else believed * counts
+    picture = l1_dssim(images, target, config.dssim, believed)
     covered = (gap if counts is None else gap * counts).mean()
     total = picture + config.coverage * covered + head.restraint(config)
     return {"loss": total, "picture": picture, "coverage": covered}

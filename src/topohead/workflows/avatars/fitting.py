@@ -20,16 +20,18 @@ from topohead.io.avatars import BUNDLE, RECORD, write_avatar
 from topohead.io.cap4d import is_tracked_photos
 from topohead.io.gltf_rig import write_rig_glb
 from topohead.io.images import write_image
-from topohead.solvers.gaussian_head import GaussianHead, Instant, SplattingConfig
+from topohead.solvers.first_looks import first_looks
+from topohead.solvers.gaussian_head import GaussianHead, Instant, Lights, SplattingConfig
 from topohead.solvers.pose_changes import Doubt, PoseChanges
 from topohead.solvers.splatting import Splatting, splat
 from topohead.workflows.avatar import FitConfig, FitResult
 from topohead.workflows.avatars.inputs import Sitting, run_sitting
+from topohead.workflows.avatars.instants import camera_names, instants_of
 from topohead.workflows.avatars.photos import tracked_sitting
 from topohead.workflows.avatars.pictures import preview
 from topohead.workflows.avatars.refusals import check_agreement, refuse_untracked
 from topohead.workflows.avatars.scenes import scene_sitting
-from topohead.workflows.avatars.start import starting_gaussians
+from topohead.workflows.avatars.start import at_rows, parts_of, some_rows, starting_gaussians
 from topohead.workflows.progress import Sight, show
 from topohead.workflows.progress import track as progress
 
@@ -41,6 +43,10 @@ BATCH = 8
 
 INSTANTS_A_CODE = 4
 """So many expressions must be seen for each code that changes colours and places."""
+
+HOLD, MANY, MANY_DOUBTED = 0.1, 16, 64
+"""How much many pictures hold a fit to its start, and how many are many; more where it is not
+certain where they show the head (tuning seeds 181 and 184)."""
 
 RESUMED = (
     "source", "views", "frames", "instants", "height", "gaussians", "steps", "degree", "codes",
@@ -122,24 +128,33 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     began = time.monotonic()
     start = starting_gaussians(sitting, config.gaussians, config.hull)
     weights = sitting.posed.weights.float()
-    # more codes would tell pictures apart rather than expressions
-    mean, axes = principal_codes(weights, min(config.codes, len(weights) // INSTANTS_A_CODE))
+    mean, axes = principal_codes(weights, min(config.codes, code_count(sitting)))
     codes = (weights - mean) @ axes
-    none = torch.zeros(len(start), axes.shape[1], 3)
-    change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), none, none)
+    refined = config.refine == "yes"
+    rows = some_rows(sitting.posed)
+    some, parts = at_rows(sitting.posed, rows), parts_of(sitting, start)
+    looks = first_looks(start, some, codes[rows], parts, refined, config.degree)
+    start, colors = looks.splats, looks.changes
+    still = torch.zeros_like(colors)
+    change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), colors, still)
     names = camera_names(sitting)
     device = torch.device(config.device)
     instants = instants_of(sitting, codes, names, device)
     triangles = sitting.rig.topology.triangles.to(device)
     numbers = SplattingConfig(
-        steps=config.steps, degree=config.degree, seed=config.seed,
+        steps=config.steps, degree=config.degree, seed=config.seed, hold=hold(sitting, refined),
         batch=BATCH if device.type == "cuda" else 1,
     )  # fmt: skip
     rig = upright_rig(sitting.rig)
     changes = None
-    if config.refine == "yes":
+    light = None
+    if refined:
         changes = PoseChanges(_facial(rig).to(device), len(weights), len(names), Doubt())
-    head = GaussianHead(start.to(device), change, len(names), config.degree, changes).to(device)
+        lights = torch.zeros(len(weights), 4, 3).index_copy(0, torch.tensor(rows), looks.lights)
+        light = Lights(lights.to(device), looks.normals.to(device))
+    moved = ExpressionChange(*(value.to(device) for value in vars(change).values()))
+    head = GaussianHead(start.to(device), moved, len(names), config.degree, changes, light)
+    head = head.to(device)
     fit = Splatting(head, numbers)
     _resume(config, fit)
     begun_at = time.monotonic()
@@ -159,6 +174,23 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     if changes is not None:
         facts["refined"] = changes.told()
     return avatar, facts
+
+
+def code_count(sitting: Sitting) -> int:
+    """How many codes a sitting's pictures can tell from pictures themselves.
+
+    An expression that several cameras saw is known for itself; of those that one picture each
+    showed, more codes would tell pictures apart.
+    """
+    views = sitting.posed.views
+    pictures = sum(len(view.images) for view in views)
+    return len(views) - 1 if pictures >= 2 * len(views) else len(views) // INSTANTS_A_CODE
+
+
+def hold(sitting: Sitting, doubted: bool) -> float:
+    """How much a fit is held to where it began: the fewer pictures, the more."""
+    pictures = sum(len(view.images) for view in sitting.posed.views)
+    return HOLD * max(1.0, (MANY_DOUBTED if doubted else MANY) / pictures)
 
 
 def _facial(rig: FaceRig) -> Float[Tensor, "52 V 3"]:
@@ -222,48 +254,6 @@ def _refuse_foreign(out: Path) -> None:
             f"--out {out} holds {min(out.iterdir()).name!r} and no avatar; choose an empty or a "
             "new folder"
         )
-
-
-def camera_names(sitting: Sitting) -> list[str]:
-    """All cameras of a sitting by name; those of a frame may be fewer."""
-    named = {name: None for view in sitting.posed.views for name in view.cameras.names}
-    return list(named)
-
-
-def instants_of(
-    sitting: Sitting, codes: Float[Tensor, "T R"], names: Sequence[str], device: torch.device
-) -> list[Instant]:
-    """The sitting's pictures as the solver takes them, cameras of one size together."""
-    posed, found = sitting.posed, []
-    for t, view in enumerate(posed.views):
-        assert view.masks is not None
-        turn = posed.upright[:3, :3].double() @ posed.poses[t, :3, :3].double().T
-        sizes = [view.cameras.size(c) for c in range(len(view.images))]
-        for size in dict.fromkeys(sizes):
-            mine = [c for c, one in enumerate(sizes) if one == size]
-            coverage = torch.stack([view.masks[c] for c in mine])
-            images = torch.stack([view.images[c] for c in mine]) * coverage[..., None]
-            counted = sitting.counted
-            weights = None if counted is None else torch.stack([counted[t][c] for c in mine])
-            found.append(
-                Instant(
-                    posed.vertices[t].float().to(device),
-                    codes[t].to(device),
-                    turn.float().to(device),
-                    view.cameras.world_to_camera[mine].float().to(device),
-                    view.cameras.intrinsics[mine].float().to(device),
-                    torch.tensor([names.index(view.cameras.names[c]) for c in mine]).to(device),
-                    _bytes(images).to(device),
-                    _bytes(coverage).to(device),
-                    None if weights is None else _bytes(weights).to(device),
-                    t,
-                )
-            )
-    return found
-
-
-def _bytes(values: Tensor) -> Tensor:
-    return (values.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def upright_rig(rig: FaceRig) -> FaceRig:

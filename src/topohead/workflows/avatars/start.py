@@ -22,6 +22,7 @@ from topohead.geometry.meshes import triangle_areas, uniform_laplacian, vertex_n
 from topohead.geometry.surface_cells import SurfaceCells, cell_gaussians, surface_cells
 from topohead.io.assets import reference_head
 from topohead.rendering.shading import linear_to_srgb
+from topohead.solvers.first_looks import Parts
 from topohead.solvers.hull import hull_points
 from topohead.solvers.reprojection import completed, seen_colors
 from topohead.synthesis.complexions import random_skin
@@ -100,6 +101,26 @@ def starting_gaussians(sitting: Sitting, count: int, hull: bool = False) -> Boun
     return joined([*parts, teeth_gaussians(topology, rest)] if banded else parts)
 
 
+def parts_of(sitting: Sitting, splats: BoundSplats) -> Parts:
+    """What each Gaussian belongs to: colours do not go from skin to hair, eyes or mouth."""
+    topology, triangles = sitting.rig.topology, splats.binding.triangles
+    corners = topology.triangles[triangles]
+
+    def within(*names: str) -> Tensor:
+        known = [name for name in names if name in topology.regions]
+        if not known:
+            return torch.zeros(len(triangles), dtype=torch.bool)
+        return topology.region_mask(*known)[corners].all(1)
+
+    scalp, eyes, teeth = within("scalp"), within("eye_left", "eye_right"), within(*BANDS)
+    mouth = within("mouth_interior", "mouth_socket", "tongue") | teeth
+    kinds = torch.zeros(len(triangles), dtype=torch.long)
+    for number, mask in enumerate((scalp, eyes, mouth, teeth)):
+        kinds[mask] = number + 1
+    known = mouth if sitting.texture is None else torch.ones_like(mouth)
+    return Parts(kinds, eyes | mouth, eyes, teeth, known)
+
+
 def inset(splats: BoundSplats, topology: Topology, rest: Float[Tensor, "V 3"]) -> BoundSplats:
     """The Gaussians moved inwards by `INSET` times their variance times the surface's curvature.
 
@@ -163,7 +184,7 @@ def _starting_colors(sitting: Sitting, cells: SurfaceCells) -> Float[Tensor, "N 
     points = SurfacePoints(cells.triangles, cells.centers)
     upright = sitting.rig.upright.float()
     places = interpolate(points, topology.triangles, rest) @ upright[:3, :3].T + upright[:3, 3]
-    found = seen_colors(points, _some(sitting.posed))
+    found = seen_colors(points, at_rows(sitting.posed, some_rows(sitting.posed)))
     colors = completed(found, places)
     if "mouth_interior" in topology.regions:
         inside = topology.region_mask("mouth_interior")[topology.triangles].any(1)
@@ -172,10 +193,14 @@ def _starting_colors(sitting: Sitting, cells: SurfaceCells) -> Float[Tensor, "N 
     return colors
 
 
-def _some(posed: PosedViews) -> PosedViews:
+def some_rows(posed: PosedViews) -> list[int]:
     """Instants of at most `MOST_PICTURES` pictures in all, with different expressions."""
     count = max(MOST_PICTURES // max(len(posed.views[0].images), 1), 1)
-    rows = spread(range(len(posed.views)), posed.weights, count)
+    return spread(range(len(posed.views)), posed.weights, count)
+
+
+def at_rows(posed: PosedViews, rows: list[int]) -> PosedViews:
+    """Some of the instants."""
     return replace(
         posed, views=tuple(posed.views[row] for row in rows), vertices=posed.vertices[rows],
         weights=posed.weights[rows], gaze=posed.gaze[rows], poses=posed.poses[rows],
