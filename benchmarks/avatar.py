@@ -66,6 +66,7 @@ def main() -> None:
             whole = staged(seed, args, folder)
             if args.speed and "speed" not in result:
                 result["speed"] = speeds(whole, args)
+                write()
             row: dict[str, Any] = {"seed": seed}
             result["runs"].append(row)
             for label, found in run_seed(seed, whole, args, folder) if args.references else ():
