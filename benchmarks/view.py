@@ -11,9 +11,13 @@ while the sequence plays (clock, decoding a frame, normals, upload calls, draw c
 processor has to do before the graphics card begins. Chromium draws by software here, so the rate at
 which images appear says nothing of a graphics card and is not reported. `memory` is after the whole
 sequence was fetched. The run is the reference head in a made-up motion, written to a temporary
-folder; nothing is random. `bundle` is the same head as a rig that plays under 100,000 Gaussians:
-`splats` shows them, `mesh` the mesh alone. An image of Gaussians takes this renderer a second, so
-there are fewer.
+folder; nothing is random. `bundles` are the same head as a rig that plays under 100,000, 200,000
+and 300,000 Gaussians with harmonics of degree 1 and eight codes of expression, as avatars have
+them: `splats` shows them, `mesh` the mesh alone. An image of Gaussians takes this renderer seconds,
+so there are fewer. What others do on this machine makes `script_ms` longer, so each row has the
+processor's own time too, from the system's account of the page's threads, a hundredth of a second
+fine: `main_cpu_ms` of the page's main thread an image, `sort_cpu_ms` of its workers' a sorting,
+which run beside it. `html_mb` is the same bundle as one offline file.
 """
 
 import argparse
@@ -38,6 +42,7 @@ from playwright.sync_api import sync_playwright
 from safetensors.torch import save_file
 
 from topohead.core import BoundSplats, Mesh
+from topohead.geometry.avatars import ExpressionChange
 from topohead.geometry.skinning import RigPerformance, rigged
 from topohead.geometry.surface_cells import cell_gaussians, surface_cells
 from topohead.io.assets import reference_head
@@ -45,6 +50,7 @@ from topohead.io.gltf_rig import write_rig_glb
 from topohead.io.meshes import write_obj
 from topohead.viewer.view import ViewConfig, view
 
+CODES = 8
 CHROMIUM = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
@@ -54,8 +60,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("view.json"))
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--images", type=int, default=60, help="images a shading plays")
-    parser.add_argument("--gaussians", type=int, default=100_000)
-    parser.add_argument("--bundle", action="store_true", help="the bundle alone, kept in --out")
+    parser.add_argument("--gaussians", default="100000,200000,300000")
+    parser.add_argument("--bundle", action="store_true", help="bundles alone, kept in --out")
     parser.add_argument("--picture", type=Path, help="only a screenshot of --run, as JPEG")
     parser.add_argument("--run", type=Path, help="a run folder with its take, or a bundle (.glb)")
     args = parser.parse_args()
@@ -64,9 +70,12 @@ def main() -> None:
         draw(args.run, args.picture)
         return
     with tempfile.TemporaryDirectory(prefix="topohead-view-") as folder:
-        bundle = write_bundle(Path(folder) / "bundle.glb", args.frames, args.gaussians)
-        moved = {"commit": commit(), "load": hardware()["load"], "gaussians": args.gaussians}
-        moved |= measure_bundle(bundle, args.images // 3)
+        moved = []
+        for count in (int(part) for part in args.gaussians.split(",")):
+            bundle = write_bundle(Path(folder) / "bundle.glb", args.frames, count)
+            row = {"commit": commit(), "load": hardware()["load"], "gaussians": count}
+            moved.append(row | measure_bundle(bundle, args.images // 3))
+            print(json.dumps(moved[-1]), flush=True)
         measured = (
             {}
             if args.bundle
@@ -74,7 +83,7 @@ def main() -> None:
         )
     if args.bundle:
         kept = json.loads(args.out.read_text()) if args.out.exists() else {}
-        args.out.write_text(json.dumps({**kept, "bundle": moved}, indent=1) + "\n")
+        args.out.write_text(json.dumps({**kept, "bundles": moved}, indent=1) + "\n")
         print(json.dumps(moved, indent=1))
         return
     document = {
@@ -83,7 +92,7 @@ def main() -> None:
         "hardware": hardware(),
         "run": {"frames": args.frames, "vertices": reference_head(1).topology.vertex_count},
         **measured,
-        "bundle": moved,
+        "bundles": moved,
     }
     args.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(document, indent=1))
@@ -119,19 +128,25 @@ def write_run(run: Path, frames: int) -> Path:
 
 
 def write_bundle(path: Path, frames: int, count: int) -> Path:
-    """A rig under Gaussians; the jaw opens, the eyes blink and the head sways."""
+    """An avatar that nobody was fitted to; the jaw opens, the eyes blink and the head sways."""
     head = reference_head(1)
     rig = rigged(head.topology, head.template, head.expression_basis, torch.eye(4))
     cells = surface_cells(head.template, head.topology.triangles, count)
     colors = cells.centers - 0.5
-    splats = BoundSplats(cell_gaussians(cells), torch.full((count,), 0.97), colors[:, None])
+    generator = torch.Generator().manual_seed(0)
+    lit = 0.05 * torch.randn(count, 3, 3, generator=generator)
+    harmonics = torch.cat([colors[:, None], lit], 1)
+    splats = BoundSplats(cell_gaussians(cells), torch.full((count,), 0.97), harmonics)
+    changes = 0.02 * torch.randn(2, count, CODES, 3, generator=generator)
+    axes, ends = torch.randn(52, CODES, generator=generator), torch.full((CODES,), 2.0)
+    change = ExpressionChange(torch.zeros(52), axes, -ends, ends, *changes)
     steps = torch.arange(frames)
     weights = torch.zeros(frames, 52)
     weights[:, 17] = 0.5 * (1 - torch.cos(steps / 8))
     weights[:, [0, 7]] = 0.5 * (1 - torch.cos(steps / 5))[:, None]
     poses = torch.eye(4, dtype=torch.float64).repeat(frames, 1, 1)
     poses[:, 0, 3] = 0.02 * torch.sin(steps / 40)
-    write_rig_glb(path, RigPerformance(rig, weights, poses, 30.0), splats=splats)
+    write_rig_glb(path, RigPerformance(rig, weights, poses, 30.0), splats=splats, change=change)
     return path
 
 
@@ -148,16 +163,53 @@ def measure_bundle(path: Path, images: int) -> dict[str, Any]:
         page.wait_for_selector("body[data-shown]")
         seconds = time.perf_counter() - opened
         script = {}
+        while not page.evaluate("() => Boolean(topohead.subject.choice.spark.sortWorker)"):
+            page.wait_for_timeout(100)
+        page.evaluate(COUNT_SORTS)
         for shown in ("splats", "mesh"):
             page.evaluate(f"() => topohead.subject.setShowing('{shown}')")
+            page.evaluate(
+                "() => { topohead.sorts = 0; topohead.subject.choice.spark.driveSort(); }"
+            )
+            before = thread_seconds()
             script[shown] = timed(page, images)
+            main, workers = (
+                1000 * (now - then) for now, then in zip(thread_seconds(), before, strict=True)
+            )
+            script[shown]["main_cpu_ms"] = round(main / script[shown]["images"], 1)
+            if shown == "splats":
+                sorts = page.evaluate("() => topohead.sorts")
+                script[shown] |= {"sorts": sorts, "sort_cpu_ms": round(workers / max(sorts, 1), 1)}
         browser.close()
     viewing.close()
+    file = path.with_suffix(".html")
+    view(ViewConfig(path, html=file, browser=False))
     return {
         "file_mb": round(path.stat().st_size / 1e6, 1),
+        "html_mb": round(file.stat().st_size / 1e6, 1),
         "open_s": round(seconds, 2),
         "script_ms": script,
     }
+
+
+COUNT_SORTS = """() => {
+    const { sortWorker } = topohead.subject.choice.spark, call = sortWorker.call.bind(sortWorker);
+    sortWorker.call = (name, ...rest) => { topohead.sorts += 1; return call(name, ...rest); };
+}"""
+
+
+def thread_seconds() -> tuple[float, float]:
+    """Processor time so far of the page's main thread, and of its workers."""
+    main = workers = 0.0
+    for process in psutil.Process().children(recursive=True):
+        if "--type=renderer" not in process.cmdline():
+            continue
+        for thread in process.threads():
+            name = Path(f"/proc/{process.pid}/task/{thread.id}/comm").read_text().strip()
+            spent = thread.user_time + thread.system_time
+            main += spent * (thread.id == process.pid)
+            workers += spent * name.startswith("DedicatedWorker")
+    return main, workers
 
 
 def measure(run: Path, images: int) -> dict[str, Any]:
