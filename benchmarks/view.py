@@ -14,10 +14,9 @@ sequence was fetched. The run is the reference head in a made-up motion, written
 folder; nothing is random. `bundles` are the same head as a rig that plays under 100,000, 200,000
 and 300,000 Gaussians with harmonics of degree 1 and eight codes of expression, as avatars have
 them: `splats` shows them, `mesh` the mesh alone. An image of Gaussians takes this renderer seconds,
-so there are fewer. What others do on this machine makes `script_ms` longer, so each row has the
-processor's own time too, from the system's account of the page's threads, a hundredth of a second
-fine: `main_cpu_ms` of the page's main thread an image, `sort_cpu_ms` of its workers' a sorting,
-which run beside it. `html_mb` is the same bundle as one offline file.
+so there are fewer. `sort_ms` is the time of putting all of them in order, which a worker does
+beside the page, and `html_mb` the same bundle as one offline file. What others do on this machine
+makes times longer, so each has its least value too.
 """
 
 import argparse
@@ -163,23 +162,10 @@ def measure_bundle(path: Path, images: int) -> dict[str, Any]:
         page.wait_for_selector("body[data-shown]")
         seconds = time.perf_counter() - opened
         script = {}
-        while not page.evaluate("() => Boolean(topohead.subject.choice.spark.sortWorker)"):
-            page.wait_for_timeout(100)
-        page.evaluate(COUNT_SORTS)
         for shown in ("splats", "mesh"):
             page.evaluate(f"() => topohead.subject.setShowing('{shown}')")
-            page.evaluate(
-                "() => { topohead.sorts = 0; topohead.subject.choice.spark.driveSort(); }"
-            )
-            before = thread_seconds()
             script[shown] = timed(page, images)
-            main, workers = (
-                1000 * (now - then) for now, then in zip(thread_seconds(), before, strict=True)
-            )
-            script[shown]["main_cpu_ms"] = round(main / script[shown]["images"], 1)
-            if shown == "splats":
-                sorts = page.evaluate("() => topohead.sorts")
-                script[shown] |= {"sorts": sorts, "sort_cpu_ms": round(workers / max(sorts, 1), 1)}
+        sorts = page.evaluate(SORTS)
         browser.close()
     viewing.close()
     file = path.with_suffix(".html")
@@ -189,27 +175,31 @@ def measure_bundle(path: Path, images: int) -> dict[str, Any]:
         "html_mb": round(file.stat().st_size / 1e6, 1),
         "open_s": round(seconds, 2),
         "script_ms": script,
+        "sort_ms": summary(sorts),
     }
 
 
-COUNT_SORTS = """() => {
-    const { sortWorker } = topohead.subject.choice.spark, call = sortWorker.call.bind(sortWorker);
-    sortWorker.call = (name, ...rest) => { topohead.sorts += 1; return call(name, ...rest); };
+SORTS = """async () => {
+    const { spark } = topohead.subject.choice, { numSplats } = spark.current, times = [];
+    while (spark.sorting || !spark.readback32) await new Promise((done) => setTimeout(done, 100));
+    let held = { readback: spark.readback32.slice(), ordering: new Uint32Array(spark.maxSplats) };
+    for (let k = 0; k < 30; k++) {
+        const began = performance.now();
+        held = await spark.sortWorker.call("sortSplats32", { numSplats, ...held });
+        times.push(performance.now() - began);
+    }
+    return times;
 }"""
 
 
-def thread_seconds() -> tuple[float, float]:
-    """Processor time so far of the page's main thread, and of its workers."""
-    main = workers = 0.0
-    for process in psutil.Process().children(recursive=True):
-        if "--type=renderer" not in process.cmdline():
-            continue
-        for thread in process.threads():
-            name = Path(f"/proc/{process.pid}/task/{thread.id}/comm").read_text().strip()
-            spent = thread.user_time + thread.system_time
-            main += spent * (thread.id == process.pid)
-            workers += spent * name.startswith("DedicatedWorker")
-    return main, workers
+def summary(times: list[float]) -> dict[str, float]:
+    """How many there are; the least, the median and the 95th percentile."""
+    return {
+        "images": len(times),
+        "least": round(float(np.min(times)), 2),
+        "median": round(float(np.median(times)), 2),
+        "p95": round(float(np.percentile(times, 95)), 2),
+    }
 
 
 def measure(run: Path, images: int) -> dict[str, Any]:
@@ -317,11 +307,7 @@ def timed(page: Any, images: int) -> dict[str, float]:
             break
     times = page.evaluate("() => topohead.scriptTimes")
     page.evaluate("() => topohead.timeline.pause()")
-    return {
-        "images": len(times),
-        "median": round(float(np.median(times)), 2),
-        "p95": round(float(np.percentile(times, 95)), 2),
-    }
+    return summary(times)
 
 
 def fetched_memory(page: Any) -> dict[str, float]:
