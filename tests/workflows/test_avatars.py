@@ -312,6 +312,9 @@ def test_wrong_inputs_are_told_in_a_line(
         ("fit", "run", "--out", str(tmp_path / "y"), "--steps", "0"): "--steps",
         ("animate", str(tmp_path), "--drive", "d", "--out", "x"): "holds no avatar",
         ("animate", str(folder), "--drive", "no.csv", "--out", "x"): "no such file",
+        ("animate", str(folder), "--drive", str(tmp_path / "face.mp4"), "--out", "x"): (
+            "in which nobody tracked a face"
+        ),
         ("animate", str(folder), "--drive", str(recording), "--out", str(tmp_path / "z"),
          "--camera", "cam9"): "--camera cam9",
     }  # fmt: skip

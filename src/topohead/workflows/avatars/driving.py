@@ -14,7 +14,9 @@ from topohead.io.cap4d import is_tracked_photos, read_motion, read_tracked_photo
 from topohead.io.clips import CLIP, FLIP, CameraPath, read_clip
 from topohead.io.expressions import gaze_of_looks, read_live_link, resampled
 from topohead.io.flame import read_flame
+from topohead.io.images import IMAGE_SUFFIXES
 from topohead.io.scores import is_scores, read_scores
+from topohead.io.videos import VIDEO_SUFFIXES
 from topohead.solvers.point_tracks import fit_faces
 from topohead.synthesis.performances import euler
 from topohead.workflows import rigging
@@ -56,6 +58,11 @@ def open_drive(path: Path, avatar: Avatar, fps: float | None, flame: Path | None
         path = path / "fit.npz"
     if path.is_dir():
         return _run_drive(path, avatar, fps)
+    if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+        raise InputError(
+            f"--drive {path} is a picture or a video, in which nobody tracked a face; expected a "
+            "Live Link CSV, MediaPipe's scores, a clip, a run, or what CAP4D's tracker left"
+        )
     if path.name == CLIP:
         return _clip_drive(path, fps)
     if path.suffix.lower() == ".npz":
