@@ -104,8 +104,8 @@ def _shape(
         rank = tl.arange(0, WIDE)
         away = weight - tl.load(expression + action, mask=action < 52, other=0.0)
         known = (action < 52)[:, None] & (rank < RANKS)[None]
-        there = expression + 52 + action[:, None] * RANKS + rank[None]
-        code = tl.sum(away[:, None] * tl.load(there, mask=known, other=0.0), 0)
+        axes = expression + 52 + action[:, None] * RANKS + rank[None]
+        code = tl.sum(away[:, None] * tl.load(axes, mask=known, other=0.0), 0)
         ends = expression + 52 + 52 * RANKS + rank
         code = tl.maximum(code, tl.load(ends, mask=rank < RANKS, other=0.0))
         code = tl.minimum(code, tl.load(ends + RANKS, mask=rank < RANKS, other=0.0))
