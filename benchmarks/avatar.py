@@ -66,9 +66,10 @@ def main() -> None:
             whole = staged(seed, args, folder)
             if args.speed and "speed" not in result:
                 result["speed"] = speeds(whole, args)
+                write()
             row: dict[str, Any] = {"seed": seed}
             result["runs"].append(row)
-            for label, found in run_seed(seed, whole, args, folder):
+            for label, found in run_seed(seed, whole, args, folder) if args.references else ():
                 row[label] = found
                 print(label, json.dumps(found), flush=True)
                 write()
@@ -87,7 +88,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, default=9, help="every third one is held out")
     parser.add_argument("--cameras", type=int, default=8, help="with two that are held out")
     parser.add_argument("--height", type=int, default=192)
-    parser.add_argument("--references", default="1,2,4,0", help="numbers of pictures, 0 for all")
+    parser.add_argument(
+        "--references", default="1,2,4,0", help="numbers of pictures, 0 for all; '' for no fit"
+    )
     parser.add_argument("--gaussians", type=int, default=12_000)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--degree", type=int, default=1)
@@ -161,7 +164,8 @@ def run_seed(
         began = time.perf_counter()
         avatar, facts = fitted(told, config)
         seconds = time.perf_counter() - began
-        ours, nearest = drawn(avatar.to(args.device), test), nearest_views(sitting, test)
+        avatar = avatar.to(args.device)
+        ours, nearest = drawn(avatar, test), nearest_views(sitting, test)
         found = {
             "pictures": pictures,
             "gaussians": len(avatar.splats),
@@ -170,6 +174,7 @@ def run_seed(
             "fitted_psnr": facts["psnr"],
             "avatar": judged(ours, test.posed.views),
             "nearest": judged(nearest, test.posed.views),
+            "frames_per_second": speed(avatar, args.device) if args.speed else None,
         }
         if "refined" in facts:
             found["refined"] = facts["refined"]

@@ -43,14 +43,22 @@ def planted_flame() -> dict[str, Any]:
 
 
 class Ch:
-    """Pickles as a chumpy array does: an object of a library that readers lack."""
+    """Pickles as a chumpy array does: of a library that readers lack, with all of its state."""
 
     def __init__(self, x: np.ndarray) -> None:
+        self._dirty_vars = {"x"}
+        self._itr = None
+        self._make_dense = self._make_sparse = False
+        self._depends_on_deps = {}
         self.x = x
 
 
 def write_flame(path: Path, arrays: dict[str, Any], chumpy: bool = False) -> Path:
-    """The arrays as a pickle of protocol 2, bare or each within a chumpy object."""
+    """The arrays as a pickle of protocol 2, bare or as the published files have them.
+
+    Those were written by Python 2: arrays within chumpy objects, whole numbers of 32 bits, the
+    regressor by SciPy's old module, and words beside them that nobody reads.
+    """
     held = dict(arrays)
     if chumpy:
         module = ModuleType("chumpy.ch")
@@ -59,8 +67,17 @@ def write_flame(path: Path, arrays: dict[str, Any], chumpy: bool = False) -> Pat
         sys.modules |= {"chumpy": ModuleType("chumpy"), "chumpy.ch": module}
         names = ("v_template", "shapedirs", "posedirs", "weights")
         held |= {name: kind(held[name]) for name in names}
+        held |= {
+            "f": held["f"].astype(np.uint32),
+            "J": np.zeros((5, 3)),
+            "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], range(5)], np.uint32),
+            "bs_style": "lbs",
+            "bs_type": "lrotmin",
+        }
     try:
-        path.write_bytes(pickle.dumps(held, protocol=2))
+        stored = pickle.dumps(held, protocol=2)
+        old = stored.replace(b"cscipy.sparse._csc\n", b"cscipy.sparse.csc\n")
+        path.write_bytes(old if chumpy else stored)
     finally:
         for name in ("chumpy", "chumpy.ch"):
             sys.modules.pop(name, None)

@@ -34,6 +34,12 @@ def test_arrays_come_back_whatever_holds_them(
     assert read_flame(tmp_path / "flame.pkl").blinks
 
 
+def test_what_chumpy_would_have_to_work_out_is_told(arrays: dict[str, Any], tmp_path: Path) -> None:
+    path = write_flame(tmp_path / "flame.pkl", arrays | {"v_template": None}, chumpy=True)
+    with pytest.raises(InputError, match=r"v_template is a chumpy\.ch\.Ch and no plain array"):
+        read_flame(path)
+
+
 def test_poses_are_cap4ds(arrays: dict[str, Any], tmp_path: Path) -> None:
     """A twin in loops: joints from the shaped head, each about itself, the identity twice off."""
     flame = read_flame(write_flame(tmp_path / "flame.pkl", arrays))

@@ -15,10 +15,11 @@ from exporting import heads, planted_performance
 from khronos import issues
 from planted_run import ellipsoid_topology
 from topohead.core import BoundSplats, InputError
+from topohead.geometry.avatars import ExpressionChange
 from topohead.geometry.surface_cells import cell_gaussians, surface_cells
 from topohead.io.gltf import read_glb, write_glb
 from topohead.io.gltf_rig import read_rig_glb, write_rig_glb
-from topohead.io.gltf_splats import read_bound_splats
+from topohead.io.gltf_splats import read_bound_splats, read_expression
 
 TOPOLOGY = ellipsoid_topology()
 
@@ -50,6 +51,42 @@ def test_a_bundle_comes_back(tmp_path: Path, kind: str) -> None:
     assert torch.equal(back.opacities, splats.opacities)
     assert torch.equal(back.harmonics, splats.harmonics)
     assert issues(path) == []
+
+
+def changing(ranks: int, count: int = 2000) -> ExpressionChange:
+    draw = torch.Generator().manual_seed(ranks)
+    rows = [torch.randn(shape, generator=draw) for shape in ((52,), (52, ranks), (ranks,))]
+    both = torch.randn(2, count, ranks, 3, generator=draw)
+    return ExpressionChange(*rows, rows[2] + 1, *both)
+
+
+@pytest.mark.parametrize("ranks", [0, 1, 8])
+def test_what_expression_changes_comes_back(tmp_path: Path, ranks: int) -> None:
+    """Codes bit by bit, changes as half floats."""
+    path, change = tmp_path / "head.glb", changing(ranks)
+    write_rig_glb(path, planted_performance(), splats=laid(), change=change)
+    back = read_expression(path)
+    assert back is not None
+    for name in ("mean", "axes", "low", "high"):
+        assert torch.equal(getattr(back, name), getattr(change, name)), name
+    for name in ("colors", "offsets"):
+        assert torch.equal(getattr(back, name), getattr(change, name).half().float()), name
+    assert issues(path) == []
+    write_rig_glb(path, planted_performance(), splats=laid())
+    assert read_expression(path) is None
+
+
+def test_broken_changes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "head.glb"
+    with pytest.raises(InputError, match="changes of 3 Gaussians for 2000"):
+        write_rig_glb(path, planted_performance(), splats=laid(), change=changing(2, 3))
+    write_rig_glb(path, planted_performance(), splats=laid(), change=changing(2))
+    lost = changed(path, lambda d, _: block(d)["change"]["arrays"].pop("values"))
+    with pytest.raises(InputError, match="how its Gaussians change cannot be read"):
+        read_expression(lost)
+    fewer = changed(path, lambda d, _: block(d)["change"].update(ranks=3))
+    with pytest.raises(InputError, match="how its Gaussians change cannot be read"):
+        read_expression(fewer)
 
 
 def test_other_faces_have_another_fingerprint() -> None:

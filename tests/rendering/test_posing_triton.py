@@ -9,12 +9,12 @@ from posed_person import sitting, weights_of
 from topohead.core import BoundSplats
 from topohead.geometry.avatars import Avatar, ExpressionChange
 from topohead.geometry.binding import posed_gaussians
-from topohead.rendering.avatars import Player, _prepared, posed_on_device
+from topohead.rendering.avatars import Player
 from topohead.rendering.harmonics import shaded
 from topohead.workflows.avatars.fitting import upright_rig
 from topohead.workflows.avatars.start import starting_gaussians
 
-pytest.importorskip("triton")
+posing_triton = pytest.importorskip("topohead.rendering.posing_triton", reason="needs triton")
 
 INTERPRETED = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1", reason="the compiled kernel is tested on the device"
@@ -72,8 +72,12 @@ def test_the_kernel_poses_as_tensors_do(person, degree: int, ranks: int) -> None
     dressed, turn = avatar.dressed(weights), pose[:3, :3].T
     means, covariances = posed_gaussians(dressed.binding, triangles, vertices)
     colors = shaded(dressed.harmonics, means, cameras, turn)
-    prepared = _prepared(avatar, triangles)
-    found = posed_on_device(prepared, avatar, vertices, weights, turn, cameras)
+    prepared = posing_triton.prepared(avatar)
+    instant = posing_triton.instant_of(weights, gaze, pose, cameras, torch.device("cpu"))
+    mesh, codes = posing_triton.shape(prepared, instant)
+    assert torch.allclose(mesh, vertices, atol=1e-6)
+    assert torch.allclose(codes, avatar.change.codes(weights), atol=1e-6)
+    found = posing_triton.pose(prepared, instant, len(cameras))
     assert torch.allclose(found[0], means, atol=1e-6)
     upper = torch.triu_indices(3, 3)
     flat = covariances[:, upper[0], upper[1]]

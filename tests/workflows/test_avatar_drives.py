@@ -22,7 +22,7 @@ from topohead.io.avatars import write_avatar
 from topohead.io.clips import read_clip
 from topohead.io.scores import read_scores
 from topohead.workflows.avatar import AnimateConfig, animate
-from topohead.workflows.avatars.driving import open_drive
+from topohead.workflows.avatars.driving import _own_rate, open_drive
 
 JAW = ARKIT_52.index("jawOpen")
 
@@ -110,6 +110,16 @@ def test_scores_in_any_form_are_the_same_performance(
     assert float(turn) == pytest.approx(expected, abs=1e-6)
     joint = avatar.rig.head.double()
     assert torch.allclose(drive.poses[-1, :3, :3] @ joint + drive.poses[-1, :3, 3], joint)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"), [(1 / 25, 25), (1 / 29.97, 30), (0.017, 60), (1 / 50, 50), (0.4, 30)]
+)
+def test_a_recording_plays_at_its_own_rate(step: float, told: float) -> None:
+    """Rows may skip, and stamps may be whole milliseconds; what is no usual rate plays at 30."""
+    rows = torch.tensor([0.0, 1, 2, 3, 5, 6, 7, 10, 11, 12], dtype=torch.float64)
+    assert _own_rate(rows * step) == told
+    assert _own_rate(rows[:1]) == 30
 
 
 def test_frames_without_a_face_are_gone_across(tmp_path: Path) -> None:

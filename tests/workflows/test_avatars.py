@@ -299,12 +299,22 @@ def test_wrong_inputs_are_told_in_a_line(
         replace(posed, views=(Views("1", posed.views[0].cameras.select([]), ()), *posed.views[1:]))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "tracks").mkdir()
+    for name in ("face.mp4", "tracks/fit.npz"):
+        (tmp_path / name).touch()
     lines = {
-        ("fit", str(tmp_path / "nothing"), "--out", "x"): "no run folder",
+        ("fit", str(tmp_path / "nothing"), "--out", "x"): "no such file or folder",
+        ("fit", str(tmp_path / "empty"), "--out", "x"): "holds no pictures and no run",
+        ("fit", str(tmp_path / "face.mp4"), "--out", "x"): "no cameras and no tracked head",
+        ("fit", str(tmp_path / "tracks"), "--out", "x"): "tracks (fit.npz) and no pictures",
         ("fit", "run", "--out", str(tmp_path / "mine")): "'thesis.tex' and no avatar",
         ("fit", "run", "--out", str(tmp_path / "y"), "--steps", "0"): "--steps",
         ("animate", str(tmp_path), "--drive", "d", "--out", "x"): "holds no avatar",
         ("animate", str(folder), "--drive", "no.csv", "--out", "x"): "no such file",
+        ("animate", str(folder), "--drive", str(tmp_path / "face.mp4"), "--out", "x"): (
+            "in which nobody tracked a face"
+        ),
         ("animate", str(folder), "--drive", str(recording), "--out", str(tmp_path / "z"),
          "--camera", "cam9"): "--camera cam9",
     }  # fmt: skip

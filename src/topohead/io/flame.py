@@ -10,6 +10,7 @@ subtract the identity twice.
 """
 
 import pickle
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,10 @@ def _stub(module: str, name: str) -> type[_Stub]:
     return type(name, (_Stub,), {"name": f"{module}.{name}"})
 
 
+_PLAIN = {"object": object, "set": set, "frozenset": frozenset}
+"""Of Python itself; every chumpy array has a set of what changed in it."""
+
+
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """What a pickle names, from a short list."""
@@ -159,8 +164,10 @@ class _Reader(pickle.Unpickler):
             return getattr(np, name)
         if (module, name) in (("copy_reg", "_reconstructor"), ("copyreg", "_reconstructor")):
             return _rebuilt
-        if name == "object" and module in ("__builtin__", "builtins"):
-            return object
+        if module in ("__builtin__", "builtins") and name in _PLAIN:
+            return _PLAIN[name]
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
         if (module, name) == ("_codecs", "encode"):  # bytes of Python 2
             return lambda text, _: text.encode("latin1")
         raise pickle.UnpicklingError(f"it names {module}.{name}, which no FLAME model needs")
@@ -189,9 +196,15 @@ def _dense(value: Any, path: Path, name: str) -> np.ndarray:
         state = value.state
         if "indptr" in state:
             return _uncompressed(value)
-        value = state.get("x", state.get("_x"))
-        if isinstance(value, _Stub):
-            return _dense(value, path, name)
+        held = state.get("x", state.get("_x"))
+        if isinstance(held, _Stub):
+            return _dense(held, path, name)
+        if held is None:  # a product or a choice, say, which chumpy would work out
+            raise InputError(
+                f"{path}: {name} is a {value.name} and no plain array; with chumpy installed, "
+                f"store numpy.array(model[{name!r}]) in its place"
+            )
+        value = held
     try:
         found = np.asarray(value, np.float64)
     except (TypeError, ValueError):

@@ -11,11 +11,12 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from topohead.core import ARKIT_52, BoundSplats, InputError
+from topohead.geometry.avatars import ExpressionChange
 from topohead.geometry.morphs import split_seams
 from topohead.geometry.skinning import FaceRig, RigPerformance
 from topohead.io.gltf import add_mesh, mesh_extras, open_glb, stored_topology
 from topohead.io.gltf_parts import GlbPack, accessor_values, add_material
-from topohead.io.gltf_splats import add_splats
+from topohead.io.gltf_splats import add_expression, add_splats
 from topohead.io.runs import atomic_write
 
 NEGLIGIBLE = 1e-6
@@ -28,13 +29,14 @@ def write_rig_glb(
     texture: Path | None = None,
     normal_map: Path | None = None,
     splats: BoundSplats | None = None,
+    change: ExpressionChange | None = None,
 ) -> None:
     """Write a rig and its performance as GLB, y up.
 
     The neutral mesh has the 52 actions as morph targets under their ARKit names. Two joints carry
     it, `neck` and `head` above it; one animation moves weights and head. Vertices are stored in the
     rig's own frame; the node `upright` turns the joints to y up. Pictures and splats as in
-    `write_glb`.
+    `write_glb`; `change` makes the splats an avatar's.
     """
     import pygltflib
 
@@ -60,6 +62,8 @@ def write_rig_glb(
     )
     if splats is not None:
         add_splats(pack, mesh, rig.topology, splats)
+        if change is not None:
+            add_expression(pack, mesh, rig, change)
     joints, shares = _skin_weights(rig.head_share.numpy()[split.source_vertex])
     mesh.primitives[0].attributes.JOINTS_0 = pack.accessor(joints, "VEC4")
     mesh.primitives[0].attributes.WEIGHTS_0 = pack.accessor(shares, "VEC4")

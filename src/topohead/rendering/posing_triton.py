@@ -1,20 +1,33 @@
-"""Bound Gaussians to the space of one posed head on a CUDA device, in one kernel.
+"""A played avatar on a CUDA device in two kernels: its mesh and codes, then its Gaussians.
 
-What `Avatar.dressed`, `geometry.binding.posed_factors` and `rendering.harmonics.shaded` say, which
-as tensor operations pass over the Gaussians some sixty times. With TRITON_INTERPRET=1 the same
-kernel runs on the CPU, slowly.
+What `Avatar.vertices` and `ExpressionChange.codes` say, and `Avatar.dressed`,
+`geometry.binding.posed_factors` and `rendering.harmonics.shaded`. As tensor operations these are
+more than a hundred launches, which take the processor longer than the pictures take the device.
+With TRITON_INTERPRET=1 the same kernels run on the CPU, slowly.
+
+What changes from picture to picture is one array: 52 weights, the gaze (yaw and pitch of the left
+eye, then of the right), three rows of the head's pose, three rows of each camera's.
 """
 
 # Kernels take plain numbers where they declare constants.
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
+from dataclasses import dataclass
+
+import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from topohead.geometry.avatars import Avatar
+from topohead.geometry.binding import turns
+
 BLOCK = 128
 """Gaussians that one program carries."""
+
+VERTICES = 32
+"""Vertices that one program carries, with all 52 blendshapes at once."""
 
 
 @triton.jit
@@ -76,9 +89,77 @@ def _lit(harmonics, at, x, y, z, red, green, blue, mask, ROWS: tl.constexpr):
 
 
 @triton.jit
+def _shape(
+    instant, neutral, shapes, share, side, centers, expression, vertices, codes, count, programs,
+    RANKS: tl.constexpr, WIDE: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+):  # fmt: skip
+    """Posed vertices [V 3]; the last program makes the codes [R] instead.
+
+    `side` is 1 for vertices of the left eye, 2 for the right; `expression` holds the mean and the
+    axes [52 R] of the codes, and their lowest and highest values.
+    """
+    action = tl.arange(0, 64)
+    weight = tl.load(instant + action, mask=action < 52, other=0.0)
+    if tl.program_id(0) == programs - 1:
+        rank = tl.arange(0, WIDE)
+        away = weight - tl.load(expression + action, mask=action < 52, other=0.0)
+        known = (action < 52)[:, None] & (rank < RANKS)[None]
+        axes = expression + 52 + action[:, None] * RANKS + rank[None]
+        code = tl.sum(away[:, None] * tl.load(axes, mask=known, other=0.0), 0)
+        ends = expression + 52 + 52 * RANKS + rank
+        code = tl.maximum(code, tl.load(ends, mask=rank < RANKS, other=0.0))
+        code = tl.minimum(code, tl.load(ends + RANKS, mask=rank < RANKS, other=0.0))
+        tl.store(codes + rank, code, mask=rank < RANKS)
+    else:
+        vertex = tl.program_id(0) * BLOCK_SIZE + tl.arange(0, BLOCK_SIZE)
+        mask = vertex < count
+        at = 3 * vertex
+        rx, ry, rz = _vector(neutral, at, mask)
+        there = action[:, None].to(tl.int64) * (3 * count) + at[None]
+        dx, dy, dz = _vector(shapes, there, (action < 52)[:, None] & mask[None])
+        x = rx + tl.sum(weight[:, None] * dx, 0)
+        y = ry + tl.sum(weight[:, None] * dy, 0)
+        z = rz + tl.sum(weight[:, None] * dz, 0)
+        eye = tl.load(side + vertex, mask=mask, other=0)
+        other = tl.maximum(eye - 1, 0)
+        cx, cy, cz = _vector(centers, 3 * other, mask)
+        yaw = tl.load(instant + 52 + 2 * other, mask=mask, other=0.0)
+        pitch = tl.load(instant + 53 + 2 * other, mask=mask, other=0.0)
+        ax, ay, az = rx - cx, ry - cy, rz - cz
+        lifted = tl.sin(pitch) * az + tl.cos(pitch) * ay
+        forward = tl.cos(pitch) * az - tl.sin(pitch) * ay
+        x = tl.where(eye > 0, cx + tl.cos(yaw) * ax + tl.sin(yaw) * forward, x)
+        y = tl.where(eye > 0, cy + lifted, y)
+        z = tl.where(eye > 0, cz - tl.sin(yaw) * ax + tl.cos(yaw) * forward, z)
+        part = tl.load(share + vertex, mask=mask, other=0.0)
+        mx, my, mz = _placed(instant + 56, x, y, z)
+        tl.store(vertices + at, x + part * (mx - x), mask=mask)
+        tl.store(vertices + at + 1, y + part * (my - y), mask=mask)
+        tl.store(vertices + at + 2, z + part * (mz - z), mask=mask)
+
+
+@triton.jit
+def _placed(motion, x, y, z):
+    """Points moved by three rows of a rigid motion."""
+    a = tl.load(motion) * x + tl.load(motion + 1) * y + tl.load(motion + 2) * z
+    b = tl.load(motion + 4) * x + tl.load(motion + 5) * y + tl.load(motion + 6) * z
+    c = tl.load(motion + 8) * x + tl.load(motion + 9) * y + tl.load(motion + 10) * z
+    return a + tl.load(motion + 3), b + tl.load(motion + 7), c + tl.load(motion + 11)
+
+
+@triton.jit
+def _turned_back(motion, x, y, z):
+    """Directions turned by the inverse of a rigid motion."""
+    a = tl.load(motion) * x + tl.load(motion + 4) * y + tl.load(motion + 8) * z
+    b = tl.load(motion + 1) * x + tl.load(motion + 5) * y + tl.load(motion + 9) * z
+    c = tl.load(motion + 2) * x + tl.load(motion + 6) * y + tl.load(motion + 10) * z
+    return a, b, c
+
+
+@triton.jit
 def _pose(
-    vertices, corners, barycentrics, offsets, locals_, harmonics, codes, offset_change,
-    color_change, turn, eyes, means, covariances, colors, count, cameras,
+    instant, vertices, corners, barycentrics, offsets, locals_, harmonics, codes, offset_change,
+    color_change, means, covariances, colors, count, cameras,
     RANKS: tl.constexpr, ROWS: tl.constexpr, BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
     """Means [N 3], covariances [N 6] and colours [C N 3] of N Gaussians."""
@@ -138,13 +219,11 @@ def _pose(
     green = 0.5 + 0.28209479177387814 * green
     blue = 0.5 + 0.28209479177387814 * blue
     for camera in range(cameras):
-        dx, dy, dz = x - tl.load(eyes + 3 * camera), y - tl.load(eyes + 3 * camera + 1), z
-        dz -= tl.load(eyes + 3 * camera + 2)
+        seen = instant + 68 + 12 * camera
+        dx, dy, dz = _placed(seen, x, y, z)  # what the camera has before it, turned to the world
+        dx, dy, dz = _turned_back(seen, dx, dy, dz)
         length = 1 / tl.maximum(tl.sqrt(dx * dx + dy * dy + dz * dz), 1e-12)
-        dx, dy, dz = dx * length, dy * length, dz * length
-        hx = tl.load(turn) * dx + tl.load(turn + 1) * dy + tl.load(turn + 2) * dz
-        hy = tl.load(turn + 3) * dx + tl.load(turn + 4) * dy + tl.load(turn + 5) * dz
-        hz = tl.load(turn + 6) * dx + tl.load(turn + 7) * dy + tl.load(turn + 8) * dz
+        hx, hy, hz = _turned_back(instant + 56, dx * length, dy * length, dz * length)
         first, second, third = _lit(
             harmonics, 3 * ROWS * wide, hx, hy, hz, red, green, blue, mask, ROWS
         )
@@ -154,29 +233,90 @@ def _pose(
         tl.store(colors + there + 2, tl.maximum(third, 0.0), mask=mask)
 
 
-def pose(
-    vertices: Float[Tensor, "V 3"],
-    corners: Int[Tensor, "N 3"],
-    barycentrics: Float[Tensor, "N 3"],
-    offsets: Float[Tensor, "N 3"],
-    local: Float[Tensor, "N 3 3"],
-    harmonics: Float[Tensor, "N K 3"],
-    codes: Float[Tensor, " R"],
-    changes: tuple[Float[Tensor, "N R 3"], Float[Tensor, "N R 3"]],
-    turn: Float[Tensor, "3 3"],
-    eyes: Float[Tensor, "C 3"],
-) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 6"], Float[Tensor, "C N 3"]]:
-    """Means, covariances (xx, xy, xz, yy, yz, zz) and srgb colours towards cameras.
+@dataclass(frozen=True)
+class Prepared:
+    """What no picture changes of an avatar, contiguous on one device; floats are float32.
 
-    Contiguous float32 of one device, `corners` int32 rows of the vertices. `local` is a Gaussian's
-    R diag(s) in its triangle's frame, `changes` are those of offsets and of the first harmonic with
-    each code; `turn` takes the world's directions to the head frame, `eyes` are where cameras are.
+    `corners` are int32 vertices of each Gaussian's triangle, `local` its R diag(s) in the
+    triangle's frame, changes those of offsets and of the first harmonic with each code. `side`,
+    `centers` and `expression` as `_shape` has them.
     """
-    count = len(corners)
+
+    neutral: Float[Tensor, "V 3"]
+    shapes: Float[Tensor, "52 V 3"]
+    share: Float[Tensor, " V"]
+    side: Int[Tensor, " V"]
+    centers: Float[Tensor, "2 3"]
+    expression: Float[Tensor, " E"]
+    corners: Int[Tensor, "N 3"]
+    barycentrics: Float[Tensor, "N 3"]
+    offsets: Float[Tensor, "N 3"]
+    local: Float[Tensor, "N 3 3"]
+    harmonics: Float[Tensor, "N K 3"]
+    offset_change: Float[Tensor, "N R 3"]
+    color_change: Float[Tensor, "N R 3"]
+
+
+def prepared(avatar: Avatar) -> Prepared:
+    """The kernels' inputs where the avatar's tensors are."""
+    rig, splats, change = avatar.rig, avatar.splats, avatar.change
+    device, binding = splats.opacities.device, splats.binding
+    side = torch.zeros(len(rig.neutral), dtype=torch.int32, device=device)
+    centers = torch.zeros(2, 3, device=device)
+    for index, eye in enumerate(avatar.eyes):
+        if eye is not None:
+            side[eye.vertices] = index + 1
+            centers[index] = eye.center
+    expression = [change.mean, change.axes.reshape(-1), change.low, change.high]
+    corners = rig.topology.triangles.to(device)[binding.triangles].int()
+    local = turns(binding.quats) * binding.scales[:, None]
+    values = (
+        rig.neutral, rig.blendshapes, rig.head_share.to(device), centers, torch.cat(expression),
+        binding.barycentrics, binding.offsets, local, splats.harmonics, change.offsets,
+        change.colors,
+    )  # fmt: skip
+    one, two, three, four, five, *rest = (t.detach().float().contiguous() for t in values)
+    return Prepared(one, two, three, side, four, five, corners.contiguous(), *rest)
+
+
+def instant_of(
+    weights: Float[Tensor, " 52"],
+    gaze: Float[Tensor, "2 2"],
+    pose: Float[Tensor, "4 4"],
+    world_to_camera: Float[Tensor, "C 4 4"],
+    device: torch.device,
+) -> Float[Tensor, " S"]:
+    """The array of a picture: put together where its parts are, taken to the device as one."""
+    parts = weights, gaze, pose[:3], world_to_camera[:, :3]
+    there = weights.device if len({t.device for t in parts}) == 1 else device
+    flat = [t.to(there, torch.float32).reshape(-1) for t in parts]
+    return torch.cat(flat).to(device, non_blocking=True)
+
+
+def shape(given: Prepared, instant: Tensor) -> tuple[Float[Tensor, "V 3"], Float[Tensor, " R"]]:
+    """Posed vertices and the codes of the expression."""
+    count, ranks = len(given.neutral), given.color_change.shape[1]
+    vertices, codes = torch.empty_like(given.neutral), instant.new_empty(ranks)
+    programs = triton.cdiv(count, VERTICES) + 1
+    _shape[(programs,)](
+        instant, given.neutral, given.shapes, given.share, given.side, given.centers,
+        given.expression, vertices, codes, count, programs, ranks,
+        triton.next_power_of_2(max(ranks, 1)), VERTICES,
+    )  # fmt: skip
+    return vertices, codes
+
+
+def pose(
+    given: Prepared, instant: Tensor, cameras: int
+) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 6"], Float[Tensor, "C N 3"]]:
+    """Means, covariances (xx, xy, xz, yy, yz, zz) and srgb colours towards the cameras."""
+    vertices, codes = shape(given, instant)
+    count = len(given.corners)
     means, covariances = vertices.new_empty(count, 3), vertices.new_empty(count, 6)
-    colors = vertices.new_empty(len(eyes), count, 3)
+    colors = vertices.new_empty(cameras, count, 3)
     _pose[(triton.cdiv(count, BLOCK),)](
-        vertices, corners, barycentrics, offsets, local, harmonics, codes, *changes, turn, eyes,
-        means, covariances, colors, count, len(eyes), len(codes), harmonics.shape[1], BLOCK,
+        instant, vertices, given.corners, given.barycentrics, given.offsets, given.local,
+        given.harmonics, codes, given.offset_change, given.color_change, means, covariances,
+        colors, count, cameras, len(codes), given.harmonics.shape[1], BLOCK,
     )  # fmt: skip
     return means, covariances, colors

@@ -15,7 +15,7 @@ from torch import Tensor
 from topohead.core import BoundSplats, InputError, Topology
 from topohead.geometry.alignment import rigid
 from topohead.io.animated_ply import read_animated_ply
-from topohead.io.gltf_splats import read_bound_splats
+from topohead.io.gltf_splats import read_bound_splats, read_expression
 from topohead.io.sequences import glb_document
 from topohead.viewer.bodies import BINARY, Body
 from topohead.viewer.sequences import MeshSequence
@@ -31,6 +31,7 @@ def holds_bundle(path: Path) -> bool:
         return False  # what is no GLB at all, the page says
     if found:
         read_bound_splats(path)
+        read_expression(path)
     return found
 
 

@@ -107,7 +107,7 @@ class AnimateConfig:
     flame: Path | None = None
     """your FLAME 2023 file (pickle), for a --drive of FLAME's numbers"""
     fps: float | None = None
-    """frames a second (default: the drive's own; 30 where it says none)"""
+    """frames a second (default: the drive's own; 30 where it has none)"""
     frames: int | None = None
     """at most so many frames"""
     still_head: bool = False

@@ -14,7 +14,9 @@ from topohead.io.cap4d import is_tracked_photos, read_motion, read_tracked_photo
 from topohead.io.clips import CLIP, FLIP, CameraPath, read_clip
 from topohead.io.expressions import gaze_of_looks, read_live_link, resampled
 from topohead.io.flame import read_flame
+from topohead.io.images import IMAGE_SUFFIXES
 from topohead.io.scores import is_scores, read_scores
+from topohead.io.videos import VIDEO_SUFFIXES
 from topohead.solvers.point_tracks import fit_faces
 from topohead.synthesis.performances import euler
 from topohead.workflows import rigging
@@ -22,6 +24,11 @@ from topohead.workflows.avatars.photos import tracked_heads
 from topohead.workflows.progress import track as progress
 
 CSV_RATE = 30.0
+"""Frames a second where a recording's rows come at no usual rate."""
+
+USUAL_RATES = (24.0, 25.0, 30.0, 48.0, 50.0, 60.0)
+RATE_DOUBT = 0.03
+"""Stamps of whole milliseconds and of 60 frames a second are that far off."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,11 @@ def open_drive(path: Path, avatar: Avatar, fps: float | None, flame: Path | None
         path = path / "fit.npz"
     if path.is_dir():
         return _run_drive(path, avatar, fps)
+    if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+        raise InputError(
+            f"--drive {path} is a picture or a video, in which nobody tracked a face; expected a "
+            "Live Link CSV, MediaPipe's scores, a clip, a run, or what CAP4D's tracker left"
+        )
     if path.name == CLIP:
         return _clip_drive(path, fps)
     if path.suffix.lower() == ".npz":
@@ -60,14 +72,24 @@ def open_drive(path: Path, avatar: Avatar, fps: float | None, flame: Path | None
 
 def _recorded_drive(path: Path, avatar: Avatar, fps: float | None) -> Drive:
     """Weights over time as a phone or MediaPipe tells them, at an even rate."""
-    rate = fps or CSV_RATE
-    played = resampled(read_scores(path, fps) if is_scores(path) else read_live_link(path), rate)
+    told = read_scores(path, fps) if is_scores(path) else read_live_link(path)
+    rate = fps or _own_rate(told.times)
+    played = resampled(told, rate)
     weights = played.coefficients.clamp(0, 1)
     eyes = -played.eye_rotation[..., :2]  # Live Link: to the right and down are positive
     gaze = eyes if bool(eyes.abs().amax() > 0) else gaze_of_looks(weights)
     # Live Link counts yaw and pitch the other way round
     turns = euler(played.head_rotation.double() * torch.tensor([-1.0, -1.0, 1.0]).double())
     return Drive(weights.float(), gaze.float(), _about(turns, avatar.rig.head.double()), rate, {})
+
+
+def _own_rate(times: Float[Tensor, " T"]) -> float:
+    """Frames a second of a recording whose rows may skip: the usual rate that is next to theirs."""
+    if len(times) < 2:
+        return CSV_RATE
+    rate = 1 / float(times.diff().median())
+    usual = min(USUAL_RATES, key=lambda one: abs(one - rate))
+    return usual if abs(usual - rate) < RATE_DOUBT * usual else CSV_RATE
 
 
 def _about(turns: Float[Tensor, "T 3 3"], joint: Float[Tensor, "3"]) -> Float[Tensor, "T 4 4"]:

@@ -284,4 +284,4 @@ def _training_quality(head: GaussianHead, instants: Sequence[Instant], triangles
 def write_bundle(path: Path, avatar: Avatar) -> None:
     """The rig and its Gaussians as one GLB, at rest: what `topohead view` plays."""
     still = RigPerformance(avatar.rig, torch.zeros(1, 52), torch.eye(4).double()[None], 30.0)
-    write_rig_glb(path, still, splats=avatar.splats)
+    write_rig_glb(path, still, splats=avatar.splats, change=avatar.change)

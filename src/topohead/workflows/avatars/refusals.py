@@ -17,23 +17,40 @@ from topohead.workflows.avatars.inputs import Sitting
 LEAST_SHARED = 100
 """Vertices that a picture must share with others to be compared."""
 
+WANTED = (
+    "the run folder of a `topohead capture`, or a folder with fit.npz and alignment.npz of CAP4D's "
+    "tracker beside images/"
+)
+"""What a fit takes."""
+
 UNLIKE = 0.2
 """Correlation with the other pictures below which a picture does not show the head."""
 
 
 def refuse_untracked(path: Path) -> None:
-    """Refuses folders that hold pictures but nobody's cameras or heads."""
-    if not path.is_dir() or (path / "run.json").exists():
+    """Refuses pictures or a video of whose cameras and heads nobody tells, and bare tracks."""
+    if (path / "run.json").exists():
         return
+    if not path.exists():
+        raise InputError(f"no such file or folder: {path}; expected {WANTED}")
+    if path.is_file():
+        raise InputError(
+            f"{path} is a file; a picture or video by itself has no cameras and no "
+            f"tracked head: expected {WANTED}"
+        )
     pictures = [f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES]
+    if not pictures and (path / "fit.npz").is_file():
+        raise InputError(
+            f"{path} has tracks (fit.npz) and no pictures; expected images/CAMERA/ "
+            "beside them (tracks alone drive: `topohead avatar animate --drive`)"
+        )
     if not pictures:
-        return
+        raise InputError(f"{path} holds no pictures and no run; expected {WANTED}")
     try:
         calibration = find_calibration(path)
     except InputError:
         raise InputError(
-            f"{path} has {len(pictures)} pictures and no cameras; expected the run folder of a "
-            "`topohead capture`, or fit.npz and alignment.npz of CAP4D's tracker beside images/"
+            f"{path} has {len(pictures)} pictures and no cameras; expected {WANTED}"
         ) from None
     raise InputError(
         f"{path} has cameras ({calibration.name}) but no head; run `topohead capture` first and "

@@ -57,10 +57,10 @@ function packed(arrays, corners) {
   return wordTexture(words, BINDINGS_WIDE);
 }
 
-/** Colours over the direction of view as half floats, eight a texel; null where colours are constant. */
-function directional({ harmonics, triangles }) {
+/** Colours over the direction of view as half floats, eight a texel; null where they never change. */
+function directional({ harmonics, triangles }, changing) {
   const count = triangles.length, each = harmonics.length / count;
-  if (each <= 3) return null;
+  if (each <= 3 && !changing) return null;
   const wide = HALVES[each];
   const { words } = texels(wide * count, BINDINGS_WIDE);
   const half = THREE.DataUtils.toHalfFloat;
@@ -73,7 +73,7 @@ function directional({ harmonics, triangles }) {
   return { texture: wordTexture(words, BINDINGS_WIDE), wide };
 }
 
-const HALVES = { 12: 2, 27: 4, 48: 6 }; // texels a Gaussian by its number of values
+const HALVES = { 3: 1, 12: 2, 27: 4, 48: 6 }; // texels a Gaussian by its number of values
 
 // The basis of `topohead.rendering.harmonics`, 3DGS's signs included; each term times its three values.
 const BASIS = [
@@ -86,21 +86,65 @@ const BASIS = [
   "-0.590044 * w.x * (w.x * w.x - 3.0 * w.y * w.y)",
 ];
 
+/** How expression changes Gaussians: a texture of half floats, and the codes that they stand with. */
+class Change {
+  constructor({ ranks, mean, axes, low, high, values }) {
+    Object.assign(this, { ranks, mean, axes, low, high });
+    this.wide = Math.ceil((6 * ranks) / 8);
+    const words = new Uint32Array(values.buffer, values.byteOffset, values.length / 2);
+    const filled = texels(words.length / 4, BINDINGS_WIDE).words;
+    filled.set(words);
+    this.texture = wordTexture(filled, BINDINGS_WIDE);
+    const { words: held, floats } = texels(Math.ceil(ranks / 4), Math.ceil(ranks / 4));
+    this.floats = floats;
+    this.codes = wordTexture(held, held.length / 4);
+  }
+
+  /** Takes up weights in ARKit's order. */
+  express(weights) {
+    const { ranks, mean, axes, low, high, floats } = this;
+    for (let r = 0; r < ranks; r++) {
+      let code = 0;
+      for (let k = 0; k < weights.length; k++) code += (weights[k] - mean[k]) * axes[ranks * k + r];
+      floats[r] = Math.min(Math.max(code, low[r]), high[r]);
+    }
+    this.codes.needsUpdate = true;
+  }
+
+  /** GLSL that adds what the codes change in Gaussian `index`: its offset and its first harmonic. */
+  get glsl() {
+    return `void boundChange(usampler2D changes, usampler2D codes, int index, inout vec3 offset, out vec3 harmonic) {
+      harmonic = vec3(0.0);
+      vec2 v[${4 * this.wide}];
+      for (int t = 0; t < ${this.wide}; t++) {
+        int at = ${this.wide} * index + t;
+        uvec4 words = texelFetch(changes, ivec2(at % ${BINDINGS_WIDE}, at / ${BINDINGS_WIDE}), 0);
+        for (int k = 0; k < 4; k++) v[4 * t + k] = unpackHalf2x16(words[k]);
+      }
+      for (int r = 0; r < ${this.ranks}; r++) {
+        float code = uintBitsToFloat(texelFetch(codes, ivec2(r / 4, 0), 0)[r % 4]);
+        offset += code * vec3(v[3 * r], v[3 * r + 1].x);
+        harmonic += code * vec3(v[3 * r + 1].y, v[3 * r + 2]);
+      }
+    }`;
+  }
+}
+
 /** GLSL that gives the colour of Gaussian `index` towards unit direction `w`, both of the head. */
 function shadeFunction(wide) {
-  const terms = 8 * wide >= 48 ? 16 : 8 * wide >= 27 ? 9 : 4;
+  const terms = 8 * wide >= 48 ? 16 : 8 * wide >= 27 ? 9 : 8 * wide >= 12 ? 4 : 1;
   const value = (k) => `v[${k >> 1}].${"xy"[k & 1]}`;
   const sum = BASIS.slice(0, terms).map((basis, k) => {
     return `color += (${basis}) * vec3(${[0, 1, 2].map((c) => value(3 * k + c)).join(", ")});`;
   });
-  return `vec3 boundShade(usampler2D harmonics, int index, vec3 w) {
+  return `vec3 boundShade(usampler2D harmonics, int index, vec3 w, vec3 more) {
     vec2 v[${4 * wide}];
     for (int t = 0; t < ${wide}; t++) {
       int at = ${wide} * index + t;
       uvec4 words = texelFetch(harmonics, ivec2(at % ${BINDINGS_WIDE}, at / ${BINDINGS_WIDE}), 0);
       for (int k = 0; k < 4; k++) v[4 * t + k] = unpackHalf2x16(words[k]);
     }
-    vec3 color = vec3(0.5);
+    vec3 color = vec3(0.5) + ${BASIS[0]} * more;
     ${sum.join("\n    ")}
     return max(color, vec3(0.0));
   }`;
@@ -108,7 +152,7 @@ function shadeFunction(wide) {
 
 // A surface hides what it encloses. Gaussians are sorted by their middles alone, so where a cheek
 // lies on the cavity behind it, one could come before the other: turned away, they are drawn later.
-const BEHIND = 0.012; // metres
+const BEHIND = 0.012; // metres; not in avatars, whose fit has seen them in this very order
 const IN_PLANE = 1e-3; // offsets along the normal below it, in sizes of the triangle, are none
 
 // The frames of `topohead.geometry.binding`: columns; and which of them is the normal.
@@ -126,9 +170,12 @@ const CORNER = `vec3 boundCorner(usampler2D vertices, uint vertex) {
 
 /** Gaussians that follow a texture of vertices, whoever writes it; call `updateVersion` after. */
 export class BoundSplats extends SplatGenerator {
-  /** `frames` says how a triangle carries: affine or similarity. */
-  constructor(arrays, corners, vertices, frames) {
+  /** `frames` says how a triangle carries: affine or similarity; `change` makes it an avatar. */
+  constructor(arrays, corners, vertices, frames, change) {
     super({ numSplats: arrays.triangles.length });
+    this.fitted = change !== undefined;
+    const moving = change?.ranks ? new Change(change) : null;
+    this.moving = moving;
     const inputs = {
       bindings: new dyno.DynoUsampler2D({ key: "bindings", value: packed(arrays, corners) }),
       vertices: new dyno.DynoUsampler2D({ key: "vertices", value: vertices }),
@@ -138,7 +185,12 @@ export class BoundSplats extends SplatGenerator {
     const types = {
       index: "int", bindings: "usampler2D", vertices: "usampler2D", toWorld: "mat4", eye: "vec3",
     };
-    const lit = directional(arrays);
+    const lit = directional(arrays, moving !== null);
+    if (moving) {
+      inputs.changes = new dyno.DynoUsampler2D({ key: "changes", value: moving.texture });
+      inputs.codes = new dyno.DynoUsampler2D({ key: "codes", value: moving.codes });
+      Object.assign(types, { changes: "usampler2D", codes: "usampler2D" });
+    }
     if (lit) {
       inputs.harmonics = new dyno.DynoUsampler2D({ key: "harmonics", value: lit.texture });
       inputs.inward = new dyno.DynoMat3({ key: "inward", value: new THREE.Matrix3() });
@@ -153,9 +205,11 @@ export class BoundSplats extends SplatGenerator {
         inputs: { index, ...inputs },
         globals: () => [
           dyno.defineGsplat, dyno.defineCovSplat, CORNER, ...(lit ? [shadeFunction(lit.wide)] : []),
+          ...(moving ? [moving.glsl] : []),
         ],
         statements: ({
-          inputs: { index, bindings, vertices, toWorld, eye, harmonics, inward }, outputs: { covsplat },
+          inputs: { index, bindings, vertices, toWorld, eye, harmonics, inward, changes, codes },
+          outputs: { covsplat },
         }) => [
           `{
             ivec2 at = ivec2((4 * ${index}) % ${BINDINGS_WIDE}, (4 * ${index}) / ${BINDINGS_WIDE});
@@ -169,11 +223,12 @@ export class BoundSplats extends SplatGenerator {
             vec3 normal = cross(ab, ac);
             mat3 frame = ${FRAMES[frames]};
             vec2 share = unpackUnorm2x16(who.w);
-            vec3 offset = uintBitsToFloat(place.xyz);
+            vec3 offset = uintBitsToFloat(place.xyz), more = vec3(0.0);
+            ${moving ? `boundChange(${changes}, ${codes}, ${index}, offset, more);` : ""}
             vec3 center = (${toWorld} * vec4(a + share.x * ab + share.y * ac + frame * offset, 1.0)).xyz;
             vec3 sight = center - ${eye};
-            bool away = dot(mat3(${toWorld}) * normal, sight) > 0.0;
-            if (away && abs(offset.${NORMAL[frames]}) < ${IN_PLANE}) center += ${BEHIND} * normalize(sight);
+            ${this.fitted ? "" : `bool away = dot(mat3(${toWorld}) * normal, sight) > 0.0;
+            if (away && abs(offset.${NORMAL[frames]}) < ${IN_PLANE}) center += ${BEHIND} * normalize(sight);`}
             mat3 carried = mat3(${toWorld}) * frame;
             mat3 local = mat3(upper.xyz, upper.y, upper.w, lower.x, upper.z, lower.xy);
             mat3 spread = carried * local * transpose(carried);
@@ -181,7 +236,7 @@ export class BoundSplats extends SplatGenerator {
             ${covsplat}.index = ${index};
             ${covsplat}.center = center;
             ${covsplat}.rgba = vec4((uvec4(place.w) >> uvec4(0, 8, 16, 24)) & 255u) / 255.0;
-            ${lit ? `${covsplat}.rgba.rgb = boundShade(${harmonics}, ${index}, ${inward} * normalize(sight));` : ""}
+            ${lit ? `${covsplat}.rgba.rgb = boundShade(${harmonics}, ${index}, ${inward} * normalize(sight), more);` : ""}
             ${covsplat}.xxyyzz = max(vec3(spread[0][0], spread[1][1], spread[2][2]), 1e-16);
             ${covsplat}.xyxzyz = vec3(spread[0][1], spread[0][2], spread[1][2]);
           }`,
@@ -190,6 +245,11 @@ export class BoundSplats extends SplatGenerator {
       return { covsplat: placed.outputs.covsplat };
     });
     this.frameUpdate = ({ viewToWorld }) => this._follow(viewToWorld);
+  }
+
+  /** Takes up an expression, weights in ARKit's order; call `updateVersion` after. */
+  express(weights) {
+    this.moving?.express(weights);
   }
 
   /** Takes up where eye, object and head stand in the world; Spark asks again when the eye moves. */
@@ -213,6 +273,14 @@ export const SHOWN = [
   ["both", "Both"],
 ];
 
+// Avatars as they were fitted: what `topohead.rendering.bound_splats` draws.
+const FITTED = {
+  blurAmount: 0.05, // px², with the opacity that it spreads out
+  maxStdDev: Math.sqrt(2 * Math.log(255)),
+  minAlpha: 1 / 255,
+  sortRadial: false,
+};
+
 /** Chooses between bound Gaussians and their mesh; `parts` are {mesh, lines} of the subject. */
 export class Choice {
   constructor(stage, parts, bound) {
@@ -223,6 +291,7 @@ export class Choice {
       accumExtSplats: true, // 32-bit centres: half floats would let a still face tremble
       covSplats: true, // a stretched triangle shears its Gaussians
       enableLod: false,
+      ...(bound.fitted ? FITTED : {}),
     });
     // the mesh a little behind itself hides the far side, not the Gaussians that lie on it
     this.behind = new THREE.MeshBasicMaterial({

@@ -49,19 +49,30 @@ const carrying = (Base) =>
 export class Bundle extends carrying(Model) {
   static async open(prefix, document_, stage) {
     const gltf = await new GLTFLoader().parseAsync(await loadBytes(`${prefix}/file`), "");
-    const stored = gltf.parser.json.meshes[0].extras.topohead.splats.arrays;
-    const arrays = {};
-    for (const [name, accessor] of Object.entries(stored)) {
-      arrays[name] = (await gltf.parser.getDependency("accessor", accessor)).array;
+    const told = gltf.parser.json.meshes[0].extras.topohead.splats;
+    const array = async (accessor) => (await gltf.parser.getDependency("accessor", accessor)).array;
+    const arraysOf = async (accessors) => {
+      const names = Object.keys(accessors);
+      const read = await Promise.all(names.map((name) => array(accessors[name])));
+      return Object.fromEntries(names.map((name, k) => [name, read[k]]));
+    };
+    const parts = { arrays: await arraysOf(told.arrays) };
+    if (told.change) {
+      parts.change = { ranks: told.change.ranks, ...(await arraysOf(told.change.arrays)) };
+      const eye = async (one) => one && { center: one.center, vertices: await array(one.vertices) };
+      parts.eyes = await Promise.all(told.eyes.map(eye));
+      parts.fullLook = told.full_look;
     }
-    return new Bundle(document_, gltf, stage, arrays);
+    return new Bundle(document_, gltf, stage, parts);
   }
 
-  constructor(document_, gltf, stage, arrays) {
+  constructor(document_, gltf, stage, { arrays, change, eyes, fullLook = 0 }) {
     super(document_, gltf, stage);
+    Object.assign(this, { fullLook, gaze: null });
     const mesh = this.meshes.find(({ userData }) => userData.topohead?.splats);
-    this.posed = new PosedVertices(mesh, stage.renderer);
-    const bound = new BoundSplats(arrays, mesh.geometry.index.array, this.posed.texture, "affine");
+    this.posed = new PosedVertices(mesh, stage.renderer, eyes);
+    const { index } = mesh.geometry;
+    const bound = new BoundSplats(arrays, index.array, this.posed.texture, "affine", change);
     bound.matrixWorldAutoUpdate = false; // the vertices are in the world already
     this._carry(bound, this.meshes.map((mesh) => ({ mesh, lines: mesh.userData.lines })));
     this.object.add(bound, this.choice.spark);
@@ -81,9 +92,31 @@ export class Bundle extends carrying(Model) {
   _pose() {
     if (!this.object.parent || !this.bound.visible) return;
     this.object.updateWorldMatrix(true, true);
+    this.posed.look(this.gaze ?? this._looks());
     if (!this.posed.update()) return;
     this.bound.head.copy(this.posed.joints[1]); // colours turn with the head
+    this.bound.express(this.document.actions.map((name) => this.weight(name)));
     this.bound.updateVersion();
+  }
+
+  /** The gaze that the eyeLook actions say, where none is told: left eye's yaw and pitch, right's. */
+  _looks() {
+    const at = (way) => this.weight(`eyeLook${way}`);
+    const shares = [
+      at("OutLeft") - at("InLeft"), at("UpLeft") - at("DownLeft"),
+      at("InRight") - at("OutRight"), at("UpRight") - at("DownRight"),
+    ];
+    return shares.map((share) => this.fullLook * share);
+  }
+
+  pose(state) {
+    this.gaze = state.gaze ?? null;
+    super.pose(state);
+  }
+
+  setWeight(name, value) {
+    this.gaze = null;
+    super.setWeight(name, value);
   }
 
   /** The meshes' alone: what draws Gaussians has a shape that means nothing. */

@@ -3,10 +3,13 @@ import * as THREE from "three";
 
 const TIMECODE_BASE = 60; // Live Link Face counts 60 timecode frames a second at any rate
 const DAY = 86400;
+const EYE_COLUMNS = ["lefteyeyaw", "lefteyepitch", "righteyeyaw", "righteyepitch"];
 
 /**
  * A recording: times from its first row (s), weights by action in the order of `actions`, head
- * rotations in the head's y-up frame. Throws a line for people when the text is something else.
+ * rotations in the head's y-up frame, and, where the phone told, the gaze: yaw to the person's left
+ * and pitch up, of the left eye and of the right. Throws a line for people when the text is
+ * something else.
  */
 export function parseLiveLink(text, actions) {
   const [header, ...rows] = text
@@ -18,7 +21,7 @@ export function parseLiveLink(text, actions) {
   const missing = ["timecode", ...actions].filter((name) => !column.has(name.toLowerCase()));
   if (missing.length) throw new Error(`no Live Link Face CSV: it has no column ${missing[0]}`);
   if (!rows.length) throw new Error("this Live Link Face CSV has no rows");
-  const times = [], weights = [], turns = [];
+  const times = [], weights = [], turns = [], gazes = [];
   let days = 0;
   rows.forEach((row, index) => {
     const number = (name) => {
@@ -36,8 +39,10 @@ export function parseLiveLink(text, actions) {
     times.push(time);
     weights.push(Float32Array.from(actions, (name) => number(name.toLowerCase())));
     turns.push(liveLinkTurn(number("headyaw"), number("headpitch"), number("headroll")));
+    gazes.push(EYE_COLUMNS.map((name) => -number(name))); // right and down are positive there
   });
-  return { times: times.map((time) => time - times[0]), weights, turns };
+  const told = gazes.some((gaze) => gaze.some((angle) => angle !== 0));
+  return { times: times.map((time) => time - times[0]), weights, turns, gazes: told ? gazes : null };
 }
 
 /** Rotation of the head from Live Link's angles (radians), which count yaw and pitch backwards. */

@@ -117,7 +117,8 @@ export class Model {
   show(index) {
     this.shown = index;
     if (this.recording) {
-      this.pose({ weights: this.recording.weights[index], turn: this.recording.turns[index] });
+      const { weights, turns, gazes } = this.recording;
+      this.pose({ weights: weights[index], turn: turns[index], gaze: gazes?.[index] });
     } else if (this.mixer) {
       this.mixer.setTime(Math.min(this.clipTimes[index], this.clipEnd));
       this.stage.invalidate();

@@ -11,6 +11,8 @@ uniform sampler2D rest;
 uniform sampler2DArray targets;
 uniform float weights[COUNT];
 uniform mat4 joints[2];
+uniform vec3 centers[2];
+uniform mat3 turns[2];
 layout(location = 0) out uvec4 posed;
 void main() {
   ivec2 at = ivec2(gl_FragCoord.xy);
@@ -18,13 +20,20 @@ void main() {
   for (int k = 0; k < COUNT; k++) {
     if (weights[k] != 0.0) point.xyz += weights[k] * texelFetch(targets, ivec3(at, k), 0).xyz;
   }
+  int eye = int(point.w) / 2 - 1; // the head's share, and 2 for the left eye, 4 for the right
+  if (eye >= 0) point = vec4(centers[eye] + turns[eye] * (texelFetch(rest, at, 0).xyz - centers[eye]), point.w);
   vec4 still = vec4(point.xyz, 1.0);
-  posed = uvec4(floatBitsToUint(mix((joints[0] * still).xyz, (joints[1] * still).xyz, point.w)), 0u);
+  float share = point.w - float(2 * (eye + 1));
+  posed = uvec4(floatBitsToUint(mix((joints[0] * still).xyz, (joints[1] * still).xyz, share)), 0u);
 }`;
 
-/** Where a mesh's vertices are in the world: floats in the words of `texture`. */
+/**
+ * Where a mesh's vertices are in the world: floats in the words of `texture`. `eyes` (left, right;
+ * null for none) have a centre and the vertices, as the topology counts them, that `look` turns about
+ * it instead of the morph targets.
+ */
 export class PosedVertices {
-  constructor(mesh, renderer) {
+  constructor(mesh, renderer, eyes = [null, null]) {
     Object.assign(this, { mesh, renderer });
     const { position, skinIndex, skinWeight } = mesh.geometry.attributes;
     const targets = mesh.geometry.morphAttributes.position ?? [];
@@ -43,6 +52,14 @@ export class PosedVertices {
         if (skinIndex.getComponent(n, k) === 1) floats[4 * n + 3] += skinWeight.getComponent(n, k);
       }
     }
+    const source = mesh.geometry.attributes._source_vertex;
+    eyes.forEach((eye, side) => {
+      const mine = new Set(eye?.vertices);
+      for (let n = 0; eye && n < position.count; n++) {
+        if (mine.has(source.getX(n))) floats[4 * n + 3] += 2 * (side + 1);
+      }
+    });
+    this.turns = [new THREE.Matrix3(), new THREE.Matrix3()];
     const layers = new Float32Array(floats.length * Math.max(targets.length, 1));
     targets.forEach((target, k) => write(layers, k * floats.length, target));
     const rest = new THREE.DataTexture(floats, VERTICES_WIDE, height, THREE.RGBAFormat, THREE.FloatType);
@@ -61,6 +78,8 @@ export class PosedVertices {
         targets: { value: moved },
         weights: { value: this.weights },
         joints: { value: this.joints },
+        centers: { value: eyes.map((eye) => new THREE.Vector3(...(eye?.center ?? [0, 0, 0]))) },
+        turns: { value: this.turns },
       },
       vertexShader: VERTEX,
       fragmentShader: FRAGMENT,
@@ -89,6 +108,15 @@ export class PosedVertices {
     for (const held of [rest.value, targets.value, this.quad.material, this.target]) held.dispose();
   }
 
+  /** Turns the eyes by yaw (to the person's left) and pitch (up) of the left one and of the right. */
+  look(gaze) {
+    this.turns.forEach((turn, side) => {
+      const [yaw, pitch] = gaze.slice(2 * side);
+      const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
+      turn.set(cy, -sy * sp, sy * cp, 0, cp, sp, -sy, -cy * sp, cy * cp);
+    });
+  }
+
   /** Computes the vertices anew when the mesh is posed differently; says whether it was. */
   update() {
     const { mesh, weights, joints } = this;
@@ -101,7 +129,7 @@ export class PosedVertices {
     } else {
       joints.forEach((joint) => joint.copy(mesh.matrixWorld));
     }
-    const now = [...weights, ...joints[0].elements, ...joints[1].elements];
+    const now = [...weights, ...[...joints, ...this.turns].flatMap(({ elements }) => elements)];
     if (this.last?.every((value, k) => value === now[k])) return false;
     this.last = now;
     const before = this.renderer.getRenderTarget();
