@@ -21,11 +21,12 @@ ROUNDER = tl.constexpr(1.5 * 2**52)
 
 SMALL_PIXELS = tl.constexpr(64)
 """Bounding boxes up to this size are walked by one thread."""
-TILE_WIDTH = tl.constexpr(32)
+TILE_WIDTH = tl.constexpr(8)
 TILE_HEIGHT = tl.constexpr(8)
 AHEAD = tl.constexpr(256)
 """Running sums that are looked through at once for the next large triangle."""
 FAR = tl.constexpr(1 << 62)
+CHECKED = tl.constexpr(True)
 
 
 @triton.jit
@@ -100,8 +101,18 @@ def _put(keys, x, y, width, wanted, name, edges, plane):
     inverse = (plane[0] + plane[1] * v.to(tl.float64) + plane[2] * w.to(tl.float64)).to(tl.float32)
     covered = wanted & ((u | v | w) >= 0) & (inverse > 0)
     bits = inverse.to(tl.int32, bitcast=True).to(tl.int64)
-    key = (bits << 32) | (name ^ LAST_ID).to(tl.int64)
-    tl.atomic_max(keys + y * width + x, key, mask=covered, sem="relaxed")
+    put(keys + y * width + x, (bits << 32) | (name ^ LAST_ID).to(tl.int64), covered)
+
+
+@triton.jit
+def put(place, key, wanted):
+    """Keep the larger of a key and what is there.
+
+    Keys only grow: what even a stale one hides need not wait for its turn.
+    """
+    if CHECKED:
+        wanted = wanted & (tl.load(place, wanted, 0) < key)
+    tl.atomic_max(place, key, mask=wanted, sem="relaxed")
 
 
 _COUNTS = ["vertex_count", "triangle_count", "height", "width"]
@@ -197,11 +208,14 @@ def draw_large(
         end = tl.load(ends + entry)
         start, last = end - columns * rows, tl.minimum(stop, end)
         name = tl.load(ids + t)
-        for tile in range(item - start, last - start):
-            x = left + (tile % columns) * TILE_WIDTH + across
-            y = top + (tile // columns) * TILE_HEIGHT + down
+        row, column = (item - start) // columns, (item - start) % columns
+        for _ in range((last - item).to(tl.int32)):
+            x = left + column * TILE_WIDTH + across
+            y = top + row * TILE_HEIGHT + down
             wanted = (x <= right) & (y <= bottom)
             _put(keys + view * height * width, x, y, width, wanted, name, edges, plane)
+            wraps = column == columns - 1
+            row, column = tl.where(wraps, row + 1, row), tl.where(wraps, 0, column + 1)
         item = last
         if item < stop:
             entry = _next_beyond(ends, entries, entry + 1, item)
