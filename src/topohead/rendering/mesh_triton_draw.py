@@ -27,6 +27,7 @@ AHEAD = tl.constexpr(256)
 """Running sums that are looked through at once for the next large triangle."""
 FAR = tl.constexpr(1 << 62)
 CHECKED = tl.constexpr(True)
+"""Whether triangles look at a sample before they write there."""
 
 
 @triton.jit
@@ -101,16 +102,16 @@ def _put(keys, x, y, width, wanted, name, edges, plane):
     inverse = (plane[0] + plane[1] * v.to(tl.float64) + plane[2] * w.to(tl.float64)).to(tl.float32)
     covered = wanted & ((u | v | w) >= 0) & (inverse > 0)
     bits = inverse.to(tl.int32, bitcast=True).to(tl.int64)
-    put(keys + y * width + x, (bits << 32) | (name ^ LAST_ID).to(tl.int64), covered)
+    put(keys + y * width + x, (bits << 32) | (name ^ LAST_ID).to(tl.int64), covered, CHECKED)
 
 
 @triton.jit
-def put(place, key, wanted):
+def put(place, key, wanted, checked: tl.constexpr):
     """Keep the larger of a key and what is there.
 
-    Keys only grow: what even a stale one hides need not wait for its turn.
+    `checked`: what a key hides that was read before, and keys only grow, need not wait its turn.
     """
-    if CHECKED:
+    if checked:
         wanted = wanted & (tl.load(place, wanted, 0) < key)
     tl.atomic_max(place, key, mask=wanted, sem="relaxed")
 
