@@ -11,15 +11,13 @@ import triton
 import triton.language as tl
 
 from topohead.rendering import portraits_hair_cpu
-from topohead.rendering.mesh_triton_draw import LAST_ID, put
+from topohead.rendering.mesh_triton_draw import LAST_ID
 
 NEAR = tl.constexpr(portraits_hair_cpu.NEAR)
 HAIR_DEPTH = tl.constexpr(portraits_hair_cpu.HAIR_DEPTH)
 HAIR_BIAS = tl.constexpr(portraits_hair_cpu.HAIR_BIAS)
 BIAS = tl.constexpr(portraits_hair_cpu.BIAS)
 PI = tl.constexpr(3.141592653589793)
-CHECKED = tl.constexpr(True)
-"""Whether ribbons look at a sample before they write there."""
 
 
 @triton.jit
@@ -129,7 +127,8 @@ def draw_ribbons(
         wanted = wanted & ~thin
         inverse = inverse0 + t * (inverse1 - inverse0)
         bits = inverse.to(tl.int32, bitcast=True).to(tl.int64)
-        put(picture + y * width + x, (bits << 32) | (name ^ LAST_ID).to(tl.int64), wanted, CHECKED)
+        key = (bits << 32) | (name ^ LAST_ID).to(tl.int64)
+        tl.atomic_max(picture + y * width + x, key, mask=wanted, sem="relaxed")
         wraps = row == rows - 1
         i, row = tl.where(wraps, i + 1, i), tl.where(wraps, 0, row + 1)
 
