@@ -30,6 +30,7 @@ from topohead.rendering.hair import HairLight, shade
 from topohead.rendering.mesh import rasterize
 from topohead.rendering.shading import linear_to_srgb, portrait_camera
 from topohead.synthesis import lights, render, skin, subjects
+from topohead.synthesis.canvas import Canvas
 from topohead.synthesis.facial_hair import BEARDS, Brows, grow_beard, grow_brows, grow_lashes
 from topohead.synthesis.grooms import STYLES, root_color, style
 from topohead.synthesis.hair import grow
@@ -123,7 +124,7 @@ def styles_sheet(head: LinearHead, field: HeadField, size: int, tile: int) -> to
             grow_brows(Brows(color=color), field, sitter.rest, person, points=32),
             grow_lashes(tuple(0.6 * c for c in color), field, sitter.rest, person, points=32),
         )
-        painted = render.Materials.of(with_roots(sitter.maps, head, groom, number))
+        painted = render.Materials.of(with_roots(sitter.maps, Canvas(head), groom, number))
         views = [
             photograph(sitter, painted, strands, yaw, size, int(1.25 * size), FRAME)
             for yaw in (0.12, math.pi / 2, math.pi)
@@ -151,7 +152,7 @@ def faces_sheet(head: LinearHead, field: HeadField) -> torch.Tensor:
             grow_lashes(tuple(0.5 * c for c in color), field, sitter.rest, index, points=12),
             grow_beard(replace(BEARDS[name], color=color), field, sitter.rest, index, points=12),
         )
-        painted = render.Materials.of(with_roots(sitter.maps, head, groom, index))
+        painted = render.Materials.of(with_roots(sitter.maps, Canvas(head), groom, index))
         views = [photograph(sitter, painted, strands, y, 320, 320, CLOSE) for y in (0.1, 0.9)]
         rows.append(torch.cat(views, 1))
         print(name, flush=True)

@@ -234,13 +234,16 @@ def people(args: argparse.Namespace) -> dict[str, Any]:
     cuda = device == "cuda"
     rows = []
     for size in (256, 512):
+        started, used = time.perf_counter(), time.process_time()
         made = load_people(SEED, (size, size), args.looks, 256, device, args.ict)
+        looks = {"looks": args.looks, "looks_seconds": time.perf_counter() - started,
+                 "looks_core_seconds": time.process_time() - used}  # fmt: skip
         # as many pixels in a batch of either size
         batch = args.batch * 256**2 // size**2 if cuda else 8
         for graph in (False, True) if cuda else (False,):
             row = {"size": size, "batch": batch, "graph": graph,
                    "strands": made.looks.wigs.strands.points.shape[1]}  # fmt: skip
-            rows.append(row | _streamed(made.batches(batch, graph=graph), batch, cuda))
+            rows.append(row | looks | _streamed(made.batches(batch, graph=graph), batch, cuda))
             print(rows[-1], flush=True)
         draw = partial(made.drawn, torch.arange(batch))
         rows[-1]["drawn_ms"] = 1000 * _seconds(draw, 1)

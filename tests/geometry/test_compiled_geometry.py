@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from topohead.core import Topology
-from topohead.geometry import gradients, lids, meshes, patches, slits
+from topohead.geometry import gradients, head_field, lids, meshes, patches, slits
 from topohead.geometry.globes import gaze_rotation
 from topohead.geometry.gradients import GradientOperator
+from topohead.geometry.head_field import HeadField
 from topohead.synthesis.shapes import Shapes, load_shapes
 
 pytest.importorskip("triton")
@@ -33,7 +34,7 @@ def by_kernels(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Called, it lets kernels do the work of the modules under test."""
 
     def switch() -> None:
-        for module in (gradients, lids, meshes, patches, slits):
+        for module in (gradients, head_field, lids, meshes, patches, slits):
             monkeypatch.setattr(module, "compiled", lambda _: True)
 
     return switch
@@ -108,3 +109,22 @@ def test_kernels_find_the_normals_and_gradients_that_tensors_find(
     turned = operator(flat[None] @ torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]))
     quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     assert (turned - quarter).abs().max() < 1e-5
+
+
+def test_kernels_measure_the_distances_that_tensors_measure(
+    shapes: Shapes, by_kernels: Callable[[], None]
+) -> None:
+    field = HeadField.of(shapes.topology, shapes.head.template)
+    heads = torch.stack([shapes.head.template, 1.05 * shapes.head.template])
+    generator = torch.Generator().manual_seed(6)
+    near = field.solid[torch.randint(len(field.solid), (2, 200), generator=generator)]
+    points = heads.gather(1, near[..., None].expand(-1, -1, 3))
+    points = points + 0.004 * torch.randn(points.shape, generator=generator)
+    points[:, :20, 1] -= 0.1  # some in the body of capsules
+    placed = field.place(heads)
+    distance, away = field.distance(points, placed, near)
+    assert (distance < 0).any() and (distance > 2e-3).any()
+    by_kernels()
+    found, direction = field.distance(points, placed, near)
+    assert (found - distance).abs().max() < 1e-6
+    assert (direction - away).norm(dim=-1).quantile(0.99) < 1e-3

@@ -136,6 +136,6 @@ def test_cuda_makes_the_people_of_the_cpu(people: PortraitPeople) -> None:
     assert far.float().mean() < 0.005
     again = there.at(torch.arange(8))
     assert torch.equal(again.pictures.srgb, found.pictures.srgb)
-    stream = there.batches(8, graph=True)
+    stream = there.batches(8)  # a recorded graph
     assert torch.equal(next(stream).pictures.srgb, found.pictures.srgb)
     assert torch.equal(next(stream).pictures.srgb, there.at(torch.arange(8, 16)).pictures.srgb)

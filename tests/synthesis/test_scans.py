@@ -15,13 +15,16 @@ from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.shards import write_shards
 from topohead.models.registration import FACE_CENTRE
+from topohead.rendering.portraits import moved
 from topohead.synthesis import scan_surface as scan_surfaces
 from topohead.synthesis import scans
 from topohead.synthesis.datasets import (
     BENT_MM,
     BentPeople,
+    PooledPeople,
     PosedPeople,
     RippledPeople,
+    ScanBatch,
     ScanSource,
     pooled,
     sample_indices,
@@ -275,6 +278,33 @@ def test_normals_agree_with_the_surface_or_are_absent(source: ScanSource) -> Non
     assert torch.allclose(length[~absent], torch.ones_like(length[~absent]), atol=1e-4)
 
 
+def shared_points(here: ScanBatch, there: ScanBatch) -> torch.Tensor:
+    """The share of each scan's points that the other has too, to 1e-5 of a head, as what it is."""
+    shares = []
+    for k, scale in enumerate(here.pose.scale):
+        own, other = here.cloud.valid[k], there.cloud.valid[k]
+        apart = torch.cdist(
+            here.cloud.points[k, own], there.cloud.points[k, other],
+            compute_mode="donot_use_mm_for_euclid_dist",
+        )  # fmt: skip
+        nearest, which = (apart / scale).min(1)
+        alike = here.cloud.inlier[k, own] == there.cloud.inlier[k, other][which]
+        shares.append(((nearest < 1e-5) & alike).float().mean())
+    return torch.stack(shares)
+
+
+def test_a_shape_moved_by_less_than_a_micrometre_keeps_the_faults_of_its_points(
+    source: ScanSource,
+) -> None:
+    vertices, coefficients = source.people.at(sample_indices(1, 8))
+    shake = 3e-7 * torch.randn(vertices.shape, generator=torch.Generator().manual_seed(1))
+    first, second = (
+        replace(source, people=PooledPeople(shapes, coefficients)).at(torch.arange(8))
+        for shapes in (vertices, vertices + shake)
+    )
+    assert shared_points(first, second).min() > 0.98
+
+
 @pytest.mark.gpu
 def test_devices_make_the_same_scans(source: ScanSource) -> None:
     numbers = sample_indices(1, 16)
@@ -282,9 +312,6 @@ def test_devices_make_the_same_scans(source: ScanSource) -> None:
     people = replace(source.people, shapes=load_shapes("cuda"))
     there = replace(source, people=people, surface=source.surface.to("cuda")).at(numbers.cuda())
     assert torch.allclose(there.vertices.cpu(), here.vertices, atol=1e-6)
-    # a draw at a threshold may fall to the other side: rarely
-    same = there.cloud.inlier.cpu() == here.cloud.inlier
-    assert float(same.float().mean()) > 0.995
-    scale = here.pose.scale[:, None]
-    apart = (there.cloud.points.cpu() - here.cloud.points).norm(dim=-1) / scale
-    assert float((apart < 1e-5).float().mean()) > 0.98
+    # a point at the edge of a hole may be kept by one device alone: places in the list then differ
+    shares = shared_points(here, moved(there, "cpu"))
+    assert shares.mean() > 0.995 and shares.min() > 0.97

@@ -15,6 +15,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import Topology
+from topohead.geometry.compiled import compiled
 from topohead.geometry.meshes import fan_normals, vertex_fan
 
 CELLS = 64
@@ -137,6 +138,11 @@ class HeadField:
         capsules. Good to some tenths of a millimetre near the surface. `near` are vertices known to
         be the nearest ones or neighbours of these.
         """
+        if near is not None and compiled(points):
+            from topohead.geometry import head_field_triton  # noqa: PLC0415 -- only where CUDA is
+
+            placed = (heads.table, heads.scale, heads.shift)
+            return head_field_triton.distance(points, near, placed, self.ring, self.capsules)
         canonical = heads.canonical(points)
         if near is None:
             nearest = self.nearest(points, heads)

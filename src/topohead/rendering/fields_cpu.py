@@ -76,7 +76,7 @@ def _gradient_noise(x, y, z, seed):
     return a + w * (c - a)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def octaves(points, frequencies, weights, seeds):
     """Σ weight · noise(frequency · point) [N] of points [3 N]; one entry an octave, all 32 bits."""
     count = points.shape[1]
@@ -91,7 +91,7 @@ def octaves(points, frequencies, weights, seeds):
     return out
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def cells(points, seed, axis):
     """Distances to the nearest and second nearest dot, and the nearest one's number [N 3].
 
@@ -120,7 +120,7 @@ def cells(points, seed, axis):
     return out
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def spots(points, seed, presence, small, large, axis):
     """How deep a point lies in the deepest spot, 1 at a middle, 0 outside, and its number [N 2].
 

@@ -126,7 +126,7 @@ def _draw(t, projected, triangles, first_row, last_row, cull, depth_inverse, tri
             w += wx << SUBPIXEL_BITS
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def rasterize_projected(projected, triangles, width, height, cull, near):
     """Nearest triangle of each pixel, from corners that are projected already.
 
@@ -237,7 +237,7 @@ def clip_triangles(homogeneous, triangles, near, guard):
     return corners[:corner_count], pieces[:piece_count], sources[:piece_count]
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def barycentrics_of(homogeneous, triangles, triangle_map):
     """Perspective-correct barycentrics and depth at the centres of covered pixels.
 
@@ -270,7 +270,7 @@ def barycentrics_of(homogeneous, triangles, triangle_map):
     return barycentrics, depth
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def interpolate_corners(values, triangles, triangle_map, barycentrics):
     """Values [V K] of the corners carried to pixels [H W K]; zero where there is no triangle."""
     height, width = triangle_map.shape

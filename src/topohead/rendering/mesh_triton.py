@@ -175,7 +175,7 @@ def draw(
     )
     ends = tiles.cumsum(0)
     draw_large[(_resident_programs(projected.device),)](
-        *shared, ends, *numbers, len(ends), CULL=cull, **_EXACT
+        *shared, ends, *numbers, len(ends), CULL=cull, num_warps=1, **_EXACT
     )
     return keys
 
@@ -184,7 +184,7 @@ def _resident_programs(device: torch.device) -> int:
     """About twice as many as run at once; two where an interpreter stands in for the device."""
     if device.type != "cuda":
         return 2
-    return 10 * torch.cuda.get_device_properties(device).multi_processor_count
+    return 64 * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _clipped(

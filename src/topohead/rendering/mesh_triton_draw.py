@@ -21,7 +21,7 @@ ROUNDER = tl.constexpr(1.5 * 2**52)
 
 SMALL_PIXELS = tl.constexpr(64)
 """Bounding boxes up to this size are walked by one thread."""
-TILE_WIDTH = tl.constexpr(32)
+TILE_WIDTH = tl.constexpr(8)
 TILE_HEIGHT = tl.constexpr(8)
 AHEAD = tl.constexpr(256)
 """Running sums that are looked through at once for the next large triangle."""
@@ -101,6 +101,7 @@ def _put(keys, x, y, width, wanted, name, edges, plane):
     covered = wanted & ((u | v | w) >= 0) & (inverse > 0)
     bits = inverse.to(tl.int32, bitcast=True).to(tl.int64)
     key = (bits << 32) | (name ^ LAST_ID).to(tl.int64)
+    # to look before writing was measured to cost more than it saves
     tl.atomic_max(keys + y * width + x, key, mask=covered, sem="relaxed")
 
 
@@ -197,11 +198,14 @@ def draw_large(
         end = tl.load(ends + entry)
         start, last = end - columns * rows, tl.minimum(stop, end)
         name = tl.load(ids + t)
-        for tile in range(item - start, last - start):
-            x = left + (tile % columns) * TILE_WIDTH + across
-            y = top + (tile // columns) * TILE_HEIGHT + down
+        row, column = (item - start) // columns, (item - start) % columns
+        for _ in range((last - item).to(tl.int32)):
+            x = left + column * TILE_WIDTH + across
+            y = top + row * TILE_HEIGHT + down
             wanted = (x <= right) & (y <= bottom)
             _put(keys + view * height * width, x, y, width, wanted, name, edges, plane)
+            wraps = column == columns - 1
+            row, column = tl.where(wraps, row + 1, row), tl.where(wraps, 0, column + 1)
         item = last
         if item < stop:
             entry = _next_beyond(ends, entries, entry + 1, item)

@@ -11,12 +11,12 @@ import triton
 import triton.language as tl
 
 from topohead.rendering import portraits_hair_cpu
+from topohead.rendering.mesh_triton_draw import LAST_ID
 
 NEAR = tl.constexpr(portraits_hair_cpu.NEAR)
 HAIR_DEPTH = tl.constexpr(portraits_hair_cpu.HAIR_DEPTH)
 HAIR_BIAS = tl.constexpr(portraits_hair_cpu.HAIR_BIAS)
 BIAS = tl.constexpr(portraits_hair_cpu.BIAS)
-LAST_ID = tl.constexpr(0x7FFFFFFF)
 PI = tl.constexpr(3.141592653589793)
 
 
@@ -112,10 +112,10 @@ def draw_ribbons(
     steps = tl.where(alive & (last >= first), (last - first + 1) * rows, 0)
     name = first_name + index
     picture = keys + task * height * width
+    i, row = first, tl.zeros_like(first)
     for number in range(tl.max(steps, 0)):
-        i, j = first + number // rows, number % rows
         along = tl.minimum(tl.maximum(i.to(tl.float32) + 0.5, start), end)
-        j += tl.ceil(b0 + (along - a0) * rise - span - 0.5).to(tl.int32)
+        j = row + tl.ceil(b0 + (along - a0) * rise - span - 0.5).to(tl.int32)
         x, y = tl.where(steep, j, i), tl.where(steep, i, j)
         px, py = x.to(tl.float32) + 0.5 - u0, y.to(tl.float32) + 0.5 - v0
         t = tl.minimum(tl.maximum((px * du + py * dv) * scale, 0.0), 1.0)
@@ -129,6 +129,8 @@ def draw_ribbons(
         bits = inverse.to(tl.int32, bitcast=True).to(tl.int64)
         key = (bits << 32) | (name ^ LAST_ID).to(tl.int64)
         tl.atomic_max(picture + y * width + x, key, mask=wanted, sem="relaxed")
+        wraps = row == rows - 1
+        i, row = tl.where(wraps, i + 1, i), tl.where(wraps, 0, row + 1)
 
 
 @triton.jit

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 
 import torch
 from jaxtyping import Bool, Float
@@ -49,10 +50,15 @@ class Texels:
 
 
 class Canvas:
-    """The template's UVs, to be rasterised in tiles, on the template's device."""
+    """The template's UVs, to be rasterised in tiles, on the template's device.
 
-    def __init__(self, head: HeadModel) -> None:
+    With `kept`, tiles are remembered: for many skins of one size, painted on it by any threads.
+    """
+
+    def __init__(self, head: HeadModel, kept: bool = False) -> None:
         topology, self._device = head.topology, head.template.device
+        self._tiles: dict[tuple[int, ...], Texels] | None = {} if kept else None
+        self._one = Lock()
         self.template = head.template
         self._uv = topology.uv.double().to(self._device)
         self._triangle_uv = topology.triangle_uv.to(self._device)
@@ -72,6 +78,15 @@ class Canvas:
 
     def tile(self, size: int, row: int, column: int, side: int, samples: int) -> Texels:
         """`side` texels square of a map of `size`, from a row and column on, each `samples`²."""
+        if self._tiles is None:
+            return self._tile(size, row, column, side, samples)
+        key = (size, row, column, side, samples)
+        with self._one:
+            if key not in self._tiles:
+                self._tiles[key] = self._tile(*key)
+            return self._tiles[key]
+
+    def _tile(self, size: int, row: int, column: int, side: int, samples: int) -> Texels:
         scale = torch.tensor([size / side, size / side], dtype=torch.float64, device=self._device)
         # texels count from the top, v from the bottom
         shift = torch.tensor([column / side, (size - row - side) / side], dtype=torch.float64)

@@ -11,6 +11,7 @@ from torch import Tensor
 from topohead.core import HeadModel
 from topohead.geometry.head_field import HeadField
 from topohead.rendering.portraits import TexturePool, moved
+from topohead.rendering.threads import side_by_side
 from topohead.synthesis.canvas import Canvas
 from topohead.synthesis.complexions import SkinParameters, random_skin
 from topohead.synthesis.grooms import Groom, random_groom, root_color
@@ -67,6 +68,20 @@ class Looks:
         return torch.where(man | ~shadowed[look], look, other)
 
 
+@dataclass(frozen=True)
+class _Look:
+    """One of a pool."""
+
+    skin: SkinParameters
+    groom: Groom
+    maps: SkinMaps
+    normals: Float[Tensor, "S S 3"]
+    neck: Float[Tensor, "R 4"]
+    teeth: Teeth | None
+    wig: Wigs
+    whiskers: Whiskers | None
+
+
 def make_looks(
     head: HeadModel,
     seed: int,
@@ -83,38 +98,51 @@ def make_looks(
     Skin that is not `rooted` goes with anybody's hair: it is not darkened where its own stands,
     and brows and lashes are in its picture alone.
 
-    `told` hears how many are done: a look of 512 texels takes seconds on a core.
+    `told` hears how many are done: a look of 512 texels takes seconds on a core; as many are made
+    at a time as PyTorch may use cores.
     """
-    texel = Canvas(head).texel(size)
-    rim = neck_rim(head.topology)
-    skins, grooms, beards, teeth, painted = [], [], [], [], []
-    for number in range(count):
-        key = seed * 1_000_003 + number
-        skin, groom = matched(random_skin(key), random_groom(key))
-        if rooted:
-            beard, skin = draw_beard(key, skin, groom)
-            beards.append(beard)
-        maps = paint(head, replace(skin, hair=0.0), key, size)
-        painted.append(with_roots(maps, head, groom, key) if rooted else maps)
-        if has_bands(head):
-            teeth.append(make_teeth(head, skin, key))
-        skins.append(skin)
-        grooms.append(groom)
-        told(number + 1)
-    pool = TexturePool.of(
-        torch.stack([maps.albedo for maps in painted]),
-        torch.stack([maps.roughness for maps in painted]),
-        torch.stack([maps.specular for maps in painted]) / SPECULAR_UNIT,
-        torch.stack([_normals(maps.height, texel) for maps in painted]),
-    )
+    canvas, rim = Canvas(head, kept=True), neck_rim(head.topology)
     keys = [seed * 1_000_003 + number for number in range(count)]
     field = HeadField.of(head.topology, head.template)
-    wigs, whiskers = Wigs.of(grooms, field, keys, strands, points), None
-    if rooted:
-        whiskers = Whiskers.of(skins, grooms, beards, field, keys, strands, points)
-    rows = Teeth.several(teeth) if teeth else None
-    necks = [rim_colors(maps.albedo, maps.roughness, head.topology, rim) for maps in painted]
-    return Looks(tuple(skins), tuple(grooms), pool, wigs, whiskers, rows, torch.stack(necks))
+
+    def made(key: int) -> _Look:
+        skin, groom = matched(random_skin(key), random_groom(key))
+        beard = None
+        if rooted:
+            beard, skin = draw_beard(key, skin, groom)
+        maps = paint(head, replace(skin, hair=0.0), key, size, canvas=canvas)
+        if rooted:
+            maps = with_roots(maps, canvas, groom, key)
+        return _Look(
+            skin,
+            groom,
+            maps,
+            _normals(maps.height, canvas.texel(size)),
+            rim_colors(maps.albedo, maps.roughness, head.topology, rim),
+            make_teeth(head, skin, key) if has_bands(head) else None,
+            Wigs.of([groom], field, [key], strands, points),
+            Whiskers.of([skin], [groom], [beard], field, [key], strands, points) if beard else None,
+        )
+
+    looks: list[_Look] = []
+    with side_by_side(count) as each:
+        for look in each(made, keys):
+            looks.append(look)
+            told(len(looks))
+    pool = TexturePool.of(
+        torch.stack([look.maps.albedo for look in looks]),
+        torch.stack([look.maps.roughness for look in looks]),
+        torch.stack([look.maps.specular for look in looks]) / SPECULAR_UNIT,
+        torch.stack([look.normals for look in looks]),
+    )
+    wigs = Wigs.several([look.wig for look in looks])
+    whiskers = [look.whiskers for look in looks if look.whiskers is not None]
+    rows = [look.teeth for look in looks if look.teeth is not None]
+    return Looks(
+        tuple(look.skin for look in looks), tuple(look.groom for look in looks), pool,
+        wigs, Whiskers.several(whiskers) if whiskers else None,
+        Teeth.several(rows) if rows else None, torch.stack([look.neck for look in looks]),
+    )  # fmt: skip
 
 
 def matched(skin: SkinParameters, groom: Groom) -> tuple[SkinParameters, Groom]:
@@ -127,10 +155,10 @@ def matched(skin: SkinParameters, groom: Groom) -> tuple[SkinParameters, Groom]:
     return replace(skin, hair_color=(red, green, blue)), groom
 
 
-def with_roots(maps: SkinMaps, head: HeadModel, groom: Groom, seed: int) -> SkinMaps:
+def with_roots(maps: SkinMaps, canvas: Canvas, groom: Groom, seed: int) -> SkinMaps:
     """The maps with the scalp darkened where the hair of this groom and seed stands."""
     size = len(maps.height)
-    texels = Canvas(head).tile(size, 0, 0, size, 1)
+    texels = canvas.tile(size, 0, 0, size, 1)
     color = SCALP_COLOR * root_color(groom).to(maps.albedo)
     scalp = texels.regions["scalp"].clamp(0, 1)
     cover = SCALP_COVER * scalp * scalp_cover(groom, texels.points, seed)

@@ -99,12 +99,12 @@ class PortraitPeople:
         return self.made(self.drawn(indices))
 
     def batches(
-        self, batch: int, first: int = 0, part: int = 0, parts: int = 1, graph: bool = False
+        self, batch: int, first: int = 0, part: int = 0, parts: int = 1, graph: bool = True
     ) -> Iterator[PortraitBatch]:
         """Endless batches from step `first` on; see `datasets.sample_indices` for parts.
 
         Threads draw the next batches while this one is made. With `graph`, what a GPU does for a
-        batch is recorded once and replayed: thousands of small launches become one.
+        batch is recorded once and replayed, the same bytes: hundreds of small launches become one.
         """
         make: Callable[[PeopleDraw], PortraitBatch] | None = None
         numbers = (sample_indices(step, batch, part, parts) for step in itertools.count(first))

@@ -121,18 +121,18 @@ def faulty_cloud(
     gone = _holes(points, random) | _cropped(points, vertices, random)
     gone |= _hidden(points, normals, random)
     points, hair = _haired(points, normals, scalp, random)
+    # faults go with points, of which some are kept: one more or less leaves the others as they are
+    points = points + _noise(random, 2 * count)
+    points, foreign = _among_others(points, vertices, random)
+    points = _quantised(points, random)
+    normals = _rough_normals(normals, foreign, random)
     score = random.uniform("keep", 2 * count) + 2 * gone
     chosen = score.topk(count, largest=False).indices
     sparse = random.uniform("density", 1) * random.chance("sparse", 1 / 3, 1)
     dense = (count * 8 ** (-sparse)).clamp(min=min(count, 500))
     valid = ~gone.gather(1, chosen) & (torch.arange(count, device=gone.device) < dense)
-    points, normals = (_rows(values, chosen) for values in (points, normals))
-    inlier = ~hair.gather(1, chosen)
-    points = points + _noise(random, count)
-    points, foreign = _among_others(points, vertices, random)
-    points = _quantised(points, random)
-    normals = _rough_normals(normals, foreign, random)
-    return Cloud(points, normals, valid, inlier & ~foreign & valid)
+    inlier = ~(hair | foreign).gather(1, chosen) & valid
+    return Cloud(_rows(points, chosen), _rows(normals, chosen), valid, inlier)
 
 
 def random_pose(random: Draws) -> Pose:

@@ -77,10 +77,12 @@ def paint(
     size: int,
     stars: tuple[charts.Chart, ...] = (),
     expression: Float[Tensor, " 52"] | None = None,
+    canvas: Canvas | None = None,
 ) -> SkinMaps:
     """The maps of one person, `size` texels square, with resolution charts on top.
 
     An `expression` (ARKit-52) deepens the lines that its actions fold. On the template's device.
+    Many skins may share the head's `canvas`.
     """
     device = head.template.device
     whole = SkinMaps(
@@ -91,7 +93,7 @@ def paint(
         torch.zeros(size, size, device=device),
     )
     known = torch.zeros(size, size, dtype=torch.bool, device=device)
-    for tile in paint_tiles(head, parameters, seed, size, stars, expression):
+    for tile in paint_tiles(head, parameters, seed, size, stars, expression, canvas=canvas):
         side = len(tile.known)
         place = (slice(tile.row, tile.row + side), slice(tile.column, tile.column + side))
         known[place] = tile.known
@@ -111,13 +113,14 @@ def paint_tiles(
     expression: Float[Tensor, " 52"] | None = None,
     side: int | None = None,
     part: tuple[range, range] | None = None,
+    canvas: Canvas | None = None,
 ) -> Iterator[Tile]:
     """The maps tile by tile, so that a map of any size takes the memory of one tile.
 
     Tiles are at most `side` texels square; zero where nothing is known. Only those that reach into
     `part` (rows, columns) are painted.
     """
-    canvas = Canvas(head)
+    canvas = canvas or Canvas(head)
     samples = 1 if canvas.texel(size) < FINE else 2
     side = TILE[head.template.device.type] // samples if side is None else side
     painter = _Painter(head, parameters, seed, canvas.texel(size * samples), stars, expression)

@@ -16,6 +16,7 @@ from topohead.models.linear import LinearHead
 from topohead.rendering.mesh import interpolate, rasterize, rasterize_uv
 from topohead.synthesis import performances, render, rigs, skin, subjects
 from topohead.synthesis.blood import blood_change, flushed
+from topohead.synthesis.canvas import Canvas
 from topohead.synthesis.charts import Chart, place_charts
 from topohead.synthesis.lights import Lighting
 from topohead.synthesis.looks import with_roots
@@ -167,7 +168,7 @@ def make_take(
         grown, parameters = stage_hair(head, parameters, hair, seed)
     maps = skin.paint(there, parameters, seed, texture_size, stars)
     if grown is not None and grown.wig is not None:
-        maps = with_roots(maps, there, grown.groom, seed)
+        maps = with_roots(maps, Canvas(there), grown.groom, seed)
     target, height = _framing(subject)
     stage_rig = rigs.build_rig(rig, target, height, seed)
     return Take(

@@ -87,6 +87,14 @@ class Whiskers:
         columns = [torch.stack(column) for column in zip(*rows, strict=True)]
         return Whiskers(field, Strands(*columns[:5]), *columns[5:], beard=counts[0] + counts[1])
 
+    @staticmethod
+    def several(whiskers: Sequence["Whiskers"]) -> "Whiskers":
+        """Those of several pools of one field as one's."""
+        whole = [(*w.strands.parts, w.local, w.nearest, w.clear) for w in whiskers]
+        columns = [torch.cat(column) for column in zip(*whole, strict=True)]
+        first = whiskers[0]
+        return Whiskers(first.field, Strands(*columns[:5]), *columns[5:], beard=first.beard)
+
     def to(self, device: torch.device | str) -> "Whiskers":
         """The same on another device."""
         parts = (part.to(device) for part in (self.local, self.nearest, self.clear))

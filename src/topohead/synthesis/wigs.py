@@ -58,6 +58,13 @@ class Wigs:
         columns = [torch.stack(column) for column in zip(*parts, strict=True)]
         return Wigs(field, Strands(*columns[:5]), *columns[5:])
 
+    @staticmethod
+    def several(wigs: Sequence["Wigs"]) -> "Wigs":
+        """Wigs of one field as one."""
+        whole = [(*w.strands.parts, w.nearest, w.weights, w.clear, w.rooted) for w in wigs]
+        columns = [torch.cat(column) for column in zip(*whole, strict=True)]
+        return Wigs(wigs[0].field, Strands(*columns[:5]), *columns[5:])
+
     def __len__(self) -> int:
         return len(self.clear)
 

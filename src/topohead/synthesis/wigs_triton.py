@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.geometry.head_field import RING, Placed
+from topohead.geometry.head_field_triton import outward, row_at
 
 BLOCK = 128
 
@@ -40,99 +41,17 @@ def worn(
 
 
 @triton.jit
-def _at(table, row, live):
-    place = table + row
-    return tl.load(place, live, 0.0), tl.load(place + 1, live, 0.0), tl.load(place + 2, live, 0.0)
-
-
-@triton.jit
 def _carried(q, points, nearest, weights, scale, shift, own, live):
     """A point of a wig with the head's size and, by its share, the shape of the skin below it."""
-    x, y, z = _at(points, 3 * q, live)
+    x, y, z = row_at(points, 3 * q, live)
     x = tl.load(scale) * x + tl.load(shift)
     y = tl.load(scale + 1) * y + tl.load(shift + 1)
     z = tl.load(scale + 2) * z + tl.load(shift + 2)
     for k in tl.static_range(4):
         weight = tl.load(weights + 4 * q + k, live, 0.0)
-        ox, oy, oz = _at(own, 3 * tl.load(nearest + 4 * q + k, live, 0), live)
+        ox, oy, oz = row_at(own, 3 * tl.load(nearest + 4 * q + k, live, 0), live)
         x, y, z = x + weight * ox, y + weight * oy, z + weight * oz
     return x, y, z
-
-
-@triton.jit
-def _unit(x, y, z, least):
-    length = tl.maximum(tl.sqrt(x * x + y * y + z * z), least)
-    return x / length, y / length, z / length
-
-
-@triton.jit
-def _lerp(a, b, t):
-    return a + t * (b - a)
-
-
-@triton.jit
-def _planes(x, y, z, near, table, ring, live, RING: tl.constexpr):
-    """Distance to the skin and its direction; see `HeadField.distance`."""
-    closest, best = near, tl.full(x.shape, 3e38, tl.float32)
-    for k in tl.static_range(RING):
-        candidate = tl.load(ring + RING * near + k, live, 0)
-        px, py, pz = _at(table, 6 * candidate, live)
-        dx, dy, dz = px - x, py - y, pz - z
-        apart = dx * dx + dy * dy + dz * dz
-        closest = tl.where(apart < best, candidate, closest)
-        best = tl.minimum(apart, best)
-    first = tl.load(ring + RING * closest, live, 0)
-    fx, fy, fz = _at(table, 6 * first, live)
-    total, plane, spacing = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
-    nx, ny, nz = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
-    for k in tl.static_range(RING):
-        row = 6 * tl.load(ring + RING * closest + k, live, 0)
-        px, py, pz = _at(table, row, live)
-        mx, my, mz = _at(table, row + 3, live)
-        ox, oy, oz = x - px, y - py, z - pz
-        square = ox * ox + oy * oy + oz * oz + 1e-7
-        weight = 1.0 / (square * square)
-        total += weight
-        plane += weight * (ox * mx + oy * my + oz * mz)
-        nx, ny, nz = nx + weight * mx, ny + weight * my, nz + weight * mz
-        sx, sy, sz = px - fx, py - fy, pz - fz
-        spacing += tl.sqrt(sx * sx + sy * sy + sz * sz)
-    plane = plane / total
-    nx, ny, nz = _unit(nx / total, ny / total, nz / total, 1e-12)
-    ax, ay, az = x - fx, y - fy, z - fz
-    reach = tl.sqrt(ax * ax + ay * ay + az * az)
-    far = (reach / tl.maximum(spacing / (RING - 1), 1e-6) - 1.0) / 2.0
-    far = tl.where(plane > 0.0, tl.minimum(tl.maximum(far, 0.0), 1.0), 0.0)
-    plane = _lerp(plane, reach, far)
-    length = tl.maximum(reach, 1e-9)
-    nx, ny, nz = _unit(
-        _lerp(nx, ax / length, far), _lerp(ny, ay / length, far), _lerp(nz, az / length, far), 1e-12
-    )
-    return plane, nx, ny, nz
-
-
-@triton.jit
-def _body(x, y, z, start, axis, radius, capsules):
-    """Distance to the nearest capsule and its direction."""
-    distance = tl.full(x.shape, 3e38, tl.float32)
-    nx, ny, nz = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
-    for k in range(capsules):
-        ux, uy, uz = tl.load(axis + 3 * k), tl.load(axis + 3 * k + 1), tl.load(axis + 3 * k + 2)
-        ox = x - tl.load(start + 3 * k)
-        oy = y - tl.load(start + 3 * k + 1)
-        oz = z - tl.load(start + 3 * k + 2)
-        along = (ox * ux + oy * uy + oz * uz) / (ux * ux + uy * uy + uz * uz)
-        along = tl.minimum(tl.maximum(along, 0.0), 1.0)
-        ax, ay, az = ox - along * ux, oy - along * uy, oz - along * uz
-        reach = tl.sqrt(ax * ax + ay * ay + az * az)
-        away = reach - tl.load(radius + k)
-        closer = away < distance
-        length = tl.maximum(reach, 1e-12)
-        nx = tl.where(closer, ax / length, nx)
-        ny = tl.where(closer, ay / length, ny)
-        nz = tl.where(closer, az / length, nz)
-        distance = tl.minimum(distance, away)
-    return distance, nx, ny, nz
 
 
 @triton.jit(do_not_specialize=["strands", "count", "vertex_count", "capsules"])
@@ -158,23 +77,19 @@ def _worn(
     rx, ry, rz = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
     for k in tl.static_range(3):
         weight = tl.load(root_weights + 3 * root + k, live, 0.0)
-        px, py, pz = _at(table, 6 * tl.load(corner + k, live, 0), live)
+        px, py, pz = row_at(table, 6 * tl.load(corner + k, live, 0), live)
         rx, ry, rz = rx + weight * px, ry + weight * py, rz + weight * pz
     share = tl.load(rooted + q, live, 0.0)
     x, y, z = x + share * (rx - x0), y + share * (ry - y0), z + share * (rz - z0)
     near = tl.load(nearest + 4 * q, live, 0)
-    distance, nx, ny, nz = _planes(x, y, z, near, table, ring, live, RING)
-    sx, tx = tl.load(posed_scale + 3 * b), tl.load(posed_shift + 3 * b)
-    sy, ty = tl.load(posed_scale + 3 * b + 1), tl.load(posed_shift + 3 * b + 1)
-    sz, tz = tl.load(posed_scale + 3 * b + 2), tl.load(posed_shift + 3 * b + 2)
-    body, bx, by, bz = _body(
-        (x - tx) / sx, (y - ty) / sy, (z - tz) / sz, start, axis, radius, capsules
-    )
-    closer = body < distance
-    lack = tl.load(clear + q, live, 0.0) - tl.where(closer, body, distance)
+    distance, nx, ny, nz = outward(
+        x, y, z, near, table, ring, posed_scale + 3 * b, posed_shift + 3 * b,
+        start, axis, radius, capsules, live, RING,
+    )  # fmt: skip
+    lack = tl.load(clear + q, live, 0.0) - distance
     lack = tl.maximum(lack, 0.0)
     first = number == 0
     place = out + 3 * (b * strands * count + index)
-    tl.store(place, tl.where(first, rx, x + lack * tl.where(closer, bx, nx)), live)
-    tl.store(place + 1, tl.where(first, ry, y + lack * tl.where(closer, by, ny)), live)
-    tl.store(place + 2, tl.where(first, rz, z + lack * tl.where(closer, bz, nz)), live)
+    tl.store(place, tl.where(first, rx, x + lack * nx), live)
+    tl.store(place + 1, tl.where(first, ry, y + lack * ny), live)
+    tl.store(place + 2, tl.where(first, rz, z + lack * nz), live)
