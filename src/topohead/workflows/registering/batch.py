@@ -14,7 +14,7 @@ from pathlib import Path
 import topohead
 from topohead.core.errors import InputError
 from topohead.io.atomic import remove_stale, write_text
-from topohead.io.runs import plain
+from topohead.io.digests import plain
 from topohead.io.scans import SCANS
 from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan, RegisterResult
