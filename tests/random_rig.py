@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from topohead.core import Cameras, Distortion, Rig
-from topohead.geometry.cameras import look_at
+from topohead.geometry.cameras import look_at, project_through_lens
 
 
 def make_rig(
@@ -46,3 +46,47 @@ def make_rig(
 def head_points(count: int = 50, seed: int = 3) -> torch.Tensor:
     random = torch.Generator().manual_seed(seed)
     return torch.randn(count, 3, generator=random, dtype=torch.float64) * 0.06
+
+
+POINTS = head_points()
+
+
+def pixels(rig: Rig) -> torch.Tensor:
+    return project_through_lens(rig, POINTS)[0]
+
+
+def brown(*numbers: float) -> Distortion:
+    return Distortion("brown", tuple(float(n) for n in numbers))
+
+
+def lenses_for(name: str, count: int = 12) -> tuple[Distortion, ...]:
+    """Lenses that a format can hold, mixed."""
+    random = torch.Generator().manual_seed(5)
+
+    def draw(size: int, scale: float) -> list[float]:
+        return (torch.randn(size, generator=random, dtype=torch.float64) * scale).tolist()
+
+    lenses = []
+    for index in range(count):
+        k, p, above = draw(4, 0.05), draw(2, 0.003), draw(3, 0.02)
+        k[3] = k[3] if name in ("ours", "metashape", "nerfstudio") else 0.0
+        kinds = [brown(*k, *p), Distortion()]
+        if name in ("ours", "colmap", "opencv"):
+            kinds.append(Distortion("rational", (k[0], k[1], *p, k[2], *above)))
+            kinds.append(Distortion("fisheye", tuple(draw(4, 0.01))))
+        if name == "colmap":
+            kinds.append(brown(k[0], k[1], 0, 0, *p))
+        lenses.append(kinds[index % len(kinds)])
+    return tuple(lenses)
+
+
+def small_rig(count: int = 3) -> Rig:
+    """640×480 cameras, without the portrait ones of `make_rig`."""
+    rig = make_rig(count)
+    sizes = torch.tensor([[640, 480]]).expand(count, 2).clone()
+    center = torch.tensor([[330.0, 225.0], [300.0, 260.0], [350.0, 250.0]], dtype=torch.float64)
+    intrinsics = rig.cameras.intrinsics.clone()
+    intrinsics[:, :2, 2] = center[:count]
+    return Rig(
+        Cameras(rig.cameras.names, rig.cameras.world_to_camera, intrinsics, sizes), rig.distortion
+    )

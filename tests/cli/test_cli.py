@@ -31,6 +31,12 @@ class PolishConfig:
     """Where to."""
     units: Literal["mm", "cm", "m"] | None = None
     """Of the thing."""
+    size: int | None = None
+    """Of the thing, too."""
+    box: tuple[float, float] | None = None
+    """For the thing."""
+    shine: bool = True
+    """Make it shine."""
     fault: str = ""
     """What goes wrong."""
     json: bool = False
@@ -46,6 +52,8 @@ def polish(config: PolishConfig) -> dict[str, Any]:
         raise InputError("expected a thing,\n got dust")
     if config.fault == "disk":
         raise OSError(28, "No space left on device")
+    if config.fault == "forbidden":
+        raise PermissionError(13, "Permission denied", "/vault/.tmp-17-42-door")
     if config.fault == "stop":
         raise KeyboardInterrupt
     if config.fault == "bug":
@@ -85,7 +93,12 @@ def test_json_is_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
         (["polish", "door", "--fault", "stop"], 130, "the same command continues"),
         (["polish", "door", "--units", "km"], 2, "invalid choice 'km' for argument '--units'"),
         (["polish", "door", "--unitz", "cm"], 2, "--unitz"),
-        (["polish"], 2, "THING"),
+        (["polish", "door", "--size", "two"], 2, "--size: expected INT, got 'two'; see"),
+        (["polish", "door", "--box", "1"], 2, "--box: expected {FLOAT FLOAT}, got '1'; see"),
+        (["polish", "door", "--size"], 2, "missing value for argument '--size'; see"),
+        (["polish"], 2, "topohead polish: missing THING; see"),
+        (["avatar"], 2, "expected avatar fit or avatar animate"),
+        (["polish", "door", "--fault", "forbidden"], 2, "/vault/door: Permission denied"),
         (["polihs", "door"], 2, "did you mean polish?"),
         (["sing"], 2, "expected one of demo, stage, capture, register, "),
     ],
@@ -97,6 +110,17 @@ def test_faults_are_one_line_and_a_code(
     err = capsys.readouterr().err
     assert says in err
     assert err.count("\n") == 1 and err.endswith("\n"), err
+
+
+def test_places_that_cannot_be_written_are_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    assert cli.run(["polish", "door", "--out", str(tmp_path / "file" / "x"), "--fault", "bug"]) == 2
+    assert "is a file" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    assert cli.run(["polish", "door", "--out", str(tmp_path / "x"), "--fault", "bug"]) == 2
+    assert f"no permission in {tmp_path}" in capsys.readouterr().err
 
 
 def test_bugs_are_not_dressed_up() -> None:
@@ -111,6 +135,11 @@ def test_help_lists_the_verbs_and_flags(capsys: pytest.CaptureFixture[str]) -> N
     assert cli.run(["polish", "--help"]) == 0
     out = capsys.readouterr().out
     assert "THING" in out and "--units" in out and "Of the thing." in out
+    assert "(default: None)" not in out
+    assert "--no-shine" in out and "Make it shine. (on; this flag turns it off)" in out
+    assert cli.run(["avatar", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "avatar fit" in out and "avatar animate" in out and "register" not in out
 
 
 REAL_VERBS = ["demo", "stage", "capture", "register", "evaluate", "rig", "doctor"]

@@ -16,15 +16,21 @@ import numpy as np
 import pytest
 
 from topohead import cli
+from topohead.core import Mesh
+from topohead.io.assets import reference_head
+from topohead.io.meshes import read_mesh, write_obj
 from topohead.workflows.stage import StageConfig, stage
 
 FRAMES = ("000001", "000002", "000003")
-SMALL = ("--textures", "none")
+SMALL = ("--textures", "none", "--no-report")
 
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four cameras, three frames, pictures as small as tracking allows."""
+    """Four cameras, three frames, pictures as small as tracking allows, a start mesh of level 0.
+
+    The vertices that level 1 has in common with level 0 come first.
+    """
     out = tmp_path_factory.mktemp("staged") / "take"
     stage(
         StageConfig(
@@ -32,6 +38,9 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
             supersampling=1, texture_size=256, turned=0.0,
         )
     )  # fmt: skip
+    coarse = reference_head(0).topology
+    fine = read_mesh(out / "start.obj", "m")
+    write_obj(Mesh(coarse, fine.vertices[: coarse.vertex_count]), out / "start.obj")
     return out
 
 
@@ -184,11 +193,17 @@ def meshes(run: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(staged: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The meshes of a capture that nothing interrupts."""
+def finished(staged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a capture that nothing interrupts."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     assert cli.run(["capture", str(staged), "--out", str(run), *SMALL]) == 0
-    found = meshes(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path) -> dict[str, bytes]:
+    """Its meshes."""
+    found = meshes(finished)
     assert sorted(found) == sorted(FRAMES)
     return found
 
@@ -312,9 +327,11 @@ def test_chunks_in_two_processes_give_the_same_bytes(
     assert cli.run(run_capture(take, "--jobs", "3")) == 0
 
 
-def test_other_settings_are_refused(take: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(run_capture(take, "--frames", "1:1")) == 0
-    capsys.readouterr()
-    assert cli.run(run_capture(take, "--frames", "1:1", "--seed", "5")) == 2
+def test_other_settings_are_refused(
+    staged: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["capture", str(staged), "--out", str(finished), *SMALL]
+    assert cli.run([*words, "--seed", "5"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "'seed'" in err and "--restart" in err, err
+    assert cli.run(words) == 0  # with its own settings it is merely finished already

@@ -15,7 +15,8 @@ import pytest
 
 from topohead.core import InputError
 from topohead.io.atomic import atomic_write
-from topohead.io.runs import RunFolder, Stage, digest, read_metrics
+from topohead.io.digests import digest
+from topohead.io.runs import RunFolder, Stage, read_metrics
 
 STAGES = (
     Stage("first", outputs=("first/*",)),

@@ -170,6 +170,24 @@ def test_a_folder_resumes_and_lists_what_is_bad(
     assert (out / "a" / "head.obj").stat().st_mtime_ns != before  # another request
 
 
+def test_scans_of_a_folder_have_names_of_their_own(tmp_path: Path) -> None:
+    """Dots are no formats, and no two files share a folder."""
+    names = ["anna.0001.obj", "anna.0002.obj", "anna.0002.ply", "anna/0001.obj", "x.stl"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = batch.scans_in(tmp_path)
+    assert {name: path.relative_to(tmp_path).as_posix() for name, path in found} == {
+        "anna_0001_obj_1": "anna/0001.obj", "anna_0001_obj_2": "anna.0001.obj", "x": "x.stl",
+        "anna_0002_obj": "anna.0002.obj", "anna_0002_ply": "anna.0002.ply",
+    }  # fmt: skip
+    out = tmp_path / "v1.2"
+    out.mkdir()
+    (out / "run.json").touch()
+    with pytest.raises(InputError, match=r"v1\.2 holds 'run\.json'"):
+        register(RegisterConfig(tmp_path, out, method="template", device="cpu"))
+
+
 def test_a_fault_of_the_program_stops_no_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from topohead.io.gltf_rig import read_rig_glb
 from topohead.io.meshes import read_mesh, write_obj
 from topohead.io.results import open_run
 from topohead.synthesis.performances import euler, scripted, with_head_motion
-from topohead.workflows.rig import RigConfig, rig
+from topohead.workflows.rig import RigConfig, RigResult, rig
 
 FRAMES, RATE = 8, 12.0
 
@@ -68,8 +68,15 @@ def run(planted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(planted, tmp_path / "run"))
 
 
-def test_rig_plays_the_take(run: Path) -> None:
-    result = rig(RigConfig(run))
+@pytest.fixture(scope="module")
+def rigged(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> RigResult:
+    """A copy's rig, to read."""
+    run = Path(shutil.copytree(planted, tmp_path_factory.mktemp("rigged") / "run"))
+    return rig(RigConfig(run))
+
+
+def test_rig_plays_the_take(rigged: RigResult) -> None:
+    result, run = rigged, rigged.folder.parent
     assert result.model_mm < 0.05 and result.personal_mm < 0.05
     assert result.likeness is not None and result.likeness["correlation"] > 0.99
     assert "true weights" in result.summary()
@@ -84,10 +91,9 @@ def test_rig_plays_the_take(run: Path) -> None:
     assert [row["frame"] for row in rows] == list(open_run(run).frames)
 
 
-def test_expression_csv_is_what_was_played(run: Path) -> None:
+def test_expression_csv_is_what_was_played(rigged: RigResult) -> None:
     """Weights, times, and head angles in the head's frame, however the world is turned."""
-    rig(RigConfig(run))
-    track = read_live_link(run / "rig" / "expression.csv")
+    track = read_live_link(rigged.folder / "expression.csv")
     motion = with_head_motion(scripted(FRAMES, RATE, 2), torch.tensor([0.0, -0.07, -0.02]), 1)
     assert (track.coefficients - motion.coefficients).abs().mean() < 0.01
     assert (track.times - torch.arange(FRAMES) / RATE).abs().max() < 1e-4

@@ -171,8 +171,20 @@ def test_another_take_in_the_same_folder_is_refused(take: Path, tmp_path: Path) 
     (tmp_path / "frames").mkdir()
     with pytest.raises(InputError, match="another capture"):
         stage(replace(SMALL, out=tmp_path))
-    with pytest.raises(InputError, match="at least 1 frame"):
-        stage(replace(SMALL, out=tmp_path / "new", frames=0))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [("frames", 0, "--frames expects 1 to"), ("seed", -1, "--seed expects 0 to"),
+     ("noise", -2.0, "--noise expects 0 to 100, got -2.0"), ("blur", float("nan"), "got nan"),
+     ("fps", 0.0, "--fps must be positive"), ("held_out", -1, "--held-out expects")],
+)  # fmt: skip
+def test_numbers_that_mean_nothing_are_refused(
+    tmp_path: Path, setting: str, value: float, says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        stage(replace(SMALL, out=tmp_path / "new", **{setting: value}))
+    assert not (tmp_path / "new").exists()
 
 
 def test_presets_can_be_overridden() -> None:

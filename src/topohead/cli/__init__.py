@@ -7,12 +7,14 @@ plain progress lines go to stdout; with `--json` stdout holds one JSON object an
 
 import contextlib
 import difflib
+import errno
 import json
 import logging
 import math
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from topohead.cli.verbs import VERBS, UsageError, parse
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # a broken image is reported by us, in one line; the decoder's own remarks would be a second
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""What the system says about places where this user cannot read or write."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -47,6 +52,14 @@ def run(words: Sequence[str]) -> int:
         print(topohead.__version__)
         return 0
     name, rest = _verb(words)
+    if pairs := [known for known in VERBS if known.startswith(f"{words[0]} ")]:
+        if words[1:2] in (["-h"], ["--help"]):
+            print(overview(pairs))
+            return 0
+        if len(words) == 1:
+            return _fail(
+                "topohead", f"'{words[0]}' alone is no verb; expected {' or '.join(pairs)}"
+            )
     if name not in VERBS:
         near = difflib.get_close_matches(name, VERBS, 1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(VERBS)}"
@@ -69,15 +82,15 @@ def _verb(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     return " ".join(words[:count]), words[count:]
 
 
-def overview() -> str:
-    """The verbs, a line each."""
-    width = max(map(len, VERBS))
-    lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
+def overview(names: Collection[str] = VERBS) -> str:
+    """The verbs of these names, a line each."""
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {VERBS[name].summary}" for name in names]
     return "\n".join(
         [
             f"usage: topohead VERB ...       (version {topohead.__version__})",
             "",
-            "Studio-topology human heads from calibrated cameras.",
+            "Studio-topology human heads from calibrated cameras or any scan.",
             "",
             *lines,
             "",
@@ -89,7 +102,7 @@ def overview() -> str:
 def _call(name: str, function: Any, config: Any) -> int:
     from topohead.cli.progress import listener_for
     from topohead.core.errors import InputError
-    from topohead.io.atomic import disk_full_as_input_error
+    from topohead.io.atomic import TEMPORARY, disk_full_as_input_error
     from topohead.workflows.progress import showing
 
     as_json = getattr(config, "json", False)
@@ -98,6 +111,7 @@ def _call(name: str, function: Any, config: Any) -> int:
     package.addHandler(warnings)
     _silence_third_parties()
     try:
+        _check_place(getattr(config, "out", None))
         with (
             disk_full_as_input_error(getattr(config, "out", None) or Path()),
             _dashboard(name, config) as pages,
@@ -106,6 +120,11 @@ def _call(name: str, function: Any, config: Any) -> int:
             result = function(config)
     except InputError as error:
         return _fail(f"topohead {name}", str(error))
+    except OSError as error:
+        if error.errno not in _NOT_OURS or error.filename is None:
+            raise
+        path = re.sub(rf"{re.escape(TEMPORARY)}\d+-\d+-", "", str(error.filename))
+        return _fail(f"topohead {name}", f"{path}: {error.strerror}; choose another place")
     except KeyboardInterrupt:
         _fail(f"topohead {name}", "stopped; the same command continues where it was")
         return 130
@@ -119,6 +138,19 @@ def _call(name: str, function: Any, config: Any) -> int:
         sys.stdout.flush()
         result.wait()
     return getattr(result, "exit_code", 0)  # a batch of which some parts failed
+
+
+def _check_place(out: Path | None) -> None:
+    """Refuses an output that cannot be made, before anything is computed for it."""
+    from topohead.core.errors import InputError
+
+    if out is None:
+        return
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if there != out and not there.is_dir():
+        raise InputError(f"{out} cannot be made: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{out} cannot be written: no permission in {there}; choose another place")
 
 
 @contextlib.contextmanager

@@ -105,7 +105,7 @@ def parse(name: str, config: type, positional: Mapping[str, str], words: Sequenc
     """A Config from the words after the verb. Help exits; bad words raise `UsageError`."""
     import tyro
 
-    _mark_positional(config, positional)
+    _mark_fields(config, positional)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -125,8 +125,8 @@ def parse(name: str, config: type, positional: Mapping[str, str], words: Sequenc
         raise
 
 
-def _mark_positional(config: type, positional: Mapping[str, str]) -> None:
-    """Tells tyro which fields come by position.
+def _mark_fields(config: type, positional: Mapping[str, str]) -> None:
+    """Tells tyro which fields come by position, and what the help says of their defaults.
 
     On the class itself, because tyro finds a field's docstring in the source of the class that
     annotates it; and here, because tyro stays out of the workflows.
@@ -135,18 +135,35 @@ def _mark_positional(config: type, positional: Mapping[str, str]) -> None:
 
     hints = typing.get_type_hints(config, include_extras=True)
     for entry in fields(config):
-        if entry.name in positional:
-            named = typing.Annotated[
-                hints[entry.name], tyro.conf.arg(metavar=positional[entry.name])
-            ]
-            entry.type = config.__annotations__[entry.name] = tyro.conf.Positional[named]
+        kind, place = hints[entry.name], positional.get(entry.name)
+        if entry.default is None:  # the docstring says what happens then
+            kind = typing.Annotated[kind, tyro.conf.arg(metavar=place, help_behavior_hint="")]
+        elif entry.default is True:  # the flag is --no-NAME
+            off = "(on; this flag turns it off)"
+            kind = typing.Annotated[kind, tyro.conf.arg(help_behavior_hint=off)]
+        elif place is not None:
+            kind = typing.Annotated[kind, tyro.conf.arg(metavar=place)]
+        else:
+            continue
+        if place is not None:
+            kind = tyro.conf.Positional[kind]
+        entry.type = config.__annotations__[entry.name] = kind
 
 
 def _raise_usage(name: str, box: str) -> NoReturn:
-    """The framed message of tyro as one line."""
-    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in box.splitlines()]
+    """The framed message of tyro as one line, without the help text that it repeats."""
+    lines = [re.sub(r"[╭╮╰╯│─]+|^[+|]|[+|]$|-{3,}", " ", line).strip() for line in box.splitlines()]
     text = " ".join(line for line in lines if line)
-    text = re.sub(r"\s*For full helptext, run:?.*$", "", text)
+    text = re.sub(r"\s*For full helptext.*$", "", text)
     # the box's title and its first sentence often say the same
     text = re.sub(r"^(Unrecognized options) \1", r"\1", text)
+    text = re.sub(r"^Invalid choice (?=invalid)", "", text)
+    text = re.sub(r"^Missing argument Missing (.*?)\. Expected 1 values.*$", r"missing \1", text)
+    if missing := re.match(r"Required options Missing from topohead [^:]*: (.*)", text):
+        told = (part.split()[0] for part in missing[1].split("(required)") if part.strip())
+        text = f"missing {' and '.join(told)}"
+    elif wrong := re.search(r"Error parsing (\S+): (.*?)(?: Argument helptext.*)?$", text):
+        kind = re.match(r"no type matching (.*?) could be .*? from (\[.*?\])", wrong[2])
+        got = kind and f"expected {kind[1]}, got {kind[2][1:-1] or 'nothing'}"
+        text = f"{wrong[1]}: {got or wrong[2]}"
     raise UsageError(f"{text.rstrip('.')}; see `topohead {name} --help`")

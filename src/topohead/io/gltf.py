@@ -27,6 +27,7 @@ from topohead.geometry.morphs import (
     split_seams,
     unit_normals,
 )
+from topohead.io.atomic import atomic_write
 from topohead.io.gltf_parts import (
     ELEMENT_ARRAY_BUFFER,
     GlbPack,
@@ -34,7 +35,6 @@ from topohead.io.gltf_parts import (
     add_material,
 )
 from topohead.io.gltf_splats import add_splats
-from topohead.io.runs import atomic_write
 
 SOURCE_ATTRIBUTE = "_SOURCE_VERTEX"
 

@@ -14,10 +14,10 @@ from topohead.core import ARKIT_52, BoundSplats, InputError
 from topohead.geometry.avatars import ExpressionChange
 from topohead.geometry.morphs import split_seams
 from topohead.geometry.skinning import FaceRig, RigPerformance
+from topohead.io.atomic import atomic_write
 from topohead.io.gltf import add_mesh, mesh_extras, open_glb, stored_topology
 from topohead.io.gltf_parts import GlbPack, accessor_values, add_material
 from topohead.io.gltf_splats import add_expression, add_splats
-from topohead.io.runs import atomic_write
 
 NEGLIGIBLE = 1e-6
 """Metres: smaller motions of a blendshape are left out of the file."""

@@ -14,9 +14,9 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -26,6 +26,7 @@ import yaml
 import topohead
 from topohead.core.errors import InputError
 from topohead.io.atomic import TEMPORARY, atomic_write, disk_full_as_input_error, write_text
+from topohead.io.digests import plain
 
 log = logging.getLogger(__name__)
 
@@ -33,53 +34,6 @@ UNCOMPARED = ("out", "json", "restart", "jobs", "report", "dashboard", "dashboar
 """Settings that say where, how to talk and with how many hands, not what to compute."""
 
 _OWN_FILES = {"lock", "config.yaml", "log.txt"}
-
-
-def digest(*paths: Path, sampled: int = 65_536) -> str:
-    """A short hash of files, or of all files in folders: names, sizes, first and last 64 KiB.
-
-    Whole images are not read: encoders end a file differently when any pixel changes size or
-    value, and a take of thousands of large images must open in seconds. Run folders and hidden
-    files inside a folder do not count. Moving or copying the inputs changes nothing.
-    """
-    state = hashlib.sha256()
-    for path in paths:
-        for file in _files_below(path):
-            name = file.name if path.is_file() else file.relative_to(path).as_posix()
-            size = file.stat().st_size
-            state.update(f"{name}\0{size}\0".encode())
-            with file.open("rb") as stream:
-                state.update(stream.read(sampled))
-                if size > sampled:
-                    stream.seek(max(sampled, size - sampled))
-                    state.update(stream.read(sampled))
-    return state.hexdigest()[:16]
-
-
-def _files_below(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    for child in sorted(path.iterdir()):
-        if child.name.startswith("."):
-            continue
-        if child.is_file():
-            yield child
-        elif child.is_dir() and not (child / "run.json").exists():
-            yield from _files_below(child)
-
-
-def plain(value: Any) -> Any:
-    """Settings as YAML and JSON can hold them; paths become absolute."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return str(Path(value).resolve())
-    return value
 
 
 @dataclass(frozen=True)

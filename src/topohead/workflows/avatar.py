@@ -99,7 +99,8 @@ class AnimateConfig:
     out: Path
     """folder of the clip"""
     camera: str = "static"
-    """static, orbit (once round the head), or a file: CAP4D's orbit.npz, or our cameras.json"""
+    """static, orbit (once round the head), one of the drive's by name, or a path in an npz file:
+    CAP4D's orbit.npz, or another clip's animation.npz"""
     size: int = 512
     """edge of the square video in pixels; a camera file has its own"""
     audio: Path | None = None

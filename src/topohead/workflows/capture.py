@@ -127,7 +127,8 @@ def _device(config: CaptureConfig) -> Literal["cpu", "cuda"]:
 def capture(config: CaptureConfig) -> CaptureResult:
     """Capture a take into a run folder; finished frames of an earlier call are kept."""
     from topohead.core.errors import InputError
-    from topohead.io.runs import RunFolder, Stage, digest
+    from topohead.io.digests import digest
+    from topohead.io.runs import RunFolder, Stage
     from topohead.workflows import capturing
     from topohead.workflows.background import prepare_for_readers
 

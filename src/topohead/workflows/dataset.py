@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from topohead.core.errors import InputError
+from topohead.core.errors import InputError, check_ranges
 from topohead.synthesis.splits import SEEDS, Split, check_split
 
 if TYPE_CHECKING:
@@ -24,6 +24,13 @@ SIZES = {"portraits": 256, "tracks": 256, "views": 256, "heads": 512}
 
 FREE = ("out", "shard", "device", "json")
 """Settings that do not decide what a dataset holds."""
+
+RANGES = {
+    "count": (1, float("inf")), "shard_size": (1, float("inf")), "looks": (1, 100_000),
+    "size": (16, 8192), "texture_size": (16, 8192), "references": (1, 64), "targets": (1, 64),
+    "points": (64, 1_000_000), "grooms": (1, 4),
+}  # fmt: skip
+"""What the numbers may be; a person has four grooms (`synthesis.views.GROOMS`)."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,7 @@ def dataset(config: DatasetConfig) -> WrittenDataset:
 
 
 def _checked(config: DatasetConfig) -> int:
-    if config.count < 1 or config.shard_size < 1 or config.looks < 1:
-        raise InputError("--count, --shard-size and --looks must be at least 1")
+    check_ranges(vars(config), RANGES)
     if config.layout == "synhead100" and config.kind != "heads":
         raise InputError(f"--layout synhead100 is for heads, not {config.kind}")
     seed = SEEDS[config.split].start if config.seed is None else config.seed

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from topohead.core.errors import InputError
+from topohead.core.errors import InputError, check_ranges
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
                  "fps": 60.0, "texture_size": 4096},
 }  # fmt: skip
 """Numbers of the presets; each can be overridden by its flag."""
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1), "cameras": (1, 60), "held_out": (0, 57), "width": (32, 16384),
+    "height": (32, 16384), "frames": (1, 1_000_000), "head_motion": (0, 100), "gloss": (0, 10),
+    "background": (0, 1), "arc": (0, 180), "turned": (0, 1), "principal_point": (0, 1000),
+    "distortion": (0, 5), "calibration_error": (0, 100), "color_error": (0, 1), "noise": (0, 100),
+    "blur": (0, 10), "shutter": (0, 1), "supersampling": (1, 8), "texture_size": (128, 8192),
+    "identity": (0, 10), "field": (0, 20), "relief": (0, 2), "blood_flow": (0, 10),
+    "start_noise": (0, 20), "quality": (1, 100), "samples": (1, 65536),
+}  # fmt: skip
+"""What the numbers may be; beyond lies no head, no rig or no sensor."""
 
 
 @dataclass(frozen=True)
@@ -269,16 +280,13 @@ def _load_head(name: str, ict: Path | None):
 
 
 def _check(settings: Mapping[str, Any]) -> None:
-    if settings["frames"] < 1:
-        raise InputError(f"a take has at least 1 frame, got --frames {settings['frames']}")
-    if not settings["fps"] > 0:
-        raise InputError(f"--fps must be positive, got {settings['fps']}")
+    check_ranges(settings, RANGES)
+    if not 0 < settings["fps"] <= 10_000:
+        raise InputError(f"--fps must be positive and at most 10000, got {settings['fps']:g}")
     if settings["blood_flow"] and settings["renderer"] != "stage":
         raise InputError("--blood-flow needs --renderer stage; leave one of them out")
     if settings["hair"] and settings["renderer"] != "stage":
         raise InputError("--hair needs --renderer stage; leave one of them out")
-    if settings["samples"] < 1:
-        raise InputError(f"--samples must be at least 1, got {settings['samples']}")
     if settings["device"] == "cuda":
         _check_cuda(settings["renderer"])
 

@@ -32,7 +32,7 @@ class TrainConfig:
     """What to train and for how long. The same command goes on after an interruption."""
 
     name: Literal["register", "register-perceiver", "head-vae"]
-    """register (scans to heads) or what it is compared with; head-vae (heads to tokens)."""
+    """register: scans to heads; register-perceiver: to compare; head-vae: heads to tokens."""
     out: Path
     """Folder of the run."""
     preset: Literal["xs", "s", "l"] = "s"

@@ -26,6 +26,8 @@ VIDEO = "video.mp4"
 
 def run(config: AnimateConfig) -> AnimateResult:
     """The whole of `topohead avatar animate`."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no CUDA device; leave it out")
     avatar = read_avatar(config.avatar)
     _refuse_foreign(config.out)
     if config.audio is not None:

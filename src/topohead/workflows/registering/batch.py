@@ -14,10 +14,11 @@ from pathlib import Path
 import topohead
 from topohead.core.errors import InputError
 from topohead.io.atomic import remove_stale, write_text
-from topohead.io.runs import plain
+from topohead.io.digests import plain
 from topohead.io.scans import SCANS
 from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan, RegisterResult
+from topohead.workflows.registering.files import WRITERS
 from topohead.workflows.registering.request import read_manifest
 from topohead.workflows.registering.single import register_scan
 
@@ -26,12 +27,17 @@ log = logging.getLogger(__name__)
 
 def register_folder(config: RegisterConfig) -> RegisterResult:
     """Every scan of a folder; those an earlier call has finished are kept, a bad one is listed."""
-    if config.out.suffix or config.out.is_file():
+    if config.out.suffix.lower() in WRITERS or config.out.is_file():
         raise InputError(f"--out {config.out} is a file; a folder of scans needs a folder")
     scans = scans_in(config.source, config.out)
     known = config.out / "manifest.json"
     if known.exists() and "heads" not in (read_manifest(known) or {}):
         raise InputError(f"--out {config.out} holds another result; choose an empty or new folder")
+    ours = {"manifest.json", "report.html", *(name for name, _ in scans)}
+    if not known.exists() and config.out.is_dir():
+        present = (path.name for path in sorted(config.out.iterdir()) if path.name[0] != ".")
+        if foreign := next((name for name in present if name not in ours), None):
+            raise InputError(f"--out {config.out} holds {foreign!r}; choose an empty or new folder")
     config.out.mkdir(parents=True, exist_ok=True)
     remove_stale(config.out)
     found: list[RegisteredScan] = []
@@ -62,10 +68,17 @@ def scans_in(folder: Path, out: Path | None = None) -> list[tuple[str, Path]]:
     ]
     if not files:
         raise InputError(f"{folder} holds no scans; expected files {', '.join(SCANS)}")
-    stems = ["_".join(file.relative_to(folder).with_suffix("").parts) for file in files]
-    return [
-        (stem if stems.count(stem) == 1 else f"{stem}_{file.suffix[1:].lower()}", file)
+    # no dots: what follows one would be taken for a format
+    stems = [
+        "_".join(file.relative_to(folder).with_suffix("").parts).replace(".", "_") for file in files
+    ]
+    named = [
+        stem if stems.count(stem) == 1 else f"{stem}_{file.suffix[1:].lower()}"
         for stem, file in zip(stems, files, strict=True)
+    ]
+    return [
+        (name if named.count(name) == 1 else f"{name}_{k}", file)
+        for k, (name, file) in enumerate(zip(named, files, strict=True), 1)
     ]
 
 

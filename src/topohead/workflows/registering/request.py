@@ -10,7 +10,7 @@ from typing import Any
 import topohead
 from topohead.core.errors import InputError
 from topohead.io.bridges import ICT
-from topohead.io.runs import digest, plain
+from topohead.io.digests import digest, plain
 from topohead.io.weights import SHIPPED, read_weights
 from topohead.workflows.register import RegisterConfig
 from topohead.workflows.registering.topologies import topology_name

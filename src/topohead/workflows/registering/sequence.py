@@ -20,10 +20,11 @@ from topohead.core import HeadModel, InputError
 from topohead.core.scans import Scan, ScanFit
 from topohead.geometry.alignment import apply, rigid
 from topohead.io.assets import reference_head, topology_tensors
+from topohead.io.digests import digest, plain
 from topohead.io.gltf import write_glb
 from topohead.io.images import write_image
 from topohead.io.meshes import write_obj
-from topohead.io.runs import RunFolder, Stage, digest, plain
+from topohead.io.runs import RunFolder, Stage
 from topohead.io.textures import find_texture
 from topohead.models.linear import LinearHead
 from topohead.solvers.expressions import ExpressionTrack

@@ -17,8 +17,8 @@ from topohead.core import ARKIT_52, InputError, Mesh
 from topohead.core.scans import Scan, ScanFit
 from topohead.io.assets import reference_head
 from topohead.io.atomic import atomic_folder, write_text
+from topohead.io.digests import digest, plain
 from topohead.io.images import read_image, write_image
-from topohead.io.runs import digest, plain
 from topohead.io.scans import ScanFile, open_scan
 from topohead.solvers.scan_texture import bake_color, bake_heights, is_finer, look_up
 from topohead.workflows.progress import track as progress
