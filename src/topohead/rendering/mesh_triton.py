@@ -169,13 +169,13 @@ def draw(
     tiles = torch.empty(views * count, dtype=torch.int32, device=projected.device)
     shared = (projected, triangles, ids, sizes, keys)
     numbers = (vertex_count, count, height, width, near)
-    alone = {"num_warps": max(SMALL_BLOCK // 32, 1)}
+    warps, warp = {"num_warps": max(SMALL_BLOCK // 32, 1)}, {"num_warps": 1}
     draw_small[(triton.cdiv(count, SMALL_BLOCK), views)](
-        *shared, tiles, *numbers, CULL=cull, BLOCK=SMALL_BLOCK, **alone, **_EXACT
+        *shared, tiles, *numbers, CULL=cull, BLOCK=SMALL_BLOCK, **warps, **_EXACT
     )
     ends = tiles.cumsum(0)
     draw_large[(_resident_programs(projected.device),)](
-        *shared, ends, *numbers, len(ends), CULL=cull, num_warps=1, **_EXACT
+        *shared, ends, *numbers, len(ends), CULL=cull, **warp, **_EXACT
     )
     return keys
 

@@ -222,17 +222,18 @@ def train(
             _gradient(weight).copy_(part.view_as(weight))
         updated()
 
-    if averaged is None:
-        quick = hastened(alone)
-    else:
+    quick = hastened(alone)
+    if averaged is not None:
         # what waits for other processes lies between two pieces of work that do not
-        first, second = hastened(lined_up), hastened(taken_back)
+        first, second, mean = hastened(lined_up), hastened(taken_back), averaged
 
-        def quick(batch: Any) -> dict[str, Tensor]:
+        def in_two(batch: Any) -> dict[str, Tensor]:
             losses, gradients = first(batch)
-            averaged(gradients)
+            mean(gradients)
             second(gradients)
             return losses
+
+        quick = in_two
 
     while training.steps is None or training.step < training.steps:
         training.set_step()

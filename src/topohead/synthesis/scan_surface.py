@@ -62,12 +62,12 @@ def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurf
     smoothing = _half_way(finer.edges, finer.vertex_count)
     places = refine(matrix, template.float())
     melting = _half_way(finer.edges, finer.vertex_count, places)
-    masks = [mask[corners].all(1) for mask in (inner, scalp, globes)]
+    inner, scalp, globes = (mask[corners].all(1) for mask in (inner, scalp, globes))
     names = [name for name in ("lips", "eyelids") if name in finer.regions]
-    folded = finer.region_mask(*names)[corners].all(1) & ~masks[0]
-    opposite = _opposite(places[corners], folded.nonzero()[:, 0], folded | masks[2])
+    folded = finer.region_mask(*names)[corners].all(1) & ~inner
+    opposite = _opposite(places[corners], folded.nonzero()[:, 0], folded | globes)
     folded = folded.nonzero()[:, 0]
-    return ScanSurface(matrix, smoothing, melting, corners, *masks, folded, opposite)
+    return ScanSurface(matrix, smoothing, melting, corners, inner, scalp, globes, folded, opposite)
 
 
 def _opposite(

@@ -375,7 +375,7 @@ def _fabric(config: TrainConfig) -> Any:
             f"--devices {here}: this machine has {torch.cuda.device_count()} CUDA devices"
         )
 
-    class Processes(DDPStrategy):
+    class Processes(DDPStrategy):  # pyright: ignore[reportGeneralTypeIssues]
         """One a device. They share no module: the loop averages gradients between its graphs."""
 
         def setup_module(self, module: Any) -> Any:
