@@ -29,7 +29,10 @@ FITTED_AFTER = 0.25
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train and for how long. The same command goes on after an interruption."""
+    """A network of the package, trained on made people.
+
+    The same command goes on after an interruption.
+    """
 
     name: Literal["register", "register-perceiver", "head-vae"]
     """register: scans to heads; register-perceiver: to compare; head-vae: heads to tokens."""
@@ -65,7 +68,7 @@ class TrainConfig:
     restart: str | None = None
     """Start over from a stage: train or evaluate."""
     json: bool = False
-    """Print the result as one JSON object."""
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)
