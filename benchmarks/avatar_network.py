@@ -3,12 +3,12 @@
     python benchmarks/avatar_network.py --device cuda --out results/avatar_network.json
 
 One staged person, every third expression and two cameras held out (`benchmarks/avatar.py`). One
-fit has as many codes as `avatar fit`, each Gaussian linear in them. The others have none and a U-Net
-(2 M weights): from a picture in UV of how far the expression moves the mesh to what Gaussians there
-change in place and first harmonic. All walk for the same time, as long as the codes' `--steps`
-take; schedules, losses and pulls are the fit's own. The network may have several rates, and its
-best is chosen after the fact, which the codes' is not. `still` has neither. All begin alike, with
-Gaussians that nothing changes.
+fit has as many codes as `avatar fit`, each Gaussian linear in them. The others have none and a
+U-Net (2 M weights): from a picture in UV of how far the expression moves the mesh to what Gaussians
+there change in place and first harmonic. All walk for the same time, as long as the codes'
+`--steps` take; schedules, losses and pulls are the fit's own. The network may have several rates,
+and its best is chosen after the fact, which the codes' is not. `still` has neither. All begin
+alike, with Gaussians that nothing changes.
 """
 
 import argparse

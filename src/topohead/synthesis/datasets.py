@@ -163,8 +163,9 @@ class ScanSource:
     """Scans by number, of at most `points` points each; a number always is the same scan.
 
     `faults`: none; all; or mixed, in which every fourth scan has none. `focused` scans have more
-    of their points on the face, as the registration network chooses them. The share `mild` of mixed
-    scans is such as good scanners leave, instead; all then lack what closed lips and lids hide.
+    of their points on the face, as the registration network chooses them. With `mild`, mixed scans
+    are such as good scanners leave in that share of cases, in place of clean ones; then seven of
+    ten, faulty ones too, lack what closed lips and lids hide.
     """
 
     people: People
