@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avatar import chosen, judged, staged
+from avatar import chosen, drawn, judged, staged
 from measured_on import commit, hardware
 from scipy.spatial import KDTree
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from topohead.core import BoundSplats
 from topohead.geometry.avatars import Avatar, ExpressionChange, principal_codes
 from topohead.geometry.skinning import blended
-from topohead.rendering.avatars import Player
 from topohead.solvers.gaussian_head import GaussianHead, Instant, SplattingConfig
 from topohead.solvers.splatting import Splatting, splat
 from topohead.workflows.avatars.fitting import code_count, upright_rig
@@ -234,7 +233,7 @@ def fit_one(
     steps = args.steps if budget is None else max(int(budget / pace), 1)
     fit = prepared(steps)
     seconds = walked(fit)
-    pictures = drawn(fit.head, kind, sitting, test, start, args)
+    pictures = pictures_of(fit.head, sitting, test, start, args.device)
     found = {"steps": steps, "seconds": seconds, "ms_a_step": 1e3 * pace, "codes": codes.shape[1]}
     if kind.startswith("network"):
         found["weights"] = sum(p.numel() for p in fit.head.aside[0].parameters())
@@ -242,37 +241,25 @@ def fit_one(
 
 
 @torch.no_grad()
-def drawn(
-    head: GaussianHead, kind: str, sitting: Sitting, test: Sitting, start: BoundSplats,
-    args: argparse.Namespace,
-) -> list[Tensor]:  # fmt: skip
+def pictures_of(
+    head: GaussianHead, sitting: Sitting, test: Sitting, start: BoundSplats, device: str
+) -> list[Tensor]:
     """The test's pictures; a network speaks for each expression."""
-    rig, posed, pictures = upright_rig(sitting.rig), test.posed, []
-    unseen = Maps(test, start, args.device) if isinstance(head, NetworkHead) else None
-    if unseen is not None:
-        head.offset_change = head.color_change = torch.zeros(len(start), 1, 3)
-    splats, change = head.result()
-    player = Player(Avatar(rig, splats, change).to(args.device)) if unseen is None else None
-    back = torch.linalg.inv(posed.upright.double())
-    for t, view in enumerate(posed.views):
-        if unseen is not None:
-            head.maps = unseen
-            said = head.said(t).cpu()
-            offsets = splats.binding.offsets + SAID[0] * said[:, :3]
-            harmonics = splats.harmonics.clone()
-            harmonics[:, 0] += SAID[1] * said[:, 3:]
-            dressed = replace(
-                splats, binding=replace(splats.binding, offsets=offsets), harmonics=harmonics
-            )
-            player = Player(Avatar(rig, dressed, unchanged(start)).to(args.device))
-        pose = posed.upright.double() @ posed.poses[t].double() @ back
-        for c in range(len(view.images)):
-            camera = view.cameras.world_to_camera[c].double() @ back
-            image, _ = player.draw(
-                posed.weights[t], posed.gaze[t], pose, camera[None],
-                view.cameras.intrinsics[c][None], view.cameras.size(c),
-            )  # fmt: skip
-            pictures.append(image[0].clamp(0, 1).cpu())
+    rig = upright_rig(sitting.rig)
+    if not isinstance(head, NetworkHead):
+        return drawn(Avatar(rig, *head.result()).to(device), test)
+    head.maps, pictures = Maps(test, start, device), []
+    head.offset_change = head.color_change = torch.zeros(len(start), 1, 3)
+    splats, _ = head.result()
+    for t, view in enumerate(test.posed.views):
+        said = head.said(t).cpu()
+        offsets = splats.binding.offsets + SAID[0] * said[:, :3]
+        harmonics = splats.harmonics.clone()
+        harmonics[:, 0] += SAID[1] * said[:, 3:]
+        binding = replace(splats.binding, offsets=offsets)
+        dressed = replace(splats, binding=binding, harmonics=harmonics)
+        one = chosen(test, [(t, name) for name in view.cameras.names])
+        pictures += drawn(Avatar(rig, dressed, unchanged(start)).to(device), one)
     return pictures
 
 
