@@ -1,6 +1,6 @@
 """A run's face as a rig: what was played most, and an expression that the take never showed.
 
-    python examples/05_rig.py RUN OUT.obj
+python examples/05_rig.py RUN OUT.obj
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Make the pictures of the README and the documentation from a demo.
 
-    make demo && .venv/bin/python examples/make_pictures.py demo docs/images
+make demo && .venv/bin/python examples/make_pictures.py demo docs/images
 """
 
 import sys

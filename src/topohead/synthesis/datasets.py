@@ -13,8 +13,9 @@ from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis import scans
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.mixture import field_spectrum
+from topohead.synthesis.scan_poses import Pose, random_pose
 from topohead.synthesis.scan_surface import ScanSurface
-from topohead.synthesis.scans import Cloud, Pose
+from topohead.synthesis.scans import Cloud
 
 Faults = Literal["none", "mixed", "all"]
 
@@ -180,7 +181,7 @@ class ScanSource:
         """The scans with these numbers, on the device of the numbers."""
         vertices, coefficients = self.people.at(indices)
         random = draws(self.seed, indices)
-        pose = scans.random_pose(random)
+        pose = random_pose(random)
         cloud = scans.placed(self._cloud(vertices, random), pose)
         return ScanBatch(cloud, pose, vertices, coefficients)
 
