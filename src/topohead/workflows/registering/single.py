@@ -30,7 +30,7 @@ from topohead.workflows.registering.methods import fine_vertices, fit_scan, judg
 from topohead.workflows.registering.proof import proof
 from topohead.workflows.registering.request import read_manifest, request_hash, weights_hash
 from topohead.workflows.registering.topologies import bridge_for, topology_name, write_in_topology
-from topohead.workflows.registering.units import METRES, find_unit, in_metres
+from topohead.workflows.registering.units import METRES, find_unit, in_metres, next_unit
 
 if TYPE_CHECKING:
     from topohead.solvers.scan_quality import ScanQuality
@@ -56,12 +56,9 @@ def register_scan(config: RegisterConfig) -> RegisteredScan:
     check_replaceable(config.out)
     watch = Stopwatch()
     prepared = prepare(config)
-    head = reference_head(0)
     watch.lap("read")
     for _ in progress(range(1), f"registering {config.source.name}"):
-        assert config.method is not None, "resolved"
-        fit, doubts = fit_scan(prepared.scan, head, config.method, means_of(config))
-        quality = judge_fit(prepared.scan, fit, head)
+        prepared, fit, quality, doubts = found_in(prepared, config)
     warnings = (*prepared.notes, *doubts, *accepted(config, quality, fit))
     watch.lap("register")
     with _whole(config.out) as out:
@@ -147,6 +144,31 @@ def prepare(config: RegisterConfig) -> Prepared:
     if unit == "auto":
         unit, doubt = find_unit(file.scan, str(config.source), file.metric)
     return Prepared(file, in_metres(file.scan, unit), unit, (*file.notes, *doubt))
+
+
+def found_in(
+    prepared: Prepared, config: RegisterConfig
+) -> tuple[Prepared, ScanFit, "ScanQuality", tuple[str, ...]]:
+    """The scan, the head in it, how good that is, and doubts about where it is.
+
+    A bust in inches may pass for a small head in centimetres, until its face is measured: where a
+    guessed unit makes a head that nobody has, the next one that may be meant is tried.
+    """
+    assert config.method is not None, "resolved"
+    head, means = reference_head(0), means_of(config)
+    fit, doubts = fit_scan(prepared.scan, head, config.method, means)
+    quality = judge_fit(prepared.scan, fit, head)
+    unit = next_unit(prepared.file.scan, prepared.unit) if config.unit == "auto" else None
+    if unit is None or "size" not in quality.failures:
+        return prepared, fit, quality, doubts
+    other = in_metres(prepared.file.scan, unit)
+    refit, redoubts = fit_scan(other, head, config.method, means)
+    requality = judge_fit(other, refit, head)
+    if requality.failures:
+        return prepared, fit, quality, doubts
+    note = f"taken for {unit}: in {prepared.unit} no human head would have its size"
+    prepared = replace(prepared, scan=other, unit=unit, notes=(*prepared.notes, note))
+    return prepared, refit, requality, redoubts
 
 
 def accepted(config: RegisterConfig, quality: "ScanQuality", fit: ScanFit) -> tuple[str, ...]:
