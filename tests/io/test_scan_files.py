@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 from topohead.core import InputError
 from topohead.io.scans import open_scan, read_scan
@@ -140,8 +141,6 @@ def test_a_surface_turned_inside_out_is_turned_back(ball: trimesh.Trimesh, tmp_p
 
 
 def test_picture_of_an_obj_and_of_a_glb(tmp_path: Path) -> None:
-    from PIL import Image
-
     codes = np.random.default_rng(0).integers(0, 255, (8, 16, 3), dtype=np.uint8)
     image = Image.fromarray(codes)
     ball = trimesh.creation.uv_sphere(radius=0.1, count=[40, 40])
@@ -161,6 +160,40 @@ def test_picture_of_an_obj_and_of_a_glb(tmp_path: Path) -> None:
         there = torch.cdist(places, torch.tensor(ball.vertices)).argmin(1)
         told = scan.uv[scan.triangle_uv].reshape(-1, 2).double()
         assert float((told - torch.tensor(uv)[there]).abs().max()) < 1e-3
+
+
+def test_an_obj_of_several_pictures_keeps_each(tmp_path: Path) -> None:
+    """Every face has the colour of its own picture, found under another machine's path or case; a
+    face without UVs is grey."""
+    ball = trimesh.creation.uv_sphere(radius=0.1, count=[40, 40])
+    shades = {"left": (200, 40, 40), "right": (40, 40, 200)}
+    for name, shade in shades.items():
+        pixels = np.full((4, 4 if name == "left" else 8, 3), shade, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name} side.PNG")
+    (tmp_path / "m.mtl").write_text(
+        "newmtl a b\nmap_Kd -s 1 1 1 -o 0 0 C:\\scans\\left side.png\n"
+        "newmtl other\nMap_Kd right side.PNG\n"
+    )
+    lines = [f"v {x} {y} {z}" for x, y, z in ball.vertices]
+    lines += ["vt 0.1 0.1", "vt 1.0 0.2", "vt 0.3 1.0", "vt 1.1 3.1", "vt 2 3.2", "vt 1.3 4"]
+    wanted = []
+    for number, corners in enumerate((ball.faces + 1).tolist()):
+        kind = number % 3
+        lines.append("usemtl " + ("a b" if kind == 0 else "other"))
+        shifts = ((1, 2, 3), (4, 5, 6), ())[kind]  # the second's lie in another tile
+        words = zip(corners, shifts, strict=True) if shifts else corners
+        lines.append("f " + " ".join(f"{w[0]}/{w[1]}" if shifts else str(w) for w in words))
+        wanted.append((*shades.values(), (128, 128, 128))[kind])
+    (tmp_path / "scan.obj").write_text("\n".join(["mtllib m.mtl", *lines]))
+    found = open_scan(tmp_path / "scan.obj")
+    scan = found.scan
+    assert found.picture is not None and scan.uv is not None and scan.triangle_uv is not None
+    assert any("no picture" in note for note in found.notes)
+    picture, uv = found.picture(), scan.uv[scan.triangle_uv].mean(1)
+    row = ((1 - uv[:, 1]) * picture.shape[0]).long()
+    seen = picture[row, (uv[:, 0] * picture.shape[1]).long()]
+    assert float((seen - torch.tensor(wanted) / 255).abs().max()) < 5e-3
+    assert float((scan.uv - scan.uv.clamp(0, 1)).abs().max()) == 0
 
 
 def test_a_picture_that_is_not_there_is_told(tmp_path: Path) -> None:

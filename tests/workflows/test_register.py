@@ -407,7 +407,7 @@ def test_units_by_the_size_of_a_head() -> None:
 def test_a_bust_in_inches_is_no_small_head_in_centimetres(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its size alone fits both; the face that is found does not. What no unit helps stays refused."""
+    """Its size alone fits both; the face that is found does not. What no unit helps is refused."""
     truth = planted(seed=3)
     inches = replace(truth.scan, points=truth.scan.points / 0.0254)
 
