@@ -196,6 +196,66 @@ def test_an_obj_of_several_pictures_keeps_each(tmp_path: Path) -> None:
     assert float((scan.uv - scan.uv.clamp(0, 1)).abs().max()) == 0
 
 
+def test_a_package_as_phones_write_it(tmp_path: Path) -> None:
+    """Two meshes in their places, centimetres and z up, a picture inside the package."""
+    pytest.importorskip("pxr")
+    from pxr import Gf, Sdf, Usd, UsdGeom, UsdShade, UsdUtils  # pyright: ignore
+
+    ball = trimesh.creation.uv_sphere(radius=5, count=[40, 40])
+    Image.fromarray(np.full((4, 8, 3), (200, 40, 40), np.uint8)).save(tmp_path / "skin.png")
+    stage = Usd.Stage.CreateNew(str(tmp_path / "scan.usda"))
+    UsdGeom.SetStageUpAxis(stage, "Z")
+    UsdGeom.SetStageMetersPerUnit(stage, 0.01)
+    for name, shift in (("head", 3.0), ("hair", 20.0)):
+        place = UsdGeom.Xform.Define(stage, f"/{name}")
+        place.AddTranslateOp().Set(Gf.Vec3d(0, 0, shift))
+        mesh = UsdGeom.Mesh.Define(stage, f"/{name}/mesh")
+        mesh.CreatePointsAttr(ball.vertices.astype(np.float32))
+        mesh.CreateFaceVertexCountsAttr(np.full(len(ball.faces), 3))
+        mesh.CreateFaceVertexIndicesAttr(ball.faces.ravel().astype(np.int32))
+        if name == "head":
+            kind = Sdf.ValueTypeNames.TexCoord2fArray
+            uv = UsdGeom.PrimvarsAPI(mesh).CreatePrimvar("st", kind, "vertex")
+            uv.Set(np.full((len(ball.vertices), 2), 0.5, np.float32))
+            material = UsdShade.Material.Define(stage, "/look")
+            surface = UsdShade.Shader.Define(stage, "/look/surface")
+            reader = UsdShade.Shader.Define(stage, "/look/picture")
+            reader.CreateInput("file", Sdf.ValueTypeNames.Asset).Set("skin.png")
+            color = surface.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f)
+            color.ConnectToSource(reader.ConnectableAPI(), "rgb")
+            UsdShade.MaterialBindingAPI.Apply(mesh.GetPrim()).Bind(material)
+    stage.GetRootLayer().Save()
+    assert UsdUtils.CreateNewUsdzPackage(str(tmp_path / "scan.usda"), str(tmp_path / "scan.usdz"))
+    for name in ("scan.usda", "scan.usdz"):
+        found = open_scan(tmp_path / name)
+        scan = found.scan
+        assert found.metric and found.picture is not None
+        # z up becomes y up
+        low, high = scan.points.amin(0)[1], scan.points.amax(0)[1]
+        assert (float(low), float(high)) == pytest.approx((-0.02, 0.25), abs=2e-3)
+        picture = found.picture()
+        assert scan.uv is not None and scan.triangle_uv is not None
+        at = (scan.uv[scan.triangle_uv].mean(1) * torch.tensor([picture.shape[1], 1])).long()
+        seen = picture[0, at[:, 0]]
+        head = scan.points[scan.triangles].mean(1)[:, 1] < 0.1
+        assert float((seen[head] - torch.tensor([200, 40, 40]) / 255).abs().max()) < 5e-3
+        assert float((seen[~head] - 0.5).abs().max()) < 5e-3
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".tga"])
+def test_pictures_in_formats_of_scanners(tmp_path: Path, suffix: str) -> None:
+    from topohead.io.scan_pictures import read_picture
+
+    codes = np.random.default_rng(0).integers(0, 255, (8, 16, 3), dtype=np.uint8)
+    Image.fromarray(codes).save(tmp_path / f"skin{suffix}")
+    assert torch.equal(
+        read_picture(tmp_path / f"skin{suffix}"), torch.tensor(codes / 255.0).float()
+    )
+    (tmp_path / f"skin{suffix}").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="save it as PNG"):
+        read_picture(tmp_path / f"skin{suffix}")
+
+
 def test_a_picture_that_is_not_there_is_told(tmp_path: Path) -> None:
     ball = trimesh.creation.uv_sphere(radius=0.1, count=[40, 40])
     lines = [f"v {x} {y} {z}\nvt {x} {y}" for x, y, z in ball.vertices]

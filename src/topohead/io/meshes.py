@@ -10,8 +10,8 @@ import torch
 from topohead.core import InputError, Mesh, Topology
 from topohead.geometry.meshes import face_edges
 from topohead.io.atomic import write_text
-from topohead.io.obj_materials import obj_lines, obj_pictures
 from topohead.io.polygons import fans
+from topohead.io.scan_pictures import obj_lines, obj_pictures
 
 UNITS = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 USD = (".usd", ".usda", ".usdc", ".usdz")

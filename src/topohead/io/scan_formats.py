@@ -13,17 +13,18 @@ from torch import Tensor
 
 from topohead.core import InputError, Topology
 from topohead.core.scans import Scan
-from topohead.io.images import read_image
-from topohead.io.meshes import merged_positions, read_mesh, read_obj
-from topohead.io.obj_materials import (
-    Picture,
-    face_materials,
-    joined_pictures,
-    obj_pictures,
-    side_by_side,
-)
+from topohead.io.meshes import merged_positions, read_obj
 from topohead.io.ply_elements import Columns, Lists, read_ply_elements
 from topohead.io.polygons import fan_triangles
+from topohead.io.scan_pictures import (
+    Picture,
+    face_materials,
+    grey,
+    joined_pictures,
+    obj_pictures,
+    read_picture,
+    side_by_side,
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _with_pictures(scan: Scan, topology: Topology, path: Path) -> ScanFile:
     notes = [f"{name} is not there: grey in its place" for name in gone]
     if plain:
         notes.append(f"{plain} of its faces have no picture: grey")
-        readers.append(_grey)
+        readers.append(grey)
         owner[owner < 0] = len(readers) - 1
     shown = topology.uv[topology.triangle_uv.clamp(min=0)]
     owners = torch.from_numpy(owner)[topology.triangle_face]
@@ -85,11 +86,7 @@ def _with_pictures(scan: Scan, topology: Topology, path: Path) -> ScanFile:
 
 
 def _reader(picture: Path) -> Picture:
-    return (lambda: read_image(picture)) if picture.is_file() else _grey
-
-
-def _grey() -> Float[Tensor, "H W 3"]:
-    return torch.full((1, 1, 3), 0.5)
+    return (lambda: read_picture(picture)) if picture.is_file() else grey
 
 
 def _vertex_table(path: Path, count: int) -> NDArray[np.float64]:
@@ -111,7 +108,7 @@ def _with_picture(scan: Scan, picture: Path | None) -> ScanFile:
         return ScanFile(scan)
     if not picture.is_file():
         return ScanFile(scan, notes=(f"no colours: its material names {picture.name}, not there",))
-    return ScanFile(scan, lambda: read_image(picture))
+    return ScanFile(scan, lambda: read_picture(picture))
 
 
 def _srgb(values: NDArray) -> Float[Tensor, "N 3"]:
@@ -189,11 +186,11 @@ def _unit(normals: NDArray | None) -> Float[Tensor, "N 3"] | None:
 
 
 def read_usd_scan(path: Path) -> ScanFile:
-    """The one mesh of a stage, metres and y up."""
-    mesh = read_mesh(path)
-    topology = mesh.topology
-    uv = (topology.uv, topology.triangle_uv) if len(topology.uv) else (None, None)
-    return ScanFile(Scan(mesh.vertices, topology.triangles, None, None, *uv), metric=True)
+    """What a stage shows, metres and y up."""
+    from topohead.io import usd_scans
+
+    scan, picture = usd_scans.read_usd_scan(path)
+    return ScanFile(scan, picture, metric=True)
 
 
 # XYZ and PTS

@@ -48,7 +48,9 @@ def is_scores(path: Path) -> bool:
             header = [name.strip() for name in next(csv.reader(file), [])]
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
-    return "timecode" not in [name.lower() for name in header] and any(name in header for name in ARKIT_52)
+    return "timecode" not in [name.lower() for name in header] and any(
+        name in header for name in ARKIT_52
+    )
 
 
 def read_scores(path: Path, rate: float | None = None) -> Performance:

@@ -18,7 +18,8 @@ from topohead.core.scans import Scan, ScanFit
 from topohead.io.assets import reference_head
 from topohead.io.atomic import atomic_folder, write_text
 from topohead.io.digests import digest, plain
-from topohead.io.images import read_image, write_image
+from topohead.io.images import write_image
+from topohead.io.scan_pictures import read_picture
 from topohead.io.scans import ScanFile, open_scan
 from topohead.solvers.scan_texture import bake_color, bake_heights, is_finer, look_up
 from topohead.workflows.progress import track as progress
@@ -135,7 +136,7 @@ def prepare(config: RegisterConfig) -> Prepared:
         path = config.texture
         if file.scan.uv is None:
             raise InputError(f"{config.source} has no UVs for the picture --texture {path}")
-        file = replace(file, picture=lambda: read_image(path))
+        file = replace(file, picture=lambda: read_picture(path))
     if config.crop is not None:
         file = replace(file, scan=cropped(file.scan, config.crop, str(config.source)))
     if config.mirror:

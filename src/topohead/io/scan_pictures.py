@@ -1,14 +1,18 @@
-"""The pictures that an OBJ's materials name, and which face has which."""
+"""Colour pictures of scans: those that an OBJ's materials name, several in one, any format."""
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from topohead.core import InputError
+from topohead.io.images import IMAGE_SUFFIXES, read_image
 from topohead.io.polygons import pieces
 
 Picture = Callable[[], Float[Tensor, "H W 3"]]
@@ -110,3 +114,27 @@ def joined_pictures(readers: Sequence[Picture]) -> Float[Tensor, "H W 3"]:
     tiles = [interpolate(p.movedim(-1, 0)[None], size, mode="bilinear", antialias=True)
              for p in pictures]  # fmt: skip
     return torch.cat(tiles, -1)[0].movedim(0, -1)
+
+
+def grey() -> Float[Tensor, "H W 3"]:
+    """Stands for a picture that is not there."""
+    return torch.full((1, 1, 3), 0.5)
+
+
+def read_picture(path: Path) -> Float[Tensor, "H W 3"]:
+    """A scan's picture, srgb: what `read_image` reads, and BMP, TIFF, TGA or WebP by Pillow."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return read_image(path)
+    try:
+        return decoded(path.read_bytes(), path.name)
+    except OSError as error:
+        raise InputError(f"image {path} cannot be read ({error.strerror})") from None
+
+
+def decoded(data: bytes, name: str) -> Float[Tensor, "H W 3"]:
+    """The picture in the bytes of a file, srgb; alpha is dropped."""
+    try:
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
+        raise InputError(f"image {name} cannot be decoded ({error}); save it as PNG") from None
+    return torch.from_numpy(pixels.astype(np.float32) / 255)
