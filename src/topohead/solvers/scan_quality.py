@@ -132,7 +132,13 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
     )
     failures, warnings = _failures(measured), _warnings(measured, scan, samples, vertices)
     if not failures and _another_head(samples, surface, points, arrays, seed):
-        failures["several heads"] = SEVERAL
+        if measured.face.median_mm > WORST_MM:  # neither is one
+            failures["no head"] = (
+                f"no head was found: the best fit's face lies {measured.face.median_mm:.1f} mm "
+                "from the scan (median), and so might others; check what the scan shows, or crop it"
+            )
+        else:
+            failures["several heads"] = SEVERAL
     return replace(measured, failures=failures, warnings=warnings)
 
 
