@@ -11,6 +11,7 @@ from PIL import Image
 
 from topohead.core import InputError
 from topohead.io.scans import open_scan, read_scan
+from topohead.io.usd import pxr
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +200,9 @@ def test_an_obj_of_several_pictures_keeps_each(tmp_path: Path) -> None:
 def test_a_package_as_phones_write_it(tmp_path: Path) -> None:
     """Two meshes in their places, centimetres and z up, a picture inside the package."""
     pytest.importorskip("pxr")
-    from pxr import Gf, Sdf, Usd, UsdGeom, UsdShade, UsdUtils  # pyright: ignore
-
+    Gf, Sdf, Usd, UsdGeom, UsdShade, UsdUtils = pxr(
+        "Gf", "Sdf", "Usd", "UsdGeom", "UsdShade", "UsdUtils"
+    )
     ball = trimesh.creation.uv_sphere(radius=5, count=[40, 40])
     Image.fromarray(np.full((4, 8, 3), (200, 40, 40), np.uint8)).save(tmp_path / "skin.png")
     stage = Usd.Stage.CreateNew(str(tmp_path / "scan.usda"))

@@ -1,5 +1,6 @@
 """Scans in USD, as phones and photogrammetry write it: all meshes in their places, pictures."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def read_usd_scan(path: Path) -> tuple[Scan, Picture | None]:
     scan = Scan(torch.cat(points), torch.cat(triangles), None, None)
     if not assets:
         return scan, None
-    readers = [lambda asset=asset: _read(asset, path) for asset in assets]
+    readers: list[Picture] = [partial(_read, asset, path) for asset in assets]
     owner = torch.cat(owners)
     if (owner < 0).any():
         readers.append(grey)

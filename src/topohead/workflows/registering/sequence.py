@@ -125,6 +125,7 @@ def _frame(
     """Registers a frame and writes it; its state comes last and says that it is done."""
     began = time.perf_counter()
     prepared = prepare(replace(config, source=path))
+    assert config.method is not None, "resolved"
     doubts: tuple[str, ...] = ()
     if person is None or last is None:
         prepared, fit, quality, doubts = found_in(prepared, config)
