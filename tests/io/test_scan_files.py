@@ -212,13 +212,14 @@ def test_a_package_as_phones_write_it(tmp_path: Path) -> None:
         place = UsdGeom.Xform.Define(stage, f"/{name}")
         place.AddTranslateOp().Set(Gf.Vec3d(0, 0, shift))
         mesh = UsdGeom.Mesh.Define(stage, f"/{name}/mesh")
-        mesh.CreatePointsAttr(ball.vertices.astype(np.float32))
+        mesh.CreatePointsAttr(np.tile(ball.vertices, (2, 1)).astype(np.float32))
         mesh.CreateFaceVertexCountsAttr(np.full(len(ball.faces), 3))
-        mesh.CreateFaceVertexIndicesAttr(ball.faces.ravel().astype(np.int32))
+        corners = ball.faces + len(ball.vertices) * (np.arange(len(ball.faces)) % 2)[:, None]
+        mesh.CreateFaceVertexIndicesAttr(corners.ravel().astype(np.int32))
         if name == "head":
             kind = Sdf.ValueTypeNames.TexCoord2fArray
             uv = UsdGeom.PrimvarsAPI(mesh).CreatePrimvar("st", kind, "vertex")
-            uv.Set(np.full((len(ball.vertices), 2), 0.5, np.float32))
+            uv.Set(np.full((2 * len(ball.vertices), 2), 0.5, np.float32))
             material = UsdShade.Material.Define(stage, "/look")
             surface = UsdShade.Shader.Define(stage, "/look/surface")
             reader = UsdShade.Shader.Define(stage, "/look/picture")
@@ -232,6 +233,7 @@ def test_a_package_as_phones_write_it(tmp_path: Path) -> None:
         found = open_scan(tmp_path / name)
         scan = found.scan
         assert found.metric and found.picture is not None
+        assert len(scan.points) == 2 * len(ball.vertices)  # a seam's points were there twice
         # z up becomes y up
         low, high = scan.points.amin(0)[1], scan.points.amax(0)[1]
         assert (float(low), float(high)) == pytest.approx((-0.02, 0.25), abs=2e-3)

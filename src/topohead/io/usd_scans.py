@@ -9,6 +9,7 @@ import torch
 
 from topohead.core import InputError
 from topohead.core.scans import Scan
+from topohead.io.meshes import merged_positions
 from topohead.io.scan_pictures import Picture, decoded, grey, joined_pictures, side_by_side
 from topohead.io.usd import pxr
 from topohead.io.usd_reading import open_stage, points_at, stage_topology
@@ -48,7 +49,10 @@ def read_usd_scan(path: Path) -> tuple[Scan, Picture | None]:
         corners = torch.zeros(len(topology.triangles), 3, 2)
         uv.append(corners if owner < 0 else topology.uv[topology.triangle_uv])
         owners.append(torch.full((len(corners),), owner))
-    scan = Scan(torch.cat(points), torch.cat(triangles), None, None)
+    # points that stand twice along seams of UVs are one
+    merged, first = merged_positions(torch.cat(points).numpy())
+    joined = torch.from_numpy(merged)[torch.cat(triangles)]
+    scan = Scan(torch.cat(points)[torch.from_numpy(first)], joined, None, None)
     if not assets:
         return scan, None
     readers: list[Picture] = [partial(_read, asset, path) for asset in assets]
