@@ -63,14 +63,15 @@ def _with_pictures(scan: Scan, topology: Topology, path: Path) -> ScanFile:
     if len(named) == 1 and not (owner == 0).any():
         owner[:] = 0  # the faces name no material
     owner[(corners < 0).any(1).numpy()] = -1
+    whole = bool((corners >= 0).all())
+    uv = (topology.uv, topology.triangle_uv) if whole else (None, None)
+    plainly = replace(scan, uv=uv[0], triangle_uv=uv[1])
     if (owner == 0).all() or not named:
-        whole = bool((corners >= 0).all())
-        uv = (topology.uv, topology.triangle_uv) if whole else (None, None)
-        scan = replace(scan, uv=uv[0], triangle_uv=uv[1])
-        return _with_picture(scan, next(iter(named.values()), None))
+        return _with_picture(plainly, next(iter(named.values()), None))
     gone = [picture.name for picture in named.values() if not picture.is_file()]
     if len(gone) == len(named):
-        return ScanFile(scan, notes=(f"no colours: its materials name {', '.join(gone)}",))
+        told = f"no colours: its materials name {', '.join(gone)}, not there"
+        return ScanFile(plainly, notes=(told,))
     readers = [_reader(picture) for picture in named.values()]
     plain = int((owner < 0).sum())
     notes = [f"{name} is not there: grey in its place" for name in gone]
