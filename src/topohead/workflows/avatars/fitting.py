@@ -22,6 +22,7 @@ from topohead.io.gltf_rig import write_rig_glb
 from topohead.io.images import write_image
 from topohead.solvers.first_looks import first_looks
 from topohead.solvers.gaussian_head import GaussianHead, Instant, Lights, SplattingConfig
+from topohead.solvers.picture_alignment import aligned_vertices
 from topohead.solvers.pose_changes import Doubt, PoseChanges
 from topohead.solvers.splatting import Splatting, splat
 from topohead.workflows.avatar import FitConfig, FitResult
@@ -43,6 +44,9 @@ BATCH = 8
 
 INSTANTS_A_CODE = 4
 """Expressions for each code that changes colours and places, where one picture showed each."""
+
+ALIGNED = 32
+"""Pictures up to which doubted heads are moved to meet in all of them: more meet by themselves."""
 
 HOLD, MANY, MANY_DOUBTED = 0.1, 16, 64
 """How much many pictures hold a fit to its start, and how many are many; more where it is not
@@ -126,11 +130,14 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     """The avatar of a sitting and what is worth telling of the fit."""
     assert config.gaussians is not None and config.steps is not None
     began = time.monotonic()
+    refined = config.refine == "yes"
+    if refined and sum(len(view.images) for view in sitting.posed.views) <= ALIGNED:
+        moved = aligned_vertices(sitting.posed)
+        sitting = replace(sitting, posed=replace(sitting.posed, vertices=moved))
     start = starting_gaussians(sitting, config.gaussians, config.hull)
     weights = sitting.posed.weights.float()
     mean, axes = principal_codes(weights, min(config.codes, code_count(sitting)))
     codes = (weights - mean) @ axes
-    refined = config.refine == "yes"
     rows = some_rows(sitting.posed)
     some, parts = at_rows(sitting.posed, rows), parts_of(sitting, start)
     looks = first_looks(start, some, codes[rows], parts, refined, config.degree)
@@ -139,7 +146,7 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), colors, still)
     names = camera_names(sitting)
     device = torch.device(config.device)
-    instants = instants_of(sitting, codes, names, device)
+    instants = instants_of(sitting, codes, names, device, refined)
     triangles = sitting.rig.topology.triangles.to(device)
     numbers = SplattingConfig(
         steps=config.steps, degree=config.degree, seed=config.seed, hold=hold(sitting, refined),

@@ -10,10 +10,14 @@ from topohead.core import PosedViews
 from topohead.geometry.meshes import vertex_normals
 from topohead.rendering.mesh import rasterize
 from topohead.solvers.gaussian_head import Instant
+from topohead.solvers.picture_alignment import vertex_sight
 from topohead.workflows.avatars.inputs import Sitting
 
 ASLANT, LEAST_FACING = 0.5, 0.1
 """Cosine of the angle of view from which colours are wholly believed, and how far the others."""
+
+BLEND, LEAST_SHARE = 1.0, 0.02
+"""Power of cos⁴ by which doubted pictures share what they see, and how far the last is believed."""
 
 
 def camera_names(sitting: Sitting) -> list[str]:
@@ -23,10 +27,19 @@ def camera_names(sitting: Sitting) -> list[str]:
 
 
 def instants_of(
-    sitting: Sitting, codes: Float[Tensor, "T R"], names: Sequence[str], device: torch.device
+    sitting: Sitting,
+    codes: Float[Tensor, "T R"],
+    names: Sequence[str],
+    device: torch.device,
+    doubted: bool = False,
 ) -> list[Instant]:
-    """The sitting's pictures as the solver takes them, cameras of one size together."""
+    """The sitting's pictures as the solver takes them, cameras of one size together.
+
+    Where heads are `doubted` to be where they are said to be, each place of the head is believed
+    most in the picture that faces it most, and hardly in the others: they would blur it.
+    """
     posed, found = sitting.posed, []
+    shares = shared_sight(posed) if doubted and BLEND else None
     for t, view in enumerate(posed.views):
         assert view.masks is not None
         turn = posed.upright[:3, :3].double() @ posed.poses[t, :3, :3].double().T
@@ -37,7 +50,10 @@ def instants_of(
             images = torch.stack([view.images[c] for c in mine]) * coverage[..., None]
             counted = sitting.counted
             weights = None if counted is None else torch.stack([counted[t][c] for c in mine])
-            cosines = torch.stack([_facing(posed, t, c) for c in mine])
+            known = (None if shares is None else shares[t][c] for c in mine)
+            cosines = torch.stack(
+                [_facing(posed, t, c, share) for c, share in zip(mine, known, strict=True)]
+            )
             found.append(
                 Instant(
                     posed.vertices[t].float().to(device),
@@ -56,7 +72,19 @@ def instants_of(
     return found
 
 
-def _facing(posed: PosedViews, t: int, c: int) -> Float[Tensor, "H W"]:
+def shared_sight(posed: PosedViews) -> list[list[Float[Tensor, " V"]]]:
+    """Of what all pictures see of each vertex, each one's share: facing ones have most of it."""
+    seen = [
+        [vertex_sight(posed, posed.vertices[t], t, c) ** BLEND for c in range(len(view.images))]
+        for t, view in enumerate(posed.views)
+    ]
+    most = torch.stack([one for row in seen for one in row]).amax(0).clamp(min=1e-9)
+    return [[one / most for one in row] for row in seen]
+
+
+def _facing(
+    posed: PosedViews, t: int, c: int, share: Float[Tensor, " V"] | None = None
+) -> Float[Tensor, "H W"]:
     """How far a picture's colours are believed: less where the mesh is seen aslant."""
     triangles, vertices, cameras = (
         posed.topology.triangles,
@@ -71,6 +99,8 @@ def _facing(posed: PosedViews, t: int, c: int) -> Float[Tensor, "H W"]:
     ways = torch.nn.functional.normalize(center - vertices, dim=1)
     cosine = (ways * vertex_normals(vertices.float(), triangles)).sum(1)[triangles].mean(1).abs()
     believed = (cosine / ASLANT).clamp(LEAST_FACING, 1)
+    if share is not None:
+        believed = (believed * share[triangles].mean(1)).clamp(min=LEAST_SHARE)
     return torch.where(raster.triangle >= 0, believed[raster.triangle.clamp(min=0).long()], 1.0)
 
 
