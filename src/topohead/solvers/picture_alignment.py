@@ -82,7 +82,7 @@ def aligned_vertices(posed: PosedViews) -> Float[Tensor, "T V 3"]:
         after = moved.clone()
         for t in range(len(base)):
             rows = [
-                _measured(posed, moved, pictures, seen, near[k].tolist())
+                _measured(posed, moved, pictures, seen, k, near[k].tolist())
                 for k, one in enumerate(pictures)
                 if one.instant == t
             ]
@@ -99,10 +99,13 @@ def aligned_vertices(posed: PosedViews) -> Float[Tensor, "T V 3"]:
 
 
 def _measured(
-    posed: PosedViews, moved: Tensor, pictures: list[_Picture], seen: list[Tensor], near: list[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Vertices that one picture and others see; pixels a metre, and pixels they are off, whitened."""
-    k = near[0]
+    posed: PosedViews, moved: Tensor, pictures: list[_Picture], seen: list[Tensor], k: int,
+    near: list[int],
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Vertices that picture k and others see; pixels a metre, pixels they are off, both whitened.
+
+    `near` are all pictures, those from the most similar directions first.
+    """
     one, triangles = pictures[k], posed.topology.triangles
     pose, lens, size = _camera(posed, one)
     raster = rasterize(moved[one.instant].float(), triangles, pose, lens, size, cull=False)
@@ -140,7 +143,7 @@ def _measured(
 def _flow(
     theirs: Float[Tensor, "H W"], mine: Float[Tensor, "H W"], valid: Bool[Tensor, "H W"], tall: int
 ) -> tuple[Float[Tensor, "H W 2"], Float[Tensor, "H W"]]:
-    """Pixels from where the others' picture has a thing to where this one has it, and their trust."""
+    """Pixels from where the others have a thing to where this picture has it, and their trust."""
     pair = [
         (128 + 40 * torch.where(valid, part, 0.0)).clamp(0, 255).to(torch.uint8).numpy()
         for part in (theirs, mine)

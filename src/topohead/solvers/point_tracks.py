@@ -151,7 +151,7 @@ def deviations(
     poses: Float[Tensor, "T 4 4"],
     valid: Bool[Tensor, "C T"],
 ) -> Float[Tensor, " P"]:
-    """Metres that each point of the cloud may be off, by what all its pictures say of themselves."""
+    """Metres that each point of the cloud may be off, by what its pictures say of themselves."""
     world = cloud @ poses[:, :3, :3].mT + poses[:, None, :3, 3]
     depth = torch.einsum("ci,tpi->ctp", projections[:, 2, :3], world)
     depth = depth + projections[:, 2, 3][:, None, None]
