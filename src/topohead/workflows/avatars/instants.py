@@ -13,8 +13,9 @@ from topohead.solvers.gaussian_head import Instant
 from topohead.solvers.picture_alignment import vertex_sight
 from topohead.workflows.avatars.inputs import Sitting
 
-ASLANT, LEAST_FACING = 0.5, 0.1
-"""Cosine of the angle of view from which colours are wholly believed, and how far the others."""
+ASLANT, LEAST_FACING, MANY = 0.5, 0.1, 16
+"""Cosine of the angle of view from which colours are wholly believed, and how far the others; of
+so many pictures all are, at any angle, where heads are certain."""
 
 BLEND, LEAST_SHARE = 1.0, 0.02
 """Power of cos⁴ by which doubted pictures share what they see, and how far the last is believed."""
@@ -40,6 +41,8 @@ def instants_of(
     """
     posed, found = sitting.posed, []
     shares = shared_sight(posed) if doubted and BLEND else None
+    pictures = sum(len(view.images) for view in posed.views)
+    least = LEAST_FACING if doubted else min(max(pictures / MANY, LEAST_FACING), 1.0)
     for t, view in enumerate(posed.views):
         assert view.masks is not None
         turn = posed.upright[:3, :3].double() @ posed.poses[t, :3, :3].double().T
@@ -52,7 +55,7 @@ def instants_of(
             weights = None if counted is None else torch.stack([counted[t][c] for c in mine])
             known = (None if shares is None else shares[t][c] for c in mine)
             cosines = torch.stack(
-                [_facing(posed, t, c, share) for c, share in zip(mine, known, strict=True)]
+                [_facing(posed, t, c, least, share) for c, share in zip(mine, known, strict=True)]
             )
             found.append(
                 Instant(
@@ -83,7 +86,7 @@ def shared_sight(posed: PosedViews) -> list[list[Float[Tensor, " V"]]]:
 
 
 def _facing(
-    posed: PosedViews, t: int, c: int, share: Float[Tensor, " V"] | None = None
+    posed: PosedViews, t: int, c: int, least: float, share: Float[Tensor, " V"] | None
 ) -> Float[Tensor, "H W"]:
     """How far a picture's colours are believed: less where the mesh is seen aslant."""
     triangles, vertices, cameras = (
@@ -98,7 +101,7 @@ def _facing(
     center = -(pose[:3, :3].T @ pose[:3, 3])
     ways = torch.nn.functional.normalize(center - vertices, dim=1)
     cosine = (ways * vertex_normals(vertices.float(), triangles)).sum(1)[triangles].mean(1).abs()
-    believed = (cosine / ASLANT).clamp(LEAST_FACING, 1)
+    believed = (cosine / ASLANT).clamp(least, 1)
     if share is not None:
         believed = (believed * share[triangles].mean(1)).clamp(min=LEAST_SHARE)
     return torch.where(raster.triangle >= 0, believed[raster.triangle.clamp(min=0).long()], 1.0)
