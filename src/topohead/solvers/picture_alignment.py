@@ -149,8 +149,9 @@ def _flow(
         for part in (theirs, mine)
     ]
     solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    there = solver.calc(pair[0], pair[1], None)
-    back = solver.calc(pair[1], pair[0], None)
+    still = np.zeros((*valid.shape, 2), np.float32)
+    there = solver.calc(pair[0], pair[1], still.copy())
+    back = solver.calc(pair[1], pair[0], still.copy())
     rows, columns = np.mgrid[: valid.shape[0], : valid.shape[1]].astype(np.float32)
     returned = cv2.remap(back, columns + there[..., 0], rows + there[..., 1], cv2.INTER_LINEAR)
     gap = torch.from_numpy(there + returned).norm(dim=-1)
