@@ -42,8 +42,7 @@ class FitConfig:
     steps: int | None = None
     """Steps of the fit (default: 6000 on cuda, 1200 on a CPU)."""
     degree: Literal[0, 1, 2, 3] = 1
-    """Degree of the harmonics by which colour depends on the direction of view (fewer than eight
-    tracked photos: 0)."""
+    """Degree of the harmonics by which colour depends on the direction of view."""
     codes: int = 8
     """Largest number of expression codes that change colours and places; 0: none."""
     refine: Literal["auto", "yes", "no"] = "auto"

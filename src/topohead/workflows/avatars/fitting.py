@@ -45,10 +45,6 @@ BATCH = 8
 INSTANTS_A_CODE = 4
 """Expressions for each code that changes colours and places, where one picture showed each."""
 
-VIEWED = 8
-"""Doubted pictures from which colours may change with the direction of view: what three photos say
-of it goes astray beyond them (tuning seed 181)."""
-
 ALIGNED = 32
 """Pictures up to which doubted heads are moved to meet in all of them: more meet by themselves."""
 
@@ -136,7 +132,6 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     began = time.monotonic()
     refined = config.refine == "yes"
     pictures = sum(len(view.images) for view in sitting.posed.views)
-    degree = 0 if refined and pictures < VIEWED else config.degree
     if refined and pictures <= ALIGNED:
         moved = aligned_vertices(sitting.posed)
         sitting = replace(sitting, posed=replace(sitting.posed, vertices=moved))
@@ -146,7 +141,7 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     codes = (weights - mean) @ axes
     rows = some_rows(sitting.posed)
     some, parts = at_rows(sitting.posed, rows), parts_of(sitting, start)
-    looks = first_looks(start, some, codes[rows], parts, refined, degree)
+    looks = first_looks(start, some, codes[rows], parts, refined, config.degree)
     start, colors = looks.splats, looks.changes
     still = torch.zeros_like(colors)
     change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), colors, still)
@@ -155,7 +150,7 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     instants = instants_of(sitting, codes, names, device, refined)
     triangles = sitting.rig.topology.triangles.to(device)
     numbers = SplattingConfig(
-        steps=config.steps, degree=degree, seed=config.seed, hold=hold(sitting, refined),
+        steps=config.steps, degree=config.degree, seed=config.seed, hold=hold(sitting, refined),
         batch=BATCH if device.type == "cuda" else 1,
     )  # fmt: skip
     rig = upright_rig(sitting.rig)
@@ -165,7 +160,7 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
         lights = torch.zeros(len(weights), 4, 3).index_copy(0, torch.tensor(rows), looks.lights)
         light = Lights(lights.to(device), looks.normals.to(device))
     begin = start.to(device), change.to(device)
-    head = GaussianHead(*begin, len(names), degree, changes, light).to(device)
+    head = GaussianHead(*begin, len(names), config.degree, changes, light).to(device)
     fit = Splatting(head, numbers)
     _resume(config, fit)
     begun_at = time.monotonic()
