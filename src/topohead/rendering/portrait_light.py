@@ -186,7 +186,9 @@ def _lamp_views(
     place = lamps[..., :3].double()
     away = place - center[:, None]
     distance = away.norm(dim=-1).clamp(min=1e-6)
-    return _views(_facing(-away / distance[..., None]), place, distance, radius, LAMP_MAP)
+    views, focals = _views(_facing(-away / distance[..., None]), place, distance, radius, LAMP_MAP)
+    there = lamps[..., 3] > 0  # all is behind a lamp that is not: it sees nothing
+    return torch.where(there[..., None, None], views, -views), focals * there
 
 
 def _views(

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from topohead.core import Strands
+from topohead.rendering import portraits_draw_cpu as drawing
 from topohead.rendering import portraits_hair_cpu as hair
 from topohead.rendering import portraits_sensor_cpu as sensor
 from topohead.rendering import portraits_shade_cpu as shading
-from topohead.rendering.mesh_cpu import rasterize_projected
 from topohead.rendering.portrait_batch import (
     PortraitHeads,
     PortraitMesh,
@@ -29,7 +29,7 @@ def project(
     points: Float[Tensor, "B N 3"], projections: Float[Tensor, "B M 3 4"]
 ) -> Float[Tensor, "B M N 3"]:
     """(u, v, depth) float32 of points in every view of their head, computed in float64."""
-    return torch.from_numpy(hair.project(_array(points), _array(projections)))
+    return torch.from_numpy(drawing.project(_array(points), _array(projections)))
 
 
 def draw(
@@ -41,20 +41,14 @@ def draw(
     size: tuple[int, int],
 ) -> Drawn:
     """Meshes and ribbons in all views of their heads."""
-    projected, corners = _array(project(vertices, projections)), _array(triangles)
-    heads, views = projected.shape[:2]
-    inverse = np.empty((heads, views, size[1], size[0]), np.float32)
-    names = np.empty((heads, views, size[1], size[0]), np.int32)
-    for b in range(heads):
-        for m in range(views):
-            depth, names[b, m] = rasterize_projected(
-                projected[b, m], corners, size[0], size[1], False, hair.NEAR
-            )
-            np.divide(np.float32(1.0), depth, out=inverse[b, m])
+    triangles_, focals_, views = _array(triangles), _array(focals), _array(projections)
+    inverse, names = drawing.draw_meshes(
+        triangles_, _array(vertices), views, focals_, size[1], size[0]
+    )
     if strands is not None:
-        hair.draw_ribbons(
-            _array(strands.points), _array(strands.widths), _array(projections), _array(focals),
-            len(corners), inverse, names,
+        drawing.draw_ribbons(
+            _array(strands.points), _array(strands.widths), views, focals_, len(triangles_),
+            inverse, names,
         )  # fmt: skip
     return inverse, names
 

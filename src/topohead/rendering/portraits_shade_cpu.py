@@ -11,7 +11,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from topohead.rendering.portraits_hair_cpu import hair_light, place_of
+from topohead.rendering.portraits_draw_cpu import place_of
+from topohead.rendering.portraits_hair_cpu import hair_light
 
 SKIN, MOUTH, HAIR, LABEL_COUNT = 1, 3, 4, 6
 

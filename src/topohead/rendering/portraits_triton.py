@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from topohead.core import Strands
-from topohead.rendering import mesh_triton, portraits_hair_cpu
+from topohead.rendering import mesh_triton, portraits_draw_cpu
 from topohead.rendering import portraits_hair_triton as hair
 from topohead.rendering import portraits_sensor_triton as sensor
 from topohead.rendering import portraits_shade_triton as shading
@@ -61,7 +61,7 @@ def draw(
     sizes[:, 0], sizes[:, 1] = size
     with torch.cuda.device_of(vertices):
         keys = mesh_triton.draw(
-            projected, triangles, ids, sizes, size, False, portraits_hair_cpu.NEAR
+            projected, triangles, ids, sizes, size, False, portraits_draw_cpu.NEAR
         )
         if strands is not None and heads * views > 0:
             _, count, points = strands.points.shape[:3]
