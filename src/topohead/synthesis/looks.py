@@ -1,6 +1,6 @@
 """A pool of looks that made people share: complexions, the hair that goes with them, and teeth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,7 +75,6 @@ class _Look:
     skin: SkinParameters
     groom: Groom
     maps: SkinMaps
-    normals: Float[Tensor, "S S 3"]
     neck: Float[Tensor, "R 4"]
     teeth: Teeth | None
     wig: Wigs
@@ -117,7 +116,6 @@ def make_looks(
             skin,
             groom,
             maps,
-            _normals(maps.height, canvas.texel(size)),
             rim_colors(maps.albedo, maps.roughness, head.topology, rim),
             make_teeth(head, skin, key) if has_bands(head) else None,
             Wigs.of([groom], field, [key], strands, points),
@@ -129,12 +127,7 @@ def make_looks(
         for look in each(made, keys):
             looks.append(look)
             told(len(looks))
-    pool = TexturePool.of(
-        torch.stack([look.maps.albedo for look in looks]),
-        torch.stack([look.maps.roughness for look in looks]),
-        torch.stack([look.maps.specular for look in looks]) / SPECULAR_UNIT,
-        torch.stack([look.normals for look in looks]),
-    )
+    pool = texture_pool([look.maps for look in looks], canvas.texel(size))
     wigs = Wigs.several([look.wig for look in looks])
     whiskers = [look.whiskers for look in looks if look.whiskers is not None]
     rows = [look.teeth for look in looks if look.teeth is not None]
@@ -143,6 +136,16 @@ def make_looks(
         wigs, Whiskers.several(whiskers) if whiskers else None,
         Teeth.several(rows) if rows else None, torch.stack([look.neck for look in looks]),
     )  # fmt: skip
+
+
+def texture_pool(maps: Sequence[SkinMaps], texel: float) -> TexturePool:
+    """Painted skins as portraits read them; `texel` is the side of one in metres."""
+    return TexturePool.of(
+        torch.stack([one.albedo for one in maps]),
+        torch.stack([one.roughness for one in maps]),
+        torch.stack([one.specular for one in maps]) / SPECULAR_UNIT,
+        torch.stack([_normals(one.height, texel) for one in maps]),
+    )
 
 
 def matched(skin: SkinParameters, groom: Groom) -> tuple[SkinParameters, Groom]:
