@@ -7,8 +7,6 @@ in their order, so results never depend on the number of threads. A tie in depth
 triangle that comes first.
 """
 
-import math
-
 import numpy as np
 from numba import njit, prange
 

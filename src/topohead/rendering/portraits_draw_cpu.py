@@ -32,25 +32,27 @@ def place_of(projection, x, y, z):
     return np.float32(u / w), np.float32(v / w), np.float32(w)
 
 
-@njit(cache=True, error_model="numpy")
-def _project(points, projection, out):
-    for i in range(points.shape[0]):
-        x, y, z = np.float64(points[i, 0]), np.float64(points[i, 1]), np.float64(points[i, 2])
-        out[i, 0], out[i, 1], out[i, 2] = place_of(projection, x, y, z)
+@njit(cache=True, inline="always")
+def _seen_at(projection, point):
+    """`place_of` a point float32 [3]."""
+    x, y, z = np.float64(point[0]), np.float64(point[1]), np.float64(point[2])
+    return place_of(projection, x, y, z)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def project(points, projections):
     """(u, v, depth) float32 [B M N 3] of points [B N 3] in M views a head [B M 3 4]."""
     heads, views, count = points.shape[0], projections.shape[1], points.shape[1]
     out = np.empty((heads, views, count, 3), np.float32)
     for task in prange(heads * views):
         b, m = task // views, task % views
-        _project(points[b], projections[b, m], out[b, m])
+        for i in range(count):
+            place = _seen_at(projections[b, m], points[b, i])
+            out[b, m, i, 0], out[b, m, i, 1], out[b, m, i, 2] = place
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _solid(vertices, triangles, kept):
     """Number the triangles whose corners are in three places into `kept`; how many there are."""
     count = 0
@@ -66,7 +68,7 @@ def _solid(vertices, triangles, kept):
     return count
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _balls(vertices, triangles, kept, count, balls):
     """Centre and radius of a ball about each bundle of `kept` triangles."""
     low, high = np.empty(3), np.empty(3)
@@ -115,11 +117,10 @@ def _hidden(ball, projection, inverse_map):
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _draw_mesh(triangles, vertices, kept, count, balls, projection, inverse_map, names):
     """Draw the `kept` triangles of a head in a view, bundle by bundle; corners when needed."""
     corners, inverse = np.empty((len(vertices), 2), np.int64), np.full(len(vertices), -1.0)
-    projected = np.empty((1, 3), np.float32)
     last_row = inverse_map.shape[0] - 1
     for first in range(0, count, BUNDLE):
         if _hidden(balls[first // BUNDLE], projection, inverse_map):
@@ -129,14 +130,12 @@ def _draw_mesh(triangles, vertices, kept, count, balls, projection, inverse_map,
             for k in range(3):
                 v = triangles[t, k]
                 if inverse[v] < 0.0:
-                    _project(vertices[v : v + 1], projection, projected)
-                    corners[v, 0], corners[v, 1], inverse[v] = snapped(projected[0], NEAR)
-            draw_triangle(
-                t, corners, inverse, triangles, 0, last_row, False, inverse_map, names
-            )  # fmt: skip
+                    place = _seen_at(projection, vertices[v])
+                    corners[v, 0], corners[v, 1], inverse[v] = snapped(place, NEAR)
+            draw_triangle(t, corners, inverse, triangles, 0, last_row, False, inverse_map, names)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def draw_meshes(triangles, vertices, projections, focals, height, width):
     """1/depth (0: nothing) and nearest triangle (−1: nothing) [B M h w] of vertices [B V 3].
 
@@ -226,7 +225,7 @@ def _draw_segment(start, end, widths, focal, strand, name, inverse_map, id_map):
                 id_map[y, x] = name
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def draw_ribbons(points, widths, projections, focals, first_name, inverse_map, id_map):
     """Draw strands [B S P 3] of widths [B S P] (metres) into maps [B M h w], nearest kept.
 
@@ -244,11 +243,9 @@ def draw_ribbons(points, widths, projections, focals, first_name, inverse_map, i
                 last -= 1
             if last == 0:
                 continue
-            p = points[b, s, 0]
-            start = place_of(projection, np.float64(p[0]), np.float64(p[1]), np.float64(p[2]))
+            start = _seen_at(projection, points[b, s, 0])
             for k in range(last):
-                p = points[b, s, k + 1]
-                end = place_of(projection, np.float64(p[0]), np.float64(p[1]), np.float64(p[2]))
+                end = _seen_at(projection, points[b, s, k + 1])
                 ends = (widths[b, s, k], widths[b, s, k + 1])
                 name = first_name + s * (count - 1) + k
                 _draw_segment(start, end, ends, focal, s, name, inverse_map[b, m], id_map[b, m])

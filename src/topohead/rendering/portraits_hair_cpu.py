@@ -41,19 +41,47 @@ def hair_light(projection, inverse_map, x, y, z):
     return light
 
 
-@njit(parallel=True, cache=True)
-def gather_mesh(vertices, normals, projections, inverse_map, directions, radiance, texel, bounce):
+@njit(parallel=True, cache=True, error_model="numpy")
+def seen_parts(names, triangles, vertex_count, strand_count, point_count):
+    """Which vertices [B V] and points of strands [B S P] what is drawn lies between."""
+    heads = names.shape[0]
+    vertices = np.zeros((heads, vertex_count), np.bool_)
+    points = np.zeros((heads, strand_count * point_count), np.bool_)
+    for b in prange(heads):
+        last = -1
+        for name in names[b].flat:
+            if name < 0 or name == last:
+                continue
+            last = name
+            if name < len(triangles):
+                for corner in triangles[name]:
+                    vertices[b, corner] = True
+            else:
+                segment = name - len(triangles)
+                first = segment + segment // (point_count - 1)
+                points[b, first] = points[b, first + 1] = True
+    return vertices, points.reshape((heads, strand_count, point_count))
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def gather_mesh(
+    vertices, normals, projections, inverse_map, directions, radiance, texel, bounce, shown
+):
     """Share of the sky's irradiance that reaches each vertex [B V 3], a channel each.
+
+    Only of those `shown` [B V]; the others have zero.
 
     Σ L (n·ω)₊ visible / Σ L (n·ω)₊ over the directions [D 3], whose radiance is [B D 3]. Blocked
     directions send back `bounce` times what open ones do, as skin lit about as well would.
     """
     heads, count, dome = vertices.shape[0], vertices.shape[1], directions.shape[0]
     height, width = inverse_map.shape[2], inverse_map.shape[3]
-    out = np.empty((heads, count, 3), np.float32)
+    out = np.zeros((heads, count, 3), np.float32)
     for b in prange(heads):
         seen, whole = np.empty(3), np.empty(3)
         for i in range(count):
+            if not shown[b, i]:
+                continue
             seen[:], whole[:] = 0.0, 1e-9
             n = normals[b, i]
             for d in range(dome):
@@ -101,16 +129,21 @@ def _hair_sky(projection, inverse_map, x, y, z):
     return math.exp(-(w - 1.0 / inverse - HAIR_BIAS) / HAIR_DEPTH)
 
 
-@njit(parallel=True, cache=True)
-def gather_hair(points, projections, inverse_map, directions, radiance):
-    """Light from all sides on the points of strands [B S P 3]: ∫ L sin(T, ω) visible dω."""
+@njit(parallel=True, cache=True, error_model="numpy")
+def gather_hair(points, projections, inverse_map, directions, radiance, shown):
+    """Light from all sides on points of strands [B S P 3]: ∫ L sin(T, ω) visible dω.
+
+    Only on those `shown` [B S P]; the others have zero.
+    """
     heads, strands, count = points.shape[0], points.shape[1], points.shape[2]
     dome = directions.shape[0]
-    out = np.empty((heads, strands, count, 3), np.float32)
+    out = np.zeros((heads, strands, count, 3), np.float32)
     angle = 4.0 * math.pi / dome
     for task in prange(heads * strands):
         b, s = task // strands, task % strands
         for k in range(count):
+            if not shown[b, s, k]:
+                continue
             p = points[b, s, k]
             before, after = points[b, s, max(k - 1, 0)], points[b, s, min(k + 1, count - 1)]
             tx, ty, tz = after[0] - before[0], after[1] - before[1], after[2] - before[2]

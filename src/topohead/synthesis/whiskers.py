@@ -17,6 +17,8 @@ from topohead.core import Strands
 from topohead.geometry.head_field import HeadField
 from topohead.geometry.root_frames import triangle_frames
 from topohead.geometry.strands import CLEARANCE
+from topohead.rendering import worn_cpu
+from topohead.rendering.portraits_cpu import arrays
 from topohead.synthesis.complexions import SkinParameters
 from topohead.synthesis.facial_hair import (
     BEARDS,
@@ -107,11 +109,19 @@ class Whiskers:
         posed: Float[Tensor, "B V 3"],
     ) -> Strands:
         """The rows numbered `which` on faces as they are now; beards only on the `bearded`."""
-        if not posed.is_cuda and len(posed) > 1:  # as `Wigs.worn`
-            ones = (slice(k, k + 1) for k in range(len(posed)))
-            each = [self.worn(which[k], bearded[k], posed[k]).parts for k in ones]
-            return Strands(*(torch.cat(column) for column in zip(*each, strict=True)))
         own = Strands(*(part[which] for part in self.strands.parts))
+        if posed.is_cuda:
+            points = self._worn_by_tensors(which, own, posed)
+        else:
+            parts = (which, self.local, self.nearest, self.clear, self.strands.root_triangle,
+                     self.strands.root_barycentrics, posed)  # fmt: skip
+            points = torch.from_numpy(worn_cpu.whiskers(*arrays(*parts, *self.field.solids)))
+        kept = torch.ones_like(own.widths[:, :, :1])
+        kept[:, self.beard :] = bearded[:, None, None].to(kept)
+        return replace(own, points=points, widths=own.widths * kept)
+
+    def _worn_by_tensors(self, which: Tensor, own: Strands, posed: Tensor) -> Tensor:
+        """Points of `own` strands on faces."""
         origin, axes, _ = triangle_frames(posed, self.field.triangles, own)
         points = origin[..., None, :] + self.local[which] @ axes.mT
         distance, away = self.field.distance(
@@ -120,9 +130,7 @@ class Whiskers:
         lack = (self.clear[which] - distance.view(points.shape[:3])).clamp(min=0)
         points = points + lack[..., None] * away.view(points.shape)
         points[:, :, 0] = origin
-        kept = torch.ones_like(own.widths[:, :, :1])
-        kept[:, self.beard :] = bearded[:, None, None].to(kept)
-        return replace(own, points=points, widths=own.widths * kept)
+        return points
 
 
 def draw_beard(seed: int, skin: SkinParameters, groom: Groom) -> tuple[Beard, SkinParameters]:
