@@ -11,6 +11,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -82,12 +83,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="pixels across a picture")
     parser.add_argument("--tile", type=int, default=160, help="pixels across it on the sheet")
     parser.add_argument("--strands", type=int, default=8192, help="of a head of hair")
-    parser.add_argument("--texture", type=int, default=1024, help="texels of a skin")
+    parser.add_argument("--texture", type=int, default=512, help="texels of a skin")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     head = reference_head(0)
     field = HeadField.of(head.topology, head.template)
-    studio = Studio(load_shapes(), field, args.strands, args.texture, args.device)
+    studio = Studio(load_shapes(), field.to(args.device), args.strands, args.texture, args.device)
     if args.sheet:
         write_image(args.sheet, styles_sheet(studio, args.size, args.tile), quality=82)
     if args.faces:
@@ -112,11 +113,24 @@ class Studio:
     texture: int
     device: str
 
+    @cached_property
+    def canvas(self) -> Canvas:
+        """Where hair darkens skin."""
+        return Canvas(self.shapes.head, kept=True)
+
+    @cached_property
+    def painted(self) -> LinearHead:
+        """The head that skin is painted for, on the device."""
+        head = self.shapes.head
+        bases = (head.template, head.identity_basis, head.expression_basis)
+        return LinearHead(head.topology, *(part.to(self.device) for part in bases))
+
     def sit(self, number: int, melanin: float) -> Sitter:
         """A bald person of a skin colour, face at rest."""
         rest = self.shapes.draw(SEED, [number]).rest[0]
         person = replace(skin.random_skin(SEED + number), hair=0.0, stubble=0.0, melanin=melanin)
-        return Sitter(rest, skin.paint(self.shapes.head, person, SEED + number, self.texture))
+        maps = skin.paint(self.painted, person, SEED + number, self.texture)
+        return Sitter(rest.to(self.device), moved(maps, "cpu"))
 
     def photographs(
         self,
@@ -130,22 +144,21 @@ class Studio:
     ) -> torch.Tensor:
         """Pictures [N H W 3] of a head with hair on and above its skin."""
         topology, count = self.shapes.topology, len(yaws)
-        canvas = Canvas(self.shapes.head)
-        maps = with_roots(sitter.maps, canvas, groom, seed)
+        maps = with_roots(sitter.maps, self.canvas, groom, seed)
         scenes = PortraitScenes.of(topology, size, closed=True,
                                    backdrops=torch.full((1, 2, 2, 3), WALL))  # fmt: skip
         outfits = draw_outfits(SEED, [0] * count)
         outfits = replace(outfits, worn=torch.tensor([[True, False, False]]).expand(count, 3),
                           shirt=torch.tensor(SHIRT).expand(count, 4))  # fmt: skip
         colors = rim_colors(maps.albedo, maps.roughness, topology, neck_rim(topology))
-        parts = (part[None].expand(count, *part.shape).contiguous() for part in strands.parts)
+        parts = (part.cpu()[None].expand(count, *part.shape).contiguous() for part in strands.parts)
         heads = scenes.dress(
-            sitter.rest.expand(count, -1, -1).contiguous(), torch.zeros(count).long(),
+            sitter.rest.cpu().expand(count, -1, -1).contiguous(), torch.zeros(count).long(),
             Strands(*parts), outfits, None, colors.expand(count, -1, -1),
         )  # fmt: skip
-        pool = texture_pool([maps], canvas.texel(self.texture))
+        pool = texture_pool([maps], self.canvas.texel(self.texture))
         there = (moved(x, self.device) for x in (scene(yaws, size, frame), heads, pool))
-        return scenes.to(self.device).render(*there, supersampling=4).srgb.cpu()
+        return scenes.to(self.device).render(*there, supersampling=3).srgb.cpu()
 
 
 def scene(yaws: tuple[float, ...], size: tuple[int, int], frame: torch.Tensor) -> SceneBatch:
