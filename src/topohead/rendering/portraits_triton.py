@@ -84,7 +84,9 @@ def names(drawn: Int[Tensor, "B M h w"]) -> Int[Tensor, "B M h w"]:
     return torch.where(drawn > 0, low ^ 0x7FFFFFFF, -1)
 
 
-def seen(drawn: Int[Tensor, "B 1 h w"], mesh: PortraitMesh, heads: PortraitHeads) -> tuple[None, None]:
+def seen(
+    drawn: Int[Tensor, "B 1 h w"], mesh: PortraitMesh, heads: PortraitHeads
+) -> tuple[None, None]:
     """Nothing: light is gathered everywhere, in less time than it takes to find where it shows."""
     return None, None
 

@@ -143,11 +143,12 @@ def wigs(
                         out[b, s, 0, c] = root
                         off[c] = root - place[c]
                     continue
-                hold = rooted[wig, s, k]
-                x, y, z = place[0] + hold * off[0], place[1] + hold * off[1], place[2] + hold * off[2]
+                for c in range(3):
+                    place[c] += rooted[wig, s, k] * off[c]
                 out[b, s, k] = _kept_out(
-                    x, y, z, clear[wig, s, k], near[0], vertices, normals[b], fit, field
-                )
+                    place[0], place[1], place[2], clear[wig, s, k], near[0], vertices, normals[b],
+                    fit, field,
+                )  # fmt: skip
     return out
 
 

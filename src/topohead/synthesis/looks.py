@@ -14,7 +14,7 @@ from topohead.rendering.portraits import TexturePool, moved
 from topohead.rendering.threads import side_by_side
 from topohead.synthesis.canvas import Canvas
 from topohead.synthesis.complexions import SkinParameters, random_skin
-from topohead.synthesis.grooms import Groom, random_groom, root_color
+from topohead.synthesis.grooms import BROWS_GREY, Groom, aged_color, random_groom
 from topohead.synthesis.hair import scalp_cover
 from topohead.synthesis.skin import SkinMaps, paint
 from topohead.synthesis.stumps import neck_rim, rim_colors
@@ -154,7 +154,7 @@ def matched(skin: SkinParameters, groom: Groom) -> tuple[SkinParameters, Groom]:
     if dark > 0.5:  # fair hair is as rare on dark skin as it is in life
         groom = replace(groom, eumelanin=max(groom.eumelanin, dark))
     groom = replace(groom, grey=groom.grey * min(max((skin.age - 0.2) / 0.4, 0.0), 1.0))
-    red, green, blue = (0.85 * root_color(groom)).tolist()
+    red, green, blue = (0.85 * aged_color(groom, BROWS_GREY)).tolist()
     return replace(skin, hair_color=(red, green, blue)), groom
 
 
@@ -162,7 +162,7 @@ def with_roots(maps: SkinMaps, canvas: Canvas, groom: Groom, seed: int) -> SkinM
     """The maps with the scalp darkened where the hair of this groom and seed stands."""
     size = len(maps.height)
     texels = canvas.tile(size, 0, 0, size, 1)
-    color = SCALP_COLOR * root_color(groom).to(maps.albedo)
+    color = SCALP_COLOR * aged_color(groom).to(maps.albedo)
     scalp = texels.regions["scalp"].clamp(0, 1)
     cover = SCALP_COVER * scalp * scalp_cover(groom, texels.points, seed)
     albedo = maps.albedo.flatten(0, 1).clone()

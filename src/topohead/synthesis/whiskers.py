@@ -28,7 +28,7 @@ from topohead.synthesis.facial_hair import (
     grow_brows,
     grow_lashes,
 )
-from topohead.synthesis.grooms import Groom, root_color
+from topohead.synthesis.grooms import BROWS_GREY, GREY, Groom, aged_color, root_color
 
 SHARES = (0.09, 0.05, 0.15)
 """Strands of brows, of lashes and of a beard, as shares of those of the head's hair."""
@@ -42,10 +42,8 @@ KINDS = {"stubble": 0.2, "short": 0.35, "full": 0.2, "goatee": 0.15, "moustache"
 SHADOW = 0.75
 """Least stubble on the skin below a beard, whose strands are too few to be opaque."""
 
-LASHES = (0.6, 1.4)
+LASHES = (0.6, 0.9)
 """Length and width of a lash that stands for several, of those of `grow_lashes`."""
-
-GREY = (0.42, 0.41, 0.39)
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def _grown(
     points: int,
 ) -> Strands:
     """One face's strands on the template: brows, lashes, beard, as many of each as told."""
-    red, green, blue = (0.85 * root_color(groom)).tolist()
+    red, green, blue = (0.85 * aged_color(groom, BROWS_GREY)).tolist()
     brows = Brows((red, green, blue), 0.8 + 0.5 * skin.brow_width, 1.0, skin.brow_density)
     red, green, blue = (0.35 * root_color(groom)).clamp(max=0.03).tolist()
     lashes = grow_lashes((red, green, blue), field, field.template, seed, GROWN[1], points)
