@@ -33,7 +33,7 @@ from topohead.rendering.portraits import (
 from topohead.rendering.shading import linear_to_srgb, portrait_camera
 from topohead.synthesis import skin
 from topohead.synthesis.expressions import draw_expressions
-from topohead.synthesis.people import load_people
+from topohead.synthesis.people import PortraitPeople, load_people
 from topohead.synthesis.portrait_pathtrace import pathtraced_portrait
 from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
 from topohead.synthesis.shapes import load_shapes
@@ -278,20 +278,33 @@ def sheets(args: argparse.Namespace) -> dict[str, Any]:
     made, size = load_people(SEED, (256, 256), args.looks, 256, device, args.ict), 256
     drawn = torch.cat([made.at(torch.arange(k, k + 8)).pictures.srgb for k in range(0, 64, 8)])
     sheet = drawn.reshape(8, 8, size, size, 3).transpose(1, 2).reshape(8 * size, 8 * size, 3)
-    row = torch.arange(6)
-    one = torch.full_like(row, LIT)
-    look = made.looks_of(one)
-    lit = made.composed(one, one, row, look, look)
-    camera, expected = lit.scenes.world_to_camera[:1], lit.scenes.intrinsics[:1]
-    pose = {"world_to_camera": camera.expand(6, 4, 4), "intrinsics": expected.expand(6, 3, 3)}
-    lights = made.made(replace(lit, scenes=replace(lit.scenes, **pose))).pictures.srgb
+    lights = _sat(made, torch.arange(6))
+    acts = _sat(made, torch.full((52,), 2), torch.eye(52))
+    small = torch.stack([_half(one) for one in acts]).cpu().reshape(4, 13, size // 2, size // 2, 3)
     pictures = {"people": _half(sheet), "portraits": sheet[:1024, :1024],
                 "portrait-lights": torch.cat([torch.cat(list(lights[k : k + 3]), 1)
-                                              for k in (0, 3)])}  # fmt: skip
+                                              for k in (0, 3)]),
+                "portrait-actions": small.transpose(1, 2).reshape(2 * size, -1, 3)}  # fmt: skip
     folder = args.pictures or Path("docs/images")
     for name, picture in pictures.items():
         write_image(folder / f"{name}.jpg", picture.cpu(), quality=82)
     return {"device": device, "pictures": list(pictures)}
+
+
+def _sat(
+    made: PortraitPeople, scene: torch.Tensor, coefficients: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Pictures of who is `LIT` in the light of scenes by number, in other faces if told."""
+    one = torch.full_like(scene, LIT)
+    look = made.looks_of(one)
+    drawn, count = made.composed(one, one, scene, look, look), len(scene)
+    camera = made.composed(one[:1], one[:1], torch.zeros(1).long(), look[:1], look[:1]).scenes
+    pose = {"world_to_camera": camera.world_to_camera.expand(count, 4, 4),
+            "intrinsics": camera.intrinsics.expand(count, 3, 3)}  # fmt: skip
+    drawn = replace(drawn, scenes=replace(drawn.scenes, **pose))
+    if coefficients is not None:
+        drawn = replace(drawn, coefficients=coefficients, gaze=torch.zeros_like(drawn.gaze))
+    return made.made(drawn).pictures.srgb
 
 
 def _half(picture: torch.Tensor) -> torch.Tensor:
