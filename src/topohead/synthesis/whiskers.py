@@ -30,7 +30,7 @@ from topohead.synthesis.facial_hair import (
 )
 from topohead.synthesis.grooms import BROWS_GREY, GREY, Groom, aged_color, root_color
 
-SHARES = (0.09, 0.05, 0.15)
+SHARES = (0.09, 0.05, 0.25)
 """Strands of brows, of lashes and of a beard, as shares of those of the head's hair."""
 
 GROWN = (1600, 280, 1600)
