@@ -27,7 +27,7 @@ from topohead.io.images import write_image
 from topohead.models.linear import LinearHead
 from topohead.rendering.portraits import SceneBatch, moved
 from topohead.rendering.shading import portrait_camera
-from topohead.synthesis import skin
+from topohead.synthesis import skin, subjects
 from topohead.synthesis.canvas import Canvas
 from topohead.synthesis.facial_hair import BEARDS, Brows, grow_beard, grow_brows, grow_lashes
 from topohead.synthesis.grooms import STYLES, Groom, root_color, style
