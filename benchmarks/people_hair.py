@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="24 heads from three sides")
     parser.add_argument("--faces", type=Path, help="brows, lashes and beards")
     parser.add_argument("--out", type=Path, help="measurements as JSON")
-    parser.add_argument("--size", type=int, default=256, help="pixels across a picture")
+    parser.add_argument("--size", type=int, default=320, help="pixels across a picture")
     parser.add_argument("--tile", type=int, default=160, help="pixels across it on the sheet")
     parser.add_argument("--strands", type=int, default=8192, help="of a head of hair")
     parser.add_argument("--texture", type=int, default=512, help="texels of a skin")
