@@ -223,7 +223,7 @@ def real(result: Mapping[str, Any]) -> str:
              "s2p": "head to scan",
              "landmarks": "landmarks", "landmarks_brows": "brows", "landmarks_nose": "nose",
              "landmarks_eyes": "eyes", "landmarks_mouth": "mouth", "sigma": "σ",
-             "pierced": "pierced", "seconds": "seconds"}  # fmt: skip
+             "pierced": "pierced", "cpu_seconds": "seconds"}  # fmt: skip
     rows = []
     for scan, found in result.get("H5", {}).items():
         if scan in APART:
@@ -279,12 +279,24 @@ def origin(result: Mapping[str, Any]) -> str:
         cells = [cell for key, cell in part.items() if key not in APART]
         scans = [row["scans"] for c in cells for row in c.values()
                  if isinstance(row, dict) and "scans" in row]  # fmt: skip
+        others = _others(cells, part["commit"])
         count = f", up to {max(scans)} scans a cell" if scans else ""
         lines.append(
             f"- {name}: revision `{part['commit']}`, {where['processor']}, {where['cores']} cores, "
-            f"load {where['load']:.1f}, torch {where['torch']}{count}"
+            f"load {where['load']:.1f}, torch {where['torch']}{count}{others}"
         )
     return "\n".join([f"Seed {result['seed']} ({result['split']} split).", "", *lines])
+
+
+def _others(cells: Iterable[Any], revision: str) -> str:
+    """Which methods' rows are of revisions other than the section's."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        for method, row in cell.items() if isinstance(cell, dict) else ():
+            own = row.get("commit", revision) if isinstance(row, dict) else revision
+            if own != revision and method not in found.setdefault(own, []):
+                found[own].append(method)
+    return "".join(f"; {', '.join(found[own])} of `{own}`" for own in found)
 
 
 def _by_place(result: Mapping[str, Any], name: str) -> str:
