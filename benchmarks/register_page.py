@@ -265,7 +265,7 @@ def triangulations(result: Mapping[str, Any]) -> str:
     told = {"face": "face", "face_p50": "its median", "face_p95": "its 95 %", "lips": "lips",
             "eyelids": "lids", "nose": "nose", "ears": "ears"}  # fmt: skip
     cells = result.get("off skin", {})
-    rows = [[name, *(_number(cells[name], key) for key in told)]
+    rows = [[name, *(_digits(cells[name].get(key)) for key in told)]
             for name in ("fused", "scattered") if name in cells]  # fmt: skip
     return _table(["scan", *told.values()], rows)
 
