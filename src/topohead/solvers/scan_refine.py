@@ -27,8 +27,8 @@ POPULATION = 0.004
 keeps its modes' prior tighter by it."""
 ACROSS = 0.1
 """Share of a start's variance that lies along the normal, a third if it were the same in all
-directions: starts slide along the skin far more than they leave it. 0.08 to 0.11 for the network on
-clean, one-sided and remeshed tuning scans (seed 140, `normal_share` of benchmarks/register.py)."""
+directions: starts slide along the skin far more than they leave it. 0.07 for the network on clean
+tuning scans, 0.10 on one-sided ones (seed 140, `normal_share` of benchmarks/register.py)."""
 
 
 @dataclass(frozen=True)
