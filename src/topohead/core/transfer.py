@@ -50,11 +50,16 @@ def aside(device: torch.device) -> Iterator[list[Tensor]]:
     stream.synchronize()
 
 
+def pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Room on the host to which a CUDA device copies without waiting; its values are void."""
+    return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+
+
 def fetched(values: Tensor) -> np.ndarray:
     """Values as an array on the host; from a CUDA device through pinned memory, which is fast."""
     if not values.is_cuda:
         return values.numpy()
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host = pinned(values.shape, values.dtype)
     host.copy_(values, non_blocking=True)
     torch.cuda.current_stream(values.device).synchronize()
     return host.numpy()

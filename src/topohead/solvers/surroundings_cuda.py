@@ -14,7 +14,6 @@ from topohead.solvers.sightlines import EYES, MOUTH, SKIN, triangle_parts
 from topohead.solvers.sightlines_cuda import area_resized
 from topohead.solvers.unseen import (
     CELLS,
-    FAINT,
     HOLD,
     LEAST,
     PART_COLORS,

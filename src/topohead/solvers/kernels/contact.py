@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def overlap(points, chosen, vertices, triangles, facing):
     """How deep points lie beyond the nearest sheet of a surface, along y [P]; −inf without one.
 
