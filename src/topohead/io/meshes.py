@@ -12,7 +12,6 @@ from topohead.core import InputError, Mesh, Topology
 from topohead.core.derived import derived
 from topohead.geometry.meshes import face_edges
 from topohead.io.atomic import write_text
-from topohead.io.decimals_cpu import LONGEST, write_rows
 from topohead.io.polygons import fans
 from topohead.io.scan_pictures import obj_lines, obj_pictures
 
@@ -308,6 +307,8 @@ def merged_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _rows(keyword: str, values: np.ndarray, digits: int) -> str:
     if digits == 9 and values.dtype == np.float32 and values.size:
+        from topohead.io.decimals_cpu import LONGEST, write_rows
+
         # printf would keep other threads from Python for a frame's time
         start = np.frombuffer(keyword.encode(), np.uint8)
         line = len(start) + LONGEST * values.shape[1] + 1
