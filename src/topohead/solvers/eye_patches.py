@@ -11,7 +11,7 @@ from torch import Tensor
 
 from topohead.core import Cameras, Views
 from topohead.core.transfer import aside, pinned
-from topohead.rendering.mesh import depth_maps
+from topohead.rendering.mesh import depth_stack
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,11 @@ def patches_around(
     moved = lens.clone()
     moved[:, :2, 2] -= corner
     window = Cameras(cameras.names, pose, moved, torch.full((len(lens), 2), size))
-    depth = depth_maps(hiding, triangles, window, cull=False)
-    pictures, inside = _windows(views, chosen, corner, size)
+    pictures, inside, depth = _windows(views, chosen, corner, window, hiding, triangles)
     front = np.zeros((len(lens), size, size), np.float32)
     for index in range(len(lens)):
         pictures[index] = cv2.GaussianBlur(pictures[index], (0, 0), blur)
-        nearest = np.minimum(depth[index].numpy(), np.float32(1e6))
+        nearest = np.minimum(depth[index], np.float32(1e6))
         # a pixel beside a lid mixes both
         front[index] = np.where(inside[index], cv2.erode(nearest, np.ones((3, 3), np.uint8)), 0)
     turned = (pose[:, :3, :3] @ motion[:3, :3]).float().numpy()
@@ -77,26 +76,35 @@ def patches_around(
 
 
 def _windows(
-    views: Views, chosen: Sequence[int], corner: Int[Tensor, "C 2"], size: int
-) -> tuple[Float32[np.ndarray, "C P P 3"], Bool[np.ndarray, "C P P"]]:
-    """The chosen pictures' windows at their corners, and where these lie in picture and mask.
+    views: Views,
+    chosen: Sequence[int],
+    corner: Int[Tensor, "C 2"],
+    window: Cameras,
+    hiding: Float[Tensor, "N 3"],
+    triangles: Int[Tensor, "K 3"],
+) -> tuple[Float32[np.ndarray, "C P P 3"], Bool[np.ndarray, "C P P"], Float32[np.ndarray, "C P P"]]:
+    """The chosen pictures' windows at their corners, where these lie in picture and mask, and the
+    depth of what hides, in the windows' cameras.
 
-    Of pictures on a device all windows come over at once, past the work that others wait for.
+    Of pictures on a device all comes over at once, past the work that others wait for.
     """
-    where = views.images[0].device
+    where, size = views.images[0].device, window.size(0)[0]
     shape = (len(chosen), size, size)
     if where.type != "cuda":
         pictures, inside = torch.zeros(*shape, 3), torch.zeros(shape, dtype=torch.bool)
         _cut(views, chosen, corner, pictures, inside)
-    else:
-        pictures, inside = pinned((*shape, 3), torch.float32), pinned(shape, torch.bool)
-        with aside(where) as made:
-            made += [pictures.new_zeros(pictures.shape, device=where)]
-            made += [inside.new_zeros(shape, device=where)]
-            _cut(views, chosen, corner, *made)
-            for host, there in zip((pictures, inside), made, strict=True):
-                host.copy_(there, non_blocking=True)
-    return pictures.numpy(), inside.numpy()
+        depth = depth_stack(hiding, triangles, window, cull=False)
+        return pictures.numpy(), inside.numpy(), depth.numpy()
+    pictures, inside = pinned((*shape, 3), torch.float32), pinned(shape, torch.bool)
+    depth = pinned(shape, torch.float32)
+    with aside(where) as made:
+        made += [pictures.new_zeros(pictures.shape, device=where)]
+        made += [inside.new_zeros(shape, device=where)]
+        _cut(views, chosen, corner, *made)
+        made += [depth_stack(hiding.to(where), triangles, window, cull=False)]
+        for host, there in zip((pictures, inside, depth), made, strict=True):
+            host.copy_(there, non_blocking=True)
+    return pictures.numpy(), inside.numpy(), depth.numpy()
 
 
 def _cut(

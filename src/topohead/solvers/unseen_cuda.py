@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -102,10 +103,16 @@ def _doubled(picture: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K h w"]:
 
 
 def _blurred(picture: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K H W"]:
-    taps = picture.new_tensor([1, 4, 6, 4, 1]) / 16
+    taps = _taps(picture.device)
     planes = functional.pad(picture.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="reflect")
     rows = functional.conv2d(planes, taps.reshape(1, 1, 5, 1))
     return functional.conv2d(rows, taps.reshape(1, 1, 1, 5)).reshape(picture.shape)
+
+
+@cache
+def _taps(device: torch.device) -> Float[Tensor, "5"]:
+    """Brought over once: the host would wait for all that is under way."""
+    return torch.tensor([1.0, 4, 6, 4, 1], device=device) / 16
 
 
 def _mirrored(
