@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 
 import cv2
 import torch
@@ -42,8 +43,7 @@ def undistorted_views(
     def make(index: int, stored: Stored) -> _Made:
         return _pinhole(stored, Warp(rig, target, index))
 
-    with ThreadPoolExecutor(readers, thread_name_prefix="reader") as threads:
-        made = _each(capture, frame, rig.cameras.names, threads, torch.device(device), make)
+    made = _each(capture, frame, rig.cameras.names, _readers(readers), torch.device(device), make)
     return _views(frame, target, made)
 
 
@@ -64,8 +64,7 @@ def views_and_photographs(
         straight = _pinhole(stored, Warp(rig, target, index))
         return *straight, *_photograph(stored, capture, rig, masks, index)
 
-    with ThreadPoolExecutor(readers, thread_name_prefix="reader") as threads:
-        made = _each(capture, frame, names, threads, torch.device(device), make)
+    made = _each(capture, frame, names, _readers(readers), torch.device(device), make)
     small = {index: parts[:2] for index, parts in made.items()}
     whole = {index: parts[2:] for index, parts in made.items()}
     return _views(frame, target, small), _photographs(frame, capture, rig, whole)
@@ -93,6 +92,12 @@ def photographs(
 
     made = _each(capture, frame, rig.cameras.names, workers, torch.device(device), make)
     return _photographs(frame, capture, rig, made)
+
+
+@cache
+def _readers(count: int) -> ThreadPoolExecutor:
+    """So many threads, which stay: to begin them takes longer than to read small pictures."""
+    return ThreadPoolExecutor(count, thread_name_prefix="reader")
 
 
 _Made = tuple[Tensor | None, ...]
