@@ -24,8 +24,9 @@ from topohead.solvers.unseen import (
 
 _SOLVED = 1e-14
 """Share of the squared preconditioned residual at which colours are solved: to about 1e-5."""
-_STEPS = 4
-"""Steps at most, times the square root of the vertices: colours walk an edge a step."""
+_STEPS = 64, 4
+"""Steps at most: so many, and so many times the square root of the vertices, because colours walk
+an edge a step."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Surroundings:
         self._solver = ConjugateGradient(
             alone,
             (laplacian.indptr, laplacian.indices, laplacian.data),
-            int(_STEPS * count**0.5),
+            _STEPS[0] + int(_STEPS[1] * count**0.5),
             _SOLVED,
             device,
         )
