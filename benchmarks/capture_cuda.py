@@ -9,6 +9,7 @@ are resumed. Seeds are apart from those that numbers were tuned on.
 """
 
 import argparse
+import itertools
 import json
 import shutil
 import subprocess
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--start-frames", type=int, default=20)
     parser.add_argument("--starts", default="exact,noisy,none")
     parser.add_argument("--solvers", default="newton,published", help="of `geometry`")
+    parser.add_argument("--small-frames", type=int, default=6, help="of `geometry`, `kernels`")
     parser.add_argument("--long-frames", type=int, default=600)
     parser.add_argument("--long-cameras", type=int, default=12)
     parser.add_argument("--long-width", type=int, default=512)
@@ -193,12 +195,12 @@ SECTIONS: dict[str, Callable[[argparse.Namespace, dict[str, Any]], dict[str, Any
 
 
 def small_take(args: argparse.Namespace) -> Path:
-    """A take of six instants by 24 cameras of 512×375."""
+    """A take of six instants, or as many as are asked for, by 24 cameras of 512×375."""
     take = args.work / "small"
     stage(
         StageConfig(
-            take, preset="small", seed=args.seed + 3, performance=args.performance, frames=6,
-            cameras=args.cameras, images="jpg", device=args.device,
+            take, preset="small", seed=args.seed + 3, performance=args.performance,
+            frames=args.small_frames, cameras=args.cameras, images="jpg", device=args.device,
         )
     )  # fmt: skip
     return take
@@ -237,10 +239,19 @@ def run_capture(
             # the first is given and the second waits for compilation
             found[f"{name_of_stage}_seconds"] = median(seconds[2:] or seconds)
             found[f"{name_of_stage}_sum_seconds"] = sum(seconds)
+    pace = paces(run)
+    if pace:  # after those that wait for compilation; a frame's end overlaps the next one's begin
+        found["seconds_between_frames"] = median(pace[2:] or pace)
     steady = [found.get(f"{name}_seconds", 0.0) for name in ("track", "texture")]
     if all(steady):
         found["steady_frames_per_second"] = 1 / sum(steady)
     return found, run
+
+
+def paces(run: Path) -> list[float]:
+    """Seconds from each frame's mesh to the next one's, by when their files were written."""
+    written = sorted(path.stat().st_mtime_ns for path in run.glob("frames/*/state.safetensors"))
+    return [(b - a) / 1e9 for a, b in itertools.pairwise(written)]
 
 
 def captured(args: argparse.Namespace, name: str, **options: Any) -> dict[str, Any]:
@@ -295,8 +306,15 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
     theirs, ours = (result.get("geometry", {}).get(name) for name in ("published", "newton"))
     if theirs is None or ours is None:
         return {}
-    keys = ("track_seconds", "surface_median_mm", "correspondence_median_mm")
-    return {key: theirs[key] / max(ours[key], 1e-9) for key in keys if key in theirs}
+    keys = (
+        "track_seconds",
+        "seconds_between_frames",
+        "surface_median_mm",
+        "correspondence_median_mm",
+    )
+    return {
+        key: theirs[key] / max(ours[key], 1e-9) for key in keys if key in theirs and key in ours
+    }
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 Stages a take of small pictures once and enlarges them to `--width`, grain added, which costs a
 tenth of filming them so; or takes `--take`. Then captures it with a stopwatch around every part:
-wall and processor seconds of a call and calls a frame, between the third finished texture and the
-last.
+wall and processor seconds of a call (of parts of a part, too; the device is not waited for) and
+calls a frame, between the third finished texture and the last; with `--textures none`, mesh.
 `--variants` captures again with one thing as it was before: JPEG files decoded by the cores
 (`cores_decode`), or Python's lock given back only after 5 ms (`slow_switch`).
 """
@@ -32,18 +32,22 @@ import torch
 from measured_on import commit, hardware
 
 from topohead.io import jpegs_cuda, stored_pictures
+from topohead.solvers import eyes, fusion_cuda, gaze, interiors
 from topohead.workflows import tracking_state
 from topohead.workflows.background import Behind
 from topohead.workflows.capture import CaptureConfig, capture
 from topohead.workflows.stage import StageConfig, stage
 
 # the package has functions of the same names
-texture, tracker, tracking = (
+texture, tracker, tracking, taken = (
     importlib.import_module(f"topohead.workflows.capturing.{name}")
-    for name in ("texture", "tracker", "tracking")
+    for name in ("texture", "tracker", "tracking", "take")
 )
 
 TEST_SEED = 724
+SMALL = 512
+"""Width of the pictures that are staged."""
+MESH = "write OBJ, state"
 WARM = 3
 """Frames that wait for compilers, recordings and the first pictures."""
 PARTS: dict[str, tuple[Any, str]] = {
@@ -52,13 +56,23 @@ PARTS: dict[str, tuple[Any, str]] = {
     "decode JPEG": (jpegs_cuda, "decoded"),
     "bring over": (stored_pictures, "brought"),
     "pictures in all": (tracker, "views_and_photographs"),
+    "small pictures": (taken, "undistorted_views"),
     "track": (tracking_state.tracking, "advance"),
     "eyes, lids, lips": (tracking_state, "finish_frame"),
+    "eyes: cut out": (eyes, "patches_around"),
+    "eyes: search": (gaze, "_searched"),
+    "lids": (interiors, "lids_outside"),
+    "lips": (interiors, "lips_apart"),
+    "mouth's wall": (interiors, "wall_behind"),
     "fuse": (texture.Fusion, "of_frame"),
+    "fuse: surface": (fusion_cuda, "_surfaces"),
+    "fuse: sights": (fusion_cuda, "make_device_sights"),
+    "fuse: look, blend": (fusion_cuda, "_gather"),
+    "fuse: fill": (fusion_cuda, "fill_unseen"),
     "fetch": (texture, "_codes"),
     "wait for writer": (Behind, "do"),
     "write PNG": (texture, "write_png"),
-    "write OBJ, state": (tracking, "_write_frame"),
+    MESH: (tracking, "_write_frame"),
 }
 
 
@@ -74,6 +88,7 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, default=24)
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--texture-size", type=int, default=8192)
+    parser.add_argument("--textures", default="full", choices=("full", "none"))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--variants", default="now")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no variant after these")
@@ -87,8 +102,8 @@ def main() -> None:
     result: dict[str, Any] = {
         "benchmark": "capture_parts", "commit": args.commit or commit(), "seed": TEST_SEED,
         "hardware": hardware(), "cameras": args.cameras, "width": args.width,
-        "texture_size": args.texture_size, "decodes_on_device": jpegs_cuda.is_there(),
-        "variants": {},
+        "texture_size": args.texture_size, "textures": args.textures,
+        "decodes_on_device": jpegs_cuda.is_there(), "variants": {},
     }  # fmt: skip
     for name in args.variants.split(","):
         if time.perf_counter() - begun > args.seconds:
@@ -113,6 +128,8 @@ def main() -> None:
 def large_take(args: argparse.Namespace) -> Path:
     """A take of `--width`, enlarged from a small one."""
     small, large = args.work / "small", args.work / "large"
+    if args.width == SMALL:
+        large = small
     stage(
         StageConfig(
             small, preset="small", seed=TEST_SEED, performance=args.performance, fps=60.0,
@@ -120,6 +137,8 @@ def large_take(args: argparse.Namespace) -> Path:
             device=args.device,
         )
     )  # fmt: skip
+    if large == small:
+        return small
     (large / "start").mkdir(parents=True, exist_ok=True)
     for name in ("cameras.json", "start/exact.obj"):
         shutil.copy(small / name, large / name)
@@ -185,17 +204,16 @@ def run(args: argparse.Namespace, take: Path, variant: str, frames: int) -> dict
     shutil.rmtree(out, ignore_errors=True)
     config = CaptureConfig(
         take, out, start=take / "start" / "exact.obj", keep_start=True, keep_cameras=True,
-        holdout=args.holdout, height=375, textures="full", texture_size=args.texture_size,
+        holdout=args.holdout, height=375, textures=args.textures, texture_size=args.texture_size,
         frames=f"1:{frames}", device=args.device, report=False,
     )  # fmt: skip
     watch, shown = Watch(), tracker._shown
     process: list[tuple[float, float]] = []
 
-    def told(self: Any, frame: str, vertices: torch.Tensor) -> None:
-        made(self, frame, vertices)
+    def told(*arguments: Any) -> None:
+        made(*arguments)
         process.append((time.perf_counter(), time.process_time()))
 
-    made = texture.OnTheWay.tracked
     with ExitStack() as patches:
         for name, (place, word) in PARTS.items():
             patches.enter_context(
@@ -204,7 +222,10 @@ def run(args: argparse.Namespace, take: Path, variant: str, frames: int) -> dict
         patches.enter_context(
             patch.object(tracker, "_shown", lambda pictures: watch.waiting(shown(pictures)))
         )
-        patches.enter_context(patch.object(texture.OnTheWay, "tracked", told))
+        # after the watches: a frame is done when this is
+        last = (texture.OnTheWay, "tracked") if args.textures == "full" else PARTS[MESH]
+        made = getattr(*last)
+        patches.enter_context(patch.object(*last, told))
         if variant == "cores_decode":
             patches.enter_context(patch.object(jpegs_cuda, "is_there", lambda: False))
         if variant == "slow_switch":

@@ -33,7 +33,7 @@ from topohead.rendering.portraits import (
 from topohead.rendering.shading import linear_to_srgb, portrait_camera
 from topohead.synthesis import skin
 from topohead.synthesis.expressions import draw_expressions
-from topohead.synthesis.people import load_people
+from topohead.synthesis.people import PortraitPeople, load_people
 from topohead.synthesis.portrait_pathtrace import pathtraced_portrait
 from topohead.synthesis.portraits import PortraitScenes, PortraitSettings
 from topohead.synthesis.shapes import load_shapes
@@ -41,6 +41,8 @@ from topohead.synthesis.shapes import load_shapes
 SEED = 700
 LIT = 33
 """Who stands in six lights, seen as the first camera looks."""
+ACTOR, DAYLIGHT = 20, 16
+"""Who makes 52 faces, and the number of the scene whose light is on them."""
 
 
 def mesh_of(level: int) -> PortraitMesh:
@@ -273,25 +275,53 @@ def _streamed(stream: Iterator[Any], batch: int, cuda: bool) -> dict[str, float]
 
 
 def sheets(args: argparse.Namespace) -> dict[str, Any]:
-    """The pictures of the docs, of whole people as they are drawn: nothing is chosen but `LIT`."""
+    """The pictures of the docs: whole people as drawn, none chosen but `LIT` and `ACTOR`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     made, size = load_people(SEED, (256, 256), args.looks, 256, device, args.ict), 256
     drawn = torch.cat([made.at(torch.arange(k, k + 8)).pictures.srgb for k in range(0, 64, 8)])
     sheet = drawn.reshape(8, 8, size, size, 3).transpose(1, 2).reshape(8 * size, 8 * size, 3)
-    row = torch.arange(6)
-    one = torch.full_like(row, LIT)
-    look = made.looks_of(one)
-    lit = made.composed(one, one, row, look, look)
-    camera, expected = lit.scenes.world_to_camera[:1], lit.scenes.intrinsics[:1]
-    pose = {"world_to_camera": camera.expand(6, 4, 4), "intrinsics": expected.expand(6, 3, 3)}
-    lights = made.made(replace(lit, scenes=replace(lit.scenes, **pose))).pictures.srgb
+    lights = _sat(made, torch.arange(6))
+    acts = _acts(made)
+    small = torch.stack([_half(one) for one in acts]).cpu().reshape(4, 13, size // 2, size // 2, 3)
     pictures = {"people": _half(sheet), "portraits": sheet[:1024, :1024],
                 "portrait-lights": torch.cat([torch.cat(list(lights[k : k + 3]), 1)
-                                              for k in (0, 3)])}  # fmt: skip
+                                              for k in (0, 3)]),
+                "portrait-actions": small.transpose(1, 2).reshape(2 * size, -1, 3)}  # fmt: skip
     folder = args.pictures or Path("docs/images")
     for name, picture in pictures.items():
         write_image(folder / f"{name}.jpg", picture.cpu(), quality=82)
     return {"device": device, "pictures": list(pictures)}
+
+
+def _sat(made: PortraitPeople, scene: torch.Tensor) -> torch.Tensor:
+    """Pictures of who is `LIT` in the light of scenes by number."""
+    one = torch.full_like(scene, LIT)
+    look = made.looks_of(one)
+    drawn, count = made.composed(one, one, scene, look, look), len(scene)
+    camera, expected = drawn.scenes.world_to_camera[:1], drawn.scenes.intrinsics[:1]
+    pose = {"world_to_camera": camera.expand(count, 4, 4),
+            "intrinsics": expected.expand(count, 3, 3)}  # fmt: skip
+    return made.made(replace(drawn, scenes=replace(drawn.scenes, **pose))).pictures.srgb
+
+
+def _acts(made: PortraitPeople) -> torch.Tensor:
+    """Pictures of who is `ACTOR` in the 52 faces, seen by a perfect camera, without glasses."""
+    one, scene = torch.full((52,), ACTOR), torch.full((52,), DAYLIGHT)
+    look = made.looks_of(one)
+    drawn = made.composed(one, one, scene, look, look)
+    frame = torch.tensor([[-0.085, -0.14, -0.12], [0.085, 0.12, 0.05]])
+    camera, lens = portrait_camera(frame, made.scenes.size, 0.25, 0.05)
+    clean = drawn.scenes.sensor * torch.tensor([1.0, 1, 1, 0, 0, 0])
+    scenes = replace(
+        drawn.scenes, world_to_camera=camera.expand(52, 4, 4), intrinsics=lens.expand(52, 3, 3),
+        sensor=clean, blur=torch.full((52,), 0.35),
+    )  # fmt: skip
+    worn = drawn.outfits
+    if worn is not None:
+        worn = replace(worn, worn=worn.worn & torch.tensor([True, False, False]))
+    drawn = replace(drawn, coefficients=torch.eye(52), gaze=torch.zeros_like(drawn.gaze),
+                    scenes=scenes, outfits=worn)  # fmt: skip
+    return made.made(drawn).pictures.srgb
 
 
 def _half(picture: torch.Tensor) -> torch.Tensor:

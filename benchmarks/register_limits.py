@@ -102,7 +102,7 @@ def buried(bench: Bench, person: Person, random: Draws, strength: float) -> Case
     values = {"hair": 0.5 + 0.5 * strength, "shoulders": 1.0, "clutter": 1.0, "holes": strength}
     pose = turned(Forced(random.keys), 60 * strength)
     case = sampled(bench, person, Forced(random.keys, on, values), pose)
-    count = int(len(case.scan.points) * 4 * strength**2)
+    count = max(1, int(len(case.scan.points) * 4 * strength**2))
     low, high = case.scan.points.aminmax(dim=0)
     strays = low + (high - low) * random.uniform("strays", count, 3)[0]
     points = torch.cat([case.scan.points, strays])

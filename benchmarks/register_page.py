@@ -147,11 +147,12 @@ def slide(result: Mapping[str, Any]) -> str:
 
 def meshes(result: Mapping[str, Any]) -> str:
     """H1: what else a head has to be."""
-    names = ("normal_cosine", "landmarks", "flipped", "pierced", "slits_crossed", "angle_min",
-             "angle_p1", "angle_p99", "angle_max", "rig", "rig_worst", "expression")  # fmt: skip
-    told = ("cosine of normals", "68 landmarks, mm", "flipped", "pierced", "lips or lids crossed",
-            "least angle", "1 %", "99 %", "greatest", "52 actions, mm", "worst action, mm",
-            "coefficients off by")  # fmt: skip
+    names = ("normal_cosine", "landmarks", "flipped", "pierced", "pierced_true", "slits_crossed",
+             "angle_min", "angle_p1", "angle_p99", "angle_max", "rig", "rig_worst",
+             "expression")  # fmt: skip
+    told = ("cosine of normals", "68 landmarks, mm", "flipped", "pierced", "in truth",
+            "lips or lids crossed", "least angle", "1 %", "99 %", "greatest", "52 actions, mm",
+            "worst action, mm", "coefficients off by")  # fmt: skip
     return _plain(result, "H1", "clean", names, told)
 
 
@@ -222,7 +223,7 @@ def real(result: Mapping[str, Any]) -> str:
              "s2p": "head to scan",
              "landmarks": "landmarks", "landmarks_brows": "brows", "landmarks_nose": "nose",
              "landmarks_eyes": "eyes", "landmarks_mouth": "mouth", "sigma": "σ",
-             "pierced": "pierced", "seconds": "seconds"}  # fmt: skip
+             "pierced": "pierced", "cpu_seconds": "seconds"}  # fmt: skip
     rows = []
     for scan, found in result.get("H5", {}).items():
         if scan in APART:
@@ -264,7 +265,7 @@ def triangulations(result: Mapping[str, Any]) -> str:
     told = {"face": "face", "face_p50": "its median", "face_p95": "its 95 %", "lips": "lips",
             "eyelids": "lids", "nose": "nose", "ears": "ears"}  # fmt: skip
     cells = result.get("off skin", {})
-    rows = [[name, *(_number(cells[name], key) for key in told)]
+    rows = [[name, *(_digits(cells[name].get(key)) for key in told)]
             for name in ("fused", "scattered") if name in cells]  # fmt: skip
     return _table(["scan", *told.values()], rows)
 
@@ -278,12 +279,24 @@ def origin(result: Mapping[str, Any]) -> str:
         cells = [cell for key, cell in part.items() if key not in APART]
         scans = [row["scans"] for c in cells for row in c.values()
                  if isinstance(row, dict) and "scans" in row]  # fmt: skip
+        others = _others(cells, part["commit"])
         count = f", up to {max(scans)} scans a cell" if scans else ""
         lines.append(
             f"- {name}: revision `{part['commit']}`, {where['processor']}, {where['cores']} cores, "
-            f"load {where['load']:.1f}, torch {where['torch']}{count}"
+            f"load {where['load']:.1f}, torch {where['torch']}{count}{others}"
         )
     return "\n".join([f"Seed {result['seed']} ({result['split']} split).", "", *lines])
+
+
+def _others(cells: Iterable[Any], revision: str) -> str:
+    """Which methods' rows are of revisions other than the section's."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        for method, row in cell.items() if isinstance(cell, dict) else ():
+            own = row.get("commit", revision) if isinstance(row, dict) else revision
+            if own != revision and method not in found.setdefault(own, []):
+                found[own].append(method)
+    return "".join(f"; {', '.join(found[own])} of `{own}`" for own in found)
 
 
 def _by_place(result: Mapping[str, Any], name: str) -> str:

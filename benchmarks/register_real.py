@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from measured_on import commit
 from PIL import Image
 from register_methods import Weights, linear_head, methods
 from register_scans import Bench
@@ -58,9 +59,11 @@ def real_section(args: argparse.Namespace, bench: Bench) -> Iterator[dict[str, A
         landmarks = torch.from_numpy(np.load(known)) if known.exists() else None
         found: dict[str, Any] = {}
         for label, method in chosen.items():
-            start = time.perf_counter()
+            start = time.process_time()
             fit = method(scan, chosen)
-            row = {"seconds": time.perf_counter() - start} | measured(scores, scan, fit, landmarks)
+            spent = time.process_time() - start
+            row = {"cpu_seconds": spent, "commit": args.commit or commit()}
+            row |= measured(scores, scan, fit, landmarks)
             if label.endswith("+refine"):
                 fine = refine_level1(scan, fit, bench.shapes.head).vertices
                 row["p2s_written"] = 1e3 * float(to_face(scores, scan, fine.double()).median())

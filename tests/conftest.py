@@ -17,6 +17,7 @@ if not torch.cuda.is_available():
 SOURCE = Path(__file__).parents[1] / "src"
 KERNELS = [
     *SOURCE.glob("*/rendering/*_cpu.py"),
+    *SOURCE.glob("*/io/*_cpu.py"),
     *SOURCE.glob("*/rendering/*_triton*.py"),
     *SOURCE.glob("*/geometry/*_triton.py"),
     *SOURCE.glob("*/synthesis/*_triton.py"),

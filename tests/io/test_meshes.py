@@ -191,3 +191,18 @@ def test_glb_keeps_uv_seams(tmp_path):
     topology = read_mesh(tmp_path / "two.glb").topology
     assert topology.vertex_count == 4
     assert topology.uv[topology.face_uv[1, :3]].numpy() == pytest.approx(uv[[3, 5, 4]])
+
+
+def test_numbers_are_written_as_printf_writes_them(tmp_path):
+    """Any float32 from 1e-8 to 1e9 as nine digits; ties, carries, zeros; and what is beyond."""
+    bits = np.random.default_rng(0).integers(0x322BCC78, 0x4E6E6B27, size=(3000, 3))
+    values = bits.astype(np.int32).view(np.float32)
+    values[::2] *= -1
+    odd = [[0, -0.0, 1e-4], [9.9999999e-5, 999999.95, 1e8], [1.5, 2**-20, 1e-5], [1 / 64, 7, 0.1]]
+    for rows in (np.concatenate([values, np.float32(odd)]), np.float32([[1e-12, 1e9, 3]])):
+        form = "v %.9g %.9g %.9g\n" * len(rows)
+        none = torch.zeros(0, 4, dtype=torch.long)
+        topology = Topology(len(rows), none, torch.zeros(0, 2), none)
+        write_obj(Mesh(topology, torch.from_numpy(rows)), tmp_path / "a.obj")
+        expected = form % tuple(rows.astype(np.float64).ravel().tolist())
+        assert (tmp_path / "a.obj").read_text() == expected

@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from topohead.core import Strands
 from topohead.geometry.cameras import look_at
-from topohead.rendering import portrait_light, portraits, portraits_cpu
+from topohead.rendering import portrait_light, portraits, portraits_cpu, portraits_draw_cpu
+from topohead.rendering.mesh_cpu import rasterize_projected
 from topohead.rendering.portrait_light import harmonics, sphere
 from topohead.rendering.portraits import (
     PortraitHeads,
@@ -248,6 +250,55 @@ def test_the_same_inputs_give_the_same_bytes() -> None:
     assert set(first.label.unique().tolist()) >= {0, 1, 4, 5}
 
 
+def test_what_is_left_out_behind_other_triangles_leaves_no_trace() -> None:
+    mesh, heads, _, scenes, _ = rough_scene(2, (64, 64))
+    inner = 0.6 * heads.vertices[:, : mesh.head_vertices]  # hidden, but for what bumps let through
+    triangles = mesh.triangles
+    hidden = triangles[(triangles < mesh.head_vertices).all(1)] + heads.vertices.shape[1]
+    vertices = torch.cat([heads.vertices, inner, 0 * inner], 1)  # and a part that is not worn
+    triangles = torch.cat([triangles, hidden, hidden + inner.shape[1]])
+    views, focals = portrait_light.camera_projections(scenes.world_to_camera, scenes.intrinsics, 1)
+    inverse, names = portraits_cpu.draw(triangles, vertices, None, views, focals, (64, 64))
+    projected = portraits_cpu.project(vertices, views).numpy()
+    for b in range(2):
+        depth, name = rasterize_projected(projected[b, 0], triangles.numpy(), 64, 64, False, 0.01)
+        assert (names[b, 0] == name).all()
+        assert abs(inverse[b, 0] * depth - 1)[name >= 0].max() < 1e-6
+    balls = torch.zeros(len(triangles), 4).double().numpy()
+    kept = torch.arange(len(triangles), dtype=torch.int32).numpy()
+    parts = (vertices[0].numpy(), triangles.numpy(), kept, len(kept), balls)
+    portraits_draw_cpu._balls(*parts)
+    used = -(-len(kept) // portraits_draw_cpu.BUNDLE)
+    told = [portraits_draw_cpu._hidden(ball, views[0, 0].numpy(), inverse[0, 0])
+            for ball in balls[:used]]  # fmt: skip
+    assert 0 < sum(told) < used
+
+
+def test_a_lamp_that_is_not_there_changes_nothing() -> None:
+    mesh, heads, pool, scenes, backdrops = rough_scene(2, (24, 24))
+    more = torch.tensor([0.5, 0.2, 0.9, 0.0, 30, 30, 30]).expand(2, 1, 7)
+    lamps = torch.cat([more, scenes.lamps], 1)
+    plain = render_portraits(mesh, heads, pool, scenes, backdrops, (24, 24))
+    padded = replace(scenes, lamps=lamps)
+    assert torch.equal(
+        render_portraits(mesh, heads, pool, padded, backdrops, (24, 24)).srgb, plain.srgb
+    )
+
+
+def test_light_is_gathered_wherever_pictures_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = rough_scene(2, (24, 24))
+    wanted = render_portraits(*inputs, (24, 24))
+    found = portraits_cpu.seen
+
+    def everything(*drawn: Any) -> tuple[torch.Tensor, ...]:
+        vertices, points = found(*drawn)
+        assert 0.1 < float(vertices.float().mean()) < 0.9 and not points.all()
+        return torch.ones_like(vertices), torch.ones_like(points)
+
+    monkeypatch.setattr(portraits_cpu, "seen", everything)
+    assert torch.equal(render_portraits(*inputs, (24, 24)).srgb, wanted.srgb)
+
+
 def test_harmonics_are_orthonormal() -> None:
     basis = harmonics(sphere(20000))
     gram = basis.T @ basis * 4 * math.pi / 20000
@@ -272,6 +323,10 @@ def test_triton_draws_what_the_cpu_draws(monkeypatch: pytest.MonkeyPatch) -> Non
     size = (20, 16)
     inputs = rough_scene(2, size)
     wanted = render_portraits(*inputs, size)
+    mesh, heads, pool, scenes, backdrops = inputs
+    none = torch.tensor([0.5, 0.2, 0.9, 0.0, 30, 30, 30]).expand(2, 1, 7)
+    scenes = replace(scenes, lamps=torch.cat([none, scenes.lamps], 1))
+    inputs = (mesh, heads, pool, scenes, backdrops)
     monkeypatch.setattr(portraits, "_backend", lambda _: portraits_triton)
     mesh, heads, pool, scenes, backdrops = (moved(x, device) for x in inputs)
     found = render_portraits(mesh, heads, pool, scenes, backdrops, size)

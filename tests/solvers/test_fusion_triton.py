@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from planted_sphere import photograph, ring_of_cameras, skin_texture, symmetric_sphere
+from planted_sphere import photograph, ring_of_cameras, skin_texture, sphere, symmetric_sphere
 from topohead.core import Distortion, InputError, Photographs, Rig, Topology, Views
 from topohead.geometry.cameras import distort
 from topohead.losses.texture import psnr
@@ -19,6 +19,8 @@ from topohead.rendering.uv_cuda import device_texels
 from topohead.solvers import fusion_cuda
 from topohead.solvers.colors import CameraColors
 from topohead.solvers.fusion import FusionConfig, fuse_frames, fuse_texture, solve_colors
+from topohead.solvers.surroundings_cuda import DeviceCopy, Surroundings
+from topohead.solvers.unseen import smaller_copy, surrounding_colors
 
 # the interpreter computes lanes that are masked out afterwards
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -94,6 +96,25 @@ def test_a_complete_texture_is_the_cpu_s(scene: Scene) -> None:
     assert 0.15 < (expected.coverage > 0).float().mean() < 0.8
     assert_same(found.srgb, expected.srgb)
     assert_same(found.coverage[..., None] / 30, expected.coverage[..., None] / 30)
+
+
+def test_colours_spread_over_the_surface_as_on_the_cpu() -> None:
+    """A spot is known, of skin and of eyes; a third part has nothing but its own colour."""
+    topology, _ = sphere(10, 20)
+    number = torch.arange(topology.vertex_count)
+    parts = {"eyes": number[::6], "mouth_interior": number[1::7], "lips": number[90:120]}
+    topology = replace(topology, regions={**topology.regions, **parts})
+    texels = texel_map(topology, SIZE)
+    row, column = np.mgrid[:SIZE, :SIZE] / SIZE
+    seen = (np.hypot(row - 0.5, column - 0.3) < 0.1).astype(np.float32) * texels.inside
+    color = np.dstack([row, column, 0.5 + 0 * row]).astype(np.float32)
+    packed = np.dstack([color * seen[..., None], seen, texels.inside]).astype(np.float32)
+    expected = surrounding_colors(smaller_copy(packed, topology))
+    held = Surroundings(device_texels(topology, SIZE, DEVICE))
+    copy = DeviceCopy(*(torch.from_numpy(a).to(DEVICE) for a in (color * seen[..., None], seen)))
+    found = held.colors(copy).cpu().numpy()
+    assert np.ptp(expected, 0).max() > 0.1
+    assert np.abs(found - expected).max() < 1e-4
 
 
 def test_a_lens_is_undone_where_a_texel_is_looked_up(scene: Scene) -> None:

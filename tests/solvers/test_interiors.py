@@ -297,7 +297,8 @@ def test_teeth_stay_rigid() -> None:
 
 @pytest.mark.gpu
 def test_views_on_a_device_give_the_same_gaze(mesh: Mesh, eyes: Eyes) -> None:
-    """Patches come to the host; the rest is the same arithmetic. A frame's eyes take a few ms."""
+    """What hides is drawn there, and comes to the host with the patches; the rest is the same
+    arithmetic. A frame's eyes take a few ms."""
     true = torch.tensor([[0.3, -0.12], [0.3, -0.12]], dtype=torch.float64)
     vertices = looking(mesh, true, STILL)
     views = filmed_eyes(mesh, vertices, seed=2)
@@ -309,4 +310,4 @@ def test_views_on_a_device_give_the_same_gaze(mesh: Mesh, eyes: Eyes) -> None:
         found = solve_gaze(there, eyes, lids, STILL, Gaze.first(), CONFIG)
         seconds = time.perf_counter() - started
     print(f"gaze of six views: {1000 * seconds:.1f} ms")
-    assert torch.equal(found.angles, here.angles)
+    assert (found.angles - here.angles).abs().max() < 1e-5

@@ -60,6 +60,16 @@ def test_wall_that_is_behind_stays_to_the_bit(cheek: Mesh) -> None:
     assert torch.equal(wall_behind(wall, dented), dented)
 
 
+def test_normals_of_a_few_are_those_among_all(cheek: Mesh) -> None:
+    wall = mouth_wall(cheek.topology, cheek.vertices)
+    assert wall is not None
+    dented = _dented(cheek, 0.004).double()
+    there, _, normals = wall.behind(dented)
+    assert (there >= 0).any()
+    everywhere = vertex_normals(dented, wall.skin)[there]
+    assert torch.equal(normals[there >= 0], everywhere[there >= 0])
+
+
 def test_a_mesh_without_a_mouth_has_no_wall(cheek: Mesh) -> None:
     topology = Topology(
         cheek.topology.vertex_count, cheek.topology.faces, cheek.topology.uv, cheek.topology.face_uv

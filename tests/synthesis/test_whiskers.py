@@ -105,6 +105,13 @@ def test_a_batch_wears_what_its_heads_wear_alone(whiskers: Whiskers, posed: torc
     assert torch.equal(together.widths[1], alone.widths[0])
 
 
+def test_compiled_loops_wear_what_tensors_wear(whiskers: Whiskers, posed: torch.Tensor) -> None:
+    which = torch.arange(PEOPLE)
+    found = whiskers.worn(which, torch.ones(PEOPLE, dtype=torch.bool), posed)
+    apart = (found.points - whiskers._worn_by_tensors(which, found, posed)).norm(dim=-1)
+    assert apart.quantile(0.999) < 1e-6 and apart.max() < 1e-3
+
+
 def test_smooth_skin_has_no_beard_and_the_same_seed_the_same(whiskers: Whiskers) -> None:
     smooth = replace(random_skin(3), stubble=0.0)
     assert draw_beard(3, smooth, style("buzz")) == (BEARDS["shaved"], smooth)

@@ -108,6 +108,11 @@ class HeadField:
         made = [torch.tensor(part, device=self.low.device) for part in zip(*CAPSULES, strict=True)]
         return made[0], made[1] - made[0], made[2]
 
+    @property
+    def solids(self) -> tuple[Tensor, ...]:
+        """What compiled loops want of it: template, solid vertices, triangles, fan, ring, body."""
+        return (self.template, self.solid, self.triangles, self.fan, self.ring, *self.capsules)
+
     def place(self, vertices: Float[Tensor, "B V 3"]) -> Placed:
         """Heads made ready: normals, and scale and shift per axis by least squares."""
         normals = fan_normals(vertices, self.triangles, self.fan)

@@ -164,16 +164,16 @@ def read_encoded(path: Path) -> bytes:
         raise _unreadable(path, error) from error
     if not data:
         raise InputError(f"image {path} is empty (0 bytes); copy it again")
+    # without the mark opening would be a millisecond under the lock for nothing; so would be
+    # looking for it among pixels
     if data.startswith(_PNG_START):
-        _check_png(path, data)
+        marked = _check_png(path, data)
     elif data.startswith(_JPEG_START):
         _check_jpeg(path, data)
+        marked = _is_marked(data, 0, _JPEG_HEAD)
     else:
         raise InputError(f"image {path} is neither PNG, JPEG nor EXR; convert it")
-    # without the mark opening would be a millisecond under the lock for nothing; so would be
-    # looking for it in all of a photograph, whose head it is in
-    head = _JPEG_HEAD if data.startswith(_JPEG_START) else len(data)
-    if any(data.find(mark, 0, head) >= 0 for mark in _EXIF_MARKS):
+    if marked:
         try:
             with Image.open(io.BytesIO(data)) as picture:
                 _check_orientation(path, picture)
@@ -217,9 +217,17 @@ def _check_jpeg(path: Path, data: bytes) -> None:
         raise InputError(f"image {path} is cut off ({len(data)} bytes); copy it again")
 
 
-def _check_png(path: Path, data: bytes) -> None:
-    """Walks the chunks: each must be whole and match its checksum, and the last is IEND."""
-    at = len(_PNG_START)
+def _is_marked(data: bytes, begin: int, end: int) -> bool:
+    """Whether a part of a file speaks of Exif data."""
+    return any(data.find(mark, begin, end) >= 0 for mark in _EXIF_MARKS)
+
+
+def _check_png(path: Path, data: bytes) -> bool:
+    """Walks the chunks: each must be whole and match its checksum, and the last is IEND.
+
+    Says whether one that holds no pixels speaks of Exif data.
+    """
+    at, marked = len(_PNG_START), False
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         end = at + 12 + length
@@ -228,8 +236,10 @@ def _check_png(path: Path, data: bytes) -> None:
         body = memoryview(data)[at + 4 : end - 4]
         if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
             raise InputError(f"image {path} is damaged (checksum at byte {at}); copy it again")
-        if bytes(body[:4]) == b"IEND":
-            return
+        kind = bytes(body[:4])
+        if kind == b"IEND":
+            return marked
+        marked = marked or (kind != b"IDAT" and _is_marked(data, at + 4, end - 4))
         at = end
     raise InputError(f"image {path} is cut off ({len(data)} bytes); copy it again")
 

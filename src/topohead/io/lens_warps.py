@@ -84,10 +84,10 @@ class Warp:
         if grid is None:
             return reduced
         box = self._box(actual)
-        size = grid.new_tensor([width, height])[:, None, None]
-        inside = ((grid >= -0.5) & (grid <= size / box - 0.5)).all(0)
-        length = grid.new_tensor([reduced.shape[1], reduced.shape[0]])
-        place = grid.permute(1, 2, 0) * (2 / (length - 1)) - 1
+        x, y = grid
+        inside = (grid >= -0.5).all(0) & (x <= width / box - 0.5) & (y <= height / box - 0.5)
+        across, down = (2 / (length - 1) for length in (reduced.shape[1], reduced.shape[0]))
+        place = torch.stack([x * across - 1, y * down - 1], -1)
         found = functional.grid_sample(
             reduced[None, None], place[None], padding_mode="border", align_corners=True
         )

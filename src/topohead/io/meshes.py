@@ -1,6 +1,7 @@
 """Meshes on disk: quad OBJ without loss (ours), everything else through trimesh."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from topohead.core import InputError, Mesh, Topology
+from topohead.core.derived import derived
 from topohead.geometry.meshes import face_edges
 from topohead.io.atomic import write_text
 from topohead.io.polygons import fans
@@ -75,11 +77,21 @@ def write_obj(mesh: Mesh, path: str | Path, texture: str | None = None) -> None:
         write_text(material, f"newmtl head\nKd 1 1 1\nmap_Kd {texture}\n")
         lines.append(f"mtllib {material.name}\n")
     lines.append(_rows("v", vertices, digits))
-    lines.append(_rows("vt", topology.uv.detach().cpu().numpy(), digits))
+    # a take's meshes share them
+    places, faces = derived(topology, _SHARED[digits])
+    lines.append(places)
     if texture is not None:
         lines.append("usemtl head\n")
-    lines.append(_face_rows(topology))
+    lines.append(faces)
     write_text(path, "".join(lines))
+
+
+def _shared(digits: int, topology: Topology) -> tuple[str, str]:
+    """The rows of a file that only depend on the topology: places in the texture, and faces."""
+    return _rows("vt", topology.uv.detach().cpu().numpy(), digits), _face_rows(topology)
+
+
+_SHARED = {digits: partial(_shared, digits) for digits in (9, 17)}
 
 
 def check_mesh(mesh: Mesh, name: str | Path = "mesh", uv_required: bool = False) -> Mesh:
@@ -294,6 +306,16 @@ def merged_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(keyword: str, values: np.ndarray, digits: int) -> str:
+    if digits == 9 and values.dtype == np.float32 and values.size:
+        from topohead.io.decimals_cpu import LONGEST, write_rows
+
+        # printf would keep other threads from Python for a frame's time
+        start = np.frombuffer(keyword.encode(), np.uint8)
+        line = len(start) + LONGEST * values.shape[1] + 1
+        out = np.empty(len(values) * line, np.uint8)
+        count = write_rows(start, np.ascontiguousarray(values), out)
+        if count >= 0:
+            return out[:count].tobytes().decode("ascii")
     form = keyword + f" %.{digits}g" * values.shape[1] + "\n"
     return (form * len(values)) % tuple(values.astype(np.float64).reshape(-1).tolist())
 

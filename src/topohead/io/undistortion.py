@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 
 import cv2
 import torch
@@ -42,8 +43,7 @@ def undistorted_views(
     def make(index: int, stored: Stored) -> _Made:
         return _pinhole(stored, Warp(rig, target, index))
 
-    with ThreadPoolExecutor(readers, thread_name_prefix="reader") as threads:
-        made = _each(capture, frame, rig.cameras.names, threads, torch.device(device), make)
+    made = _each(capture, frame, rig.cameras.names, _readers(readers), torch.device(device), make)
     return _views(frame, target, made)
 
 
@@ -58,14 +58,13 @@ def views_and_photographs(
     """`undistorted_views` and `photographs` of one instant, every picture decoded once."""
     rig = capture.rig.select(names)
     target = pinhole_cameras(capture, names, height)
+    masks = pinhole_cameras(capture, names, _MASK_HEIGHT)
 
     def make(index: int, stored: Stored) -> _Made:
-        return *_pinhole(stored, Warp(rig, target, index)), *_photograph(
-            stored, capture, rig, index
-        )
+        straight = _pinhole(stored, Warp(rig, target, index))
+        return *straight, *_photograph(stored, capture, rig, masks, index)
 
-    with ThreadPoolExecutor(readers, thread_name_prefix="reader") as threads:
-        made = _each(capture, frame, names, threads, torch.device(device), make)
+    made = _each(capture, frame, names, _readers(readers), torch.device(device), make)
     small = {index: parts[:2] for index, parts in made.items()}
     whole = {index: parts[2:] for index, parts in made.items()}
     return _views(frame, target, small), _photographs(frame, capture, rig, whole)
@@ -86,12 +85,19 @@ def photographs(
     camera out. Masks are those of `undistorted_views`, smaller.
     """
     rig = capture.rig if names is None else capture.rig.select(names)
+    masks = pinhole_cameras(capture, rig.cameras.names, _MASK_HEIGHT)
 
     def make(index: int, stored: Stored) -> _Made:
-        return _photograph(stored, capture, rig, index)
+        return _photograph(stored, capture, rig, masks, index)
 
     made = _each(capture, frame, rig.cameras.names, workers, torch.device(device), make)
     return _photographs(frame, capture, rig, made)
+
+
+@cache
+def _readers(count: int) -> ThreadPoolExecutor:
+    """So many threads, which stay: to begin them takes longer than to read small pictures."""
+    return ThreadPoolExecutor(count, thread_name_prefix="reader")
 
 
 _Made = tuple[Tensor | None, ...]
@@ -147,14 +153,12 @@ def _views(frame: str, target: Cameras, made: Mapping[int, _Made]) -> Views:
     return Views(frame, cameras, *_columns(made))
 
 
-def _photograph(stored: Stored, capture: Capture, rig: Rig, index: int) -> _Made:
-    """A stored picture as 8-bit codes, a fisheye undone, and its mask made smaller."""
+def _photograph(stored: Stored, capture: Capture, rig: Rig, masks: Cameras, index: int) -> _Made:
+    """A stored picture as 8-bit codes, a fisheye undone, and its mask as small as `masks`."""
     image, mask = stored
-    rig = rig.select([rig.cameras.names[index]])
-    if rig.distortion[0].model == "fisheye":
-        whole, _ = _pinhole(
-            (image, None), Warp(rig, pinhole_cameras(capture, rig.cameras.names), 0)
-        )
+    if rig.distortion[index].model == "fisheye":
+        straight = pinhole_cameras(capture, rig.cameras.names)
+        whole, _ = _pinhole((image, None), Warp(rig, straight, index))
         assert whole is not None, "there was a picture"
         image = whole
     if image.dtype != torch.uint8:
@@ -162,30 +166,23 @@ def _photograph(stored: Stored, capture: Capture, rig: Rig, index: int) -> _Made
             image = (image * 255).round().to(torch.uint8)
         else:
             image = torch.from_numpy(cv2.convertScaleAbs(image.numpy(), alpha=255))
-    small = pinhole_cameras(capture, rig.cameras.names, _MASK_HEIGHT)
-    return image, _pinhole_mask(mask, Warp(rig, small, 0))
+    return image, None if mask is None else _pinhole_mask(mask, Warp(rig, masks, index))
 
 
 def _photographs(frame: str, capture: Capture, rig: Rig, made: Mapping[int, _Made]) -> Photographs:
     """Photographs and the cameras that fit them."""
     images, masks = _columns(made)
-    rigs = []
-    for index, image in zip(made, images, strict=True):
-        one = rig.select([rig.cameras.names[index]])
-        if one.distortion[0].model == "fisheye":
-            one = Rig(pinhole_cameras(capture, one.cameras.names), (Distortion(),))
-        size = torch.tensor([[image.shape[1], image.shape[0]]])
-        rigs.append(Rig(one.cameras.resized(size), one.distortion))
-    cameras = [one.cameras for one in rigs]
-    together = Cameras(
-        tuple(camera.names[0] for camera in cameras),
-        torch.cat([camera.world_to_camera for camera in cameras]),
-        torch.cat([camera.intrinsics for camera in cameras]),
-        torch.cat([camera.sizes for camera in cameras]),
-    )
-    return Photographs(
-        frame, Rig(together, tuple(one.distortion[0] for one in rigs)), images, masks
-    )
+    rig = rig.select([rig.cameras.names[index] for index in made])
+    bent = [lens.model == "fisheye" for lens in rig.distortion]
+    cameras, intrinsics = rig.cameras, rig.cameras.intrinsics
+    if any(bent):
+        straight = pinhole_cameras(capture, cameras.names)
+        there = torch.tensor(bent)[:, None, None]
+        intrinsics = torch.where(there, straight.intrinsics, intrinsics)
+    sizes = torch.tensor([[image.shape[1], image.shape[0]] for image in images])
+    lenses = [Distortion() if b else d for b, d in zip(bent, rig.distortion, strict=True)]
+    cameras = replace(cameras, intrinsics=intrinsics).resized(sizes)
+    return Photographs(frame, Rig(cameras, tuple(lenses)), images, masks)
 
 
 def _columns(made: Mapping[int, _Made]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]:

@@ -7,8 +7,6 @@ in their order, so results never depend on the number of threads. A tie in depth
 triangle that comes first.
 """
 
-import math
-
 import numpy as np
 from numba import njit, prange
 
@@ -22,33 +20,30 @@ BAND_ROWS = 16
 
 
 @njit(cache=True, inline="always")
-def _is_drawable(projected, a, b, c, near):
-    for vertex in (a, b, c):
-        if not projected[vertex, 2] > near:
-            return False
-        if not (
-            abs(projected[vertex, 0]) < GUARD_PIXELS and abs(projected[vertex, 1]) < GUARD_PIXELS
-        ):
-            return False
-    return True
+def snapped(place, near):
+    """A corner (u, v, depth) on the grid, and 1/depth: 0 where it cannot be drawn."""
+    unit = np.float64(1 << SUBPIXEL_BITS)
+    x, y, z = place[0], place[1], place[2]
+    if z > near and abs(x) < GUARD_PIXELS and abs(y) < GUARD_PIXELS:
+        return round(x * unit), round(y * unit), 1.0 / np.float64(z)
+    return 0, 0, 0.0
 
 
 @njit(cache=True)
-def _row_ranges(projected, triangles, height, near):
+def _row_ranges(corners, inverse, triangles, height):
     """First and last pixel row whose centres each triangle may cover (empty: first > last)."""
+    half = 1 << (SUBPIXEL_BITS - 1)
     count = triangles.shape[0]
     first = np.empty(count, np.int32)
     last = np.empty(count, np.int32)
     for t in range(count):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         first[t], last[t] = 1, 0
-        if not _is_drawable(projected, a, b, c, near):
-            continue
-        top = min(projected[a, 1], projected[b, 1], projected[c, 1])
-        bottom = max(projected[a, 1], projected[b, 1], projected[c, 1])
-        # one sub-pixel of slack, because corners are rounded before they are tested
-        first[t] = max(0, math.ceil(top - 0.5 - 0.001))
-        last[t] = min(height - 1, math.floor(bottom - 0.5 + 0.001))
+        if inverse[a] > 0.0 and inverse[b] > 0.0 and inverse[c] > 0.0:
+            top = min(corners[a, 1], corners[b, 1], corners[c, 1])
+            bottom = max(corners[a, 1], corners[b, 1], corners[c, 1])
+            first[t] = max(0, (top + half - 1) >> SUBPIXEL_BITS)
+            last[t] = min(height - 1, (bottom - half) >> SUBPIXEL_BITS)
     return first, last
 
 
@@ -84,32 +79,36 @@ def _edge(x0, y0, x1, y1):
     return step_x, step_y, constant if owns_border else constant - 1
 
 
-@njit(cache=True)
-def _draw(t, projected, triangles, first_row, last_row, cull, depth_inverse, triangle_map):
-    """Draw one triangle into the rows given, keeping the nearest."""
-    unit = 1 << SUBPIXEL_BITS
-    half = unit >> 1
-    width = triangle_map.shape[1]
+@njit(cache=True, error_model="numpy")
+def draw_triangle(
+    t, corners, inverse, triangles, first_row, last_row, cull, depth_inverse, triangle_map
+):
+    """Draw one triangle of `snapped` corners into the rows given, keeping the nearest."""
+    half = 1 << (SUBPIXEL_BITS - 1)
     a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-    ax, ay = round(projected[a, 0] * np.float64(unit)), round(projected[a, 1] * np.float64(unit))
-    bx, by = round(projected[b, 0] * np.float64(unit)), round(projected[b, 1] * np.float64(unit))
-    cx, cy = round(projected[c, 0] * np.float64(unit)), round(projected[c, 1] * np.float64(unit))
+    if not (inverse[a] > 0.0 and inverse[b] > 0.0 and inverse[c] > 0.0):
+        return
+    ax, ay, bx, by = corners[a, 0], corners[a, 1], corners[b, 0], corners[b, 1]
+    cx, cy = corners[c, 0], corners[c, 1]
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
     # counter-clockwise from outside means negative area where y points down
     if area == 0 or (cull and area > 0):
+        return
+    left = max(0, (min(ax, bx, cx) + half - 1) >> SUBPIXEL_BITS)
+    right = min(triangle_map.shape[1] - 1, (max(ax, bx, cx) - half) >> SUBPIXEL_BITS)
+    top = max(first_row, (min(ay, by, cy) + half - 1) >> SUBPIXEL_BITS)
+    bottom = min(last_row, (max(ay, by, cy) - half) >> SUBPIXEL_BITS)
+    if left > right or top > bottom:  # most of small ones: between the centres of pixels
         return
     if area < 0:
         b, c, bx, by, cx, cy, area = c, b, cx, cy, bx, by, -area
     ux, uy, u0 = _edge(bx, by, cx, cy)
     vx, vy, v0 = _edge(cx, cy, ax, ay)
     wx, wy, w0 = _edge(ax, ay, bx, by)
-    left = max(0, (min(ax, bx, cx) + half - 1) >> SUBPIXEL_BITS)
-    right = min(width - 1, (max(ax, bx, cx) - half) >> SUBPIXEL_BITS)
     scale = 1.0 / np.float64(area)
-    near_a = 1.0 / np.float64(projected[a, 2])
-    slope_b = (1.0 / np.float64(projected[b, 2]) - near_a) * scale
-    slope_c = (1.0 / np.float64(projected[c, 2]) - near_a) * scale
-    for y in range(first_row, last_row + 1):
+    near_a = inverse[a]
+    slope_b, slope_c = (inverse[b] - near_a) * scale, (inverse[c] - near_a) * scale
+    for y in range(top, bottom + 1):
         py = (y << SUBPIXEL_BITS) + half
         px = (left << SUBPIXEL_BITS) + half
         u = ux * px + uy * py + u0
@@ -117,9 +116,9 @@ def _draw(t, projected, triangles, first_row, last_row, cull, depth_inverse, tri
         w = wx * px + wy * py + w0
         for x in range(left, right + 1):
             if (u | v | w) >= 0:
-                inverse = np.float32(near_a + slope_b * v + slope_c * w)
-                if inverse > depth_inverse[y, x]:
-                    depth_inverse[y, x] = inverse
+                nearer = np.float32(near_a + slope_b * v + slope_c * w)
+                if nearer > depth_inverse[y, x]:
+                    depth_inverse[y, x] = nearer
                     triangle_map[y, x] = t
             u += ux << SUBPIXEL_BITS
             v += vx << SUBPIXEL_BITS
@@ -137,7 +136,11 @@ def rasterize_projected(projected, triangles, width, height, cull, near):
     """
     depth = np.zeros((height, width), np.float32)  # holds 1/depth until the end
     triangle_map = np.full((height, width), np.int32(-1))
-    first, last = _row_ranges(projected, triangles, height, near)
+    corners = np.empty((projected.shape[0], 2), np.int64)
+    inverse_depth = np.empty(projected.shape[0])
+    for v in range(projected.shape[0]):
+        corners[v, 0], corners[v, 1], inverse_depth[v] = snapped(projected[v], near)
+    first, last = _row_ranges(corners, inverse_depth, triangles, height)
     band_count = (height + BAND_ROWS - 1) // BAND_ROWS
     starts, members = _bands(first, last, band_count)
     for band in prange(band_count):
@@ -145,8 +148,9 @@ def rasterize_projected(projected, triangles, width, height, cull, near):
         bottom = min(height, top + BAND_ROWS) - 1
         for k in range(starts[band], starts[band + 1]):
             t = members[k]
-            first_row, last_row = max(first[t], top), min(last[t], bottom)
-            _draw(t, projected, triangles, first_row, last_row, cull, depth, triangle_map)
+            draw_triangle(
+                t, corners, inverse_depth, triangles, top, bottom, cull, depth, triangle_map
+            )
         for y in range(top, bottom + 1):
             for x in range(width):
                 inverse = depth[y, x]

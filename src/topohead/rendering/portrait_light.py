@@ -60,8 +60,13 @@ def gather_light(
     normals: Float[Tensor, "B V 3"],
     scenes: SceneBatch,
     supersampling: int,
+    drawn: Any,
 ) -> PortraitLight:
-    """Shadow maps of the sky and the lamps, and the sky's light through them."""
+    """Shadow maps of the sky and the lamps, and the sky's light through them.
+
+    On a CPU the latter only where pictures that are `drawn` show it.
+    """
+    vertices, points = backend.seen(drawn, mesh, heads)
     directions, rotations, basis, bounce, disk = _constants(
         str(heads.vertices.device), LAMP_TAPS * supersampling**2
     )
@@ -77,9 +82,9 @@ def gather_light(
     texel = (2 * radius / DOME_MAP).float()
     ways = directions.float()
     ambient = backend.gather_mesh(
-        heads.vertices, normals, views, maps, ways, radiance, texel, bounce
+        heads.vertices, normals, views, maps, ways, radiance, texel, bounce, vertices
     )
-    hair = backend.gather_hair(heads.strands, views, maps, ways, radiance)
+    hair = backend.gather_hair(heads.strands, views, maps, ways, radiance, points)
     lamp_views, lamp_focals = _lamp_views(center, radius, scenes.lamps)
     lamp_maps = backend.draw(*shape, heads.strands, lamp_views, lamp_focals, (LAMP_MAP, LAMP_MAP))
     lamp_texel = (2 * radius / LAMP_MAP).float()[:, None].expand(lamp_views.shape[:2])
@@ -186,7 +191,9 @@ def _lamp_views(
     place = lamps[..., :3].double()
     away = place - center[:, None]
     distance = away.norm(dim=-1).clamp(min=1e-6)
-    return _views(_facing(-away / distance[..., None]), place, distance, radius, LAMP_MAP)
+    views, focals = _views(_facing(-away / distance[..., None]), place, distance, radius, LAMP_MAP)
+    there = lamps[..., 3] > 0  # all is behind a lamp that is not: it sees nothing
+    return torch.where(there[..., None, None], views, -views), focals * there
 
 
 def _views(

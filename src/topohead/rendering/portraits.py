@@ -64,10 +64,10 @@ def render_portraits(
     """
     backend = _backend(heads.vertices)
     normals = smooth_normals(heads.vertices, mesh)
-    light = gather_light(backend, mesh, heads, normals, scenes, supersampling)
     views, focals = camera_projections(scenes.world_to_camera, scenes.intrinsics, supersampling)
     fine = (size[0] * supersampling, size[1] * supersampling)
     drawn = backend.draw(mesh.triangles, heads.vertices, heads.strands, views, focals, fine)
+    light = gather_light(backend, mesh, heads, normals, scenes, supersampling, drawn)
     eye = eyes(scenes.world_to_camera)
     linear, alpha, label = backend.shade(
         drawn, supersampling, mesh, heads, normals, views, eye, textures, light
@@ -162,6 +162,8 @@ def portrait_points(
 
 def smooth_normals(vertices: Float[Tensor, "B V 3"], mesh: PortraitMesh) -> Float[Tensor, "B V 3"]:
     """Unit normals of vertices, triangles weighted by area, summed in a fixed order."""
+    if vertices.device.type == "cpu":
+        return portraits_cpu.smooth_normals(vertices, mesh)
     return fan_normals(vertices, mesh.triangles, mesh.fan)
 
 

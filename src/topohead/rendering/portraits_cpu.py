@@ -6,14 +6,15 @@ here 1/depth (0: nothing) and the name of what is nearest (−1: nothing), [B M 
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from topohead.core import Strands
+from topohead.rendering import portraits_draw_cpu as drawing
 from topohead.rendering import portraits_hair_cpu as hair
 from topohead.rendering import portraits_sensor_cpu as sensor
 from topohead.rendering import portraits_shade_cpu as shading
-from topohead.rendering.mesh_cpu import rasterize_projected
+from topohead.rendering.normals_cpu import fan_normals
 from topohead.rendering.portrait_batch import (
     PortraitHeads,
     PortraitMesh,
@@ -29,7 +30,7 @@ def project(
     points: Float[Tensor, "B N 3"], projections: Float[Tensor, "B M 3 4"]
 ) -> Float[Tensor, "B M N 3"]:
     """(u, v, depth) float32 of points in every view of their head, computed in float64."""
-    return torch.from_numpy(hair.project(_array(points), _array(projections)))
+    return torch.from_numpy(drawing.project(_array(points), _array(projections)))
 
 
 def draw(
@@ -41,20 +42,14 @@ def draw(
     size: tuple[int, int],
 ) -> Drawn:
     """Meshes and ribbons in all views of their heads."""
-    projected, corners = _array(project(vertices, projections)), _array(triangles)
-    heads, views = projected.shape[:2]
-    inverse = np.empty((heads, views, size[1], size[0]), np.float32)
-    names = np.empty((heads, views, size[1], size[0]), np.int32)
-    for b in range(heads):
-        for m in range(views):
-            depth, names[b, m] = rasterize_projected(
-                projected[b, m], corners, size[0], size[1], False, hair.NEAR
-            )
-            np.divide(np.float32(1.0), depth, out=inverse[b, m])
+    triangles_, focals_, views = _array(triangles), _array(focals), _array(projections)
+    inverse, names = drawing.draw_meshes(
+        triangles_, _array(vertices), views, focals_, size[1], size[0]
+    )
     if strands is not None:
-        hair.draw_ribbons(
-            _array(strands.points), _array(strands.widths), _array(projections), _array(focals),
-            len(corners), inverse, names,
+        drawing.draw_ribbons(
+            _array(strands.points), _array(strands.widths), views, focals_, len(triangles_),
+            inverse, names,
         )  # fmt: skip
     return inverse, names
 
@@ -69,6 +64,17 @@ def names(drawn: Drawn) -> Int[Tensor, "B M h w"]:
     return torch.from_numpy(drawn[1])
 
 
+def seen(
+    drawn: Drawn, mesh: PortraitMesh, heads: PortraitHeads
+) -> tuple[Bool[Tensor, "B V"], Bool[Tensor, "B S P"]]:
+    """Vertices and points of strands that pictures of one view a head show something of."""
+    strands = (0, 2) if heads.strands is None else heads.strands.points.shape[1:3]
+    found = hair.seen_parts(
+        drawn[1][:, 0], _array(mesh.triangles), heads.vertices.shape[1], *strands
+    )
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+
 def gather_mesh(
     vertices: Float[Tensor, "B V 3"],
     normals: Float[Tensor, "B V 3"],
@@ -78,11 +84,12 @@ def gather_mesh(
     radiance: Float[Tensor, "B D 3"],
     texel: Float[Tensor, " B"],
     bounce: Float[Tensor, "3"],
+    shown: Bool[Tensor, "B V"],
 ) -> Float[Tensor, "B V 3"]:
-    """Share of the sky's irradiance that reaches each vertex."""
+    """Share of the sky's irradiance that reaches each vertex that is shown."""
     light = hair.gather_mesh(
         _array(vertices), _array(normals), _array(projections), maps[0], _array(directions),
-        _array(radiance), _array(texel), _array(bounce),
+        _array(radiance), _array(texel), _array(bounce), _array(shown),
     )  # fmt: skip
     return torch.from_numpy(light)
 
@@ -93,13 +100,15 @@ def gather_hair(
     maps: Drawn,
     directions: Float[Tensor, "D 3"],
     radiance: Float[Tensor, "B D 3"],
+    shown: Bool[Tensor, "B S P"],
 ) -> Float[Tensor, "B S P 3"]:
-    """∫ L sin(T, ω) visible dω at points of strands."""
+    """∫ L sin(T, ω) visible dω at points of strands that are shown."""
     if strands is None:
         return torch.zeros(len(projections), 0, 2, 3)
     light = hair.gather_hair(
-        _array(strands.points), _array(projections), maps[0], _array(directions), _array(radiance)
-    )
+        _array(strands.points), _array(projections), maps[0], _array(directions), _array(radiance),
+        _array(shown),
+    )  # fmt: skip
     return torch.from_numpy(light)
 
 
@@ -148,6 +157,16 @@ def expose(
     )  # fmt: skip
     keys = _array(scenes.key).astype(np.uint64)
     return torch.from_numpy(sensor.expose(light, _array(taps), _array(scenes.sensor), keys))
+
+
+def smooth_normals(vertices: Float[Tensor, "B V 3"], mesh: PortraitMesh) -> Float[Tensor, "B V 3"]:
+    """Unit normals of vertices, triangles weighted by area, summed in a fixed order."""
+    return torch.from_numpy(fan_normals(*arrays(vertices, mesh.triangles, mesh.fan)))
+
+
+def arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    """Tensors on the CPU as compiled loops read them."""
+    return tuple(_array(tensor) for tensor in tensors)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

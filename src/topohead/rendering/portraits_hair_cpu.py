@@ -1,18 +1,11 @@
-"""Compiled loops of portraits: hair ribbons, and the light that comes to a head from everywhere.
-
-Meshes are drawn by `mesh_cpu`. A ribbon is drawn as what it is, a segment of some width: a sample
-belongs to it when it lies within half a width of the middle line. Ribbons thinner than a sample
-are drawn a sample wide and cover as large a share of the samples as they are wide, chosen by a
-hash (stochastic transparency, Enderton et al. 2010): no order, no gaps, the right mean.
-"""
+"""Compiled loops of portraits: the light that comes to skin and hair from everywhere."""
 
 import math
 
 import numpy as np
 from numba import njit, prange
 
-NEAR = 0.01
-"""Metres; what reaches nearer to a camera or lamp is left out."""
+from topohead.rendering.portraits_draw_cpu import place_of
 
 HAIR_DEPTH = 0.009
 """Metres of hair behind its first surface that let 1/e of the light through."""
@@ -22,113 +15,6 @@ HAIR_BIAS = 0.0025
 
 BIAS = 0.0008
 """Metres by which an occluder must be in front."""
-
-
-@njit(cache=True, inline="always")
-def place_of(projection, x, y, z):
-    """(u, v, depth) float32 of a world point under a 3×4 projection float64."""
-    w = projection[2, 0] * x + projection[2, 1] * y + projection[2, 2] * z + projection[2, 3]
-    u = projection[0, 0] * x + projection[0, 1] * y + projection[0, 2] * z + projection[0, 3]
-    v = projection[1, 0] * x + projection[1, 1] * y + projection[1, 2] * z + projection[1, 3]
-    return np.float32(u / w), np.float32(v / w), np.float32(w)
-
-
-@njit(parallel=True, cache=True)
-def project(points, projections):
-    """(u, v, depth) float32 [B M N 3] of points [B N 3] in M views a head [B M 3 4]."""
-    heads, views, count = points.shape[0], projections.shape[1], points.shape[1]
-    out = np.empty((heads, views, count, 3), np.float32)
-    for task in prange(heads * views):
-        b, m = task // views, task % views
-        for i in range(count):
-            x, y, z = np.float64(points[b, i, 0]), np.float64(points[b, i, 1]), points[b, i, 2]
-            place = place_of(projections[b, m], x, y, np.float64(z))
-            out[b, m, i, 0], out[b, m, i, 1], out[b, m, i, 2] = place
-    return out
-
-
-@njit(cache=True, inline="always")
-def thinned(strand, x, y, coverage):
-    """Whether a sample of a strand that covers only a share of it is left out."""
-    mask = np.uint64(0xFFFFFFFF)
-    word = (np.uint64(strand) * np.uint64(0x9E3779B1)) & mask
-    word ^= (np.uint64(x) * np.uint64(0x85EBCA77)) & mask
-    word ^= (np.uint64(y) * np.uint64(0xC2B2AE3D)) & mask
-    # the finalizer of MurmurHash3
-    word ^= word >> np.uint64(16)
-    word = (word * np.uint64(0x85EBCA6B)) & mask
-    word ^= word >> np.uint64(13)
-    word = (word * np.uint64(0xC2B2AE35)) & mask
-    word ^= word >> np.uint64(16)
-    return np.float32(word >> np.uint64(8)) * np.float32(2.0**-24) >= coverage
-
-
-@njit(cache=True)
-def _draw_segment(start, end, widths, focal, strand, name, inverse_map, id_map):
-    """Draw one segment from (u, v, depth) to (u, v, depth), keeping the nearest."""
-    half, zero, one = np.float32(0.5), np.float32(0.0), np.float32(1.0)
-    height, width = id_map.shape
-    u0, v0, z0 = start
-    u1, v1, z1 = end
-    if not (z0 > NEAR and z1 > NEAR and widths[0] + widths[1] > 0):
-        return
-    inverse0, inverse1 = one / z0, one / z1
-    h0, h1 = half * widths[0] * focal * inverse0, half * widths[1] * focal * inverse1
-    reach = max(h0, h1, half)
-    du, dv = u1 - u0, v1 - v0
-    scale = one / max(du * du + dv * dv, np.float32(1e-12))
-    steep = abs(dv) > abs(du)
-    a0, a1, b0 = (v0, v1, u0) if steep else (u0, u1, v0)
-    rise = (du / dv if steep else dv / du) if abs(du) + abs(dv) > 0 else zero
-    limit, across = (height, width) if steep else (width, height)
-    low, high = min(a0, a1) - reach, max(a0, a1) + reach
-    if not (low < limit and high > 0):
-        return
-    first, last = max(0, math.ceil(low - half)), min(limit - 1, math.floor(high - half))
-    span = reach * np.float32(1.41422)
-    count = math.floor(np.float32(2.0) * span) + 1
-    for i in range(first, last + 1):
-        along = min(max(np.float32(i) + half, min(a0, a1)), max(a0, a1))
-        bottom = math.ceil(b0 + (along - a0) * rise - span - half)
-        for j in range(max(bottom, 0), min(bottom + count, across)):
-            x, y = (j, i) if steep else (i, j)
-            px, py = np.float32(x) + half - u0, np.float32(y) + half - v0
-            t = min(max((px * du + py * dv) * scale, zero), one)
-            ex, ey = px - t * du, py - t * dv
-            wide = h0 + t * (h1 - h0)
-            drawn = max(wide, half)
-            if ex * ex + ey * ey > drawn * drawn:
-                continue
-            inverse = inverse0 + t * (inverse1 - inverse0)
-            if inverse > inverse_map[y, x]:
-                if wide < half and thinned(strand, x, y, wide / drawn):
-                    continue
-                inverse_map[y, x] = inverse
-                id_map[y, x] = name
-
-
-@njit(parallel=True, cache=True)
-def draw_ribbons(points, widths, projections, focals, first_name, inverse_map, id_map):
-    """Draw strands [B S P 3] of widths [B S P] (metres) into maps [B M h w], nearest kept.
-
-    `projections` [B M 3 4], `focals` [B M] in samples; segment k of strand s is called
-    first_name + s (P − 1) + k. `inverse_map` holds 1/depth.
-    """
-    heads, strands, count = points.shape[0], points.shape[1], points.shape[2]
-    views = projections.shape[1]
-    for task in prange(heads * views):
-        b, m = task // views, task % views
-        projection, focal = projections[b, m], np.float32(focals[b, m])
-        for s in range(strands):
-            p = points[b, s, 0]
-            start = place_of(projection, np.float64(p[0]), np.float64(p[1]), np.float64(p[2]))
-            for k in range(count - 1):
-                p = points[b, s, k + 1]
-                end = place_of(projection, np.float64(p[0]), np.float64(p[1]), np.float64(p[2]))
-                ends = (widths[b, s, k], widths[b, s, k + 1])
-                name = first_name + s * (count - 1) + k
-                _draw_segment(start, end, ends, focal, s, name, inverse_map[b, m], id_map[b, m])
-                start = end
 
 
 @njit(cache=True, inline="always")
@@ -155,19 +41,47 @@ def hair_light(projection, inverse_map, x, y, z):
     return light
 
 
-@njit(parallel=True, cache=True)
-def gather_mesh(vertices, normals, projections, inverse_map, directions, radiance, texel, bounce):
+@njit(parallel=True, cache=True, error_model="numpy")
+def seen_parts(names, triangles, vertex_count, strand_count, point_count):
+    """Which vertices [B V] and points of strands [B S P] what is drawn lies between."""
+    heads = names.shape[0]
+    vertices = np.zeros((heads, vertex_count), np.bool_)
+    points = np.zeros((heads, strand_count * point_count), np.bool_)
+    for b in prange(heads):
+        last = -1
+        for name in names[b].flat:
+            if name < 0 or name == last:
+                continue
+            last = name
+            if name < len(triangles):
+                for corner in triangles[name]:
+                    vertices[b, corner] = True
+            else:
+                segment = name - len(triangles)
+                first = segment + segment // (point_count - 1)
+                points[b, first] = points[b, first + 1] = True
+    return vertices, points.reshape((heads, strand_count, point_count))
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def gather_mesh(
+    vertices, normals, projections, inverse_map, directions, radiance, texel, bounce, shown
+):
     """Share of the sky's irradiance that reaches each vertex [B V 3], a channel each.
+
+    Only of those `shown` [B V]; the others have zero.
 
     Σ L (n·ω)₊ visible / Σ L (n·ω)₊ over the directions [D 3], whose radiance is [B D 3]. Blocked
     directions send back `bounce` times what open ones do, as skin lit about as well would.
     """
     heads, count, dome = vertices.shape[0], vertices.shape[1], directions.shape[0]
     height, width = inverse_map.shape[2], inverse_map.shape[3]
-    out = np.empty((heads, count, 3), np.float32)
+    out = np.zeros((heads, count, 3), np.float32)
     for b in prange(heads):
         seen, whole = np.empty(3), np.empty(3)
         for i in range(count):
+            if not shown[b, i]:
+                continue
             seen[:], whole[:] = 0.0, 1e-9
             n = normals[b, i]
             for d in range(dome):
@@ -215,16 +129,21 @@ def _hair_sky(projection, inverse_map, x, y, z):
     return math.exp(-(w - 1.0 / inverse - HAIR_BIAS) / HAIR_DEPTH)
 
 
-@njit(parallel=True, cache=True)
-def gather_hair(points, projections, inverse_map, directions, radiance):
-    """Light from all sides on the points of strands [B S P 3]: ∫ L sin(T, ω) visible dω."""
+@njit(parallel=True, cache=True, error_model="numpy")
+def gather_hair(points, projections, inverse_map, directions, radiance, shown):
+    """Light from all sides on points of strands [B S P 3]: ∫ L sin(T, ω) visible dω.
+
+    Only on those `shown` [B S P]; the others have zero.
+    """
     heads, strands, count = points.shape[0], points.shape[1], points.shape[2]
     dome = directions.shape[0]
-    out = np.empty((heads, strands, count, 3), np.float32)
+    out = np.zeros((heads, strands, count, 3), np.float32)
     angle = 4.0 * math.pi / dome
     for task in prange(heads * strands):
         b, s = task // strands, task % strands
         for k in range(count):
+            if not shown[b, s, k]:
+                continue
             p = points[b, s, k]
             before, after = points[b, s, max(k - 1, 0)], points[b, s, min(k + 1, count - 1)]
             tx, ty, tz = after[0] - before[0], after[1] - before[1], after[2] - before[2]

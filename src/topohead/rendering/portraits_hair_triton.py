@@ -10,10 +10,10 @@ are read as pairs of 32-bit words: the upper one of a key holds the bits of 1/de
 import triton
 import triton.language as tl
 
-from topohead.rendering import portraits_hair_cpu
+from topohead.rendering import portraits_draw_cpu, portraits_hair_cpu
 from topohead.rendering.mesh_triton_draw import LAST_ID
 
-NEAR = tl.constexpr(portraits_hair_cpu.NEAR)
+NEAR = tl.constexpr(portraits_draw_cpu.NEAR)
 HAIR_DEPTH = tl.constexpr(portraits_hair_cpu.HAIR_DEPTH)
 HAIR_BIAS = tl.constexpr(portraits_hair_cpu.HAIR_BIAS)
 BIAS = tl.constexpr(portraits_hair_cpu.BIAS)

@@ -22,7 +22,7 @@ def _backdrop(picture, x, y, c):
     return value
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def composite(color, coverage, pictures, index, window):
     """Premultiplied light [B H W 3] laid over backdrops: pictures [N h w 3], one a head.
 
@@ -43,7 +43,7 @@ def composite(color, coverage, pictures, index, window):
     return out
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def expose(light, taps, numbers, keys):
     """Stored pictures [B H W 3] float32, srgb in [0, 1], of linear light [B H W 3].
 
@@ -57,12 +57,17 @@ def expose(light, taps, numbers, keys):
     out = np.empty((heads, height, width, 3), np.float32)
     for task in prange(heads * height):
         b, y = task // height, task % height
-        row = np.zeros((width, 3))
+        row = np.zeros((width + 2 * reach, 3))  # mirrored beyond the ends
         for k in range(count):
+            if taps[b, k] == 0.0:
+                continue
             source = light[b, mirrored(y + k - reach, height)]
             for x in range(width):
                 for c in range(3):
-                    row[x, c] += taps[b, k] * source[x, c]
+                    row[x + reach, c] += taps[b, k] * source[x, c]
+        for x in range(reach):
+            row[x] = row[reach + mirrored(x - reach, width)]
+            row[width + reach + x] = row[reach + mirrored(width + x, width)]
         falloff = numbers[b, 3] / (0.25 * (width * width + height * height))
         read, shot = numbers[b, 4], numbers[b, 5]
         for x in range(width):
@@ -74,7 +79,8 @@ def expose(light, taps, numbers, keys):
             for c in range(3):
                 value = 0.0
                 for k in range(count):
-                    value += taps[b, k] * row[mirrored(x + k - reach, width), c]
+                    if taps[b, k] > 0.0:
+                        value += taps[b, k] * row[x + k, c]
                 value *= lens * numbers[b, c]
                 noise = first if c == 0 else (second if c == 1 else third)
                 value += math.sqrt(read * read + shot * shot * max(value, 0.0)) * noise

@@ -11,7 +11,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from topohead.rendering.portraits_hair_cpu import hair_light, place_of
+from topohead.rendering.portraits_draw_cpu import place_of
+from topohead.rendering.portraits_hair_cpu import hair_light
 
 SKIN, MOUTH, HAIR, LABEL_COUNT = 1, 3, 4, 6
 
@@ -76,7 +77,7 @@ def wrapped(cosine, width):
 @njit(cache=True, inline="always")
 def sky_gloss(f0, rough, nv):
     """Share of an even surrounding that a glossy surface reflects (split sum, Karis 2014)."""
-    grazing = min((1.0 - rough) * (1.0 - rough), 2.0 ** (-9.28 * nv))
+    grazing = min((1.0 - rough) * (1.0 - rough), math.exp(-6.4324 * nv))
     a = grazing * (1.0 - rough) + (0.0425 - 0.0275 * rough)
     scale = -1.04 * a + 1.04 - 0.572 * rough
     return max(f0 * scale + 1.04 * a + 0.022 * rough - 0.04, 0.0)
@@ -115,7 +116,7 @@ def lamp_gloss(n, view, to, distance, radius, alpha, f0):
     return distribution * fresnel * 0.5 / max(geometry, 1e-6) * nl
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def lamp_seen(projection, inverse_map, texel, disk, sample, samples, place, n, cosine, sine):
     """Share of a lamp that a point sees: as soft as what hides it is far (PCSS, Fernando 2005).
 
@@ -163,9 +164,9 @@ def _fetch(texels, offset, size, u, v, weight, out):
             out[j] += w * texels[at, j]
 
 
-@njit(cache=True)
-def _triangle_sample(x, y, sample, samples, t, head, shared, lights, texture, disk, out):
-    """Linear colour of a sample of triangle t into out[:3]."""
+@njit(cache=True, error_model="numpy")
+def _triangle_sample(x, y, sample, samples, t, head, shared, lights, texture, disk, texel, out):
+    """Linear colour of a sample of triangle t into out[:3]; `texel` is a place to work in."""
     vertices, normals, ambient, projected, tint, eye = head
     triangles, corner_uv, labels, textured, head_vertices = shared
     i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -193,7 +194,7 @@ def _triangle_sample(x, y, sample, samples, t, head, shared, lights, texture, di
     )
     if not front:
         smooth = (-smooth[0], -smooth[1], -smooth[2])
-    texel = np.zeros(CHANNELS)
+    texel[:] = 0.0
     n = smooth
     if textured[t]:
         uv = corner_uv[t]
@@ -252,6 +253,7 @@ def _triangle_sample(x, y, sample, samples, t, head, shared, lights, texture, di
     mirror = unit(twice * n[0] - view[0], twice * n[1] - view[1], twice * n[2] - view[2])
     aa, ab, ac = ambient[i], ambient[j], ambient[k]
     blur = math.exp(-1.4 * alpha * alpha)
+    blur3 = blur * blur * blur
     gloss = sky_gloss(f0, texel[3], nv)
     for c in range(3):
         seen = b0 * aa[c] + b1 * ab[c] + b2 * ac[c]
@@ -262,7 +264,7 @@ def _triangle_sample(x, y, sample, samples, t, head, shared, lights, texture, di
             n[2] + even * (smooth[2] - n[2]),
         )
         light = max(sky_light(sky, c, mixed, 1.0, 2.0 / 3.0, 0.25, 0.0), 0.0)
-        shine = max(sky_light(sky, c, mirror, 1.0, blur, blur**3, blur**6), 0.0)
+        shine = max(sky_light(sky, c, mirror, 1.0, blur, blur3, blur3 * blur3), 0.0)
         out[c] = texel[c] * light * seen + gloss * shine * seen * seen
     for lamp in range(lamps.shape[0]):
         row = lamps[lamp]
@@ -289,7 +291,7 @@ def _triangle_sample(x, y, sample, samples, t, head, shared, lights, texture, di
             out[c] += strength * row[4 + c] * (body + shine)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _hair_sample(x, y, segment, points, colors, ambient, projection, eye, lights, out):
     """Linear colour of a sample of a ribbon into out[:3]."""
     count = points.shape[1]
@@ -339,7 +341,7 @@ def _hair_sample(x, y, segment, points, colors, ambient, projection, eye, lights
             out[c] += strength * sine * row[4 + c] * (body + white)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def shade(
     id_map, factor, triangle_count, triangles, corner_uv, labels, textured, head_vertices,
     vertices, normals, ambient, projected, tint, eyes, projections,
@@ -361,7 +363,7 @@ def shade(
         head = (vertices[b], normals[b], ambient[b], projected[b], tint[b], eyes[b])
         lights = (sky[b], lamps[b], lamp_projections[b], lamp_maps[b], lamp_texels[b])
         texture = (texels[texture_index[b]], offsets, sizes)
-        out = np.zeros(3)
+        out, texel = np.zeros(3), np.zeros(CHANNELS)
         counts = np.zeros(LABEL_COUNT, np.int64)
         for px in range(width):
             counts[:] = 0
@@ -374,7 +376,7 @@ def shade(
                 if name < triangle_count:
                     _triangle_sample(
                         x + 0.5, y + 0.5, sample, samples, name, head, shared, lights, texture,
-                        disk, out,
+                        disk, texel, out,
                     )  # fmt: skip
                     counts[labels[name]] += 1
                 else:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from topohead.core import Strands
-from topohead.rendering import mesh_triton, portraits_hair_cpu
+from topohead.rendering import mesh_triton, portraits_draw_cpu
 from topohead.rendering import portraits_hair_triton as hair
 from topohead.rendering import portraits_sensor_triton as sensor
 from topohead.rendering import portraits_shade_triton as shading
@@ -61,7 +61,7 @@ def draw(
     sizes[:, 0], sizes[:, 1] = size
     with torch.cuda.device_of(vertices):
         keys = mesh_triton.draw(
-            projected, triangles, ids, sizes, size, False, portraits_hair_cpu.NEAR
+            projected, triangles, ids, sizes, size, False, portraits_draw_cpu.NEAR
         )
         if strands is not None and heads * views > 0:
             _, count, points = strands.points.shape[:3]
@@ -84,6 +84,13 @@ def names(drawn: Int[Tensor, "B M h w"]) -> Int[Tensor, "B M h w"]:
     return torch.where(drawn > 0, low ^ 0x7FFFFFFF, -1)
 
 
+def seen(
+    drawn: Int[Tensor, "B 1 h w"], mesh: PortraitMesh, heads: PortraitHeads
+) -> tuple[None, None]:
+    """Nothing: light is gathered everywhere, in less time than it takes to find where it shows."""
+    return None, None
+
+
 def gather_mesh(
     vertices: Float[Tensor, "B V 3"],
     normals: Float[Tensor, "B V 3"],
@@ -93,6 +100,7 @@ def gather_mesh(
     radiance: Float[Tensor, "B D 3"],
     texel: Float[Tensor, " B"],
     bounce: Float[Tensor, "3"],
+    shown: None = None,
 ) -> Float[Tensor, "B V 3"]:
     """Share of the sky's irradiance that reaches each vertex."""
     heads, count = vertices.shape[:2]
@@ -112,6 +120,7 @@ def gather_hair(
     maps: Int[Tensor, "B D h w"],
     directions: Float[Tensor, "D 3"],
     radiance: Float[Tensor, "B D 3"],
+    shown: None = None,
 ) -> Float[Tensor, "B S P 3"]:
     """∫ L sin(T, ω) visible dω at points of strands."""
     if strands is None:

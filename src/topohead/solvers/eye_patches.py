@@ -1,15 +1,17 @@
 """Pictures cut out around a globe, with what hides it: what the gaze is solved on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from topohead.core import Cameras, Views
-from topohead.rendering.mesh import depth_maps
+from topohead.core.transfer import aside, pinned
+from topohead.rendering.mesh import depth_stack
 
 
 @dataclass(frozen=True)
@@ -61,37 +63,67 @@ def patches_around(
     moved = lens.clone()
     moved[:, :2, 2] -= corner
     window = Cameras(cameras.names, pose, moved, torch.full((len(lens), 2), size))
-    depth = depth_maps(hiding, triangles, window, cull=False)
-    pictures = np.zeros((len(lens), size, size, 3), np.float32)
+    pictures, inside, depth = _windows(views, chosen, corner, window, hiding, triangles)
     front = np.zeros((len(lens), size, size), np.float32)
-    for index, view in enumerate(chosen):
-        mask = None if views.masks is None else views.masks[view]
-        x, y = corner[index].tolist()
-        inside = _cut(views.images[view], mask, x, y, pictures[index])
-        picture = cv2.GaussianBlur(pictures[index], (0, 0), blur)
-        pictures[index] = picture
-        nearest = np.minimum(depth[index].numpy(), np.float32(1e6))
+    for index in range(len(lens)):
+        pictures[index] = cv2.GaussianBlur(pictures[index], (0, 0), blur)
+        nearest = np.minimum(depth[index], np.float32(1e6))
         # a pixel beside a lid mixes both
-        front[index] = np.where(inside, cv2.erode(nearest, np.ones((3, 3), np.uint8)), 0)
+        front[index] = np.where(inside[index], cv2.erode(nearest, np.ones((3, 3), np.uint8)), 0)
     turned = (pose[:, :3, :3] @ motion[:3, :3]).float().numpy()
     lenses = torch.cat([focal, moved[:, :2, 2]], 1).float().numpy()
     return Patches(seen.float().numpy(), turned, lenses, pictures, front)
 
 
+def _windows(
+    views: Views,
+    chosen: Sequence[int],
+    corner: Int[Tensor, "C 2"],
+    window: Cameras,
+    hiding: Float[Tensor, "N 3"],
+    triangles: Int[Tensor, "K 3"],
+) -> tuple[Float32[np.ndarray, "C P P 3"], Bool[np.ndarray, "C P P"], Float32[np.ndarray, "C P P"]]:
+    """The chosen pictures' windows at their corners, where these lie in picture and mask, and the
+    depth of what hides, in the windows' cameras.
+
+    Of pictures on a device all comes over at once, past the work that others wait for.
+    """
+    where, size = views.images[0].device, window.size(0)[0]
+    shape = (len(chosen), size, size)
+    if where.type != "cuda":
+        pictures, inside = torch.zeros(*shape, 3), torch.zeros(shape, dtype=torch.bool)
+        _cut(views, chosen, corner, pictures, inside)
+        depth = depth_stack(hiding, triangles, window, cull=False)
+        return pictures.numpy(), inside.numpy(), depth.numpy()
+    pictures, inside = pinned((*shape, 3), torch.float32), pinned(shape, torch.bool)
+    depth = pinned(shape, torch.float32)
+    with aside(where) as made:
+        made += [pictures.new_zeros(pictures.shape, device=where)]
+        made += [inside.new_zeros(shape, device=where)]
+        _cut(views, chosen, corner, *made)
+        made += [depth_stack(hiding.to(where), triangles, window, cull=False)]
+        for host, there in zip((pictures, inside, depth), made, strict=True):
+            host.copy_(there, non_blocking=True)
+    return pictures.numpy(), inside.numpy(), depth.numpy()
+
+
 def _cut(
-    image: Float[Tensor, "H W 3"],
-    mask: Float[Tensor, "H W"] | None,
-    x: int,
-    y: int,
-    out: np.ndarray,
-) -> np.ndarray:
-    """Fills `out` with the window at (x, y) of a picture; where it lies within picture and mask."""
-    size, (height, width) = len(out), image.shape[:2]
-    left, top, right, low = max(x, 0), max(y, 0), min(x + size, width), min(y + size, height)
-    inside = np.zeros((size, size), bool)
-    if left < right and top < low:
-        there = (slice(top - y, low - y), slice(left - x, right - x))
-        out[there] = image[top:low, left:right].cpu().numpy()
-        covered = None if mask is None else mask[top:low, left:right].cpu().numpy() > 0.5
-        inside[there] = True if covered is None else covered
-    return inside
+    views: Views,
+    chosen: Sequence[int],
+    corner: Int[Tensor, "C 2"],
+    pictures: Float[Tensor, "C P P 3"],
+    inside: Bool[Tensor, "C P P"],
+) -> None:
+    """Fills windows where they lie within pictures; `inside` says where also within masks."""
+    size = pictures.shape[1]
+    for row, (view, (x, y)) in enumerate(zip(chosen, corner.tolist(), strict=True)):
+        image = views.images[view]
+        height, width = image.shape[:2]
+        left, top, right, low = max(x, 0), max(y, 0), min(x + size, width), min(y + size, height)
+        if left < right and top < low:
+            there = (slice(top - y, low - y), slice(left - x, right - x))
+            pictures[row][there] = image[top:low, left:right]
+            covered = True
+            if views.masks is not None:
+                covered = views.masks[view][top:low, left:right] > 0.5
+            inside[row][there] = covered

@@ -32,9 +32,11 @@ def solve_gaze(
     agreed = torch.zeros(2, dtype=torch.float64)
     for _ in range(config.iterations):
         matrix, vector = _priors(angles, last.angles, config)
+        turns, slopes = _turns_and_slopes(eyes, angles)
         for side, globe in enumerate(eyes.globes):
-            turn, slopes = _turn_and_slopes(eyes, angles[side])
-            own, pull, agreed[side] = _equations(globe, both[side], turn, slopes, config)
+            own, pull, agreed[side] = _equations(
+                globe, both[side], turns[side], slopes[side], config
+            )
             rows = slice(2 * side, 2 * side + 2)
             matrix[rows, rows] += config.evidence * torch.from_numpy(own)
             vector[rows] += config.evidence * torch.from_numpy(pull)
@@ -90,25 +92,26 @@ def _scores(
 
 def _priors(angles: Tensor, last: Tensor, config: EyeConfig) -> tuple[Tensor, Tensor]:
     """Normal equations [4 4], [4] of staying near the last frame and of looking the same way."""
-    matrix = torch.eye(4, dtype=torch.float64) * config.wander**-2
-    vector = config.wander**-2 * (angles - last).reshape(4)
-    for axis, spread in enumerate(config.vergence):
-        weight = spread**-2
-        apart = weight * (angles[0, axis] - angles[1, axis])
-        for row, sign in ((axis, 1), (2 + axis, -1)):
-            vector[row] += sign * apart
-            matrix[row, row] += weight
-            matrix[row, (row + 2) % 4] -= weight
+    near = config.wander**-2
+    matrix = torch.eye(4, dtype=torch.float64) * near
+    vector = near * (angles - last).reshape(4)
+    weights = torch.tensor(config.vergence, dtype=torch.float64) ** -2
+    apart = weights * (angles[0] - angles[1])
+    vector[:2] += apart
+    vector[2:] -= apart
+    matrix.diagonal().add_(weights.repeat(2))
+    matrix[:2, 2:].diagonal().sub_(weights)
+    matrix[2:, :2].diagonal().sub_(weights)
     return matrix, vector
 
 
-def _turn_and_slopes(eyes: Eyes, gaze: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """A globe's rotation [3 3] and its derivatives [2 3 3] in both angles."""
+def _turns_and_slopes(eyes: Eyes, gaze: Float[Tensor, "2 2"]) -> tuple[np.ndarray, np.ndarray]:
+    """The globes' rotations [2 3 3] and their derivatives [2 2 3 3] in both angles."""
     nudge = 1e-5
     steps = nudge * torch.tensor([[0.0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)
-    turns = eyes.turns(gaze + steps)
-    slopes = (turns[[1, 3]] - turns[[2, 4]]) / (2 * nudge)
-    return turns[0].float().numpy(), slopes.float().numpy()
+    turns = eyes.turns(gaze[:, None] + steps)
+    slopes = (turns[:, [1, 3]] - turns[:, [2, 4]]) / (2 * nudge)
+    return turns[:, 0].float().numpy(), slopes.float().numpy()
 
 
 def _equations(

@@ -6,6 +6,7 @@ where the wall is behind nothing moves.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -46,8 +47,8 @@ class MouthWall:
     ) -> tuple[Int[Tensor, " K"], Float[Tensor, " K"], Float[Tensor, "K 3"]]:
         """The skin's vertex right outside of each of the wall, -1 where there is none, how far
         behind it the wall is (negative: in front), and the skin's normals there."""
-        own = vertex_normals(vertices, self.triangles)[self.inner]
-        normals = vertex_normals(vertices, self.skin)[self.near]
+        own = self._wall_normals.of(vertices)
+        normals = self._skin_normals.of(vertices)
         arms = vertices[self.inner][:, None] - vertices[self.near]
         behind = -(arms * normals).sum(-1)
         # right outside: least beside the line along the skin's normal
@@ -58,6 +59,38 @@ class MouthWall:
         rows = torch.arange(len(self.near))
         there = torch.where(torch.isfinite(best.values), self.near[rows, best.indices], -1)
         return there, behind[rows, best.indices], normals[rows, best.indices]
+
+    @cached_property
+    def _wall_normals(self) -> "_NormalsAt":
+        return _NormalsAt.on(self.triangles, self.inner)
+
+    @cached_property
+    def _skin_normals(self) -> "_NormalsAt":
+        return _NormalsAt.on(self.skin, self.near)
+
+
+@dataclass(frozen=True)
+class _NormalsAt:
+    """Normals of a few vertices, without those of all others: numbers of the vertices that matter,
+    and triangles and the few as rows of these."""
+
+    around: Int[Tensor, " N"]
+    triangles: Int[Tensor, "T 3"]
+    chosen: Int[Tensor, "*K"]
+
+    @staticmethod
+    def on(triangles: Int[Tensor, "T 3"], chosen: Int[Tensor, "*K"]) -> "_NormalsAt":
+        near = triangles[torch.isin(triangles, chosen).any(1)]
+        around, row = torch.unique(
+            torch.cat([near.flatten(), chosen.flatten()]), return_inverse=True
+        )
+        return _NormalsAt(
+            around, row[: near.numel()].reshape(-1, 3), row[near.numel() :].reshape(chosen.shape)
+        )
+
+    def of(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "*K 3"]:
+        """`vertex_normals` of the chosen, to the bit."""
+        return vertex_normals(vertices[self.around], self.triangles)[self.chosen]
 
 
 def mouth_wall(topology: Topology, vertices: Float[Tensor, "V 3"]) -> MouthWall | None:

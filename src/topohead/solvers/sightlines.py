@@ -4,6 +4,7 @@ Shared by texture fusion and by the colour solve. Everything is worked out once 
 texel loops (`solvers.kernels.fusion`) then only look things up.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from torch import Tensor
 
 from topohead.core import InputError, Topology, Views
+from topohead.core.derived import derived
 from topohead.geometry.meshes import triangle_areas, vertex_normals
 from topohead.rendering.mesh import projected_pixels
 from topohead.rendering.mesh_cpu import rasterize_projected
@@ -122,6 +124,10 @@ def make_surface(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Surface:
 
 def triangle_parts(topology: Topology) -> UInt8[np.ndarray, " T"]:
     """`SKIN`, `EYES` or `MOUTH` of every triangle, from the regions that the topology has."""
+    return derived(topology, _triangle_parts)
+
+
+def _triangle_parts(topology: Topology) -> UInt8[np.ndarray, " T"]:
     parts = np.zeros(len(topology.triangles), np.uint8)
     for part, name in ((EYES, "eyes"), (MOUTH, "mouth_interior")):
         if name in topology.regions:
@@ -133,10 +139,15 @@ def triangle_parts(topology: Topology) -> UInt8[np.ndarray, " T"]:
 def texel_size(topology: Topology, vertices: Float[Tensor, "V 3"], size: int) -> float:
     """Side of a texel on the surface, metres, on average over the islands."""
     area = triangle_areas(vertices.double(), topology.triangles)
+    return float((area.sum() / derived(topology, _uv_area)).sqrt()) / size
+
+
+def _uv_area(topology: Topology) -> Float[Tensor, ""]:
+    """Of all islands, of the texture's square."""
     uv = topology.uv.double()[topology.triangle_uv]
     first, second = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
     uv_area = (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).abs() / 2
-    return float((area.sum() / uv_area.sum().clamp(min=1e-12)).sqrt()) / size
+    return uv_area.sum().clamp(min=1e-12)
 
 
 def make_sights(
@@ -201,7 +212,9 @@ def _make_sight(
     shrunk, small = working_sizes((width, height), pixel, texel, config)
     if shrunk != (width, height):
         image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
-    camera = camera_numbers(local_pose, intrinsics, (width, height), shrunk, small)
+    (camera,) = camera_numbers(
+        local_pose[None], intrinsics[None], [(width, height)], [shrunk], [small]
+    )
 
     fine = intrinsics.clone()
     fine[:2] *= (torch.tensor(small) / torch.tensor([width, height]))[:, None]
@@ -217,11 +230,11 @@ def _make_sight(
 
 
 def pose_around(
-    world_to_camera: Float[Tensor, "4 4"], origin: Float[Tensor, " 3"]
-) -> Float[Tensor, "4 4"]:
-    """The pose, float64, for points given relative to `origin`."""
+    world_to_camera: Float[Tensor, "*C 4 4"], origin: Float[Tensor, " 3"]
+) -> Float[Tensor, "*C 4 4"]:
+    """The poses, float64, for points given relative to `origin`."""
     pose = world_to_camera.double().clone()
-    pose[:3, 3] += pose[:3, :3] @ origin
+    pose[..., :3, 3] += pose[..., :3, :3] @ origin
     return pose
 
 
@@ -241,24 +254,26 @@ def working_sizes(
 
 
 def camera_numbers(
-    local_pose: Float[Tensor, "4 4"],
-    intrinsics: Float[Tensor, "3 3"],
-    size: tuple[int, int],
-    shrunk: tuple[int, int],
-    small: tuple[int, int],
-) -> Float32[np.ndarray, " 22"]:
-    """The form of a camera that the texel loops read; see `kernels.fusion`."""
-    scale = np.array(shrunk) / np.array(size)
-    rotation, translation = local_pose[:3, :3], local_pose[:3, 3]
-    camera = np.zeros(22, np.float32)
-    camera[:9] = rotation.flatten().numpy()
-    camera[9:12] = translation.numpy()
-    camera[12:14] = torch.diagonal(intrinsics)[:2].numpy() * scale
-    camera[14:16] = intrinsics[:2, 2].numpy() * scale
-    camera[16:18] = np.array(small) / np.array(shrunk)
-    camera[18:21] = (-rotation.T @ translation).numpy()
-    camera[21] = camera[12] * camera[13]
-    return camera
+    local_poses: Float[Tensor, "C 4 4"],
+    intrinsics: Float[Tensor, "C 3 3"],
+    sizes: Sequence[tuple[int, int]],
+    shrunk: Sequence[tuple[int, int]],
+    small: Sequence[tuple[int, int]],
+) -> Float32[np.ndarray, "C 22"]:
+    """The form of cameras that the texel loops read; see `kernels.fusion`."""
+    scale = np.array(shrunk) / np.array(sizes)
+    lens = intrinsics.numpy()
+    rotation, translation = local_poses[:, :3, :3], local_poses[:, :3, 3]
+    cameras = np.zeros((len(scale), 22), np.float32)
+    cameras[:, :9] = rotation.reshape(-1, 9).numpy()
+    cameras[:, 9:12] = translation.numpy()
+    cameras[:, 12:14] = lens[:, [0, 1], [0, 1]] * scale
+    cameras[:, 14:16] = lens[:, :2, 2] * scale
+    cameras[:, 16:18] = np.array(small) / np.array(shrunk)
+    for camera, turn, place in zip(cameras, rotation, translation, strict=True):
+        camera[18:21] = (-turn.T @ place).numpy()
+    cameras[:, 21] = cameras[:, 12] * cameras[:, 13]
+    return cameras
 
 
 def _trust(

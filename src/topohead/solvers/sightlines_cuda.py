@@ -95,18 +95,18 @@ def make_device_sights(
     intrinsics = cameras.intrinsics.double().clone()
     skews = intrinsics[:, 0, 1].tolist()
     intrinsics[:, 0, 1] = 0
-    poses = torch.stack([pose_around(pose, surface.origin) for pose in cameras.world_to_camera])
-    numbers, shapes, smalls, edges = [], [], [], []
-    for index, image in enumerate(views.images):
-        size = (image.shape[1], image.shape[0])
-        pixel = float(poses[index, 2, 3].abs() / intrinsics[index, 0, 0])
-        shrunk, small = working_sizes(size, pixel, texel, config)
-        numbers.append(camera_numbers(poses[index], intrinsics[index], size, shrunk, small))
-        shapes.append(shrunk)
-        smalls.append(small)
-        edges.append(edge_numbers(pixel * size[0] / small[0], config))
+    poses = pose_around(cameras.world_to_camera, surface.origin)
+    full = [(image.shape[1], image.shape[0]) for image in views.images]
+    metres = (poses[:, 2, 3].abs() / intrinsics[:, 0, 0]).tolist()
+    working = [working_sizes(*one, texel, config) for one in zip(full, metres, strict=True)]
+    shapes, smalls = [shrunk for shrunk, _ in working], [small for _, small in working]
+    numbers = camera_numbers(poses, intrinsics, full, shrunk=shapes, small=smalls)
+    edges = [
+        edge_numbers(pixel * size[0] / small[0], config)
+        for pixel, size, small in zip(metres, full, smalls, strict=True)
+    ]
     sizes = torch.tensor(smalls)
-    scale = sizes / torch.tensor([[image.shape[1], image.shape[0]] for image in views.images])
+    scale = sizes / torch.tensor(full)
     intrinsics[:, :2] *= scale.double()[..., None]
     projections = (intrinsics @ poses[:, :3]).to(device)
     on_maps = sizes.to(device, torch.int32)
@@ -116,17 +116,16 @@ def make_device_sights(
     trust = _trust(depth, part, on_maps, edges, masks)
     pixels, starts = _packed(views.images, shapes)
     focus = _focus(pixels, starts, shapes, trust, smalls)
-    say = relative_weights(views.frame, focus, np.stack(numbers))
-    for camera, factor in zip(numbers, say, strict=True):
-        if np.isfinite(factor):
-            camera[21] = camera[12] * camera[13] * factor
+    say = relative_weights(views.frame, focus, numbers)
+    known = np.isfinite(say)
+    numbers[known, 21] = numbers[known, 12] * numbers[known, 13] * say[known]
     rig = views.rig if isinstance(views, Photographs) else None
-    through = [
-        np.concatenate([camera, _lens_numbers(rig, index, camera, shapes[index], skews[index])])
+    lenses = [
+        _lens_numbers(rig, index, camera, shapes[index], skews[index])
         for index, camera in enumerate(numbers)
     ]
     return DeviceSights(
-        torch.from_numpy(np.stack(through)).to(device),
+        torch.from_numpy(np.concatenate([numbers, np.stack(lenses)], 1)).to(device),
         pixels,
         torch.tensor(starts, device=device),
         tuple(shapes),
@@ -220,10 +219,13 @@ def _fitted_masks(
 ) -> Float[Tensor, "C h w"]:
     """Masks at the maps' sizes, their outermost pixel taken away."""
     stack = torch.zeros(len(masks), limits[1], limits[0], device=masks[0].device)
-    for place, mask, (width, height) in zip(stack, masks, smalls, strict=True):
-        fitted = area_resized(mask[..., None].float(), (width, height))[..., 0]
-        hollow = functional.max_pool2d((fitted <= 0.5).float()[None], 3, 1, 1)[0]
-        place[:height, :width] = fitted * (1 - hollow)
+    kinds = [(mask.shape, small) for mask, small in zip(masks, smalls, strict=True)]
+    for kind in dict.fromkeys(kinds):  # those of one size together
+        rows, (width, height) = [i for i, own in enumerate(kinds) if own == kind], kind[1]
+        fitted = area_resized(torch.stack([masks[i].float() for i in rows], -1), (width, height))
+        fitted = fitted.permute(2, 0, 1)
+        hollow = functional.max_pool2d((fitted <= 0.5).float(), 3, 1, 1)
+        stack[torch.tensor(rows, device=stack.device), :height, :width] = fitted * (1 - hollow)
     return stack
 
 

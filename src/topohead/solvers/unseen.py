@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
-from scipy.sparse import coo_array, diags_array
+from scipy.sparse import coo_array, csr_array, diags_array
 from scipy.sparse.linalg import splu
 
 from topohead.core import Topology
@@ -32,6 +32,13 @@ PART_COLORS = {SKIN: (0.72, 0.57, 0.50), EYES: (0.80, 0.78, 0.76), MOUTH: (0.30,
 
 SMALL = 512
 """Smooth things are worked out at this size or up to twice as large."""
+
+CELLS = 256
+"""Vertices ask for the colour of the cells around them, so many of them an edge."""
+
+LEAST, HOLD, FAINT = 0.3, 10.0, 1e-5
+"""A colour counts around a vertex from where on it is known so far, by so much; and what a part's
+own colour counts everywhere."""
 
 REACH = 48
 """Membrane levels end where a level has this many cells a side; further away a source keeps its
@@ -212,7 +219,7 @@ def _vertex_colors(copy: Copy) -> Float32[np.ndarray, "V 4"]:
     Averaged over cells of about 1/256 of the texture; a vertex on a seam hears all its places.
     """
     topology, size = copy.texels.topology, copy.seen.shape[0]
-    cells = min(256, size)
+    cells = min(CELLS, size)
     packed = cv2.resize(
         np.dstack([copy.color * copy.seen[..., None], copy.seen]),
         (cells, cells),
@@ -221,9 +228,7 @@ def _vertex_colors(copy: Copy) -> Float32[np.ndarray, "V 4"]:
     whole = cv2.resize(
         copy.texels.inside.astype(np.float32), (cells, cells), interpolation=cv2.INTER_AREA
     )
-    corner_uv = topology.uv[topology.triangle_uv].numpy().reshape(-1, 2)
-    column = np.clip((corner_uv[:, 0] * cells).astype(int), 0, cells - 1)
-    row = np.clip(((1 - corner_uv[:, 1]) * cells).astype(int), 0, cells - 1)
+    row, column = corner_cells(topology, cells)
     corners = topology.triangles.numpy().ravel()
     shape = (topology.vertex_count, len(corners))
     around = coo_array((np.ones(len(corners)), (corners, np.arange(len(corners)))), shape).tocsr()
@@ -233,24 +238,51 @@ def _vertex_colors(copy: Copy) -> Float32[np.ndarray, "V 4"]:
     return np.concatenate([mean, share[:, None]], 1).astype(np.float32)
 
 
+def corner_cells(
+    topology: Topology, cells: int
+) -> tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
+    """Row and column of the cell, of cells × cells, that every triangle's every corner lies in."""
+    corner_uv = topology.uv[topology.triangle_uv].numpy().reshape(-1, 2)
+    column = np.clip((corner_uv[:, 0] * cells).astype(int), 0, cells - 1)
+    return np.clip(((1 - corner_uv[:, 1]) * cells).astype(int), 0, cells - 1), column
+
+
+def vertex_parts(topology: Topology) -> Int64[np.ndarray, " V"]:
+    """`SKIN`, `EYES` or `MOUTH` of every vertex, from the regions that the topology has."""
+    part = np.full(topology.vertex_count, SKIN)
+    for value, name in ((EYES, "eyes"), (MOUTH, "mouth_interior")):
+        if name in topology.regions:
+            part[topology.region_mask(name).numpy()] = value
+    return part
+
+
+def part_adjacency(topology: Topology, part: Int64[np.ndarray, " V"]) -> csr_array:
+    """Ones where an edge joins two vertices of one part, V×V."""
+    edges = topology.edges.numpy()
+    edges = edges[part[edges[:, 0]] == part[edges[:, 1]]]
+    count = topology.vertex_count
+    ones = np.ones(len(edges))
+    adjacency = coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(count, count))
+    return (adjacency + adjacency.T).tocsr()
+
+
+def part_laplacian(topology: Topology, part: Int64[np.ndarray, " V"]) -> csr_array:
+    """L + ε of `_spread`."""
+    adjacency = part_adjacency(topology, part)
+    degree = np.asarray(adjacency.sum(1)).ravel()
+    return (diags_array(degree + FAINT) - adjacency).tocsr()
+
+
 def _spread(known: Float32[np.ndarray, "V 4"], topology: Topology) -> Float32[np.ndarray, "V 3"]:
     """Vertex colours with the unknown ones harmonic: each the mean of its neighbours.
 
     Solves (K + L + ε) x = K c + ε d with K how far a colour is known, L the graph Laplacian of
     edges within a part and d the part's colour, which only matters where nothing is in reach.
     """
-    part = np.full(topology.vertex_count, SKIN)
-    for value, name in ((EYES, "eyes"), (MOUTH, "mouth_interior")):
-        if name in topology.regions:
-            part[topology.region_mask(name).numpy()] = value
-    edges = topology.edges.numpy()
-    edges = edges[part[edges[:, 0]] == part[edges[:, 1]]]
-    count = topology.vertex_count
-    ones = np.ones(len(edges))
-    adjacency = coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(count, count))
-    adjacency = (adjacency + adjacency.T).tocsr()
+    part = vertex_parts(topology)
+    adjacency = part_adjacency(topology, part)
     degree = np.asarray(adjacency.sum(1)).ravel()
-    hold = 10.0 * np.where(known[:, 3] > 0.3, known[:, 3], 0).astype(np.float64)
+    hold = HOLD * np.where(known[:, 3] > LEAST, known[:, 3], 0).astype(np.float64)
     default = np.array([PART_COLORS[p] for p in (SKIN, EYES, MOUTH)])
     for value in (SKIN, EYES, MOUTH):
         sample = (part == value) & (hold > 0)
@@ -261,9 +293,8 @@ def _spread(known: Float32[np.ndarray, "V 4"], topology: Topology) -> Float32[np
         hidden = topology.region_mask("lips").numpy() & (part == SKIN) & (hold == 0)
         hold[hidden] = 1.0
         known[hidden, :3] = PART_COLORS[MOUTH]
-    faint = 1e-5
-    system = (diags_array(degree + hold + faint) - adjacency).tocsc()
-    right = hold[:, None] * known[:, :3] + faint * default[part]
+    system = (diags_array(degree + hold + FAINT) - adjacency).tocsc()
+    right = hold[:, None] * known[:, :3] + FAINT * default[part]
     # symmetric and diagonally dominant: no pivoting, and an ordering for symmetric patterns
     factored = splu(
         system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}

@@ -1,29 +1,25 @@
-"""`solvers.unseen` on a CUDA device; what spreads over the surface is solved on the host, small."""
+"""`solvers.unseen` on a CUDA device; the host waits only to learn how many texels want a colour."""
 
 # kernels take plain numbers where they declare constants
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from topohead.core.derived import derived
 from topohead.rendering.uv_cuda import DeviceTexels, device_texels
 from topohead.solvers.kernels import completion_triton
 from topohead.solvers.kernels.rows_triton import block_size, cdiv
-from topohead.solvers.sightlines import SKIN, triangle_parts
+from topohead.solvers.sightlines import SKIN
 from topohead.solvers.sightlines_cuda import area_resized
-from topohead.solvers.unseen import (
-    REACH,
-    Copy,
-    shrink_factor,
-    smaller_copy,
-    surrounding_colors,
-)
+from topohead.solvers.surroundings_cuda import DeviceCopy, Surroundings
+from topohead.solvers.unseen import REACH, shrink_factor
 
 Lender = Callable[
     [Int[Tensor, " N"], DeviceTexels, Float[Tensor, "S S 3"], Float[Tensor, "S S"]],
@@ -39,12 +35,15 @@ def fill_unseen(
     skin: Float[Tensor, "S S 3"] | None = None,
 ) -> None:
     """`unseen.fill_unseen` for tensors on a device, in place."""
+    small = texels.size // shrink_factor(texels.size)
+    held = derived(device_texels(texels.topology, small, color.device), Surroundings)
     if texels.topology.mirror is not None:
-        _lend(_mirrored, color, seen, texels)
+        _lend(_mirrored, color, seen, texels, held, _shrunk(color, seen, texels, held))
     if skin is not None:
-        _lend(_reference(skin.to(color)), color, seen, texels)
-    colors = surrounding_colors(_shrunk(color, seen, texels))
-    _lend(_around(colors), color, seen, texels)
+        lender = _reference(skin.to(color), held)
+        _lend(lender, color, seen, texels, held, _shrunk(color, seen, texels, held))
+    copy = _shrunk(color, seen, texels, held)
+    _lend(_around(held.colors(copy)), color, seen, texels, held, copy)
 
 
 def _lend(
@@ -52,25 +51,20 @@ def _lend(
     color: Float[Tensor, "S S 3"],
     seen: Float[Tensor, "S S"],
     texels: DeviceTexels,
+    held: Surroundings,
+    copy: DeviceCopy,
 ) -> None:
     """Put what a source lends beneath what is known, in place; see `unseen`."""
     wanted = ((seen < 1) & (texels.triangle >= 0)).flatten().nonzero()[:, 0]
     if not len(wanted):
         return
     lent = lender(wanted, texels, color, seen)
-    copy = _shrunk(color, seen, texels)
     small = len(copy.seen)
-    device = color.device
-    little = device_texels(texels.topology, small, device)
-    everywhere = (little.triangle >= 0).flatten().nonzero()[:, 0]
     source = color.new_zeros(small * small, 4)
-    known = [torch.from_numpy(values).to(device) for values in (copy.color, copy.seen)]
-    source[everywhere] = lender(everywhere, little, *known)
-    part = torch.from_numpy(copy.part).to(device)
-    offsets = _membranes(*known, part, source.reshape(small, small, 4))
-    parts = torch.from_numpy(triangle_parts(texels.topology)).to(device)
+    source[held.everywhere] = lender(held.everywhere, held.texels, copy.color, copy.seen)
+    offsets = _membranes(copy.color, copy.seen, held.part, source.reshape(small, small, 4))
     _launch(
-        completion_triton.place_beneath, wanted, lent, texels.triangle, parts, offsets, small,
+        completion_triton.place_beneath, wanted, lent, texels.triangle, held.parts, offsets, small,
         texels.size, color, seen,
     )  # fmt: skip
 
@@ -109,10 +103,16 @@ def _doubled(picture: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K h w"]:
 
 
 def _blurred(picture: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K H W"]:
-    taps = picture.new_tensor([1, 4, 6, 4, 1]) / 16
+    taps = _taps(picture.device)
     planes = functional.pad(picture.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="reflect")
     rows = functional.conv2d(planes, taps.reshape(1, 1, 5, 1))
     return functional.conv2d(rows, taps.reshape(1, 1, 1, 5)).reshape(picture.shape)
+
+
+@cache
+def _taps(device: torch.device) -> Float[Tensor, "5"]:
+    """Brought over once: the host would wait for all that is under way."""
+    return torch.tensor([1.0, 4, 6, 4, 1], device=device) / 16
 
 
 def _mirrored(
@@ -130,7 +130,7 @@ def _mirrored(
     return lent
 
 
-def _reference(skin: Float[Tensor, "S S 3"]) -> Lender:
+def _reference(skin: Float[Tensor, "S S 3"], held: Surroundings) -> Lender:
     """A given texture, for skin only."""
 
     def lend(
@@ -140,14 +140,13 @@ def _reference(skin: Float[Tensor, "S S 3"]) -> Lender:
         seen: Float[Tensor, "S S"],
     ) -> Float[Tensor, "N 4"]:
         same = area_resized(skin, (texels.size, texels.size)).reshape(-1, 3)
-        parts = torch.from_numpy(triangle_parts(texels.topology)).to(color.device)
-        known = parts[texels.triangle.flatten()[wanted]] == SKIN
+        known = held.parts[texels.triangle.flatten()[wanted].long()] == SKIN
         return torch.cat([same[wanted], known[:, None].to(same)], 1)
 
     return lend
 
 
-def _around(vertex_colors: Float32[np.ndarray, "V 3"]) -> Lender:
+def _around(vertex_colors: Float[Tensor, "V 3"]) -> Lender:
     """Colours of vertices, everywhere."""
 
     def lend(
@@ -157,10 +156,9 @@ def _around(vertex_colors: Float32[np.ndarray, "V 3"]) -> Lender:
         seen: Float[Tensor, "S S"],
     ) -> Float[Tensor, "N 4"]:
         lent = color.new_empty(len(wanted), 4)
-        values = torch.from_numpy(np.ascontiguousarray(vertex_colors)).to(color.device)
         _launch(
             completion_triton.lend_interpolated, wanted, texels.triangle, texels.size,
-            texels.corners, texels.triangles, values, lent,
+            texels.corners, texels.triangles, vertex_colors, lent,
         )  # fmt: skip
         return lent
 
@@ -175,9 +173,12 @@ def _launch(kernel: Any, wanted: Int[Tensor, " N"], *arguments: Any) -> None:
 
 
 def _shrunk(
-    color: Float[Tensor, "S S 3"], seen: Float[Tensor, "S S"], texels: DeviceTexels
-) -> Copy:
-    """The smaller copy, on the host."""
+    color: Float[Tensor, "S S 3"],
+    seen: Float[Tensor, "S S"],
+    texels: DeviceTexels,
+    held: Surroundings,
+) -> DeviceCopy:
+    """The smaller copy; see `unseen.smaller_copy`."""
     factor = shrink_factor(texels.size)
     small = texels.size // factor
     packed = color.new_empty(small, small, 5)
@@ -186,4 +187,5 @@ def _shrunk(
         completion_triton.shrink_known[(cdiv(small * small, block),)](
             color, seen, texels.triangle, texels.size, packed, factor, BLOCK=block
         )
-    return smaller_copy(packed.cpu().numpy(), texels.topology)
+    known = packed[..., 3] / packed[..., 4].clamp(min=1e-9)
+    return DeviceCopy(packed[..., :3] / packed[..., 3:4].clamp(min=1e-9), known * held.inside)

@@ -29,6 +29,13 @@ has L* below 6 and brown b* 20; measured on tresses ("Measurement of hair luster
 Cosmetic Science 51(5)): black L* a* b* 18, 0, −1 without gloss, dark brown 22–24, 3–4, 4–5."""
 
 
+GREY = (0.42, 0.41, 0.39)
+"""Linear colour of hair without pigment, as a mass."""
+
+BROWS_GREY = 0.3
+"""Share of grey hairs on the head from which on brows are grey too."""
+
+
 @dataclass(frozen=True)
 class Groom:
     """One head of hair. Lengths in metres, angles in radians, shares from 0 to 1.
@@ -219,6 +226,15 @@ def root_color(groom: Groom) -> Float[Tensor, "3"]:
     """The linear colour of a groom's hair where it grows, without grey and dye."""
     table = GroomTable([groom], torch.device("cpu"))
     return pigment_color(table.eumelanin, table.pheomelanin)[0, 0]
+
+
+def aged_color(groom: Groom, later: float = 0.0) -> Float[Tensor, "3"]:
+    """`root_color` as far as age has made it grey; nothing is before a share `later` of the head's.
+
+    Brows are dark when temples are grey.
+    """
+    share = min(max((1.1 * groom.grey - later) / (1 - later), 0.0), 1.0)
+    return torch.lerp(root_color(groom), torch.tensor(GREY), share)
 
 
 def pigment_color(

@@ -1,6 +1,6 @@
 """A pool of looks that made people share: complexions, the hair that goes with them, and teeth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from topohead.rendering.portraits import TexturePool, moved
 from topohead.rendering.threads import side_by_side
 from topohead.synthesis.canvas import Canvas
 from topohead.synthesis.complexions import SkinParameters, random_skin
-from topohead.synthesis.grooms import Groom, random_groom, root_color
+from topohead.synthesis.grooms import BROWS_GREY, Groom, aged_color, random_groom
 from topohead.synthesis.hair import scalp_cover
 from topohead.synthesis.skin import SkinMaps, paint
 from topohead.synthesis.stumps import neck_rim, rim_colors
@@ -75,7 +75,6 @@ class _Look:
     skin: SkinParameters
     groom: Groom
     maps: SkinMaps
-    normals: Float[Tensor, "S S 3"]
     neck: Float[Tensor, "R 4"]
     teeth: Teeth | None
     wig: Wigs
@@ -117,7 +116,6 @@ def make_looks(
             skin,
             groom,
             maps,
-            _normals(maps.height, canvas.texel(size)),
             rim_colors(maps.albedo, maps.roughness, head.topology, rim),
             make_teeth(head, skin, key) if has_bands(head) else None,
             Wigs.of([groom], field, [key], strands, points),
@@ -129,12 +127,7 @@ def make_looks(
         for look in each(made, keys):
             looks.append(look)
             told(len(looks))
-    pool = TexturePool.of(
-        torch.stack([look.maps.albedo for look in looks]),
-        torch.stack([look.maps.roughness for look in looks]),
-        torch.stack([look.maps.specular for look in looks]) / SPECULAR_UNIT,
-        torch.stack([look.normals for look in looks]),
-    )
+    pool = texture_pool([look.maps for look in looks], canvas.texel(size))
     wigs = Wigs.several([look.wig for look in looks])
     whiskers = [look.whiskers for look in looks if look.whiskers is not None]
     rows = [look.teeth for look in looks if look.teeth is not None]
@@ -145,13 +138,23 @@ def make_looks(
     )  # fmt: skip
 
 
+def texture_pool(maps: Sequence[SkinMaps], texel: float) -> TexturePool:
+    """Painted skins as portraits read them; `texel` is the side of one in metres."""
+    return TexturePool.of(
+        torch.stack([one.albedo for one in maps]),
+        torch.stack([one.roughness for one in maps]),
+        torch.stack([one.specular for one in maps]) / SPECULAR_UNIT,
+        torch.stack([_normals(one.height, texel) for one in maps]),
+    )
+
+
 def matched(skin: SkinParameters, groom: Groom) -> tuple[SkinParameters, Groom]:
     """Hair as people of such skin and age have it, and brows of its colour."""
     dark = min(skin.melanin / 1.2, 1.0)
     if dark > 0.5:  # fair hair is as rare on dark skin as it is in life
         groom = replace(groom, eumelanin=max(groom.eumelanin, dark))
     groom = replace(groom, grey=groom.grey * min(max((skin.age - 0.2) / 0.4, 0.0), 1.0))
-    red, green, blue = (0.85 * root_color(groom)).tolist()
+    red, green, blue = (0.85 * aged_color(groom, BROWS_GREY)).tolist()
     return replace(skin, hair_color=(red, green, blue)), groom
 
 
@@ -159,7 +162,7 @@ def with_roots(maps: SkinMaps, canvas: Canvas, groom: Groom, seed: int) -> SkinM
     """The maps with the scalp darkened where the hair of this groom and seed stands."""
     size = len(maps.height)
     texels = canvas.tile(size, 0, 0, size, 1)
-    color = SCALP_COLOR * root_color(groom).to(maps.albedo)
+    color = SCALP_COLOR * aged_color(groom).to(maps.albedo)
     scalp = texels.regions["scalp"].clamp(0, 1)
     cover = SCALP_COVER * scalp * scalp_cover(groom, texels.points, seed)
     albedo = maps.albedo.flatten(0, 1).clone()

@@ -17,6 +17,8 @@ from topohead.core import Strands
 from topohead.geometry.head_field import HeadField
 from topohead.geometry.root_frames import triangle_frames
 from topohead.geometry.strands import CLEARANCE
+from topohead.rendering import worn_cpu
+from topohead.rendering.portraits_cpu import arrays
 from topohead.synthesis.complexions import SkinParameters
 from topohead.synthesis.facial_hair import (
     BEARDS,
@@ -26,9 +28,9 @@ from topohead.synthesis.facial_hair import (
     grow_brows,
     grow_lashes,
 )
-from topohead.synthesis.grooms import Groom, root_color
+from topohead.synthesis.grooms import BROWS_GREY, GREY, Groom, aged_color, root_color
 
-SHARES = (0.09, 0.05, 0.15)
+SHARES = (0.09, 0.05, 0.25)
 """Strands of brows, of lashes and of a beard, as shares of those of the head's hair."""
 
 GROWN = (1600, 280, 1600)
@@ -40,10 +42,8 @@ KINDS = {"stubble": 0.2, "short": 0.35, "full": 0.2, "goatee": 0.15, "moustache"
 SHADOW = 0.75
 """Least stubble on the skin below a beard, whose strands are too few to be opaque."""
 
-LASHES = (0.6, 1.4)
+LASHES = (0.6, 0.9)
 """Length and width of a lash that stands for several, of those of `grow_lashes`."""
-
-GREY = (0.42, 0.41, 0.39)
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,19 @@ class Whiskers:
         posed: Float[Tensor, "B V 3"],
     ) -> Strands:
         """The rows numbered `which` on faces as they are now; beards only on the `bearded`."""
-        if not posed.is_cuda and len(posed) > 1:  # as `Wigs.worn`
-            ones = (slice(k, k + 1) for k in range(len(posed)))
-            each = [self.worn(which[k], bearded[k], posed[k]).parts for k in ones]
-            return Strands(*(torch.cat(column) for column in zip(*each, strict=True)))
         own = Strands(*(part[which] for part in self.strands.parts))
+        if posed.is_cuda:
+            points = self._worn_by_tensors(which, own, posed)
+        else:
+            parts = (which, self.local, self.nearest, self.clear, self.strands.root_triangle,
+                     self.strands.root_barycentrics, posed)  # fmt: skip
+            points = torch.from_numpy(worn_cpu.whiskers(*arrays(*parts, *self.field.solids)))
+        kept = torch.ones_like(own.widths[:, :, :1])
+        kept[:, self.beard :] = bearded[:, None, None].to(kept)
+        return replace(own, points=points, widths=own.widths * kept)
+
+    def _worn_by_tensors(self, which: Tensor, own: Strands, posed: Tensor) -> Tensor:
+        """Points of `own` strands on faces."""
         origin, axes, _ = triangle_frames(posed, self.field.triangles, own)
         points = origin[..., None, :] + self.local[which] @ axes.mT
         distance, away = self.field.distance(
@@ -120,9 +128,7 @@ class Whiskers:
         lack = (self.clear[which] - distance.view(points.shape[:3])).clamp(min=0)
         points = points + lack[..., None] * away.view(points.shape)
         points[:, :, 0] = origin
-        kept = torch.ones_like(own.widths[:, :, :1])
-        kept[:, self.beard :] = bearded[:, None, None].to(kept)
-        return replace(own, points=points, widths=own.widths * kept)
+        return points
 
 
 def draw_beard(seed: int, skin: SkinParameters, groom: Groom) -> tuple[Beard, SkinParameters]:
@@ -156,7 +162,7 @@ def _grown(
     points: int,
 ) -> Strands:
     """One face's strands on the template: brows, lashes, beard, as many of each as told."""
-    red, green, blue = (0.85 * root_color(groom)).tolist()
+    red, green, blue = (0.85 * aged_color(groom, BROWS_GREY)).tolist()
     brows = Brows((red, green, blue), 0.8 + 0.5 * skin.brow_width, 1.0, skin.brow_density)
     red, green, blue = (0.35 * root_color(groom)).clamp(max=0.03).tolist()
     lashes = grow_lashes((red, green, blue), field, field.template, seed, GROWN[1], points)

@@ -16,6 +16,8 @@ from topohead.core import Strands
 from topohead.geometry.compiled import compiled
 from topohead.geometry.head_field import HeadField
 from topohead.geometry.strands import BIAS_REACH, CLEARANCE, segment_lengths
+from topohead.rendering import worn_cpu
+from topohead.rendering.portraits_cpu import arrays
 from topohead.synthesis.grooms import Groom
 from topohead.synthesis.hair import POINTS, STRANDS, grow
 
@@ -85,15 +87,17 @@ class Wigs:
         Roots lie on the posed skin, other points as far outside as they were on the template, or
         farther. Segments stretch with the head.
         """
-        if not rest.is_cuda and len(rest) > 1:  # as `grow`: sums over a head alone and in a batch
-            ones = (slice(k, k + 1) for k in range(len(rest)))
-            each = [self.worn(which[k], rest[k], posed[k]).parts for k in ones]
-            return Strands(*(torch.cat(column) for column in zip(*each, strict=True)))
-        field = self.field
-        scale, shift = (part[:, None] for part in field.fitted(rest))
-        own = rest - (scale * field.template + shift)
         if compiled(rest):
-            return self._worn_there(which, scale[:, 0], shift[:, 0], own, posed)
+            return self._worn_there(which, rest, posed)
+        if not rest.is_cuda:
+            return self._worn_here(which, rest, posed)
+        return self._worn_by_tensors(which, rest, posed)
+
+    def _worn_by_tensors(self, which: Tensor, rest: Tensor, posed: Tensor) -> Strands:
+        """`worn` where nothing is compiled."""
+        field = self.field
+        scale, shift, own = self._shaped(rest)
+        scale, shift = scale[:, None], shift[:, None]
         wig = Strands(*(part[which] for part in self.strands.parts))
         nearest = self.nearest[which].flatten(1, 2).long()
         weights = self.weights[which].flatten(1, 2)
@@ -112,13 +116,26 @@ class Wigs:
         points[:, :, 0] = roots
         return replace(wig, points=points)
 
-    def _worn_there(
-        self, which: Tensor, scale: Tensor, shift: Tensor, own: Tensor, posed: Tensor
-    ) -> Strands:
+    def _shaped(self, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scale and shift of the template on heads, and what their shape is beyond that."""
+        scale, shift = self.field.fitted(rest)
+        return scale, shift, rest - (scale[:, None] * self.field.template + shift[:, None])
+
+    def _worn_here(self, which: Tensor, rest: Tensor, posed: Tensor) -> Strands:
+        """`worn` by compiled loops on CPU cores."""
+        parts = (which, self.strands.points, self.nearest, self.weights, self.clear, self.rooted,
+                 self.strands.root_triangle, self.strands.root_barycentrics, rest,
+                 posed)  # fmt: skip
+        points = worn_cpu.wigs(*arrays(*parts, *self.field.solids))
+        others = (part[which] for part in self.strands.parts[1:])
+        return Strands(torch.from_numpy(points), *others)
+
+    def _worn_there(self, which: Tensor, rest: Tensor, posed: Tensor) -> Strands:
         """`worn` by a Triton kernel."""
         from topohead.synthesis import wigs_triton  # noqa: PLC0415 -- only where CUDA is
 
         strands, field = self.strands, self.field
+        scale, shift, own = self._shaped(rest)
         parts = (strands.points, self.nearest, self.weights, self.clear, self.rooted,
                  strands.root_triangle, strands.root_barycentrics)  # fmt: skip
         points = wigs_triton.worn(

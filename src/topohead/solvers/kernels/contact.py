@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def overlap(points, chosen, vertices, triangles, facing):
     """How deep points lie beyond the nearest sheet of a surface, along y [P]; −inf without one.
 
@@ -13,6 +13,7 @@ def overlap(points, chosen, vertices, triangles, facing):
     the point does. Only points in the mask `chosen` are looked at.
     """
     depth = np.full(len(points), -np.inf)
+    looked_at = np.flatnonzero(chosen)
     for t in range(len(triangles)):
         a, b, c = vertices[triangles[t, 0]], vertices[triangles[t, 1]], vertices[triangles[t, 2]]
         # (b − a) × (c − a), its y: twice the area seen along y, positive when it faces +y
@@ -21,9 +22,9 @@ def overlap(points, chosen, vertices, triangles, facing):
             continue
         low_x, high_x = min(a[0], b[0], c[0]), max(a[0], b[0], c[0])
         low_z, high_z = min(a[2], b[2], c[2]), max(a[2], b[2], c[2])
-        for p in range(len(points)):
+        for p in looked_at:
             x, z = points[p, 0], points[p, 2]
-            if not chosen[p] or x < low_x or x > high_x or z < low_z or z > high_z:
+            if x < low_x or x > high_x or z < low_z or z > high_z:
                 continue
             u = ((b[2] - z) * (c[0] - x) - (b[0] - x) * (c[2] - z)) / area
             v = ((c[2] - z) * (a[0] - x) - (c[0] - x) * (a[2] - z)) / area

@@ -52,7 +52,7 @@ def _bilinear(patch, u, v, k):
     return upper * (1 - fy) + lower * fy
 
 
-@njit(cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def read_globe(arms, turn, centers, axes, lens, patches, front):
     """What every view sees of every sample: values [S C 3], weights [S C] (cosine²; 0: unseen)."""
     values = np.zeros((len(arms), len(lens), 3), np.float32)
@@ -69,7 +69,7 @@ def read_globe(arms, turn, centers, axes, lens, patches, front):
     return values, weights
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def likeness(arms, areas, colors, trust, turns, centers, axes, lens, patches, front, noise, cut):
     """How many pixels each of many turns [G 3 3] explains [G].
 
@@ -141,7 +141,7 @@ def _robust(read, i, colors, s, gain, noise, cut):
     return 1 / ((1 + q) * (1 + q))
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def equations(
     arms, areas, colors, trust, turn, slopes, centers, axes, lens, patches, front, noise, cut
 ):

@@ -290,6 +290,8 @@ class ConjugateGradient:
                 curves, alive, self.tolerance, parts, self.count, PARTS=self._padded, BLOCK=block,
             )  # fmt: skip
             last, fresh = fresh, last
+            if not rhs.is_cuda and not int(self._alive[k + 1, 0]):
+                break  # interpreted, steps that do nothing take as long
         return self._x
 
 
