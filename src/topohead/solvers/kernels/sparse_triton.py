@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float
+from scipy import sparse
 from torch import Tensor
 
 from topohead.solvers.kernels.rows_triton import block_size, load_row, store_row
@@ -60,6 +61,15 @@ class Feeds:
         self.starts = torch.from_numpy(starts.astype(np.int32)).to(device)
         self.sources = torch.from_numpy((order // rows.shape[1]).astype(np.int32)).to(device)
         self.shares = torch.from_numpy(shares.ravel()[order].astype(np.float32)).to(device)
+
+    @staticmethod
+    def of(matrix: sparse.csr_matrix, device: torch.device) -> "Feeds":
+        """What a matrix [R S] gives each row, in the order in which it has it."""
+        made = Feeds(np.zeros((0, 1), np.int64), np.zeros((0, 1)), matrix.shape[0], device)
+        made.starts = torch.from_numpy(matrix.indptr.astype(np.int32)).to(device)
+        made.sources = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
+        made.shares = torch.from_numpy(matrix.data.astype(np.float32)).to(device)
+        return made
 
     def gather(self, values: Float[Tensor, "S K"], factor: float = 1.0) -> Float[Tensor, "R K"]:
         """`factor` times the sum of what feeds each row, float32, in the samples' order."""
