@@ -128,7 +128,7 @@ def _frame(
         fit, doubts = fit_scan(prepared.scan, head, config.method, means_of(config))
     else:
         fit = following(prepared.scan, person, last, config)
-    quality = judge_fit(prepared.scan, fit, head)
+    quality = judge_fit(prepared.scan, fit, head, config.device)
     failures = tuple(quality.failures.values())
     if failures and not config.force and first is None:
         raise InputError(f"{path}: {'; '.join(failures)}; --force takes it nevertheless")
@@ -179,10 +179,10 @@ def following(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConf
             inliers=torch.from_numpy(np.asarray(near)),
         )
     if start.inliers.any():
-        fit = refine_fit(scan, start, person)
-        if judge_fit(scan, fit, person).whole.median_mm < LOST_MM:
+        fit = refine_fit(scan, start, person, config.device)
+        if judge_fit(scan, fit, person, config.device).whole.median_mm < LOST_MM:
             return fit
-    return fit_scan(scan, person, "pca+refine", Means(config.seed))[0]
+    return fit_scan(scan, person, "pca+refine", Means(config.seed, config.device))[0]
 
 
 def _seen(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConfig) -> ScanFit | None:

@@ -61,7 +61,7 @@ def register_scan(config: RegisterConfig) -> RegisteredScan:
     for _ in progress(range(1), f"registering {config.source.name}"):
         assert config.method is not None, "resolved"
         fit, doubts = fit_scan(prepared.scan, head, config.method, means_of(config))
-        quality = judge_fit(prepared.scan, fit, head)
+        quality = judge_fit(prepared.scan, fit, head, config.device)
     warnings = (*prepared.notes, *doubts, *accepted(config, quality, fit))
     watch.lap("register")
     with _whole(config.out) as out:
@@ -177,7 +177,8 @@ def write_all(
 ) -> dict[str, Any]:
     """All files but the manifest; gives what the manifest says of them."""
     assert config.method is not None, "resolved"
-    fine = fine_vertices(prepared.scan, fit, reference_head(0), config.method, config.level)
+    head = reference_head(0)
+    fine = fine_vertices(prepared.scan, fit, head, config.method, config.level, config.device)
     on_scan = registered_head(fit, config.level, False, fine)
     head = registered_head(fit, config.level, True, fine) if config.reference_frame else on_scan
     watch.lap("level 1")
