@@ -14,7 +14,7 @@ class SparseRows:
     """
 
     def __init__(self, matrix: sparse.csr_matrix, device: torch.device | str = "cpu") -> None:
-        self.matrix = sparse.csr_matrix(matrix)
+        self.matrix = matrix
         self.device = torch.device(device)
         if self.device.type == "cpu":
             return

@@ -84,7 +84,7 @@ def _made_smoothness(surface: ScanHead) -> SparseRows:
     matrix = laplacian(surface.fine)
     count = surface.fine.vertex_count
     smooth = matrix.T @ matrix / BENDING**2 + sparse.eye(count) / ANCHOR**2
-    return SparseRows(smooth, surface.device)
+    return SparseRows(smooth.tocsr(), surface.device)
 
 
 def _solved(

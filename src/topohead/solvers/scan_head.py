@@ -84,7 +84,7 @@ class ScanHead:
     @cached_property
     def shares(self) -> SparseRows:
         """The squares of `matrix`, transposed: what is known of finer vertices, brought to ours."""
-        return SparseRows(self.matrix.matrix.power(2).T, self.device)
+        return SparseRows(self.matrix.matrix.power(2).T.tocsr(), self.device)
 
     def surface(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "S 3"]:
         """Positions of the finer surface's vertices."""

@@ -56,7 +56,7 @@ class PlanePattern:
         blocks = sparse.csr_matrix((value, (slot.ravel(), row)), (len(pairs), len(count)))
         starts = np.searchsorted(pairs, size * np.arange(size + 1)).astype(np.int32)
         columns = (pairs % size).astype(np.int32)
-        return PlanePattern(starts, columns, blocks, SparseRows(matrix.T))
+        return PlanePattern(starts, columns, blocks, SparseRows(matrix.T.tocsr()))
 
     @cached_property
     def diagonal(self) -> Int[np.ndarray, " V"]:
