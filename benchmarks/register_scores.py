@@ -125,6 +125,8 @@ class Judge:
         face = self.regions["face"]
         scores["normal"] = 1e3 * float(parts.normal[face].mean())
         scores["slide"] = 1e3 * float(parts.slide[face].mean())
+        spread = [part[face].square().mean() for part in (parts.normal, parts.distance)]
+        scores["normal_share"] = float(spread[0] / spread[1])
         normals = [vertex_normals(v, self.topology.triangles)[face] for v in (found, truth)]
         scores["normal_cosine"] = float((normals[0] * normals[1]).sum(-1).mean())
         known = self.topology.landmarks["ibug68"]
