@@ -160,7 +160,8 @@ class Judge:
     ) -> dict[str, float]:
         """Faults of the mesh in itself beyond those of the true one."""
         angles = quad_angles(found, self.skin_quads)
-        pierced = self_intersections(found, self.outer) & ~self_intersections(truth, self.outer)
+        own = self_intersections(truth, self.outer)
+        pierced = self_intersections(found, self.outer) & ~own
         deepest = []
         for slit in (self.shapes.lips, *self.shapes.lids):
             depth = slit.depth(torch.stack([found, truth])).clamp(min=0)
@@ -168,6 +169,7 @@ class Judge:
         return {
             "flipped": float(flipped(found, truth, self.outer).sum()),
             "pierced": float(pierced.sum()),
+            "pierced_true": float(own.sum()),
             "slits_crossed": float(max(deepest) > DEEP_MM),
             "slits_deepest": max(deepest),
             "angle_min": float(angles.min()),
