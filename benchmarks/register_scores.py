@@ -125,6 +125,8 @@ class Judge:
         face = self.regions["face"]
         scores["normal"] = 1e3 * float(parts.normal[face].mean())
         scores["slide"] = 1e3 * float(parts.slide[face].mean())
+        spread = [part[face].square().mean() for part in (parts.normal, parts.distance)]
+        scores["normal_share"] = float(spread[0] / spread[1])
         normals = [vertex_normals(v, self.topology.triangles)[face] for v in (found, truth)]
         scores["normal_cosine"] = float((normals[0] * normals[1]).sum(-1).mean())
         known = self.topology.landmarks["ibug68"]
@@ -158,7 +160,8 @@ class Judge:
     ) -> dict[str, float]:
         """Faults of the mesh in itself beyond those of the true one."""
         angles = quad_angles(found, self.skin_quads)
-        pierced = self_intersections(found, self.outer) & ~self_intersections(truth, self.outer)
+        own = self_intersections(truth, self.outer)
+        pierced = self_intersections(found, self.outer) & ~own
         deepest = []
         for slit in (self.shapes.lips, *self.shapes.lids):
             depth = slit.depth(torch.stack([found, truth])).clamp(min=0)
@@ -166,6 +169,7 @@ class Judge:
         return {
             "flipped": float(flipped(found, truth, self.outer).sum()),
             "pierced": float(pierced.sum()),
+            "pierced_true": float(own.sum()),
             "slits_crossed": float(max(deepest) > DEEP_MM),
             "slits_deepest": max(deepest),
             "angle_min": float(angles.min()),

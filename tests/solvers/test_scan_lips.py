@@ -1,11 +1,13 @@
 """Closed lips: skin between them draws them together, a gap or teeth behind it do not."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from topohead.io.assets import reference_head
 from topohead.solvers.scan_head import ScanHead
-from topohead.solvers.scan_lips import LipLine
+from topohead.solvers.scan_lips import RESTING, LipLine
 from topohead.solvers.scan_samples import ScanSamples
 
 HEAD = reference_head(0)
@@ -35,7 +37,7 @@ def film(back: float) -> ScanSamples:
     return ScanSamples(sheet, normals, torch.arange(len(sheet)), 5e-4, 5e-5)
 
 
-def test_lips_meet_half_way_where_skin_bridges_them() -> None:
+def test_lips_close_to_where_they_rest_where_skin_bridges_them() -> None:
     points = opened()
     found = LipLine.of(SURFACE).closing(points, SURFACE.normals(points), film(0.0))
     assert len(found.rows) > 20
@@ -43,6 +45,22 @@ def test_lips_meet_half_way_where_skin_bridges_them() -> None:
     upper = torch.isin(found.rows, SURFACE.fine.regions["lips_upper"])
     step = found.gap[:, None] * found.normals
     assert step[upper, 1].median() < -0.2 * GAP and step[~upper, 1].median() > 0.2 * GAP
+    # the first half of the matches are one side, the second half what it faces
+    first, second = (points[found.rows] + step).chunk(2)
+    apart = ((second - first) * found.normals.chunk(2)[0]).sum(1)
+    assert float((apart - RESTING).abs().max()) < 1e-6
+
+
+def test_lips_at_rest_stay_in_any_scan_and_all_do_in_a_coarse_one() -> None:
+    line = LipLine.of(SURFACE)
+    rest, points = opened(0.0), opened()
+    steps = [
+        float(line.closing(lips, SURFACE.normals(lips), film(0.0)).gap.abs().sum())
+        for lips in (rest, points)
+    ]
+    assert steps[0] < 0.1 * steps[1]
+    coarse = replace(film(0.0), spacing=0.004)
+    assert not len(line.closing(points, SURFACE.normals(points), coarse).rows)
 
 
 def test_teeth_behind_open_lips_do_not_close_them() -> None:

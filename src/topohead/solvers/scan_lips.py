@@ -13,6 +13,9 @@ from topohead.solvers.scan_samples import ScanSamples
 
 WIDEST = 5e-3
 """Lips farther apart than this are open, whatever lies between, metres."""
+RESTING = 9e-4
+"""Closed lips face each other at this distance, metres: that of the reference and of made people.
+Nearer ones are left as they are, and so are those nearer than two samples: no scan tells."""
 OPPOSED = -0.3
 """Greatest cosine between the normals of two places that face each other."""
 AHEAD = 0.7
@@ -48,7 +51,7 @@ class LipLine:
         normals: Float[Tensor, "S 3"],
         samples: ScanSamples,
     ) -> Matches:
-        """What makes facing places of the lips meet half way, where the scan's skin lies between.
+        """What closes facing places of the lips to `RESTING`, where the scan's skin lies between.
 
         A scanner sees closed lips as one surface; distances along normals say nothing of it, and
         leave lips as far open as they began. Open lips have nothing between them, or teeth farther
@@ -60,7 +63,10 @@ class LipLine:
         above, below, sample, way = (a[bridged] for a in (above, below, sample, way))
         normal = normals[above] - normals[below]
         normal = normal / normal.norm(dim=1, keepdim=True)
-        half = 0.5 * (normal * way).sum(1)
+        half = 0.5 * ((normal * way).sum(1) - max(RESTING, samples.spacing))
+        above, below, normal, half, sample = (
+            part[half > 0] for part in (above, below, normal, half, sample)
+        )
         return Matches(
             torch.cat([above, below]),
             torch.cat([normal, -normal]),
