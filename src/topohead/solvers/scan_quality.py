@@ -252,7 +252,6 @@ def _remainder(arrays: HeadArrays, fit: ScanFit) -> float:
         fit.vertices.double().numpy(),
         fit.pose.double().numpy(),
         fit.expression.double().numpy(),
-        rows,
         MODEL_NOISE,
     )
     return 1000 * float(np.sqrt((modes.remainder[rows] ** 2).sum(1).mean()))

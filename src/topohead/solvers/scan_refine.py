@@ -101,7 +101,7 @@ def _model_step(
     doubt = float(np.median(sigma.cpu().numpy()[rows]))
     shown = (start.vertices, start.pose, start.expression)
     shown = (part.double().cpu().numpy() for part in shown)
-    modes = without_creases(explained(arrays, *shown, rows, doubt), topology)
+    modes = without_creases(explained(arrays, *shown, doubt), topology)
     share = min(1.0, doubt / POPULATION)
     prior = population_prior(arrays)
     prior = replace(

@@ -15,7 +15,7 @@ from torch import Tensor
 from topohead.core import Topology
 from topohead.core.derived import derived
 from topohead.geometry.sparse_rows import SparseRows
-from topohead.solvers.elasticity import ElasticConfig, Elasticity
+from topohead.solvers.elasticity import ElasticConfig, Elasticity, weighted_squares
 from topohead.solvers.kernels.sparse import conjugate_gradient
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_matching import Matches
@@ -45,18 +45,8 @@ class PlanePattern:
     @staticmethod
     def _made(topology: Topology) -> "PlanePattern":
         matrix = ScanHead.of(topology).matrix.matrix
-        count = np.diff(matrix.indptr)
-        row = np.repeat(np.arange(len(count)), count**2)
-        within = np.arange(len(row)) - np.repeat(np.cumsum(count**2) - count**2, count**2)
-        first, second = (matrix.indptr[row] + part for part in divmod(within, count[row]))
-        size = matrix.shape[1]
-        pair = matrix.indices[first].astype(np.int64) * size + matrix.indices[second]
-        pairs, slot = np.unique(pair, return_inverse=True)
-        value = matrix.data[first] * matrix.data[second]
-        blocks = sparse.csr_matrix((value, (slot.ravel(), row)), (len(pairs), len(count)))
-        starts = np.searchsorted(pairs, size * np.arange(size + 1)).astype(np.int32)
-        columns = (pairs % size).astype(np.int32)
-        return PlanePattern(starts, columns, blocks, SparseRows(matrix.T.tocsr()))
+        graph, blocks = weighted_squares(matrix)
+        return PlanePattern(graph.indptr, graph.indices, blocks, SparseRows(matrix.T.tocsr()))
 
     @cached_property
     def diagonal(self) -> Int[np.ndarray, " V"]:
