@@ -16,7 +16,9 @@ from topohead.geometry.triangle_feet import nearest_triangles, triangle_distance
 def expected(points, queries, count, reach):
     """Distances and indices by SciPy's tree; −1 where there are fewer."""
     wanted = list(range(1, count + 1))
-    distance, index = KDTree(points.numpy()).query(queries.numpy(), wanted, distance_upper_bound=reach)
+    distance, index = KDTree(points.numpy()).query(
+        queries.numpy(), wanted, distance_upper_bound=reach
+    )
     return distance, np.where(np.isfinite(distance), index, -1)
 
 
@@ -27,7 +29,9 @@ def clouds(width, points, queries):
 
 
 @pytest.mark.parametrize("reach", [float("inf"), 0.05])
-@pytest.mark.parametrize(("width", "points", "queries", "count"), [(3, 200, 40, 6), (6, 90, 33, 1), (3, 5, 3, 6)])
+@pytest.mark.parametrize(
+    ("width", "points", "queries", "count"), [(3, 200, 40, 6), (6, 90, 33, 1), (3, 5, 3, 6)]
+)
 def test_sorted_blocks_find_what_a_tree_finds(width, points, queries, count, reach):
     """The kernel, on the device or interpreted."""
     if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
@@ -55,13 +59,19 @@ def test_triangles_around_the_nearest_vertices_hold_the_foot():
     u, v = torch.meshgrid(*[torch.linspace(0, 1, 30).double()] * 2, indexing="ij")
     vertices = torch.stack([u, v, 0.1 * torch.sin(9 * u) * torch.cos(7 * v)], -1).reshape(-1, 3)
     corner = torch.arange(900).view(30, 30)
-    a, b, c, d = (t.flatten() for t in (corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]))
+    a, b, c, d = (
+        t.flatten() for t in (corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:])
+    )
     triangles = torch.cat([torch.stack([a, b, c], 1), torch.stack([a, c, d], 1)])
     counts = triangles[:, 0] % 30 > 5
     random = torch.Generator().manual_seed(0)
     places = torch.rand(500, 3, generator=random, dtype=torch.float64) * torch.tensor([1, 1, 0.1])
-    triangle, distance = nearest_triangles(places, vertices, triangles, vertex_fan(triangles, 900), counts)
-    exact = torch.from_numpy(TriangleTree(vertices[triangles[counts]].numpy()).closest(places.numpy())[2])
+    triangle, distance = nearest_triangles(
+        places, vertices, triangles, vertex_fan(triangles, 900), counts
+    )
+    exact = torch.from_numpy(
+        TriangleTree(vertices[triangles[counts]].numpy()).closest(places.numpy())[2]
+    )
     assert bool(counts[triangle].all())
     assert float((distance - exact).min()) > -1e-12
     assert float(((distance - exact) < 1e-12).double().mean()) > 0.98

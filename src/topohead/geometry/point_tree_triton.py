@@ -3,9 +3,8 @@
 """Nearest neighbours among any number of points on a CUDA device, exact.
 
 Points are sorted along a Z-order curve (Morton 1966) and cut into blocks, each in a box. Queries
-are sorted the same way; a few at a time look at the blocks whose boxes are nearer to theirs than
-the farthest of the nearest that they know so far, beginning with the block on their own place of
-the curve.
+are sorted the same way; a few at a time look at the blocks one after the other, the nearest box
+first, until the next is farther from theirs than the farthest of the nearest that they know.
 """
 
 import torch
@@ -35,30 +34,31 @@ class SortedPoints:
         placed = (points - self.middle).float()
         self.low = placed[:, :3].amin(0)
         self.step = ((placed[:, :3].amax(0) - self.low).amax() / STEPS).clamp(min=1e-20)
-        codes = self._codes(placed)
-        codes, self.order = codes.sort()
+        self.order = self._codes(placed).argsort()
         self.total = len(points)
         self.blocks = triton.cdiv(self.total, BLOCK)
         self.columns, self.boxes = _boxed(placed[self.order], BLOCK)
-        self.begins = codes[::BLOCK].contiguous()
 
-    def nearest(self, queries: Float[Tensor, "Q D"], count: int, reach: float) -> Int[Tensor, "Q K"]:
+    def nearest(
+        self, queries: Float[Tensor, "Q D"], count: int, reach: float
+    ) -> Int[Tensor, "Q K"]:
         """Numbers of the nearest `count` points within `reach`, nearest first; −1 where fewer."""
         many = len(queries)
         if many == 0:
             return torch.zeros(0, count, dtype=torch.int64, device=queries.device)
         placed = (queries - self.middle).float()
-        codes, order = self._codes(placed).sort()
-        columns, boxes = _boxed(placed[order], QUERIES)
-        first = torch.searchsorted(self.begins, codes[QUERIES // 2 :: QUERIES].contiguous())
-        first = torch.cat([first, first.new_zeros(1)])  # the last program may be half empty
+        order = self._codes(placed).argsort()
+        columns, (low, high) = _boxed(placed[order], QUERIES)
+        gap = torch.maximum(
+            self.boxes[0][:, None] - high[..., None], low[..., None] - self.boxes[1][:, None]
+        )
+        near, block = gap.clamp(min=0).square().sum(0).sort(1)
         kept = triton.next_power_of_2(count)
         found = torch.empty(many, kept, dtype=torch.int64, device=queries.device)
         with torch.cuda.device_of(queries):
             _nearest[(triton.cdiv(many, QUERIES),)](
-                columns, boxes, first, self.columns, self.boxes, found,
-                many, columns.shape[1], boxes.shape[2], self.total, self.columns.shape[1],
-                self.blocks, min(reach * reach, 3e38),
+                columns, near, block, self.columns, found, many, columns.shape[1], self.total,
+                self.columns.shape[1], self.blocks, min(reach * reach, 3e38),
                 WIDTH=queries.shape[1], KEPT=kept, QUERIES=QUERIES, BLOCK=BLOCK,
             )  # fmt: skip
         place = (found.sort(1).values[:, :count]) & 0xFFFFFFFF
@@ -86,14 +86,12 @@ def _boxed(
 @triton.jit
 def _nearest(
     queries,
-    query_boxes,
-    first,
+    near,
+    block,
     points,
-    boxes,
     found,
     many,
     query_stride,
-    query_blocks,
     total,
     stride,
     blocks,
@@ -113,42 +111,32 @@ def _nearest(
     empty = (reach_square + 0.0 * slot).to(tl.float32).to(tl.int32, bitcast=True).to(tl.int64) << 32
     best = (empty | (0x7FFF0000 + slot).to(tl.int64))[None, :] + tl.zeros([QUERIES, KEPT], tl.int64)
     limit = reach_square + 0.0
-    start = tl.load(first + program)
-    start = tl.minimum(tl.maximum(start, 0), blocks - 1)
-    for step in range(2 * blocks):
-        # the block on the queries' own place, then those before and behind it in turn
-        half = (step + 1) // 2
-        b = start + tl.where(step % 2 == 1, half, -half)
-        near = tl.where((b >= 0) & (b < blocks), 0.0, float("inf"))
-        inside = tl.minimum(tl.maximum(b, 0), blocks - 1)
+    step = 0
+    line = program.to(tl.int64) * blocks
+    ahead = tl.load(near + line)
+    while (step < blocks) & (ahead <= limit):
+        number = tl.load(block + line + step).to(tl.int32) * BLOCK + member
+        square = tl.zeros([QUERIES, BLOCK], tl.float32)
         for d in tl.static_range(WIDTH):
-            low = tl.load(boxes + d * blocks + inside)
-            high = tl.load(boxes + (WIDTH + d) * blocks + inside)
-            query_low = tl.load(query_boxes + d * query_blocks + program)
-            query_high = tl.load(query_boxes + (WIDTH + d) * query_blocks + program)
-            gap = tl.maximum(tl.maximum(low - query_high, query_low - high), 0.0)
-            near += gap * gap
-        if near <= limit:
-            number = inside * BLOCK + member
-            square = tl.zeros([QUERIES, BLOCK], tl.float32)
-            for d in tl.static_range(WIDTH):
-                there = tl.load(points + d * stride + number)
-                here = tl.load(queries + d * query_stride + q)
-                offset = there[None, :] - here[:, None]
-                square += offset * offset
-            key = (square.to(tl.int32, bitcast=True).to(tl.int64) << 32) | number.to(tl.int64)[None, :]
-            key = tl.where((number < total)[None, :], key, nothing)
+            there = tl.load(points + d * stride + number)
+            here = tl.load(queries + d * query_stride + q)
+            offset = there[None, :] - here[:, None]
+            square += offset * offset
+        key = (square.to(tl.int32, bitcast=True).to(tl.int64) << 32) | number.to(tl.int64)[None, :]
+        key = tl.where((number < total)[None, :], key, nothing)
+        smallest = tl.min(key, 1)
+        largest = tl.max(best, 1)
+        better = smallest < largest
+        while tl.max(better.to(tl.int32), 0) > 0:
+            replaced = (best == largest[:, None]) & better[:, None]
+            best = tl.where(replaced, smallest[:, None], best)
+            key = tl.where(key == smallest[:, None], nothing, key)
             smallest = tl.min(key, 1)
             largest = tl.max(best, 1)
             better = smallest < largest
-            while tl.max(better.to(tl.int32), 0) > 0:
-                replaced = (best == largest[:, None]) & better[:, None]
-                best = tl.where(replaced, smallest[:, None], best)
-                key = tl.where(key == smallest[:, None], nothing, key)
-                smallest = tl.min(key, 1)
-                largest = tl.max(best, 1)
-                better = smallest < largest
-            farthest = (tl.max(largest, 0) >> 32).to(tl.int32)
-            limit = farthest.to(tl.float32, bitcast=True)
+        farthest = (tl.max(largest, 0) >> 32).to(tl.int32)
+        limit = farthest.to(tl.float32, bitcast=True)
+        step += 1
+        ahead = tl.load(near + line + tl.minimum(step, blocks - 1))
     place = found + q[:, None] * KEPT + slot[None, :]
     tl.store(place, best, (q < many)[:, None] & (slot < KEPT)[None, :])

@@ -96,9 +96,7 @@ def _fit(
     )
 
 
-def _median_gap(
-    surface: ScanHead, vertices: Float[Tensor, "V 3"], samples: ScanSamples
-) -> float:
+def _median_gap(surface: ScanHead, vertices: Float[Tensor, "V 3"], samples: ScanSamples) -> float:
     """Of the face to the scan, metres; the search's reach where nothing is near."""
     points, face = surface.surface(vertices), (surface.face & surface.skin).nonzero()[:, 0]
     found = match(points, surface.normals(points), face, samples, MatchConfig(POSE_REACHES[0]))

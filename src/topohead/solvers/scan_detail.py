@@ -21,7 +21,7 @@ ANCHOR = 1e-3
 LEAST_NOISE = 1e-4
 ROUNDS = 2
 """Times that the scan is looked up again from where the surface has come to."""
-ITERATIONS, TOLERANCE = 400, 1e-12
+ITERATIONS, TOLERANCE = 400, 1e-9
 """Conjugate-gradient steps at most, and the share of the right side's squared norm that is left."""
 
 

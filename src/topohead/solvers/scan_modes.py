@@ -20,6 +20,7 @@ from topohead.solvers.headfit import (
     prior_precision,
     symmetry_precision,
 )
+from topohead.solvers.kernels.boxed import boxed_minimum
 from topohead.solvers.scan_head import ScanHead, laplacian
 from topohead.solvers.scan_matching import MatchConfig, Matches, match
 from topohead.solvers.scan_samples import ScanSamples
@@ -269,15 +270,7 @@ def _boxed_minimum(
     solved = np.linalg.solve(system[np.ix_(free, free)], np.c_[across, gradient[free]])
     reduced = system[np.ix_(boxed, boxed)] - across.T @ solved[:, :-1]
     slope = gradient[boxed] - across.T @ solved[:, -1]
-    low, high = lower[boxed], upper[boxed]
-    x = np.clip(np.zeros(len(low)), low, high)
-    for _ in range(SWEEPS):
-        before = x.copy()
-        for k in range(len(x)):
-            x[k] -= (slope[k] + reduced[k] @ x) / reduced[k, k]
-            x[k] = min(max(x[k], low[k]), high[k])
-        if np.abs(x - before).max() < SETTLED:
-            break
+    x = boxed_minimum(reduced, slope, lower[boxed], upper[boxed], SWEEPS, SETTLED)
     found = np.empty(len(gradient))
     found[boxed], found[free] = x, -solved[:, :-1] @ x - solved[:, -1]
     return found

@@ -222,6 +222,7 @@ def shown_face(head: HeadModel) -> Int[Tensor, " N"]:
 
 def _different(similarity: Similarity, score: Float[Tensor, " B"]) -> list[int]:
     """Numbers of the likely similarities, best first, without what another one says too."""
+    similarity, score = Similarity(*(part.cpu() for part in similarity)), score.cpu()
     kept: list[int] = []
     for number in score.argsort(descending=True).tolist():
         if len(kept) == MOST or score[number] < score.max() - LIKELY:

@@ -78,9 +78,7 @@ def refine(
     )
 
 
-def _trusted(
-    scan: Scan, start: ScanFit, surface: ScanHead, config: RefineConfig
-) -> ScanSamples:
+def _trusted(scan: Scan, start: ScanFit, surface: ScanHead, config: RefineConfig) -> ScanSamples:
     """The samples that the start takes for head, with normals turned outward."""
     samples = sample_scan(scan, config.samples, config.seed)
     samples = samples.subset(start.inliers[samples.source])
@@ -114,9 +112,7 @@ def _model_step(
     return fit_modes(model, samples, modes, prior, config.reaches, config.seed)
 
 
-def _posterior(
-    sigma: Float[Tensor, " V"], known: Float[Tensor, " V"]
-) -> Float[Tensor, " V"]:
+def _posterior(sigma: Float[Tensor, " V"], known: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
     """Error along an axis: along the normal less by what the scan says, sideways as it was."""
     before = 3 * ACROSS * sigma**2
     normal = before / (1 + before * known)

@@ -1,31 +1,72 @@
-"""`scan_system` on a CUDA device, by the tracker's kernels."""
+"""`scan_system` on a CUDA device: a step is the tracker's kernels, recorded once and replayed."""
 
-from dataclasses import dataclass
-
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core.derived import derived
-from topohead.geometry.sparse_rows import SparseRows
-from topohead.solvers.elasticity import ElasticConfig
+from topohead.solvers.elasticity import ElasticConfig, Elasticity
 from topohead.solvers.kernels import elastic_triton
 from topohead.solvers.kernels.sparse_triton import ConjugateGradient, Feeds
+from topohead.solvers.recording import Recording
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_system import TOLERANCE, FreeSystem, PlanePattern
 
 
-@dataclass(frozen=True)
-class _DevicePattern:
-    """A `PlanePattern` on the device."""
+class _Steps:
+    """What steps on one topology share: patterns, the solver's buffers, the recorded work."""
 
-    blocks: Feeds
-    pull: SparseRows
-    diagonal: Int[Tensor, " V"]
+    def __init__(
+        self, pattern: PlanePattern, elasticity: Elasticity, iterations: int, device: torch.device
+    ) -> None:
+        self.blocks = Feeds.of(pattern.blocks, device)
+        self.pull = pattern.pull.to(device)
+        self.diagonal = torch.from_numpy(pattern.diagonal).to(device)[:, None]
+        self.own = torch.tensor([0, 3, 5], device=device)
+        self.starts, self.columns = (torch.from_numpy(t).to(device) for t in elasticity.rings[:2])
+        stiff = elasticity.matrix
+        self.solver = ConjugateGradient(
+            (pattern.starts, pattern.columns),
+            (stiff.indptr, stiff.indices, stiff.data),
+            iterations,
+            TOLERANCE,
+            device,
+        )
+        self.recording: Recording | None = None
+
+    def __call__(self, *inputs: Tensor) -> Float[Tensor, "V 3"]:
+        """The step that `_step` makes of its inputs."""
+        if not inputs[0].is_cuda:  # Triton's interpreter records nothing
+            return self._step(*inputs)[0]
+        if self.recording is None:
+            self.recording = Recording(self._step, inputs, torch.cuda.graph_pool_handle())
+        return self.recording(*inputs)[0]
+
+    def _step(
+        self,
+        rest: Float[Tensor, "V 3"],
+        vertices: Float[Tensor, "V 3"],
+        planes: Float[Tensor, "S 6"],
+        pull: Float[Tensor, "S 3"],
+        anchor: Float[Tensor, " V"],
+        membrane: Float[Tensor, " E"],
+        ring_weights: Float[Tensor, " E"],
+        bend: Float[Tensor, " V"],
+        stiffness: Float[Tensor, " K"],
+    ) -> tuple[Tensor]:
+        rings = self.starts, self.columns, membrane
+        turns = elastic_triton.local_rotations(rest, vertices, *rings[:2], ring_weights)
+        uphill = -(self.pull @ pull).float()
+        right = elastic_triton.descent(rest, vertices, turns, rings, bend, anchor, uphill)
+        blocks = self.blocks.gather(planes.float())
+        blocks[self.diagonal, self.own] += anchor[:, None].float()
+        self.solver.stiffen(stiffness)
+        return (self.solver.solve(right, blocks).double(),)
 
 
-def _patterns(pattern: PlanePattern) -> dict[str, _DevicePattern]:
-    """By device, filled as they are met."""
+def _known(pattern: PlanePattern) -> dict[tuple[str, int], _Steps]:
+    """By device and iterations, filled as they are met."""
     return {}
 
 
@@ -41,38 +82,20 @@ class DeviceSystem(FreeSystem):
         iterations: int,
     ) -> None:
         super().__init__(surface, rest, precision, config, iterations)
-        device, pattern, stiff = rest.device, self.pattern, self.elasticity.matrix
-        known = derived(pattern, _patterns)
-        if str(device) not in known:
-            known[str(device)] = _DevicePattern(
-                Feeds.of(pattern.blocks, device),
-                pattern.pull.to(device),
-                torch.from_numpy(pattern.diagonal).to(device),
-            )
-        self.there = known[str(device)]
-        self.solver = ConjugateGradient(
-            (pattern.starts, pattern.columns),
-            (stiff.indptr, stiff.indices, stiff.data),
-            iterations,
-            TOLERANCE,
-            device,
+        device, known = rest.device, derived(self.pattern, _known)
+        key = str(device), iterations
+        if key not in known:
+            known[key] = _Steps(self.pattern, self.elasticity, iterations, device)
+        self.steps = known[key]
+        parts = (
+            self.elasticity.rings[2],
+            self.elasticity.ring_weights,
+            self.elasticity.bend.diagonal(),
+            self.elasticity.matrix.data.astype(np.float32),
         )
-        self.rings = tuple(torch.from_numpy(part).to(device) for part in self.elasticity.rings)
-        self.ring_weights = torch.from_numpy(self.elasticity.ring_weights).to(device)
-        self.bend = torch.from_numpy(self.elasticity.bend.diagonal()).to(device)
+        self.elastic = tuple(torch.from_numpy(part).to(device) for part in parts)
 
     def _solved(
         self, vertices: Tensor, planes: Tensor, pull: Tensor, anchor: Tensor
     ) -> Float[Tensor, "V 3"]:
-        rest = self.rest
-        starts, columns, membrane = self.rings
-        rotations = elastic_triton.local_rotations(
-            rest, vertices, starts, columns, self.ring_weights
-        )
-        uphill = -(self.there.pull @ pull).float()
-        rings = starts, columns, membrane
-        right = elastic_triton.descent(rest, vertices, rotations, rings, self.bend, anchor, uphill)
-        blocks = self.there.blocks.gather(planes.float())
-        diagonal = self.there.diagonal[:, None], torch.tensor([0, 3, 5], device=rest.device)
-        blocks[diagonal] += anchor[:, None].float()
-        return self.solver.solve(right, blocks).double()
+        return self.steps(self.rest, vertices, planes, pull, anchor, *self.elastic)

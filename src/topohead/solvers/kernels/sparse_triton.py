@@ -262,7 +262,9 @@ class ConjugateGradient:
             for array, kind in zip(stiffness, (np.int32, np.int32, np.float32), strict=True)
         )
         self._diagonal = put(_diagonal_slots(starts, columns), np.int32)
-        self._stiff_diagonal = put(stiffness[2][_diagonal_slots(*stiffness[:2])], np.float32)
+        own = _diagonal_slots(*stiffness[:2])
+        self._stiff_own = put(own, np.int64)
+        self._stiff_diagonal = put(stiffness[2][own], np.float32)
         self._block = block_size(_ROWS, count)
         self._parts = triton.cdiv(count, self._block)
 
@@ -277,6 +279,11 @@ class ConjugateGradient:
         self._norms = room(iterations + 1, self._padded, dtype=torch.float64)
         self._curves = room(iterations, self._padded, dtype=torch.float64)
         self._alive = room(iterations + 1, 4, dtype=torch.int32)
+
+    def stiffen(self, stiffness: Float[Tensor, " K"]) -> None:
+        """Take other values of the stiffness, of the same pattern, from now on."""
+        self._stiff[2].copy_(stiffness)
+        self._stiff_diagonal.copy_(stiffness[self._stiff_own])
 
     def solve(
         self, rhs: Float[Tensor, "V 3"], blocks: Float[Tensor, "P 6"]

@@ -71,9 +71,7 @@ def fine_vertices(
     return refine_level1(scan.to(device), fit, head).vertices.to(scan.points.device)
 
 
-def judge_fit(
-    scan: Scan, fit: ScanFit, head: HeadModel, device: str = "cpu"
-) -> "ScanQuality":
+def judge_fit(scan: Scan, fit: ScanFit, head: HeadModel, device: str = "cpu") -> "ScanQuality":
     """How well a fit lies on its scan, and whether the scan shows a head at all."""
     from topohead.solvers.scan_quality import judge
 
