@@ -19,8 +19,8 @@ class PointTree:
     """Points [N D] in space, or with what else of them counts as distance, asked for the nearest.
 
     Exact on both devices: a KD-tree on the CPU; on CUDA all distances of a few, else (D is 3 or 6)
-    blocks of points sorted along a curve, of which a query looks at those near enough. There the order of distances is told
-    in float32 about the points' middle, which sees 10⁻⁷ of their extent.
+    blocks of points sorted along a curve, of which a query looks at those near enough. There the
+    order of distances is told in float32 about the points' middle, which sees 10⁻⁷ of their extent.
     """
 
     def __init__(self, points: Float[Tensor, "N D"]) -> None:

@@ -20,9 +20,9 @@ INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 
 @dataclass(frozen=True)
 class ScanHead:
-    """What matching needs of a topology, on one device; masks and `matrix` are of the finer surface.
+    """What matching needs of a topology, on one device.
 
-    `skin` may be drawn to a scan, eyes and what is `inner` may not. `scalp` may carry hair; `bare`
+    Masks and `matrix` are of the finer surface. `skin` may be drawn to a scan, eyes and what is `inner` may not. `scalp` may carry hair; `bare`
     skin neither that nor folds of lids and lips. `triangles` are those of `fine`, `fan` those at
     each vertex.
     """

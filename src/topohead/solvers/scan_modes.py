@@ -49,7 +49,7 @@ HELD = 1e12
 
 @dataclass(frozen=True)
 class HeadModes:
-    """A linear head's shapes [V 3] and [V 3 K], float64 on a device; `arrays` has them on the CPU."""
+    """A linear head's shapes, float64 on a device; `arrays` has them on the CPU."""
 
     arrays: HeadArrays
     surface: ScanHead

@@ -28,8 +28,8 @@ TOLERANCE = 1e-6
 class PlanePattern:
     """How planes at the finer surface's vertices fill the control mesh's normal equations.
 
-    Vertices (CSR `starts` [V + 1], `columns` [P]) share a 3×3 block where a finer vertex hangs on both; `blocks`
-    [P S] holds the products of their weights, `pull` [V S] the weights.
+    Vertices (CSR `starts` [V + 1], `columns` [P]) share a 3×3 block where a finer vertex hangs on
+    both; `blocks` [P S] holds the products of their weights, `pull` [V S] the weights.
     """
 
     starts: Int[np.ndarray, " W"]
