@@ -22,9 +22,9 @@ INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 class ScanHead:
     """What matching needs of a topology, on one device.
 
-    Masks and `matrix` are of the finer surface. `skin` may be drawn to a scan, eyes and what is `inner` may not. `scalp` may carry hair; `bare`
-    skin neither that nor folds of lids and lips. `triangles` are those of `fine`, `fan` those at
-    each vertex.
+    Masks and `matrix` are of the finer surface. `skin` may be drawn to a scan, eyes and what is
+    `inner` may not. `scalp` may carry hair; `bare` skin neither that nor folds of lids and lips.
+    `triangles` are those of `fine`, `fan` those at each vertex.
     """
 
     topology: Topology
