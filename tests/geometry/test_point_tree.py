@@ -1,6 +1,7 @@
 """Nearest points and triangles agree with plain searches, on both devices."""
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from topohead.geometry.triangle_feet import nearest_triangles, triangle_distance
 
 def expected(points, queries, count, reach):
     """Distances and indices by SciPy's tree; −1 where there are fewer."""
-    wanted = list(range(1, count + 1))
+    wanted: Any = range(1, count + 1)
     distance, index = KDTree(points.numpy()).query(
         queries.numpy(), wanted, distance_upper_bound=reach
     )

@@ -1,6 +1,6 @@
 """A scan as it was read, and the reference head that was found in it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,8 +24,9 @@ class Scan:
 
     def to(self, device: torch.device | str) -> "Scan":
         """The same on a device."""
-        parts = (getattr(self, entry.name) for entry in fields(self))
-        return Scan(*(part if part is None else part.to(device) for part in parts))
+        parts = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        moved = {name: part.to(device) for name, part in parts.items() if part is not None}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The nearest of very many points, on the device where the points are."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -54,7 +54,7 @@ class PointTree:
             index = self._sorted.nearest(queries, count, reach)
             away = (self.points[index.clamp(min=0)] - queries[:, None]).norm(dim=-1)
             return away.masked_fill(index < 0, torch.inf), index.clamp(min=0)
-        wanted = list(range(1, count + 1))
+        wanted: Any = range(1, count + 1)  # one column even for one neighbour
         found = self._tree.query(queries.numpy(), k=wanted, distance_upper_bound=reach, workers=2)
         distance, index = (torch.from_numpy(part) for part in found)
         return distance, index.masked_fill(distance.isinf(), 0)

@@ -1,5 +1,6 @@
 # Triton's own annotations are loose; it may be absent where no CUDA is
 # pyright: reportOperatorIssue=false, reportMissingImports=false, reportArgumentType=false, reportGeneralTypeIssues=false
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
 """Nearest neighbours among any number of points on a CUDA device, exact.
 
 Points are sorted along a Z-order curve (Morton 1966) and cut into blocks, each in a box. Queries

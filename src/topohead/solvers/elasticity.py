@@ -101,7 +101,7 @@ class _Pattern:
         neighbours.resize((count, count))
         mean = sparse.diags(1 / self.degree) @ neighbours
         self.umbrella = (sparse.eye(count) - mean).tocsr()
-        both = sparse.vstack([self.incidence, self.umbrella]).tocsr()
+        both = sparse.csr_matrix(sparse.vstack([self.incidence, self.umbrella]))
         self.matrix, self.products = weighted_squares(both)
 
 
@@ -114,7 +114,7 @@ def weighted_squares(matrix: sparse.csr_matrix) -> tuple[sparse.csr_matrix, spar
     row = np.repeat(np.arange(len(count)), count**2)
     within = np.arange(len(row)) - np.repeat(np.cumsum(count**2) - count**2, count**2)
     first, second = (matrix.indptr[row] + part for part in divmod(within, count[row]))
-    size = matrix.shape[1]
+    _, size = np.shape(matrix)
     pair = matrix.indices[first].astype(np.int64) * size + matrix.indices[second]
     pairs, slot = np.unique(pair, return_inverse=True)
     value = matrix.data[first] * matrix.data[second]

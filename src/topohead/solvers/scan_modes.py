@@ -65,9 +65,11 @@ class HeadModes:
         name = str(device)
         if name not in known:
             arrays = derived(head, HeadArrays)
-            shapes = (torch.from_numpy(part) for part in (arrays.template, arrays.basis))
-            surface = ScanHead.of(head.topology, device)
-            known[name] = HeadModes(arrays, surface, *(t.to(device).double() for t in shapes))
+            template, basis = (
+                torch.from_numpy(part).to(device).double()
+                for part in (arrays.template, arrays.basis)
+            )
+            known[name] = HeadModes(arrays, ScanHead.of(head.topology, device), template, basis)
         return known[name]
 
     def askers(self, seed: int) -> tuple[Int[Tensor, " R"], Float[Tensor, "R 3 K"]]:

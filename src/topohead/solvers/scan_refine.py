@@ -97,9 +97,10 @@ def _model_step(
     arrays, topology = model.arrays, model.surface.topology
     rows = np.flatnonzero(topology.region_mask("face").numpy())
     doubt = float(np.median(sigma.cpu().numpy()[rows]))
-    shown = (start.vertices, start.pose, start.expression)
-    shown = (part.double().cpu().numpy() for part in shown)
-    modes = without_creases(explained(arrays, *shown, doubt), topology)
+    vertices, pose, expression = (
+        part.double().cpu().numpy() for part in (start.vertices, start.pose, start.expression)
+    )
+    modes = without_creases(explained(arrays, vertices, pose, expression, doubt), topology)
     share = min(1.0, doubt / POPULATION)
     prior = population_prior(arrays)
     prior = replace(

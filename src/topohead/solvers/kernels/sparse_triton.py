@@ -65,7 +65,7 @@ class Feeds:
     @staticmethod
     def of(matrix: sparse.csr_matrix, device: torch.device) -> "Feeds":
         """What a matrix [R S] gives each row, in the order in which it has it."""
-        made = Feeds(np.zeros((0, 1), np.int64), np.zeros((0, 1)), matrix.shape[0], device)
+        made = Feeds(np.zeros((0, 1), np.int64), np.zeros((0, 1)), len(matrix.indptr) - 1, device)
         made.starts = torch.from_numpy(matrix.indptr.astype(np.int32)).to(device)
         made.sources = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
         made.shares = torch.from_numpy(matrix.data.astype(np.float32)).to(device)
