@@ -3,11 +3,12 @@
     python benchmarks/avatar_network.py --device cuda --out results/avatar_network.json
 
 One staged person, every third expression and two cameras held out (`benchmarks/avatar.py`). One
-fit has the codes that ship, each Gaussian linear in a few of them. The others have none and a U-Net
-(2 M weights): from a picture in UV of how far the expression moves the mesh to what Gaussians there
-change in place and first harmonic. All walk for the same time, as long as the codes' `--steps`
-take; schedules, losses and pulls are the fit's own. The network may have several rates, and its
-best is chosen after the fact, which the codes' is not. `still` has neither.
+fit has as many codes as `avatar fit`, each Gaussian linear in them. The others have none and a
+U-Net (2 M weights): from a picture in UV of how far the expression moves the mesh to what Gaussians
+there change in place and first harmonic. All walk for the same time, as long as the codes'
+`--steps` take; schedules, losses and pulls are the fit's own. The network may have several rates,
+and its best is chosen after the fact, which the codes' is not. `still` has neither. All begin
+alike, with Gaussians that nothing changes.
 """
 
 import argparse
@@ -21,18 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avatar import chosen, judged, staged
+from avatar import chosen, drawn, judged, staged
 from measured_on import commit, hardware
 from scipy.spatial import KDTree
 from torch import Tensor, nn
 
+from topohead.core import BoundSplats
 from topohead.geometry.avatars import Avatar, ExpressionChange, principal_codes
 from topohead.geometry.skinning import blended
-from topohead.rendering.avatars import Player
 from topohead.solvers.gaussian_head import GaussianHead, Instant, SplattingConfig
 from topohead.solvers.splatting import Splatting, splat
-from topohead.workflows.avatars.fitting import INSTANTS_A_CODE, instants_of, upright_rig
+from topohead.workflows.avatars.fitting import code_count, upright_rig
 from topohead.workflows.avatars.inputs import Sitting
+from topohead.workflows.avatars.instants import instants_of
 from topohead.workflows.avatars.start import starting_gaussians
 
 MAP = 64
@@ -40,6 +42,8 @@ WAVES = 6
 WIDTHS = (32, 64, 128, 256)
 UNIT = 0.01
 """Metres of a mesh's motion that the network reads as one."""
+CODES = 8
+"""At most, as by default in `avatar fit`."""
 SAID = (0.3, 0.5)
 """What the network's one means in places (triangles) and in the first harmonic."""
 
@@ -82,8 +86,9 @@ class UNet(nn.Module):
 class NetworkHead(GaussianHead):
     """A fit whose Gaussians change by what a network says in UV instead of by codes."""
 
-    def __init__(self, start: Any, cameras: int, degree: int, maps: "Maps") -> None:
-        super().__init__(start, no_codes(len(start)), cameras, degree)
+    def __init__(self, start: BoundSplats, cameras: int, degree: int, maps: "Maps") -> None:
+        # one code of nothing, so that what the network says is pulled to nothing as codes are
+        super().__init__(start, unchanged(start, 1), cameras, degree)
         del self.offset_change, self.color_change
         self.maps = maps
         # aside: `Splatting` knows the rates of this module's own parameters only
@@ -110,7 +115,7 @@ class NetworkHead(GaussianHead):
 class Maps:
     """What the network reads for every frame of a sitting, and where Gaussians are in UV."""
 
-    def __init__(self, sitting: Sitting, start: Any, device: str) -> None:
+    def __init__(self, sitting: Sitting, start: BoundSplats, device: str) -> None:
         topology, rig = sitting.rig.topology, upright_rig(sitting.rig)
         binding = start.binding
         shares = binding.barycentrics.clamp(min=0)
@@ -131,10 +136,11 @@ class Maps:
         self.uv, self.inputs = uv.to(device), inputs.contiguous().to(device)
 
 
-def no_codes(count: int) -> ExpressionChange:
-    """Changes that there are none of."""
-    ends, none = torch.zeros(0), torch.zeros(count, 0, 3)
-    return ExpressionChange(torch.zeros(52), torch.zeros(52, 0), ends, ends, none, none)
+def unchanged(start: BoundSplats, ranks: int = 0) -> ExpressionChange:
+    """Codes that change nothing, where the Gaussians are."""
+    ends, none = torch.zeros(ranks), torch.zeros(len(start), ranks, 3)
+    change = ExpressionChange(torch.zeros(52), torch.zeros(52, ranks), ends, ends, none, none)
+    return change.to(start.opacities.device)
 
 
 def main() -> None:
@@ -183,18 +189,18 @@ def main() -> None:
 
 
 def fit_one(
-    kind: str, sitting: Sitting, test: Sitting, start: Any, args: argparse.Namespace,
+    kind: str, sitting: Sitting, test: Sitting, start: BoundSplats, args: argparse.Namespace,
     budget: float | None,
 ) -> tuple[dict[str, Any], float]:  # fmt: skip
     """A fit within `budget` seconds (None: of all steps), judged where nothing was seen."""
     device, weights = torch.device(args.device), sitting.posed.weights.float()
     names = list(sitting.posed.views[0].cameras.names)
-    mean, axes = principal_codes(weights, min(8, len(weights) // INSTANTS_A_CODE))
+    mean, axes = principal_codes(weights, min(CODES, code_count(sitting)))
     codes = (weights - mean) @ axes
     none = torch.zeros(len(start), axes.shape[1], 3)
     change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), none, none)
     if kind != "codes":
-        change, codes = no_codes(len(start)), codes[:, :0]
+        change, codes = unchanged(start), codes[:, :0]
     instants = instants_of(sitting, codes, names, device)
     triangles = sitting.rig.topology.triangles.to(device)
     batch = 8 if device.type == "cuda" else 1
@@ -203,8 +209,8 @@ def fit_one(
         torch.manual_seed(0)
         numbers = SplattingConfig(steps=steps, degree=args.degree, batch=batch)
         if not kind.startswith("network"):
-            head = GaussianHead(start.to(device), change, len(names), args.degree).to(device)
-            return Splatting(head, numbers)
+            begin = start.to(device), change.to(device)
+            return Splatting(GaussianHead(*begin, len(names), args.degree).to(device), numbers)
         maps = Maps(sitting, start, args.device)
         head = NetworkHead(start.to(device), len(names), args.degree, maps).to(device)
         fit = Splatting(head, numbers)
@@ -227,7 +233,7 @@ def fit_one(
     steps = args.steps if budget is None else max(int(budget / pace), 1)
     fit = prepared(steps)
     seconds = walked(fit)
-    pictures = drawn(fit.head, kind, sitting, test, start, args)
+    pictures = pictures_of(fit.head, sitting, test, start, args.device)
     found = {"steps": steps, "seconds": seconds, "ms_a_step": 1e3 * pace, "codes": codes.shape[1]}
     if kind.startswith("network"):
         found["weights"] = sum(p.numel() for p in fit.head.aside[0].parameters())
@@ -235,37 +241,25 @@ def fit_one(
 
 
 @torch.no_grad()
-def drawn(
-    head: GaussianHead, kind: str, sitting: Sitting, test: Sitting, start: Any,
-    args: argparse.Namespace,
-) -> list[Tensor]:  # fmt: skip
+def pictures_of(
+    head: GaussianHead, sitting: Sitting, test: Sitting, start: BoundSplats, device: str
+) -> list[Tensor]:
     """The test's pictures; a network speaks for each expression."""
-    rig, posed, pictures = upright_rig(sitting.rig), test.posed, []
-    unseen = Maps(test, start, args.device) if isinstance(head, NetworkHead) else None
-    if unseen is not None:
-        head.offset_change = head.color_change = torch.zeros(len(start), 1, 3)
-    splats, change = head.result()
-    player = Player(Avatar(rig, splats, change).to(args.device)) if unseen is None else None
-    back = torch.linalg.inv(posed.upright.double())
-    for t, view in enumerate(posed.views):
-        if unseen is not None:
-            head.maps = unseen
-            said = head.said(t).cpu()
-            offsets = splats.binding.offsets + SAID[0] * said[:, :3]
-            harmonics = splats.harmonics.clone()
-            harmonics[:, 0] += SAID[1] * said[:, 3:]
-            dressed = replace(
-                splats, binding=replace(splats.binding, offsets=offsets), harmonics=harmonics
-            )
-            player = Player(Avatar(rig, dressed, no_codes(len(start))).to(args.device))
-        pose = posed.upright.double() @ posed.poses[t].double() @ back
-        for c in range(len(view.images)):
-            camera = view.cameras.world_to_camera[c].double() @ back
-            image, _ = player.draw(
-                posed.weights[t], posed.gaze[t], pose, camera[None],
-                view.cameras.intrinsics[c][None], view.cameras.size(c),
-            )  # fmt: skip
-            pictures.append(image[0].clamp(0, 1).cpu())
+    rig = upright_rig(sitting.rig)
+    if not isinstance(head, NetworkHead):
+        return drawn(Avatar(rig, *head.result()).to(device), test)
+    head.maps, pictures = Maps(test, start, device), []
+    head.offset_change = head.color_change = torch.zeros(len(start), 1, 3)
+    splats, _ = head.result()
+    for t, view in enumerate(test.posed.views):
+        said = head.said(t).cpu()
+        offsets = splats.binding.offsets + SAID[0] * said[:, :3]
+        harmonics = splats.harmonics.clone()
+        harmonics[:, 0] += SAID[1] * said[:, 3:]
+        binding = replace(splats.binding, offsets=offsets)
+        dressed = replace(splats, binding=binding, harmonics=harmonics)
+        one = chosen(test, [(t, name) for name in view.cameras.names])
+        pictures += drawn(Avatar(rig, dressed, unchanged(start)).to(device), one)
     return pictures
 
 

@@ -34,7 +34,7 @@ from topohead.geometry.registered import tangential
 from topohead.geometry.subdivision import refine
 from topohead.solvers.scan_quality import judge
 from topohead.synthesis.mixture import SOURCES
-from topohead.synthesis.scans import Pose
+from topohead.synthesis.scan_poses import Pose
 from topohead.synthesis.shapes import load_shapes
 from topohead.synthesis.splits import check_split
 from topohead.workflows.registering.units import METRES, find_unit, in_metres

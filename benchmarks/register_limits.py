@@ -33,7 +33,7 @@ from topohead.solvers.scan_quality import judge
 from topohead.solvers.scan_refine import RefineConfig, refine
 from topohead.synthesis.device_draws import Draws, draws
 from topohead.synthesis.remeshing import depth_view
-from topohead.synthesis.scans import Pose
+from topohead.synthesis.scan_poses import Pose
 from topohead.synthesis.shapes import load_shapes
 from topohead.synthesis.splits import check_split
 from topohead.workflows.registering.methods import STARTS, Means

@@ -21,8 +21,9 @@ from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.performances import euler
 from topohead.synthesis.remeshing import Triangulated, depth_view, fused, scattered, seen_part
+from topohead.synthesis.scan_poses import Pose, random_pose
 from topohead.synthesis.scan_surface import ScanSurface, scan_surface
-from topohead.synthesis.scans import Cloud, Pose
+from topohead.synthesis.scans import Cloud
 from topohead.synthesis.shapes import Shapes
 
 POINTS = 20_000
@@ -201,9 +202,7 @@ def turned(random: Draws, degrees: float) -> Pose:
 
 def anywhere(random: Draws, number: int) -> Pose:
     """As training has them, ±25° and ±15 % in size, every tenth at any yaw; in metres."""
-    return scans.random_pose(
-        Forced(random.keys, frozenset({"any yaw"} if number % 10 == 9 else ()))
-    )
+    return random_pose(Forced(random.keys, frozenset({"any yaw"} if number % 10 == 9 else ())))
 
 
 def foreign_file(random: Draws) -> Pose:

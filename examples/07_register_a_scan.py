@@ -1,6 +1,6 @@
 """A made-up person as a scanner might leave them, registered: how far is the head from the truth?
 
-python examples/07_register_a_scan.py OUT [TEXELS [PICTURE.jpg]]
+    python examples/07_register_a_scan.py OUT [TEXELS [PICTURE.jpg]]
 
 Writes OUT/scan.ply (millimetres, z up, holes where the scanner did not look) and OUT/head; the
 picture is a smaller copy of OUT/head/proof.png.

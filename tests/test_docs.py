@@ -36,6 +36,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
+def test_verbs_in_messages_and_docstrings_exist() -> None:
+    known = {word for verb in VERBS for word in (verb, verb.split()[0])}
+    for path in sorted((ROOT / "src" / "topohead").rglob("*.py")):
+        text = path.read_text()
+        told = set(re.findall(r"(?:`|use |with: |run )topohead ([a-z]+)", text))
+        assert told <= known, f"{path.name}: {told - known}"
+
+
 def test_positional_fields_exist() -> None:
     for verb in VERBS.values():
         names = {field.name for field in fields(verb.load()[0])}

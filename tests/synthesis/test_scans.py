@@ -16,8 +16,8 @@ from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.shards import write_shards
 from topohead.models.registration import FACE_CENTRE
 from topohead.rendering.portraits import moved
+from topohead.synthesis import scan_poses, scans
 from topohead.synthesis import scan_surface as scan_surfaces
-from topohead.synthesis import scans
 from topohead.synthesis.datasets import (
     BENT_MM,
     BentPeople,
@@ -257,7 +257,7 @@ def test_one_view_sees_the_near_side_only() -> None:
 
 def test_poses_are_inverted_and_spread_as_stated() -> None:
     random = draws(2, torch.arange(2000))
-    pose = scans.random_pose(random)
+    pose = scan_poses.random_pose(random)
     points = 0.1 * random.normal("p", 5, 3)
     back = pose.inverse(pose.apply(points))
     assert torch.allclose(back, points, atol=1e-5)
@@ -265,7 +265,7 @@ def test_poses_are_inverted_and_spread_as_stated() -> None:
     assert torch.allclose(identity, torch.eye(3).expand_as(identity), atol=1e-5)
     metric = (pose.scale > 0.8) & (pose.scale < 1.2)
     assert 0.87 < float(metric.float().mean()) < 0.93
-    off, angle = scans.guessed_turn(random)
+    off, angle = scan_poses.guessed_turn(random)
     cosine = (off.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
     assert torch.allclose(torch.acos(cosine.clamp(-1, 1)), angle, atol=2e-3)
 

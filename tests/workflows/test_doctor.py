@@ -1,6 +1,7 @@
 """The doctor names what is missing and how to get it."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,15 @@ def test_missing_extra_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -
     checks = {check.name: check for check in doctor(DoctorConfig()).checks}
     assert "-m pip install 'mitsuba>=" in checks["mitsuba"].advice
     assert "-m pip install 'gsplat==" in checks["gsplat"].advice
+
+
+def test_the_head_is_looked_for_where_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOPOHEAD_CACHE", str(tmp_path))
+    assert "not built yet" in doctor(DoctorConfig()).summary()
+    (tmp_path / "anny-0.safetensors").touch()
+    assert f"derived data in {tmp_path}" in doctor(DoctorConfig()).summary()
 
 
 def test_one_core_is_called_bad(monkeypatch: pytest.MonkeyPatch) -> None:

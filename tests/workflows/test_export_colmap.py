@@ -19,7 +19,7 @@ from topohead.io.calibration import read_rig, write_rig
 from topohead.io.images import read_image
 from topohead.workflows.export import ExportConfig, export
 
-pycolmap = pytest.importorskip("pycolmap", reason="needs the extra colmap")
+pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap")
 
 LENSES = (
     Distortion("brown", (-0.12, 0.04, -0.01, 0.0, 0.001, -0.0008)),

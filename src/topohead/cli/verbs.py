@@ -62,7 +62,7 @@ VERBS: dict[str, Verb] = {
     ),
     "avatar fit": Verb(
         "topohead.workflows.avatar", "FitConfig", "fit",
-        "a capture to a Gaussian head that can be driven; resumable",
+        "a capture, or tracked photos, to a Gaussian head that can be driven; resumable",
         {"source": "RUN"},
     ),
     "avatar animate": Verb(
@@ -82,12 +82,12 @@ VERBS: dict[str, Verb] = {
     ),
     "train": Verb(
         "topohead.workflows.train", "TrainConfig", "train",
-        "train one of the package's networks on synthesised people; resumable, one GPU or many",
+        "train one of the package's networks on made people; resumable, one GPU or many",
         {"name": "NAME"},
     ),
     "dataset": Verb(
         "topohead.workflows.dataset", "DatasetConfig", "dataset",
-        "training sets of synthesised people: portraits, scans, tracks, view sets, heads",
+        "training sets of made people: portraits, scans, tracks, view sets, heads",
         {"kind": "KIND", "out": "OUT"},
     ),
     "doctor": Verb(

@@ -1,6 +1,7 @@
 """What follows from an object alone and takes long to work out is worked out once."""
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, TypeVar
 
 Owner = TypeVar("Owner")
@@ -10,6 +11,7 @@ MOST = 24
 """Values that are kept, the ones that were asked for last."""
 
 _kept: dict[tuple[int, Callable[..., Any]], tuple[Any, Any]] = {}
+_one = Lock()
 
 
 def derived(owner: Owner, make: Callable[[Owner], Value]) -> Value:
@@ -20,8 +22,10 @@ def derived(owner: Owner, make: Callable[[Owner], Value]) -> Value:
     """
     key = id(owner), make
     # the owner is kept with its value, so no other object can get its id meanwhile
-    _, value = _kept.pop(key, None) or (owner, make(owner))
-    _kept[key] = owner, value
-    while len(_kept) > MOST:
-        del _kept[next(iter(_kept))]
+    _, value = _kept.get(key) or (owner, make(owner))
+    with _one:
+        _kept.pop(key, None)
+        _kept[key] = owner, value
+        while len(_kept) > MOST:
+            del _kept[next(iter(_kept))]
     return value

@@ -35,6 +35,10 @@ class ExpressionChange:
         codes = (weights.to(self.mean) - self.mean) @ self.axes
         return torch.minimum(torch.maximum(codes, self.low), self.high)
 
+    def to(self, device: torch.device | str) -> "ExpressionChange":
+        """The same on another device."""
+        return ExpressionChange(*(value.to(device) for value in vars(self).values()))
+
 
 def principal_codes(
     weights: Float[Tensor, "T 52"], ranks: int
@@ -106,8 +110,7 @@ class Avatar:
         rig = self.rig
         parts = ("neutral", "blendshapes", "head_share", "upright", "neck", "head")
         moved = {name: getattr(rig, name).to(device) for name in parts}
-        change = ExpressionChange(*(t.to(device) for t in vars(self.change).values()))
-        return Avatar(replace(rig, **moved), self.splats.to(device), change)
+        return Avatar(replace(rig, **moved), self.splats.to(device), self.change.to(device))
 
     def vertices(
         self,

@@ -19,7 +19,10 @@ def distance(
     ring: Int[Tensor, "V R"],
     capsules: tuple[Tensor, Tensor, Tensor],
 ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N 3"]]:
-    """Distance and its direction; `heads` are `Placed`'s table, scale and shift."""
+    """Distance in metres, negative inside, and its direction (unit).
+
+    `heads` are `Placed`'s table, scale and shift; `near` and the rest as in `HeadField.distance`.
+    """
     points, near = points.contiguous(), near.contiguous()
     away, direction = torch.empty_like(points[..., 0]), torch.empty_like(points)
     count, vertices = points.shape[1], len(ring)
@@ -34,6 +37,7 @@ def distance(
 
 @triton.jit
 def row_at(table, row, live):
+    """Three neighbours of a table from places `row` on; zeros for lanes that are not live."""
     place = table + row
     return tl.load(place, live, 0.0), tl.load(place + 1, live, 0.0), tl.load(place + 2, live, 0.0)
 

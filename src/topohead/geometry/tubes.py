@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 from topohead.geometry.strands import tangents, transported
 
 SIDES = 3
+"""Corners of a ring."""
 
 
 def tube_vertices(

@@ -64,11 +64,12 @@ def agreed_names(
 
 
 def check_view_count(rig: Rig) -> None:
+    """Refuses a single view; warns of few."""
     count = len(rig.cameras)
     if count == 1:
         raise InputError(
-            f"only one view ({rig.cameras.names[0]}): depth needs two or more; "
-            "for a single camera use topohead track"
+            f"only one view ({rig.cameras.names[0]}): depth needs two or more calibrated cameras; "
+            "name more in --views or add their pictures"
         )
     if count < FEW_VIEWS:
         log.warning("%d views: with fewer than %d the surface may warp", count, FEW_VIEWS)
@@ -179,8 +180,10 @@ def check_distance(rig: Rig, source: Path, units: str | None) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
+    """At most forty names for a message."""
     return ", ".join(names[:40]) + (", …" if len(names) > 40 else "")
 
 
 def span_of(frames: Sequence[str]) -> str:
+    """The first and the last frame for a message."""
     return f"the take has {frames[0]} to {frames[-1]} ({len(frames)} frames)"

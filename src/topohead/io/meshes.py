@@ -141,6 +141,7 @@ def _check_manifold(topology: Topology, name: str | Path) -> None:
 
 
 def read_obj(path: Path) -> Mesh:
+    """Vertices in the file's unit; quads and triangles, polygons as fans; UVs with their seams."""
     text = path.read_bytes()
     if b"\\" in text:  # a line that ends in a backslash goes on
         text = text.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")

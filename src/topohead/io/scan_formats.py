@@ -39,6 +39,7 @@ class ScanFile:
 
 
 def read_obj_scan(path: Path) -> ScanFile:
+    """Surface or points, with the material's picture or the vertices' colours."""
     mesh = read_obj(path)
     topology = mesh.topology
     uv = (topology.uv, topology.triangle_uv) if len(topology.uv) else (None, None)
@@ -83,6 +84,7 @@ def _srgb(values: NDArray) -> Float[Tensor, "N 3"]:
 
 
 def read_ply_scan(path: Path) -> ScanFile:
+    """Surface or points of a text or binary file, with colours, normals and UVs."""
     elements, comments = read_ply_elements(path)
     vertex = elements.get("vertex", {})
     points = _stacked(vertex, ("x", "y", "z"))
@@ -206,6 +208,7 @@ def _numeric(line: bytes) -> bool:
 
 
 def read_other_scan(path: Path) -> ScanFile:
+    """All meshes of a scene in their places, as trimesh reads them."""
     import trimesh
 
     _check_promises(path)

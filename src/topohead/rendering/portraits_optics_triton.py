@@ -16,17 +16,20 @@ WIDE_BIAS = tl.constexpr(portraits_shade_cpu.WIDE_BIAS)
 
 @triton.jit
 def unit(x, y, z):
+    """The vector at length one."""
     inverse = 1.0 / tl.sqrt(x * x + y * y + z * z + 1e-20)
     return x * inverse, y * inverse, z * inverse
 
 
 @triton.jit
 def dot(a, b):
+    """Of two vectors as triples."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @triton.jit
 def clip(x):
+    """Within 0 and 1."""
     return tl.minimum(tl.maximum(x, 0.0), 1.0)
 
 
@@ -57,6 +60,7 @@ def wrapped(cosine, width):
 
 @triton.jit
 def sky_gloss(f0, rough, nv):
+    """Share of the sky's light that gloss returns; see `portraits_shade_cpu.sky_gloss`."""
     grazing = tl.minimum((1.0 - rough) * (1.0 - rough), tl.exp2(-9.28 * nv))
     a = grazing * (1.0 - rough) + (0.0425 - 0.0275 * rough)
     scale = -1.04 * a + 1.04 - 0.572 * rough
@@ -65,6 +69,7 @@ def sky_gloss(f0, rough, nv):
 
 @triton.jit
 def lamp_gloss(n, view, to, distance, radius, alpha, f0):
+    """Light of a lamp in the gloss; see `portraits_shade_cpu.lamp_gloss`."""
     nv = tl.maximum(dot(n, view), 0.03)
     twice = 2.0 * dot(n, view)
     mirror = (twice * n[0] - view[0], twice * n[1] - view[1], twice * n[2] - view[2])

@@ -57,7 +57,7 @@ class Parts:
     """What N Gaussians belong to."""
 
     kinds: Int[Tensor, " N"]
-    """Numbers of parts that do not share colours: skin, scalp, eyes, mouth."""
+    """Numbers of parts that do not share colours: skin, scalp, eyes, mouth, teeth."""
     inner: Bool[Tensor, " N"]
     """Eyes, teeth and the mouth's inside: hidden by what is hardly before them."""
     eyes: Bool[Tensor, " N"]

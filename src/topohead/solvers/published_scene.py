@@ -257,6 +257,7 @@ def expanded(scene: PublishedScene, state: PublishedState) -> Float[Tensor, "V 3
 
 
 def members(mesh: Mesh, regions: tuple[str, ...]) -> Tensor:
+    """Mask [V] of those of the regions that the mesh names."""
     present = [name for name in regions if name in mesh.topology.regions]
     return mesh.topology.region_mask(*present)
 

@@ -13,8 +13,9 @@ from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis import scans
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.mixture import field_spectrum
+from topohead.synthesis.scan_poses import Pose, random_pose
 from topohead.synthesis.scan_surface import ScanSurface
-from topohead.synthesis.scans import Cloud, Pose
+from topohead.synthesis.scans import Cloud
 
 Faults = Literal["none", "mixed", "all"]
 
@@ -163,8 +164,9 @@ class ScanSource:
     """Scans by number, of at most `points` points each; a number always is the same scan.
 
     `faults`: none; all; or mixed, in which every fourth scan has none. `focused` scans have more
-    of their points on the face, as the registration network chooses them. The share `mild` of mixed
-    scans is such as good scanners leave, instead; all then lack what closed lips and lids hide.
+    of their points on the face, as the registration network chooses them. With `mild`, mixed scans
+    are such as good scanners leave in that share of cases, in place of clean ones; then seven of
+    ten, faulty ones too, lack what closed lips and lids hide.
     """
 
     people: People
@@ -179,7 +181,7 @@ class ScanSource:
         """The scans with these numbers, on the device of the numbers."""
         vertices, coefficients = self.people.at(indices)
         random = draws(self.seed, indices)
-        pose = scans.random_pose(random)
+        pose = random_pose(random)
         cloud = scans.placed(self._cloud(vertices, random), pose)
         return ScanBatch(cloud, pose, vertices, coefficients)
 

@@ -135,7 +135,10 @@ def melted(
 def lying_on(
     surface: ScanSurface, corner: Float[Tensor, "B T 3"], facing: Float[Tensor, "B T 3"]
 ) -> Bool[Tensor, "B L"]:
-    """Which of the `folded` triangles no scanner sees: others lie against them."""
+    """Which of the `folded` triangles no scanner sees: others lie against them.
+
+    Of every triangle a corner, metres, and the cross product of its sides from there.
+    """
     normal = torch.nn.functional.normalize(facing, dim=-1, eps=1e-20)
     here, there = surface.folded, surface.opposite
     away = corner[:, there] - corner[:, here, None]

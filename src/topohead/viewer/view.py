@@ -25,20 +25,20 @@ class ViewConfig:
     """
 
     path: Path
-    """a run folder, an avatar's, a mesh (.obj, .ply, .stl, .off), a .glb, or splats (.ply, .spz,
-    .splat); Gaussians that a mesh moves (a GLB of `export --splats`, CAP4D's PLY) play"""
+    """A run folder, an avatar's, a mesh (.obj, .ply, .stl, .off), a .glb, or splats (.ply, .spz,
+    .splat); Gaussians that a mesh moves (a GLB of `export --splats`, CAP4D's PLY) play."""
     html: Path | None = None
-    """write the page and what it shows as one offline file instead of serving it"""
+    """Write the page and what it shows as one offline file instead of serving it."""
     frames: int = 60
-    """frames of a sequence that --html keeps, evenly spread"""
+    """Frames of a sequence that --html keeps, evenly spread."""
     up: Literal["x", "y", "z", "-x", "-y", "-z"] | None = None
-    """the axis that points up in a file (default: y, for splats -y); runs know theirs"""
+    """The axis that points up in a file (default: y, for splats -y); runs know theirs."""
     port: int | None = None
-    """port on 127.0.0.1 (default: 8765, or a free one when that is taken)"""
+    """Port on 127.0.0.1 (default: 8765, or a free one when that is taken)."""
     browser: bool = True
-    """open the page in the browser"""
+    """Open the page in the browser."""
     json: bool = False
-    """print one JSON object instead of lines"""
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)

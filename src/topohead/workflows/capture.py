@@ -10,7 +10,7 @@ LARGEST_FULL = 4096
 
 @dataclass(frozen=True)
 class CaptureConfig:
-    """What to capture and how."""
+    """A calibrated multi-view take as one mesh of fixed topology per frame, with textures."""
 
     source: Path
     """The take: a folder with a calibration and frames or videos."""
@@ -70,7 +70,7 @@ class CaptureConfig:
     report: bool = True
     """Write report.html at the end; `topohead evaluate` writes it at any time."""
     json: bool = False
-    """Print the result as one JSON object."""
+    """Print one JSON object instead of lines."""
     restart: str | None = None
     """Stage to start over: ingest, first, track, texture, detail or package."""
 

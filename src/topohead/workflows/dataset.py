@@ -35,7 +35,7 @@ RANGES = {
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """What to write. The same command goes on after an interruption."""
+    """A training set of made people. The same command goes on after an interruption."""
 
     kind: Literal["portraits", "scans", "tracks", "views", "heads"]
     """portraits; scans of heads; tracks: crops with the pixel of every vertex; views: sets of one
@@ -73,7 +73,7 @@ class DatasetConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where samples are made; auto: cuda where there is one."""
     json: bool = False
-    """Print the result as one JSON object."""
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)

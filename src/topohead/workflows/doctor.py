@@ -22,7 +22,6 @@ EXTRAS = {
     "pxr": ("usd", "USD, in and out: `topohead export RUN --to usd`"),
     "viser": ("viewer", "the page of --dashboard; meshes where `topohead view` has no built page"),
     "lightning_fabric": ("train", "training networks again: `topohead train`"),
-    "pycolmap": ("colmap", "calibrating a rig from its own images; not used by this version"),
 }
 """Optional modules: the package's extra that holds each, and what it is for."""
 
@@ -165,9 +164,9 @@ def _kernel_cache() -> Check:
 
 
 def _reference_head() -> Check:
-    from platformdirs import user_cache_path
+    from topohead.io.assets import cache_folder
 
-    folder = user_cache_path("topohead")
+    folder = cache_folder()
     heads = sorted(path.name for path in folder.glob("*anny*")) if folder.is_dir() else []
     version = metadata.version("anny")
     if heads:

@@ -17,13 +17,13 @@ class EvaluateConfig:
     """
 
     run: Path
-    """the run folder that `topohead capture --out` wrote"""
+    """The run folder that `topohead capture --out` wrote."""
     truth: Path | None = None
-    """truth folder of a staged take (default: the one beside the images, if there is one)"""
+    """Truth folder of a staged take (default: the one beside the images, if there is one)."""
     report: bool = True
-    """write RUN/report.html"""
+    """Write RUN/report.html."""
     json: bool = False
-    """print one JSON object instead of the table"""
+    """Print one JSON object instead of the table."""
 
 
 @dataclass(frozen=True)

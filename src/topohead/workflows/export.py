@@ -40,57 +40,57 @@ class ExportConfig:
     """
 
     run: Path
-    """the run folder that `topohead capture --out` wrote; an avatar, or a clip of one; or one mesh
-    (OBJ, PLY, GLB, USD, STL)"""
+    """The run folder that `topohead capture --out` wrote; an avatar, or a clip of one; or one mesh
+    (OBJ, PLY, GLB, USD, STL)."""
     to: Format
-    """what to write; usd, fbx and abc need optional packages"""
+    """What to write; usd, fbx and abc need optional packages."""
     out: Path | None = None
-    """folder to write (default: RUN/export/FORMAT, beside a mesh MESH_FORMAT)"""
+    """Folder to write (default: RUN/export/FORMAT, beside a mesh MESH_FORMAT)."""
     topology: str | None = None
-    """write the heads in this topology: a mesh of a head, a .bridge.safetensors file, or ict"""
+    """Write the heads in this topology: a mesh of a head, a .bridge.safetensors file, or ict."""
     frames: str | None = None
-    """frames A:B (both included), A:B:STEP; by default all"""
+    """Frames A:B (both included), A:B:STEP; by default all."""
     units: Literal["m", "cm", "mm"] = "m"
-    """unit of length in the file"""
+    """Unit of length in the file."""
     axis: Literal["y-up", "z-up"] = "y-up"
-    """z-up: the face looks along -y, as in Blender"""
+    """z-up: the face looks along -y, as in Blender."""
     origin: Literal["head", "world"] = "head"
-    """world: the calibration's own axes and origin, taken as y up"""
+    """world: the calibration's own axes and origin, taken as y up."""
     from_units: Literal["m", "cm", "mm"] | None = None
-    """unit of a single mesh that is exported; metres when left out"""
+    """Unit of a single mesh that is exported; metres when left out."""
     sequence: bool = False
-    """GLB, USD, FBX: the tracked frames even where the run has a rig (RUN/rig/rig.glb)"""
+    """GLB, USD, FBX: the tracked frames even where the run has a rig (RUN/rig/rig.glb)."""
     splats: bool = False
     """Gaussians. GLB: bound to the mesh, which moves them (`topohead view` plays it); PLY, y down,
-    and USD: each frame's own (--solver published), else those of its surface"""
+    and USD: each frame's own (--solver published), else those of its surface."""
     gaussians: int = 100_000
-    """how many Gaussians lie on the surface, at least one a triangle"""
+    """How many Gaussians lie on the surface, at least one a triangle."""
     layout: Literal["3dgs", "cap4d"] | None = None
-    """PLY of Gaussians: 3dgs, a file a frame (default), or cap4d, one file that plays"""
+    """PLY of Gaussians: 3dgs, a file a frame (default), or cap4d, one file that plays."""
     delta_bits: Literal["8", "16"] = "16"
-    """cap4d: bits of a vertex's motion along each axis"""
+    """cap4d: bits of a vertex's motion along each axis."""
     textures: Literal["first", "all", "none"] = "first"
-    """the first exported frame's texture, every frame's own (OBJ, PLY, USD), or none"""
+    """The first exported frame's texture, every frame's own (OBJ, PLY, USD), or none."""
     texture: Path | None = None
-    """texture of a single mesh (default: the one that the OBJ's material names)"""
+    """Texture of a single mesh (default: the one that the OBJ's material names)."""
     texture_size: int | None = None
-    """shrink textures to this edge in texels (default: as they are)"""
+    """Shrink textures to this edge in texels (default: as they are)."""
     no_normals: bool = False
-    """GLB, USD: leave out normals, which halves the size of a sequence"""
+    """GLB, USD: leave out normals, which halves the size of a sequence."""
     usd_type: Literal["usdc", "usda", "usdz"] = "usdc"
-    """binary, text, or one package with its textures"""
+    """Binary, text, or one package with its textures."""
     cameras: bool = False
-    """USD: the run's cameras as well"""
+    """USD: the run's cameras as well."""
     camera_format: Literal["all", "colmap", "metashape", "nerfstudio", "opencv", "ours"] = "all"
-    """one program's camera file; all: every one that can hold this rig"""
+    """One program's camera file; all: every one that can hold this rig."""
     pictures: bool = False
-    """COLMAP cameras: the first exported frame's pictures, undistorted, beside their pinholes"""
+    """COLMAP cameras: the first exported frame's pictures, undistorted, beside their pinholes."""
     rate: float | None = None
-    """expression: resample the curves to this many frames a second"""
+    """expression: resample the curves to this many frames a second."""
     blender: Path | None = None
-    """FBX, Alembic: Blender, or a Python that has bpy (default: TOPOHEAD_BLENDER, or found)"""
+    """FBX, Alembic: Blender, or a Python that has bpy (default: TOPOHEAD_BLENDER, or found)."""
     json: bool = False
-    """print one JSON object instead of lines"""
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class RegisterConfig:
     report: bool = True
     """Write report.html for a folder of scans."""
     json: bool = False
-    """Print the result as one JSON object."""
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ class RigConfig:
     """
 
     run: Path
-    """the run folder that `topohead capture --out` wrote"""
+    """The run folder that `topohead capture --out` wrote."""
     target: str | None = None
-    """another head that plays the take: reference, ict, a mesh at rest (OBJ...), or a rig.glb"""
+    """Another head that plays the take: reference, ict, a mesh at rest (OBJ...), or a rig.glb."""
     units: Literal["mm", "cm", "m"] | None = None
-    """unit of the target mesh; metres when left out"""
+    """Unit of the target mesh; metres when left out."""
     ict: Path | None = None
-    """ICT-FaceKit model file for --target ict (default: where it was found before)"""
+    """ICT-FaceKit model file for --target ict (default: where it was found before)."""
     obj: bool = False
-    """also write the target's meshes, RUN/rig/retarget/FRAME.obj"""
+    """Also write the target's meshes, RUN/rig/retarget/FRAME.obj."""
     json: bool = False
-    """print one JSON object instead of lines"""
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)

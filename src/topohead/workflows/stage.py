@@ -38,7 +38,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class StageConfig:
-    """What to stage. Numbers left out come from the preset."""
+    """A virtual light-stage take with full ground truth. Numbers left out come from the preset."""
 
     out: Path
     """Folder of the new take."""
@@ -123,7 +123,7 @@ class StageConfig:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where skin and --renderer stage's pictures are made; a take may go on on the other."""
     json: bool = False
-    """Print the result as one JSON object."""
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)

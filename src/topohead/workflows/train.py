@@ -1,11 +1,9 @@
 """`topohead train`: one loop for every network of the package, resumable, on one GPU or many."""
 
 import logging
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +27,10 @@ FITTED_AFTER = 0.25
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train and for how long. The same command goes on after an interruption."""
+    """A network of the package, trained on made people.
+
+    The same command goes on after an interruption.
+    """
 
     name: Literal["register", "register-perceiver", "head-vae"]
     """register: scans to heads; register-perceiver: to compare; head-vae: heads to tokens."""
@@ -65,7 +66,7 @@ class TrainConfig:
     restart: str | None = None
     """Start over from a stage: train or evaluate."""
     json: bool = False
-    """Print the result as one JSON object."""
+    """Print one JSON object instead of lines."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,10 @@ TASKS: Mapping[str, Callable[[TrainConfig, "torch.device"], "Task"]] = {
 
 def train(config: TrainConfig) -> Trained | None:
     """Train into `config.out`; None on processes other than the first."""
+    from topohead.workflows.training import processes
+
     _check(config)
-    fabric = _fabric(config)
+    fabric = processes.fabric_of(config.device, config.devices)
     fabric.launch()
     first = fabric.global_rank == 0
     with _run_folder(config) if first else nullcontext() as run:
@@ -127,7 +130,7 @@ def train(config: TrainConfig) -> Trained | None:
 
 def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Trained | None:
     from topohead.solvers.training import Training
-    from topohead.workflows.training import files, graphs
+    from topohead.workflows.training import files, graphs, processes
 
     fabric.barrier()  # a refused run folder must stop everyone before the work begins
     task = TASKS[config.name](config, fabric.device)
@@ -150,10 +153,10 @@ def _trained(config: TrainConfig, fabric: Any, run: "RunFolder | None") -> Train
         graphs.fused(task.network)
     forward = fabric.setup_module(task.network)
     try:
-        with _asked_to_stop() as stop, _repeatable(fabric.device):
+        with processes.asked_to_stop() as stop, processes.repeatable(fabric.device):
             for _ in _steps(config, fabric, task, training, forward):
                 _tell(config, fabric, task, training)
-                if _agreed(fabric, stop(), training.step % task.schedule.told == 0):
+                if processes.agreed(fabric, stop(), training.step % task.schedule.told == 0):
                     raise KeyboardInterrupt
     except KeyboardInterrupt:  # a signal, or the dashboard's button, always between two steps
         if run is not None:
@@ -190,6 +193,7 @@ def _steps(
     from topohead.workflows.progress import track
     from topohead.workflows.training import files
     from topohead.workflows.training.graphs import repeated
+    from topohead.workflows.training.processes import synchronised
 
     def batch_of(step: int) -> Any:
         return task.batch(step, fabric.global_rank, fabric.world_size)
@@ -215,9 +219,9 @@ def _steps(
     for step in steps:
         now = time.monotonic()
         if step == timed_from:
-            timed = _synchronised(fabric)
+            timed = synchronised(fabric)
         if training.steps is None and step >= max(task.schedule.warmup, timed_from + 1):
-            pace = (_synchronised(fabric) - timed) / (step - timed_from)
+            pace = (synchronised(fabric) - timed) / (step - timed_from)
             left = 60 * (config.minutes or 0) - (time.monotonic() - began)
             fitting = min(step + max(0, int(left / pace)), config.steps or 1 << 60)
             training.steps = fabric.broadcast(fitting)
@@ -235,6 +239,7 @@ def _tell(config: TrainConfig, fabric: Any, task: "Task", training: "Training") 
     from topohead.solvers.training import rate_at
     from topohead.workflows.progress import Sight, show
     from topohead.workflows.training import files
+    from topohead.workflows.training.processes import measured_network
 
     step, schedule = training.step, task.schedule
     last = step == training.steps
@@ -253,7 +258,7 @@ def _tell(config: TrainConfig, fabric: Any, task: "Task", training: "Training") 
     rate = rate_at(step - 1, training.steps or schedule.warmup, schedule)
     row: dict[str, Any] = {"step": step, "rate": rate, **means}
     if step % schedule.validated == 0 or last:
-        with _measured_network(training) as network:
+        with measured_network(training) as network:
             row |= task.validate(network)
     files.append_row(config.out, row)
 
@@ -262,10 +267,11 @@ def _finished(config: TrainConfig, run: "RunFolder", task: "Task", training: "Tr
     """Evaluation and the weights file."""
     from topohead.io.weights import read_weights, write_weights
     from topohead.workflows.training import files
+    from topohead.workflows.training.processes import measured_network
 
     path = config.out / f"{config.name}.safetensors"
     if not run.is_done("evaluate"):
-        with _measured_network(training) as network:
+        with measured_network(training) as network:
             metrics = task.evaluate(network)
             tensors = _stored(network)
         described = {"network": config.name, "preset": config.preset, "seed": config.seed,
@@ -343,108 +349,3 @@ def _run_folder(config: TrainConfig) -> "RunFolder":
         Stage("evaluate", (), (f"{config.name}*.safetensors", "evaluation.json", files.PAGE)),
     ]
     return RunFolder(config.out, "train", settings, stages, restart=config.restart)
-
-
-def _fabric(config: TrainConfig) -> Any:
-    """Lightning Fabric on the chosen devices; bfloat16 autocast on CUDA, float32 on a CPU."""
-    import torch
-
-    try:
-        from lightning_fabric import Fabric
-        from lightning_fabric.strategies import DDPStrategy
-    except ImportError:
-        try:
-            # the full package brings it under this name
-            from lightning.fabric import Fabric  # pyright: ignore[reportMissingImports]
-            from lightning.fabric.strategies import (  # pyright: ignore[reportMissingImports]
-                DDPStrategy,
-            )
-        except ImportError as error:
-            raise InputError(
-                "training needs Lightning Fabric; install it with: pip install 'topohead[train]'"
-            ) from error
-    for talker in ("lightning_fabric", "lightning.fabric", "lightning"):
-        logging.getLogger(talker).setLevel(logging.WARNING)
-    kind = config.device
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
-    nodes = int(os.environ.get("WORLD_SIZE", here)) // here
-    if kind == "cuda" and here > torch.cuda.device_count():
-        raise InputError(
-            f"--devices {here}: this machine has {torch.cuda.device_count()} CUDA devices"
-        )
-
-    class Processes(DDPStrategy):  # pyright: ignore[reportGeneralTypeIssues]
-        """One a device. They share no module: the loop averages gradients between its graphs."""
-
-        def setup_module(self, module: Any) -> Any:
-            return module
-
-    return Fabric(
-        accelerator=kind,
-        devices=here,
-        num_nodes=nodes,
-        strategy=Processes() if here * nodes > 1 else "auto",
-        precision="bf16-mixed" if kind == "cuda" else "32-true",
-    )
-
-
-def _synchronised(fabric: Any) -> float:
-    """The time when the device has done what it was told."""
-    import torch
-
-    if fabric.device.type == "cuda":
-        torch.cuda.synchronize(fabric.device)
-    return time.monotonic()
-
-
-def _agreed(fabric: Any, asked: bool, now: bool) -> bool:
-    """Whether to stop; several processes ask one another now and then, for none may stop alone."""
-    if fabric.world_size == 1:
-        return asked
-    if not now:
-        return False
-    import torch
-
-    votes = torch.tensor(float(asked), device=fabric.device)
-    return float(fabric.all_reduce(votes, reduce_op="sum")) > 0
-
-
-@contextmanager
-def _repeatable(device: "torch.device") -> Iterator[None]:
-    """On a CPU sums in one order: torch's threads add to shared places as they come otherwise."""
-    import torch
-
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(before or device.type == "cpu")
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextmanager
-def _measured_network(training: "Training") -> Iterator[Any]:
-    """The averaged network, not compiled anew for the shapes of a measurement."""
-    import torch
-
-    with training.averaged() as network, torch.compiler.set_stance("force_eager"):
-        yield network
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or an interrupt came; the step that runs is finished first."""
-    asked: list[int] = []
-    signals = (signal.SIGTERM, signal.SIGINT)
-    try:
-        before = [signal.signal(each, lambda number, _: asked.append(number)) for each in signals]
-    except ValueError:  # only the main thread may listen
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for each, handler in zip(signals, before, strict=True):
-            signal.signal(each, handler)

@@ -42,7 +42,7 @@ BATCH = 8
 """Pictures that a CUDA device draws in one step."""
 
 INSTANTS_A_CODE = 4
-"""So many expressions must be seen for each code that changes colours and places."""
+"""Expressions for each code that changes colours and places, where one picture showed each."""
 
 HOLD, MANY, MANY_DOUBTED = 0.1, 16, 64
 """How much many pictures hold a fit to its start, and how many are many; more where it is not
@@ -76,7 +76,7 @@ def run(config: FitConfig) -> FitResult:
 
 
 def open_sitting(config: FitConfig, names: list[str] | None) -> Sitting:
-    """The pictures and heads of whatever `--source` is."""
+    """The pictures and heads of whatever the source is."""
     assert config.height is not None
     source = config.source
     given = source, config.height, config.frames, config.instants, names
@@ -146,15 +146,13 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
         batch=BATCH if device.type == "cuda" else 1,
     )  # fmt: skip
     rig = upright_rig(sitting.rig)
-    changes = None
-    light = None
+    changes, light = None, None
     if refined:
         changes = PoseChanges(_facial(rig).to(device), len(weights), len(names), Doubt())
         lights = torch.zeros(len(weights), 4, 3).index_copy(0, torch.tensor(rows), looks.lights)
         light = Lights(lights.to(device), looks.normals.to(device))
-    moved = ExpressionChange(*(value.to(device) for value in vars(change).values()))
-    head = GaussianHead(start.to(device), moved, len(names), config.degree, changes, light)
-    head = head.to(device)
+    begin = start.to(device), change.to(device)
+    head = GaussianHead(*begin, len(names), config.degree, changes, light).to(device)
     fit = Splatting(head, numbers)
     _resume(config, fit)
     begun_at = time.monotonic()

@@ -8,6 +8,7 @@ from topohead.io.runs import RunFolder
 
 
 def frame_vertices(run: RunFolder, frame: str) -> Float[Tensor, "V 3"]:
+    """The frame's mesh, metres in the world."""
     return load_file(run.path / "frames" / frame / "state.safetensors")["vertices"]
 
 

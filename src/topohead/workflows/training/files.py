@@ -47,6 +47,7 @@ def cut_curve(folder: Path, step: int) -> None:
 
 
 def append_row(folder: Path, row: dict[str, Any]) -> None:
+    """One row more of the curve."""
     with (folder / CURVE).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(row) + "\n")
 

@@ -38,8 +38,8 @@ from topohead.synthesis.datasets import (
 )
 from topohead.synthesis.device_draws import draws
 from topohead.synthesis.mixture import OTHERS, Families
+from topohead.synthesis.scan_poses import guessed_turn, near_pose
 from topohead.synthesis.scan_surface import scan_surface
-from topohead.synthesis.scans import guessed_turn, near_pose
 from topohead.synthesis.splits import check_split
 from topohead.workflows.training.graphs import captured
 from topohead.workflows.training.register_scores import Scorer
