@@ -114,7 +114,7 @@ def weighted_squares(matrix: sparse.csr_matrix) -> tuple[sparse.csr_matrix, spar
     row = np.repeat(np.arange(len(count)), count**2)
     within = np.arange(len(row)) - np.repeat(np.cumsum(count**2) - count**2, count**2)
     first, second = (matrix.indptr[row] + part for part in divmod(within, count[row]))
-    _, size = np.shape(matrix)
+    size = int(matrix.get_shape()[1])
     pair = matrix.indices[first].astype(np.int64) * size + matrix.indices[second]
     pairs, slot = np.unique(pair, return_inverse=True)
     value = matrix.data[first] * matrix.data[second]

@@ -1,5 +1,7 @@
 """`scan_system` on a CUDA device: a step is the tracker's kernels, recorded once and replayed."""
 
+from threading import get_ident
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -65,8 +67,8 @@ class _Steps:
         return (self.solver.solve(right, blocks).double(),)
 
 
-def _known(pattern: PlanePattern) -> dict[tuple[str, int], _Steps]:
-    """By device and iterations, filled as they are met."""
+def _known(pattern: PlanePattern) -> dict[tuple[str, int, int], _Steps]:
+    """By device, iterations and thread (their buffers serve one at a time), filled as met."""
     return {}
 
 
@@ -83,7 +85,7 @@ class DeviceSystem(FreeSystem):
     ) -> None:
         super().__init__(surface, rest, precision, config, iterations)
         device, known = rest.device, derived(self.pattern, _known)
-        key = str(device), iterations
+        key = str(device), iterations, get_ident()
         if key not in known:
             known[key] = _Steps(self.pattern, self.elasticity, iterations, device)
         self.steps = known[key]
