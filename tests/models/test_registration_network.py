@@ -215,6 +215,20 @@ def test_the_perceiver_starts_at_the_template_and_ignores_padding() -> None:
     assert torch.allclose(first, second, atol=1e-6)
 
 
+def test_one_point_less_leaves_nearly_all_that_every_fourth_place_shows() -> None:
+    """So that two devices, whose rounding differs, show a network the same points."""
+    random = torch.Generator().manual_seed(2)
+    points = 0.08 * torch.randn(1, 6000, 3, generator=random)
+    valid = torch.ones(1, 6000, dtype=torch.bool)
+    before = chosen_points(points, valid, 2000)
+    valid[0, before[0, :5]] = False
+    after = chosen_points(points, valid, 2000)
+    for stride in (4, 2, 1):
+        shown = torch.isin(before[0, ::stride], after[0, ::stride]).sum()
+        assert int(shown) >= len(before[0, ::stride]) - 10
+    assert len(after.unique()) == 2000
+
+
 def test_chosen_points_are_valid_near_and_denser_on_the_face() -> None:
     generator = torch.Generator().manual_seed(3)
     points = 0.5 * (torch.rand(2, 60_000, 3, generator=generator) - 0.5)

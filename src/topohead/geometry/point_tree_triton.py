@@ -84,7 +84,8 @@ def _boxed(
     return columns, torch.stack([parts.amin(2), parts.amax(2)])
 
 
-@triton.jit
+# counts differ from call to call: a kernel for each that 16 divides would be compiled anew
+@triton.jit(do_not_specialize=["many", "query_stride", "total", "stride", "blocks"])
 def _nearest(
     queries,
     near,
