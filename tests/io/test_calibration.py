@@ -112,7 +112,9 @@ def test_shared_lens_names_and_integer_centres(tmp_path: Path) -> None:
 
 def test_units_override_the_file(tmp_path: Path) -> None:
     rig = make_rig(2)
-    write_rig(rig, tmp_path / "cameras.json", units="mm")
+    path = tmp_path / "cameras.json"
+    write_rig(rig, path, units="mm")
+    path.write_text(path.read_text(), encoding="utf-8-sig")  # as editors of Windows save it
     assert torch.allclose(
         read_rig(tmp_path, "m").cameras.centers, 1e3 * rig.cameras.centers, rtol=1e-12
     )

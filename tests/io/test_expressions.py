@@ -68,6 +68,41 @@ def test_a_broken_file_says_where(tmp_path: Path, old: str, new: str, words: str
         read_live_link(path)
 
 
+def test_as_spreadsheets_and_older_apps_save_it(tmp_path: Path) -> None:
+    """Semicolons and decimal commas, tabs, columns in another order and spelling, no tongue."""
+    track = _track([0.0, 1 / 30, 2 / 30])
+    write_live_link(track, tmp_path / "a.csv")
+    rows = [line.split(",") for line in (tmp_path / "a.csv").read_text().splitlines()]
+    tongue = rows[0].index("TongueOut")
+    rows = [[*row[:tongue], *row[tongue + 1 :]][::-1] for row in rows]
+    rows[0] = [name[0].lower() + name[1:] for name in rows[0]]
+    for name, text in (
+        ("excel.csv", "\r\n".join(";".join(row).replace(".", ",") for row in rows)),
+        ("tabs.csv", "\n".join("\t".join(row) for row in rows)),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        back = read_live_link(tmp_path / name)
+        assert torch.allclose(back.times, track.times, atol=1e-5)
+        assert torch.allclose(back.coefficients[:, :51], track.coefficients[:, :51], atol=1e-9)
+        assert not back.coefficients[:, 51].any()
+        assert torch.allclose(back.head_rotation, track.head_rotation, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"), [((100, 1), "line 2: coefficients reach"), ((1, 57.3), "angles reach")]
+)
+def test_percentages_and_degrees_are_told(
+    tmp_path: Path, scale: tuple[float, float], words: str
+) -> None:
+    track = _track([0.0, 0.5])
+    shares, angles = scale[0] * track.coefficients, scale[1] * track.head_rotation
+    write_live_link(
+        Performance(track.times, shares, angles, track.eye_rotation), tmp_path / "a.csv"
+    )
+    with pytest.raises(InputError, match=words):
+        read_live_link(tmp_path / "a.csv")
+
+
 def test_a_number_that_is_none(tmp_path: Path) -> None:
     track = _track([0.0, 0.5])
     track.coefficients[1, 7] = float("nan")

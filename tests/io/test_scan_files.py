@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 from topohead.core import InputError
 from topohead.io.scans import open_scan, read_scan
+from topohead.io.usd import pxr
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +142,6 @@ def test_a_surface_turned_inside_out_is_turned_back(ball: trimesh.Trimesh, tmp_p
 
 
 def test_picture_of_an_obj_and_of_a_glb(tmp_path: Path) -> None:
-    from PIL import Image
-
     codes = np.random.default_rng(0).integers(0, 255, (8, 16, 3), dtype=np.uint8)
     image = Image.fromarray(codes)
     ball = trimesh.creation.uv_sphere(radius=0.1, count=[40, 40])
@@ -161,6 +161,103 @@ def test_picture_of_an_obj_and_of_a_glb(tmp_path: Path) -> None:
         there = torch.cdist(places, torch.tensor(ball.vertices)).argmin(1)
         told = scan.uv[scan.triangle_uv].reshape(-1, 2).double()
         assert float((told - torch.tensor(uv)[there]).abs().max()) < 1e-3
+
+
+def test_an_obj_of_several_pictures_keeps_each(tmp_path: Path) -> None:
+    """Every face has the colour of its own picture, found under another machine's path or case; a
+    face without UVs is grey."""
+    ball = trimesh.creation.uv_sphere(radius=0.1, count=[40, 40])
+    shades = {"left": (200, 40, 40), "right": (40, 40, 200)}
+    for name, shade in shades.items():
+        pixels = np.full((4, 4 if name == "left" else 8, 3), shade, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name} side.PNG")
+    (tmp_path / "m.mtl").write_text(
+        "newmtl a b\nmap_Kd -s 1 1 1 -o 0 0 C:\\scans\\left side.png\n"
+        "newmtl other\nMap_Kd right side.PNG\n"
+    )
+    lines = [f"v {x} {y} {z}" for x, y, z in ball.vertices]
+    lines += ["vt 0.1 0.1", "vt 1.0 0.2", "vt 0.3 1.0", "vt 1.1 3.1", "vt 2 3.2", "vt 1.3 4"]
+    wanted = []
+    for number, corners in enumerate((ball.faces + 1).tolist()):
+        kind = number % 3
+        lines.append("usemtl " + ("a b" if kind == 0 else "other"))
+        shifts = ((1, 2, 3), (4, 5, 6), ())[kind]  # the second's lie in another tile
+        words = zip(corners, shifts, strict=True) if shifts else corners
+        lines.append("f " + " ".join(f"{w[0]}/{w[1]}" if shifts else str(w) for w in words))
+        wanted.append((*shades.values(), (128, 128, 128))[kind])
+    (tmp_path / "scan.obj").write_text("\n".join(["mtllib m.mtl", *lines]))
+    found = open_scan(tmp_path / "scan.obj")
+    scan = found.scan
+    assert found.picture is not None and scan.uv is not None and scan.triangle_uv is not None
+    assert any("no picture" in note for note in found.notes)
+    picture, uv = found.picture(), scan.uv[scan.triangle_uv].mean(1)
+    row = ((1 - uv[:, 1]) * picture.shape[0]).long()
+    seen = picture[row, (uv[:, 0] * picture.shape[1]).long()]
+    assert float((seen - torch.tensor(wanted) / 255).abs().max()) < 5e-3
+    assert float((scan.uv - scan.uv.clamp(0, 1)).abs().max()) == 0
+
+
+def test_a_package_as_phones_write_it(tmp_path: Path) -> None:
+    """Two meshes in their places, centimetres and z up, a picture inside the package."""
+    pytest.importorskip("pxr")
+    Gf, Sdf, Usd, UsdGeom, UsdShade, UsdUtils = pxr(
+        "Gf", "Sdf", "Usd", "UsdGeom", "UsdShade", "UsdUtils"
+    )
+    ball = trimesh.creation.uv_sphere(radius=5, count=[40, 40])
+    Image.fromarray(np.full((4, 8, 3), (200, 40, 40), np.uint8)).save(tmp_path / "skin.png")
+    stage = Usd.Stage.CreateNew(str(tmp_path / "scan.usda"))
+    UsdGeom.SetStageUpAxis(stage, "Z")
+    UsdGeom.SetStageMetersPerUnit(stage, 0.01)
+    for name, shift in (("head", 3.0), ("hair", 20.0)):
+        place = UsdGeom.Xform.Define(stage, f"/{name}")
+        place.AddTranslateOp().Set(Gf.Vec3d(0, 0, shift))
+        mesh = UsdGeom.Mesh.Define(stage, f"/{name}/mesh")
+        mesh.CreatePointsAttr(np.tile(ball.vertices, (2, 1)).astype(np.float32))
+        mesh.CreateFaceVertexCountsAttr(np.full(len(ball.faces), 3))
+        corners = ball.faces + len(ball.vertices) * (np.arange(len(ball.faces)) % 2)[:, None]
+        mesh.CreateFaceVertexIndicesAttr(corners.ravel().astype(np.int32))
+        if name == "head":
+            kind = Sdf.ValueTypeNames.TexCoord2fArray
+            uv = UsdGeom.PrimvarsAPI(mesh).CreatePrimvar("st", kind, "vertex")
+            uv.Set(np.full((2 * len(ball.vertices), 2), 0.5, np.float32))
+            material = UsdShade.Material.Define(stage, "/look")
+            surface = UsdShade.Shader.Define(stage, "/look/surface")
+            reader = UsdShade.Shader.Define(stage, "/look/picture")
+            reader.CreateInput("file", Sdf.ValueTypeNames.Asset).Set("skin.png")
+            color = surface.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f)
+            color.ConnectToSource(reader.ConnectableAPI(), "rgb")
+            UsdShade.MaterialBindingAPI.Apply(mesh.GetPrim()).Bind(material)
+    stage.GetRootLayer().Save()
+    assert UsdUtils.CreateNewUsdzPackage(str(tmp_path / "scan.usda"), str(tmp_path / "scan.usdz"))
+    for name in ("scan.usda", "scan.usdz"):
+        found = open_scan(tmp_path / name)
+        scan = found.scan
+        assert found.metric and found.picture is not None
+        assert len(scan.points) == 2 * len(ball.vertices)  # a seam's points were there twice
+        # z up becomes y up
+        low, high = scan.points.amin(0)[1], scan.points.amax(0)[1]
+        assert (float(low), float(high)) == pytest.approx((-0.02, 0.25), abs=2e-3)
+        picture = found.picture()
+        assert scan.uv is not None and scan.triangle_uv is not None
+        at = (scan.uv[scan.triangle_uv].mean(1) * torch.tensor([picture.shape[1], 1])).long()
+        seen = picture[0, at[:, 0]]
+        head = scan.points[scan.triangles].mean(1)[:, 1] < 0.1
+        assert float((seen[head] - torch.tensor([200, 40, 40]) / 255).abs().max()) < 5e-3
+        assert float((seen[~head] - 0.5).abs().max()) < 5e-3
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".tga"])
+def test_pictures_in_formats_of_scanners(tmp_path: Path, suffix: str) -> None:
+    from topohead.io.scan_pictures import read_picture
+
+    codes = np.random.default_rng(0).integers(0, 255, (8, 16, 3), dtype=np.uint8)
+    Image.fromarray(codes).save(tmp_path / f"skin{suffix}")
+    assert torch.equal(
+        read_picture(tmp_path / f"skin{suffix}"), torch.tensor(codes / 255.0).float()
+    )
+    (tmp_path / f"skin{suffix}").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="save it as PNG"):
+        read_picture(tmp_path / f"skin{suffix}")
 
 
 def test_a_picture_that_is_not_there_is_told(tmp_path: Path) -> None:

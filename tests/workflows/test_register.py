@@ -25,8 +25,8 @@ from topohead.io.meshes import read_mesh, write_obj
 from topohead.io.results import open_run
 from topohead.rendering.uv import texel_map
 from topohead.workflows.register import Method, RegisterConfig, register
-from topohead.workflows.registering import batch, methods, sequence, single, topologies
-from topohead.workflows.registering.units import find_unit
+from topohead.workflows.registering import batch, methods, sequence, single, topologies, units
+from topohead.workflows.registering.units import find_unit, longest_side
 
 FACE = reference_head(0).topology.region_mask("face")
 SMALL = 128
@@ -402,6 +402,35 @@ def test_units_by_the_size_of_a_head() -> None:
     strays = torch.cat([scan.points, scan.points[:40] * 500])
     scan = replace(scan, colors=None)
     assert find_unit(replace(scan, points=strays), "scan")[0] == "m"
+
+
+def test_a_bust_in_inches_is_no_small_head_in_centimetres(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size alone fits both; the face that is found does not. What no unit helps is refused."""
+    truth = planted(seed=3)
+    inches = replace(truth.scan, points=truth.scan.points / 0.0254)
+
+    def fit(scan: Scan, head: HeadModel, means: methods.Means) -> methods.Found:
+        scale = float(longest_side(scan.points) / longest_side(truth.scan.points))
+        pose = truth.pose.clone()
+        pose[:3] *= scale
+        everything = torch.ones(len(scan.points), dtype=torch.bool)
+        sigma = torch.full((len(truth.vertices),), 1e-3)
+        return ScanFit(scale * truth.vertices, sigma, pose, truth.expression, everything), ()
+
+    monkeypatch.setitem(methods.STARTS, "template", fit)  # pyright: ignore
+    monkeypatch.setattr(units, "HEAD", (0.09, 0.75))  # as if there were shoulders
+    scan = written(replace(truth, scan=inches), tmp_path / "a.ply")
+    asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, level=0)
+    assert find_unit(inches, "scan")[0] == "cm"
+    (one,) = register(asked).scans
+    assert one.unit == "in" and any("taken for in:" in warning for warning in one.warnings)
+    assert one.head is not None
+    off = (read_mesh(one.head).vertices - truth.vertices).norm(dim=1)
+    assert float(off.max()) < 1e-4
+    with pytest.raises(InputError, match="no human head has"):
+        register(replace(asked, unit="cm", out=tmp_path / "cm"))
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,24 +22,32 @@ from topohead.io.weights import read_weights
 from topohead.models.registration import Registration, RegistrationSize, template_of
 from topohead.workflows import train as workflow
 from topohead.workflows.progress import Sight, showing
-from topohead.workflows.train import TrainConfig, train
+from topohead.workflows.train import TrainConfig, Trained, train
 from topohead.workflows.training import register
 from topohead.workflows.training.register import PRESETS
 
 PEOPLE = cache(register.population)
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def tiny() -> Iterator[None]:
     """xs with two heads a step and one test head: seconds become a second."""
     preset = PRESETS["xs"]
     schedule = dataclasses.replace(preset.schedule, batch=2, warmup=4, told=2, validated=4)
     icp = dataclasses.replace(preset.size.icp, points=256)
     size = dataclasses.replace(preset.size, icp=icp)
     small = dataclasses.replace(preset, size=size, schedule=schedule, tested=1, points=256, pool=8)
-    monkeypatch.setattr(register, "PRESETS", {"xs": small})
-    monkeypatch.setattr(register, "population", PEOPLE)
     torch.set_num_threads(min(2, torch.get_num_threads()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(register, "PRESETS", {"xs": small})
+        patch.setattr(register, "population", PEOPLE)
+        yield
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory: pytest.TempPathFactory, tiny: None) -> Trained:
+    """A run of two steps that several tests read and none changes."""
+    return train(config(tmp_path_factory.mktemp("trained") / "run", steps=2))
 
 
 class Button:
@@ -127,11 +137,10 @@ def test_stopped_and_killed_runs_end_in_the_same_bytes(
     assert results(killed) == wanted
 
 
-def test_weights_build_the_network_again(tmp_path: Path) -> None:
+def test_weights_build_the_network_again(two_steps: Trained) -> None:
     from topohead.io.assets import reference_head
 
-    result = train(config(tmp_path / "run", steps=2))
-    weights = read_weights(result.weights, result.hash)
+    weights = read_weights(two_steps.weights, two_steps.hash)
     size = RegistrationSize.from_plain(weights.config["size"])
     network = Registration(size, template_of(reference_head(0), size.icp.nodes))
     state = {name: value.float() if value.is_floating_point() else value.long()
@@ -145,8 +154,8 @@ def test_weights_build_the_network_again(tmp_path: Path) -> None:
                if name in dict(network.named_parameters()))  # fmt: skip
 
 
-def test_training_goes_on_from_weights(tmp_path: Path) -> None:
-    first = train(config(tmp_path / "first", steps=2))
+def test_training_goes_on_from_weights(tmp_path: Path, two_steps: Trained) -> None:
+    first = two_steps
     still = train(config(tmp_path / "still", steps=1, start=first.weights, rate=1e-9, seed=1))
     before, after = read_weights(first.weights), read_weights(still.weights)
     assert after.config["start"] == first.hash
@@ -166,9 +175,9 @@ def test_minutes_become_steps(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_refused_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, two_steps: Trained, capsys: pytest.CaptureFixture
 ) -> None:
-    train(config(tmp_path / "run", steps=2))
+    shutil.copytree(two_steps.weights.parent, tmp_path / "run")
     words = ["train", "register", "--preset", "xs", "--steps", "2", "--device", "cpu"]
     capsys.readouterr()
     for extra in (["--seed", "3"], ["--steps", "5"], ["--minutes", "2"]):

@@ -115,7 +115,7 @@ def _with_landmarks(mesh: Mesh, path: Path) -> Mesh:
     if not file.is_file():
         return mesh
     try:
-        points = torch.tensor(json.loads(file.read_text("utf-8")), dtype=torch.float32)
+        points = torch.tensor(json.loads(file.read_text("utf-8-sig")), dtype=torch.float32)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{file} is no list of points [x, y, z] ({error})") from error
     if points.shape != (68, 3) or not bool(torch.isfinite(points).all()):

@@ -44,12 +44,16 @@ def read_live_link(path: str | Path) -> Performance:
     """The performance in a Live Link Face CSV, at its own irregular times.
 
     Rows skip when the phone was busy, so time comes from the timecode and never from counting
-    rows. A recording across midnight goes on past 24 h.
+    rows. A recording across midnight goes on past 24 h. Columns may stand in any order and be
+    parted by commas, semicolons (as spreadsheets save, perhaps with decimal commas) or tabs.
+    Rotations may be absent, and so may TongueOut, which older recordings do not have.
     """
     path = Path(path)
     header, rows = _read_rows(path)
-    column = {name.strip(): index for index, name in enumerate(header)}
-    missing = [name for name in ("Timecode", *_COLUMNS) if name not in column]
+    names = {name.lower(): name for name in ("Timecode", *_COLUMNS, *_ROTATIONS)}
+    column = {names.get(n.strip().lower(), n.strip()): index for index, n in enumerate(header)}
+    needed = ("Timecode", *(name for name in _COLUMNS if name != "TongueOut"))
+    missing = [name for name in needed if name not in column]
     if missing:
         raise InputError(
             f"{path} is no Live Link Face CSV: expected a column '{missing[0]}' "
@@ -68,11 +72,12 @@ def read_live_link(path: str | Path) -> Performance:
             )
         times.append(seconds)
         last = seconds
-    values = _numbers(path, rows, [column[name] for name in _COLUMNS])
-    rotations = np.zeros((len(rows), 9))
-    for index, name in enumerate(_ROTATIONS):
-        if name in column:
-            rotations[:, index] = _numbers(path, rows, [column[name]])[:, 0]
+    values, rotations = np.zeros((len(rows), 52)), np.zeros((len(rows), 9))
+    for table, known in ((values, _COLUMNS), (rotations, _ROTATIONS)):
+        there = [index for index, name in enumerate(known) if name in column]
+        table[:, there] = _numbers(path, rows, [column[known[index]] for index in there])
+    _check_range(path, values, 2.0, "coefficients", "0 to 1")
+    _check_range(path, rotations, 2 * np.pi, "angles", "radians")
     return Performance(
         torch.tensor(np.array(times) - times[0]),
         torch.tensor(values),
@@ -185,7 +190,9 @@ def live_link_eyes(gaze: Float[Tensor, "T 2 2"]) -> Float[Tensor, "T 2 3"]:
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+            parted = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            rows = [row for row in csv.reader(file, delimiter=parted) if row]
     except OSError as error:
         raise InputError(f"cannot read the performance {path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -193,6 +200,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     if len(rows) < 2:
         raise InputError(f"{path} has no rows; expected a header and one row a frame")
     header, body = rows[0], rows[1:]
+    if parted != ",":
+        body = [[cell.replace(",", ".") for cell in row] for row in body]
     for number, row in enumerate(body, start=2):
         if len(row) != len(header):
             raise InputError(
@@ -203,14 +212,27 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _numbers(path: Path, rows: list[list[str]], columns: list[int]) -> np.ndarray:
-    try:
-        values = np.array([[float(row[index]) for index in columns] for row in rows])
-    except ValueError as error:
-        raise InputError(f"{path}: expected numbers in every column, {error}") from error
+    values = np.zeros((len(rows), len(columns)))
+    for line, row in enumerate(rows, start=2):
+        try:
+            values[line - 2] = [float(row[index]) for index in columns]
+        except ValueError as error:
+            raise InputError(
+                f"{path}, line {line}: expected numbers in every column, {error}"
+            ) from error
     if not np.isfinite(values).all():
         line = int(np.argmax(~np.isfinite(values).all(1))) + 2
         raise InputError(f"{path}, line {line}: a coefficient is not finite; remove the row")
     return values
+
+
+def _check_range(path: Path, values: np.ndarray, limit: float, what: str, expected: str) -> None:
+    """Percentages and degrees look like a performance, of another face."""
+    if np.abs(values).max(initial=0) > limit:
+        line = int(np.argmax(np.abs(values).max(1) > limit)) + 2
+        raise InputError(
+            f"{path}, line {line}: {what} reach {np.abs(values).max():.4g}; expected {expected}"
+        )
 
 
 def _parse_timecode(text: str, path: Path, line: int) -> float:

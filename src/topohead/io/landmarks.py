@@ -17,7 +17,7 @@ def read_landmarks(path: Path, first_frame: str) -> Landmarks:
     A file without the frame level, {camera: {index: [x, y]}}, speaks of `first_frame`.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"landmarks {path} are not readable JSON ({error})") from error
     try:

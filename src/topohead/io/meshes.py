@@ -11,6 +11,7 @@ from topohead.core import InputError, Mesh, Topology
 from topohead.geometry.meshes import face_edges
 from topohead.io.atomic import write_text
 from topohead.io.polygons import fans
+from topohead.io.scan_pictures import obj_lines, obj_pictures
 
 UNITS = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 USD = (".usd", ".usda", ".usdc", ".usdz")
@@ -56,16 +57,7 @@ def material_picture(path: Path) -> Path | None:
     """The colour picture that an OBJ's material file names; None without one."""
     if path.suffix.lower() != ".obj":
         return None
-    with path.open(errors="replace") as stream:
-        libraries = [line.split(None, 1)[1] for line in stream if line.startswith("mtllib ")]
-    for library in libraries:
-        material = path.parent / library.strip()
-        if not material.is_file():
-            continue
-        for line in material.read_text(errors="replace").splitlines():
-            if line.strip().startswith("map_Kd "):
-                return material.parent / line.split(None, 1)[1].strip()
-    return None
+    return next(iter(obj_pictures(path).values()), None)
 
 
 def write_obj(mesh: Mesh, path: str | Path, texture: str | None = None) -> None:
@@ -140,14 +132,10 @@ def _check_manifold(topology: Topology, name: str | Path) -> None:
 # Reading OBJ
 
 
-def read_obj(path: Path) -> Mesh:
-    """Vertices in the file's unit; quads and triangles, polygons as fans; UVs with their seams."""
-    text = path.read_bytes()
-    if b"\\" in text:  # a line that ends in a backslash goes on
-        text = text.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
+def read_obj(path: Path, some_uv: bool = False) -> Mesh:
+    """The mesh of an OBJ. With `some_uv` faces may lack UVs that others have: −1 in `face_uv`."""
     vertices, uvs, faces, face_lines = [], [], [], []
-    lone = b"\r" in text and b"\n" not in text
-    for number, line in enumerate(text.split(b"\r" if lone else b"\n"), 1):
+    for number, line in enumerate(obj_lines(path), 1):
         head = line[:2]
         if head in (b"v ", b"v\t"):
             vertices.append(line)
@@ -173,10 +161,10 @@ def read_obj(path: Path) -> Mesh:
                 f"{path}: face {row + 1} names {what} {int(index[row].max()) + 1} of {limit}"
             )
     has_uv = (corner_uv >= 0).all(1)
-    if has_uv.any() and not has_uv.all():
+    if has_uv.any() and not has_uv.all() and not some_uv:
         row = int((~has_uv).argmax())
         raise InputError(f"{path}: face {row + 1} has no UVs while others have; unwrap all of it")
-    if not has_uv.all() or not len(uv):
+    if not has_uv.any() or not len(uv):
         uv, corner_uv = np.zeros((0, 2)), np.zeros_like(corners)
     return _mesh(positions, corners, uv, corner_uv, path.stem)
 

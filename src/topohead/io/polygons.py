@@ -5,12 +5,16 @@ import numpy as np
 
 def fans(sizes: np.ndarray) -> np.ndarray:
     """Corner rows of quads [F 4] in file order; faces of five and more corners become triangles."""
-    starts = np.cumsum(sizes) - sizes
-    pieces = np.where(sizes > 4, sizes - 2, 1)
-    first = np.repeat(starts, pieces)
-    step = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    last = np.where(np.repeat(sizes, pieces) == 4, 3, 2)
+    starts, count = np.cumsum(sizes) - sizes, pieces(sizes)
+    first = np.repeat(starts, count)
+    step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    last = np.where(np.repeat(sizes, count) == 4, 3, 2)
     return first[:, None] + np.stack([0 * step, step + 1, step + 2, step + last], 1)
+
+
+def pieces(sizes: np.ndarray) -> np.ndarray:
+    """How many rows of `fans` each face becomes."""
+    return np.where(sizes > 4, sizes - 2, 1)
 
 
 def fan_triangles(sizes: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Scans in the formats of other programs: OBJ, PLY, point lists, and what trimesh reads."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,20 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topohead.core import InputError
+from topohead.core import InputError, Topology
 from topohead.core.scans import Scan
-from topohead.io.images import read_image
-from topohead.io.meshes import material_picture, merged_positions, read_mesh, read_obj
+from topohead.io.meshes import merged_positions, read_obj
 from topohead.io.ply_elements import Columns, Lists, read_ply_elements
 from topohead.io.polygons import fan_triangles
-
-Picture = Callable[[], Float[Tensor, "H W 3"]]
+from topohead.io.scan_pictures import (
+    Picture,
+    face_materials,
+    grey,
+    joined_pictures,
+    obj_pictures,
+    read_picture,
+    side_by_side,
+)
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,49 @@ class ScanFile:
 
 def read_obj_scan(path: Path) -> ScanFile:
     """Surface or points, with the material's picture or the vertices' colours."""
-    mesh = read_obj(path)
+    mesh = read_obj(path, some_uv=True)
     topology = mesh.topology
-    uv = (topology.uv, topology.triangle_uv) if len(topology.uv) else (None, None)
     table = _vertex_table(path, len(mesh.vertices))
     colors = _srgb(table[:, 3:6]) if table.shape[1] >= 6 else None
-    scan = Scan(mesh.vertices, topology.triangles, None, colors, *uv)
-    return _with_picture(scan, material_picture(path))
+    scan = Scan(mesh.vertices, topology.triangles, None, colors)
+    return _with_pictures(scan, topology, path) if len(topology.uv) else ScanFile(scan)
+
+
+def _with_pictures(scan: Scan, topology: Topology, path: Path) -> ScanFile:
+    """With what the materials name: one picture as it is, several side by side in one."""
+    named = obj_pictures(path)
+    materials = np.array(face_materials(path) if named else [], dtype=object)
+    owner, corners = np.full(len(topology.faces), -1), topology.face_uv
+    for index, name in enumerate(named):
+        owner[materials == name] = index
+    if len(named) == 1 and not (owner == 0).any():
+        owner[:] = 0  # the faces name no material
+    owner[(corners < 0).any(1).numpy()] = -1
+    whole = bool((corners >= 0).all())
+    uv = (topology.uv, topology.triangle_uv) if whole else (None, None)
+    plainly = replace(scan, uv=uv[0], triangle_uv=uv[1])
+    if (owner == 0).all() or not named:
+        return _with_picture(plainly, next(iter(named.values()), None))
+    gone = [picture.name for picture in named.values() if not picture.is_file()]
+    if len(gone) == len(named):
+        told = f"no colours: its materials name {', '.join(gone)}, not there"
+        return ScanFile(plainly, notes=(told,))
+    readers = [_reader(picture) for picture in named.values()]
+    plain = int((owner < 0).sum())
+    notes = [f"{name} is not there: grey in its place" for name in gone]
+    if plain:
+        notes.append(f"{plain} of its faces have no picture: grey")
+        readers.append(grey)
+        owner[owner < 0] = len(readers) - 1
+    shown = topology.uv[topology.triangle_uv.clamp(min=0)]
+    owners = torch.from_numpy(owner)[topology.triangle_face]
+    uv = side_by_side(shown, owners, len(readers)).reshape(-1, 2)
+    scan = replace(scan, uv=uv, triangle_uv=torch.arange(len(uv)).reshape(-1, 3))
+    return ScanFile(scan, lambda: joined_pictures(readers), notes=tuple(notes))
+
+
+def _reader(picture: Path) -> Picture:
+    return (lambda: read_picture(picture)) if picture.is_file() else grey
 
 
 def _vertex_table(path: Path, count: int) -> NDArray[np.float64]:
@@ -68,7 +109,7 @@ def _with_picture(scan: Scan, picture: Path | None) -> ScanFile:
         return ScanFile(scan)
     if not picture.is_file():
         return ScanFile(scan, notes=(f"no colours: its material names {picture.name}, not there",))
-    return ScanFile(scan, lambda: read_image(picture))
+    return ScanFile(scan, lambda: read_picture(picture))
 
 
 def _srgb(values: NDArray) -> Float[Tensor, "N 3"]:
@@ -146,11 +187,11 @@ def _unit(normals: NDArray | None) -> Float[Tensor, "N 3"] | None:
 
 
 def read_usd_scan(path: Path) -> ScanFile:
-    """The one mesh of a stage, metres and y up."""
-    mesh = read_mesh(path)
-    topology = mesh.topology
-    uv = (topology.uv, topology.triangle_uv) if len(topology.uv) else (None, None)
-    return ScanFile(Scan(mesh.vertices, topology.triangles, None, None, *uv), metric=True)
+    """What a stage shows, metres and y up."""
+    from topohead.io import usd_scans
+
+    scan, picture = usd_scans.read_usd_scan(path)
+    return ScanFile(scan, picture, metric=True)
 
 
 # XYZ and PTS

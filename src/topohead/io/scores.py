@@ -48,7 +48,9 @@ def is_scores(path: Path) -> bool:
             header = [name.strip() for name in next(csv.reader(file), [])]
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
-    return "Timecode" not in header and any(name in header for name in ARKIT_52)
+    return "timecode" not in [name.lower() for name in header] and any(
+        name in header for name in ARKIT_52
+    )
 
 
 def read_scores(path: Path, rate: float | None = None) -> Performance:
@@ -120,7 +122,7 @@ def _csv_rows(path: Path) -> tuple[list[Row], float | None]:
 
 def _json_rows(path: Path) -> tuple[list[Row], float | None]:
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

@@ -21,12 +21,8 @@ def usd_sequence(path: Path) -> MeshSequence:
 
     Faces of five and more corners become triangles. A stage with several meshes is an error.
     """
-    Tf, Usd, UsdGeom = pxr("Tf", "Usd", "UsdGeom")
-
-    try:
-        stage: Any = Usd.Stage.Open(str(path))
-    except Tf.ErrorException as error:
-        raise InputError(f"{path} is no readable USD stage ({error})") from None
+    Usd, UsdGeom = pxr("Usd", "UsdGeom")
+    stage = open_stage(path)
     meshes = [prim for prim in stage.Traverse() if prim.IsA(UsdGeom.Mesh)]
     if len(meshes) != 1:
         told = ", ".join(str(prim.GetPath()) for prim in meshes[:4]) or "none"
@@ -39,22 +35,14 @@ def usd_sequence(path: Path) -> MeshSequence:
         raise InputError(f"{path} has points between whole frames; expected one sample a frame")
     frames = tuple(f"{number:06d}" for number in numbers) or ("000001",)
     codes = dict(zip(frames, times or [Usd.TimeCode.Default()], strict=True))
-    turn = torch.tensor(AXIS_TURNS["z-up" if UsdGeom.GetStageUpAxis(stage) == "Z" else "y-up"])
-    meters = UsdGeom.GetStageMetersPerUnit(stage)
 
     def read(frame: str) -> Float[Tensor, "V 3"]:
-        mesh: Any = UsdGeom.Mesh(stage.GetPrimAtPath(where))  # a prim alone lets its stage go
-        rows = np.array(mesh.GetPointsAttr().Get(codes[frame]), np.float32).reshape(-1, 3)
-        place = np.array(mesh.ComputeLocalToWorldTransform(codes[frame]))
-        shift = place[3, :3] @ turn.double().numpy() * meters
-        matrix = place[:3, :3] @ turn.double().numpy() * meters
-        if np.array_equal(matrix, np.eye(3)) and not shift.any():
-            return torch.from_numpy(rows)
-        return torch.from_numpy((rows @ matrix + shift).astype(np.float32))
+        # a prim alone lets its stage go
+        return points_at(stage, UsdGeom.Mesh(stage.GetPrimAtPath(where)), codes[frame])
 
     return MeshSequence(
         path.stem,
-        _topology(mesh, path),
+        stage_topology(mesh, path),
         frames,
         numbers or (1,),
         stage.GetTimeCodesPerSecond(),
@@ -65,7 +53,31 @@ def usd_sequence(path: Path) -> MeshSequence:
     )
 
 
-def _topology(mesh: Any, path: Path) -> Topology:
+def open_stage(path: Path) -> Any:
+    Tf, Usd = pxr("Tf", "Usd")
+    try:
+        return Usd.Stage.Open(str(path))
+    except Tf.ErrorException as error:
+        raise InputError(f"{path} is no readable USD stage ({error})") from None
+
+
+def points_at(stage: Any, mesh: Any, time: Any) -> Float[Tensor, "V 3"]:
+    """A mesh's points at a time, where its nodes put them, in metres and y up."""
+    (UsdGeom,) = pxr("UsdGeom")
+
+    turn = torch.tensor(AXIS_TURNS["z-up" if UsdGeom.GetStageUpAxis(stage) == "Z" else "y-up"])
+    meters = UsdGeom.GetStageMetersPerUnit(stage)
+    rows = np.array(mesh.GetPointsAttr().Get(time), np.float32).reshape(-1, 3)
+    place = np.array(mesh.ComputeLocalToWorldTransform(time))
+    shift = place[3, :3] @ turn.double().numpy() * meters
+    matrix = place[:3, :3] @ turn.double().numpy() * meters
+    if np.array_equal(matrix, np.eye(3)) and not shift.any():
+        return torch.from_numpy(rows)
+    return torch.from_numpy((rows @ matrix + shift).astype(np.float32))
+
+
+def stage_topology(mesh: Any, path: Path) -> Topology:
+    """Quads and UV indices of a mesh as stored; larger faces become triangles."""
     (UsdGeom,) = pxr("UsdGeom")
 
     sizes = np.array(mesh.GetFaceVertexCountsAttr().Get(), np.int64)

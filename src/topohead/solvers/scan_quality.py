@@ -131,7 +131,13 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
     )
     failures, warnings = _failures(measured), _warnings(measured, scan, samples)
     if not failures and _another_head(samples, surface, points, arrays, seed):
-        failures["several heads"] = SEVERAL
+        if measured.face.median_mm > WORST_MM:  # neither is one
+            failures["no head"] = (
+                f"no head was found: the best fit's face lies {measured.face.median_mm:.1f} mm "
+                "from the scan (median), and so might others; check what the scan shows, or crop it"
+            )
+        else:
+            failures["several heads"] = SEVERAL
     return replace(measured, failures=failures, warnings=warnings)
 
 
@@ -146,7 +152,9 @@ def _failures(measured: ScanQuality) -> dict[Reason, str]:
         )
     odd = _odd_sizes(measured.sizes_mm, IMPOSSIBLE, HAIRY)
     if odd:
-        found["size"] = f"no human head has {odd}; check the scan's unit, or whether it is a head"
+        found["size"] = (
+            f"no human head has such a size ({odd}); check the scan's unit, or whether it is a head"
+        )
     if measured.face_seen < LEAST_SEEN:
         found["face unseen"] = (
             f"{measured.face_seen:.0%} of the face is in the scan; {LEAST_SEEN:.0%} are needed"
@@ -163,7 +171,7 @@ def _warnings(measured: ScanQuality, scan: Scan, samples: ScanSamples) -> dict[R
         )
     odd = _odd_sizes(measured.sizes_mm, UNUSUAL, UNUSUAL)
     if odd:
-        found["size"] = f"{odd} is unusual for an adult"
+        found["size"] = f"unusual for an adult: {odd}"
     if LEAST_SEEN <= measured.face_seen < LITTLE_SEEN:
         found["face unseen"] = (
             f"{measured.face_seen:.0%} of the face is in the scan: the rest is guessed"
@@ -180,7 +188,7 @@ def _odd_sizes(sizes: dict[str, float], bare: float, hairy: float) -> str:
         for name, z in beyond.items()
         if not -bare <= z <= (hairy if name in UNDER_HAIR else bare)
     }
-    return " and ".join(f"a {name} of {size:.0f} mm" for name, size in far.items())
+    return ", ".join(f"{name} {size:.0f} mm" for name, size in far.items())
 
 
 def _inside_out(scan: Scan, outward: ScanSamples) -> bool:

@@ -119,6 +119,6 @@ def format_of(path: Path) -> Format:
 
 def _has_frames(path: Path) -> bool:
     try:
-        return "frames" in json.loads(path.read_text(encoding="utf-8"))
+        return "frames" in json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not readable JSON ({error})") from error

@@ -146,7 +146,7 @@ def _quaternion(rotation: np.ndarray) -> np.ndarray:
 
 
 def _lines(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 

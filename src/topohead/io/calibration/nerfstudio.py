@@ -21,7 +21,7 @@ _LENS = ("k1", "k2", "k3", "k4", "p1", "p2")
 def read_nerfstudio(path: Path, units: str | None = None) -> Rig:
     """A rig in the world before `applied_transform` and `applied_scale`, metres."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not readable JSON ({error})") from error
     frames = document.get("frames") if isinstance(document, dict) else None

@@ -16,7 +16,7 @@ _MODELS = ("none", "brown", "rational", "fisheye")
 def read_ours(path: Path, units: str | None = None) -> Rig:
     """A rig from `cameras.json`; `units` overrides the file's own when given."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not readable JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("cameras"), dict):

@@ -41,7 +41,8 @@ from topohead.workflows.registering.methods import (
     means_of,
     refine_fit,
 )
-from topohead.workflows.registering.single import Prepared, bake_maps, prepare
+from topohead.workflows.registering.single import Prepared, bake_maps, found_in, prepare
+from topohead.workflows.registering.units import METRES
 from topohead.workflows.rigging import write_expression
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,9 @@ def _track(run: RunFolder, config: RegisterConfig, scans: Sequence[Path]) -> lis
                 continue
         if first is None:
             first, person = last, personal(last)
+            metres = float(load_file(state)["unit_metres"])
+            unit = min(METRES, key=lambda known: abs(METRES[known] - metres))
+            config = replace(config, unit=unit)  # the frames of a sequence share one
     run.finish("track")
     return found
 
@@ -122,13 +126,12 @@ def _frame(
     began = time.perf_counter()
     prepared = prepare(replace(config, source=path))
     assert config.method is not None, "resolved"
-    head = reference_head(0)
     doubts: tuple[str, ...] = ()
     if person is None or last is None:
-        fit, doubts = fit_scan(prepared.scan, head, config.method, means_of(config))
+        prepared, fit, quality, doubts = found_in(prepared, config)
     else:
         fit = following(prepared.scan, person, last, config)
-    quality = judge_fit(prepared.scan, fit, head, config.device)
+        quality = judge_fit(prepared.scan, fit, reference_head(0), config.device)
     failures = tuple(quality.failures.values())
     if failures and not config.force and first is None:
         raise InputError(f"{path}: {'; '.join(failures)}; --force takes it nevertheless")
@@ -149,6 +152,7 @@ def _frame(
         "sigma": fit.sigma,
         "fit_pose": fit.pose,
         "expression": fit.expression,
+        "unit_metres": torch.tensor(METRES[prepared.unit]),
     }
     with run.write(f"frames/{name}/state.safetensors") as partial:
         save_file(packed(tensors), partial)

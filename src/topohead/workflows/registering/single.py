@@ -18,7 +18,8 @@ from topohead.core.scans import Scan, ScanFit
 from topohead.io.assets import reference_head
 from topohead.io.atomic import atomic_folder, write_text
 from topohead.io.digests import digest, plain
-from topohead.io.images import read_image, write_image
+from topohead.io.images import write_image
+from topohead.io.scan_pictures import read_picture
 from topohead.io.scans import ScanFile, open_scan
 from topohead.solvers.scan_texture import bake_color, bake_heights, is_finer, look_up
 from topohead.workflows.progress import track as progress
@@ -30,7 +31,7 @@ from topohead.workflows.registering.methods import fine_vertices, fit_scan, judg
 from topohead.workflows.registering.proof import proof
 from topohead.workflows.registering.request import read_manifest, request_hash, weights_hash
 from topohead.workflows.registering.topologies import bridge_for, topology_name, write_in_topology
-from topohead.workflows.registering.units import METRES, find_unit, in_metres
+from topohead.workflows.registering.units import METRES, find_unit, in_metres, next_unit
 
 if TYPE_CHECKING:
     from topohead.solvers.scan_quality import ScanQuality
@@ -56,12 +57,9 @@ def register_scan(config: RegisterConfig) -> RegisteredScan:
     check_replaceable(config.out)
     watch = Stopwatch()
     prepared = prepare(config)
-    head = reference_head(0)
     watch.lap("read")
     for _ in progress(range(1), f"registering {config.source.name}"):
-        assert config.method is not None, "resolved"
-        fit, doubts = fit_scan(prepared.scan, head, config.method, means_of(config))
-        quality = judge_fit(prepared.scan, fit, head, config.device)
+        prepared, fit, quality, doubts = found_in(prepared, config)
     warnings = (*prepared.notes, *doubts, *accepted(config, quality, fit))
     watch.lap("register")
     with _whole(config.out) as out:
@@ -138,7 +136,7 @@ def prepare(config: RegisterConfig) -> Prepared:
         path = config.texture
         if file.scan.uv is None:
             raise InputError(f"{config.source} has no UVs for the picture --texture {path}")
-        file = replace(file, picture=lambda: read_image(path))
+        file = replace(file, picture=lambda: read_picture(path))
     if config.crop is not None:
         file = replace(file, scan=cropped(file.scan, config.crop, str(config.source)))
     if config.mirror:
@@ -147,6 +145,31 @@ def prepare(config: RegisterConfig) -> Prepared:
     if unit == "auto":
         unit, doubt = find_unit(file.scan, str(config.source), file.metric)
     return Prepared(file, in_metres(file.scan, unit), unit, (*file.notes, *doubt))
+
+
+def found_in(
+    prepared: Prepared, config: RegisterConfig
+) -> tuple[Prepared, ScanFit, "ScanQuality", tuple[str, ...]]:
+    """The scan, the head in it, how good that is, and doubts about where it is.
+
+    A bust in inches may pass for a small head in centimetres, until its face is measured: where a
+    guessed unit makes a head that nobody has, the next one that may be meant is tried.
+    """
+    assert config.method is not None, "resolved"
+    head, means = reference_head(0), means_of(config)
+    fit, doubts = fit_scan(prepared.scan, head, config.method, means)
+    quality = judge_fit(prepared.scan, fit, head, means.device)
+    unit = next_unit(prepared.file.scan, prepared.unit) if config.unit == "auto" else None
+    if unit is None or "size" not in quality.failures:
+        return prepared, fit, quality, doubts
+    other = in_metres(prepared.file.scan, unit)
+    refit, redoubts = fit_scan(other, head, config.method, means)
+    requality = judge_fit(other, refit, head, means.device)
+    if requality.failures:
+        return prepared, fit, quality, doubts
+    note = f"taken for {unit}: in {prepared.unit} no human head would have its size"
+    prepared = replace(prepared, scan=other, unit=unit, notes=(*prepared.notes, note))
+    return prepared, refit, requality, redoubts
 
 
 def accepted(config: RegisterConfig, quality: "ScanQuality", fit: ScanFit) -> tuple[str, ...]:
@@ -177,8 +200,8 @@ def write_all(
 ) -> dict[str, Any]:
     """All files but the manifest; gives what the manifest says of them."""
     assert config.method is not None, "resolved"
-    head = reference_head(0)
-    fine = fine_vertices(prepared.scan, fit, head, config.method, config.level, config.device)
+    base = reference_head(0)
+    fine = fine_vertices(prepared.scan, fit, base, config.method, config.level, config.device)
     on_scan = registered_head(fit, config.level, False, fine)
     head = registered_head(fit, config.level, True, fine) if config.reference_frame else on_scan
     watch.lap("level 1")

@@ -22,7 +22,7 @@ def find_unit(scan: Scan, name: str, metric: bool = False) -> tuple[str, tuple[s
     `metric` says that the file's format has its unit fixed. Strays are left out of the size.
     """
     size = longest_side(scan.points)
-    likely = [unit for unit in GUESSED if HEAD[0] <= size * METRES[unit] <= HEAD[1]]
+    likely = _likely(size)
     if not likely:
         told = ", ".join(f"{1000 * size * METRES[unit]:.3g} mm if in {unit}" for unit in GUESSED)
         raise InputError(
@@ -35,6 +35,17 @@ def find_unit(scan: Scan, name: str, metric: bool = False) -> tuple[str, tuple[s
     if metric and unit != "m":
         return unit, (f"its format is in metres, but a head of that size is in {unit}",)
     return unit, ()
+
+
+def next_unit(scan: Scan, unit: str) -> str | None:
+    """The unit after `unit` in which the scan is as large as a head; None where there is none."""
+    later = GUESSED[GUESSED.index(unit) + 1 :]
+    return next((other for other in _likely(longest_side(scan.points)) if other in later), None)
+
+
+def _likely(size: float) -> list[str]:
+    """The units in which what is `size` of them long may be a head."""
+    return [unit for unit in GUESSED if HEAD[0] <= size * METRES[unit] <= HEAD[1]]
 
 
 def longest_side(points: Float[Tensor, "N 3"]) -> float:

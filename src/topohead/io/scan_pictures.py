@@ -1,0 +1,140 @@
+"""Colour pictures of scans: those that an OBJ's materials name, several in one, any format."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from topohead.core import InputError
+from topohead.io.images import IMAGE_SUFFIXES, read_image
+from topohead.io.polygons import pieces
+
+Picture = Callable[[], Float[Tensor, "H W 3"]]
+
+LARGEST_TILE = 4096
+"""Texels along a picture's side where several share one; larger ones are shrunk."""
+
+
+def obj_lines(path: Path) -> list[bytes]:
+    """The lines of an OBJ, whatever ends them; one that ends in a backslash goes on."""
+    text = path.read_bytes()
+    if b"\\" in text:
+        text = text.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
+    lone = b"\r" in text and b"\n" not in text
+    return text.split(b"\r" if lone else b"\n")
+
+
+def obj_pictures(path: Path) -> dict[str, Path]:
+    """The colour picture of each material of an OBJ that names one, in the file's order.
+
+    A path of another machine is looked for beside the material file by its name alone.
+    """
+    with path.open("rb") as stream:
+        named = [line[7:] for line in stream if line[:7] == b"mtllib "]
+    libraries = [name.decode(errors="replace").strip() for name in named]
+    found: dict[str, Path] = {}
+    for library in libraries:
+        material = _beside(path.parent, library)
+        name = ""
+        if material.is_file():
+            for line in material.read_text(errors="replace").splitlines():
+                words = line.split(None, 1)
+                if len(words) == 2 and words[0] == "newmtl":
+                    name = words[1].strip()
+                elif len(words) == 2 and words[0].lower() == "map_kd":
+                    found.setdefault(name, _beside(material.parent, _without_options(words[1])))
+    return found
+
+
+def _beside(folder: Path, name: str) -> Path:
+    """A file as it is named, else one of its last name in the folder, in whatever case."""
+    name = name.strip().strip('"')
+    if (folder / name).is_file():
+        return folder / name
+    turned = folder / name.replace("\\", "/")
+    if turned.is_file():
+        return turned
+    last = PureWindowsPath(name).name
+    same = (p for p in sorted(folder.iterdir()) if p.name.lower() == last.lower())
+    return next(same, folder / last)
+
+
+def _without_options(text: str) -> str:
+    words = text.split()
+    while words and words[0].startswith("-"):
+        del words[:2]  # the option and its word, or the first of its numbers
+        while words and _is_number(words[0]):
+            words.pop(0)
+    return " ".join(words)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def face_materials(path: Path) -> list[str]:
+    """The material of every face of `read_obj`'s mesh, "" before the first `usemtl`."""
+    names: list[str] = []
+    sizes: list[int] = []
+    name = ""
+    for line in obj_lines(path):
+        if line[:2] in (b"f ", b"f\t"):
+            names.append(name)
+            sizes.append(len(line.split()) - 1)
+        elif line[:7] == b"usemtl ":
+            name = line[7:].decode(errors="replace").strip()
+    return np.repeat(np.array(names, dtype=object), pieces(np.array(sizes, int))).tolist()
+
+
+def side_by_side(
+    corner_uv: Float[Tensor, "T 3 2"], owner: Int[Tensor, " T"], count: int
+) -> Float[Tensor, "T 3 2"]:
+    """UVs into `count` pictures that lie side by side, the triangle's own being `owner`."""
+    inside = corner_uv - corner_uv.amin(1, keepdim=True).floor()  # tiles of a UDIM layout
+    u = (inside[..., 0].clamp(0, 1) + owner[:, None]) / count
+    return torch.stack([u, inside[..., 1].clamp(0, 1)], -1)
+
+
+def joined_pictures(readers: Sequence[Picture]) -> Float[Tensor, "H W 3"]:
+    """Pictures side by side, all in the size of the largest, at most `LARGEST_TILE` a side."""
+    pictures = [read() for read in readers]
+    height = min(max(p.shape[0] for p in pictures), LARGEST_TILE)
+    width = min(max(p.shape[1] for p in pictures), LARGEST_TILE)
+    size = (height, width)
+    tiles = [interpolate(p.movedim(-1, 0)[None], size, mode="bilinear", antialias=True)
+             for p in pictures]  # fmt: skip
+    return torch.cat(tiles, -1)[0].movedim(0, -1)
+
+
+def grey() -> Float[Tensor, "H W 3"]:
+    """Stands for a picture that is not there."""
+    return torch.full((1, 1, 3), 0.5)
+
+
+def read_picture(path: Path) -> Float[Tensor, "H W 3"]:
+    """A scan's picture, srgb: what `read_image` reads, and BMP, TIFF, TGA or WebP by Pillow."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return read_image(path)
+    try:
+        return decoded(path.read_bytes(), path.name)
+    except OSError as error:
+        raise InputError(f"image {path} cannot be read ({error.strerror})") from None
+
+
+def decoded(data: bytes, name: str) -> Float[Tensor, "H W 3"]:
+    """The picture in the bytes of a file, srgb; alpha is dropped."""
+    try:
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
+        raise InputError(f"image {name} cannot be decoded ({error}); save it as PNG") from None
+    return torch.from_numpy(pixels.astype(np.float32) / 255)
