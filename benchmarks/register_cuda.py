@@ -4,8 +4,9 @@ CPU's.
     python benchmarks/register_cuda.py --out register_cuda.json --scans 20
 
 Made people's scans, half clean, half with everything that training spoils scans with. Seconds are
-of calls after one that warmed everything up, without reading files; the head is drawn onto the scan
-by the CPU either way.
+of calls after one that warmed everything up, without reading files, from the scan in the host's
+memory to the head there. `alike` is how far refined heads are from each other when both
+devices draw the first one's network's head.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from topohead.workflows.registering.methods import (
 
 Answer = TypeVar("Answer")
 CELLS = ("clean", "everything")
+OTHER = {"alike": "refined"}
 
 
 def main() -> None:
@@ -62,22 +64,25 @@ def main() -> None:
         (case,) = bench.cases(cell, [person])
         if number == 0:
             for device in devices:
-                measured(bench, case.scan, device)
+                measured(bench, case.scan, device, None)
         row: dict[str, Any] = {"cell": cell, "number": person.number}
         first: dict[str, ScanFit] | None = None
         for device in devices:
-            row[device], fits = measured(bench, case.scan, device)
+            row[device], fits = measured(bench, case.scan, device, first)
             first = first or fits
             for name, fit in fits.items():
-                off = 1e3 * (fit.vertices - first[name].vertices).norm(dim=1) / case.pose.scale
+                off = 1e3 * (fit.vertices - first[OTHER.get(name, name)].vertices).norm(dim=1)
+                off /= case.pose.scale
                 row[device][f"{name}_off_mm"] = [float(off.mean()), float(off.max())]
         rows.append(row)
         args.out.write_text(json.dumps(facts | summed(rows, devices) | {"rows": rows}, indent=1))
         print(number, cell, {d: row[d]["seconds"] for d in devices}, flush=True)
 
 
-def measured(bench: Bench, scan: Scan, device: str) -> tuple[dict[str, Any], dict[str, ScanFit]]:
-    """Seconds by stage, and the network's and the refined head."""
+def measured(
+    bench: Bench, scan: Scan, device: str, first: dict[str, ScanFit] | None
+) -> tuple[dict[str, Any], dict[str, ScanFit]]:
+    """Seconds by stage; the network's head, the refined one, and that from the first network's."""
     head, means = bench.shapes.head, Means(0, device)
     seconds: dict[str, float] = {}
 
@@ -90,10 +95,12 @@ def measured(bench: Bench, scan: Scan, device: str) -> tuple[dict[str, Any], dic
         return answer
 
     network, _ = timed("network", lambda: STARTS["network"](scan, head, means))
-    refined = timed("refine", lambda: refine_fit(scan, network, head))
-    timed("judge", lambda: judge_fit(scan, refined, head))
-    timed("level 1", lambda: fine_vertices(scan, refined, head, "network+refine", 1))
-    return {"seconds": seconds}, {"network": network, "refined": refined}
+    refined = timed("refine", lambda: refine_fit(scan, network, head, device))
+    timed("judge", lambda: judge_fit(scan, refined, head, device))
+    timed("level 1", lambda: fine_vertices(scan, refined, head, "network+refine", 1, device))
+    alike = refined if first is None else refine_fit(scan, first["network"], head, device)
+    found = {"network": network, "refined": refined, "alike": alike}
+    return {"seconds": seconds}, found
 
 
 def summed(rows: list[dict[str, Any]], devices: list[str]) -> dict[str, Any]:
@@ -105,9 +112,11 @@ def summed(rows: list[dict[str, Any]], devices: list[str]) -> dict[str, Any]:
         median = {s: statistics.median(r["seconds"][s] for r in own) for s in stages}
         found[device] = {
             "seconds": median,
-            "without_level_1": sum(median.values()) - median["level 1"],
+            "without_level_1": statistics.median(
+                sum(r["seconds"].values()) - r["seconds"]["level 1"] for r in own
+            ),
         }
-        for name in ("network", "refined"):
+        for name in ("network", "refined", "alike"):
             found[device][f"{name}_off_mm"] = {
                 "mean": statistics.mean(r[f"{name}_off_mm"][0] for r in own),
                 "worst_vertex": max(r[f"{name}_off_mm"][1] for r in own),

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from topohead.io.assets import reference_head
 from topohead.solvers.scan_head import ScanHead
@@ -14,9 +15,9 @@ SURFACE = ScanHead.of(HEAD.topology)
 GAP = 0.002
 
 
-def opened(gap: float = GAP) -> np.ndarray:
+def opened(gap: float = GAP) -> Tensor:
     """The finer surface with its lips moved apart by `gap`."""
-    moved = HEAD.template.double().numpy().copy()
+    moved = HEAD.template.double()
     for name, way in (("lips_upper", 0.5), ("lips_lower", -0.5)):
         moved[HEAD.topology.regions[name], 1] += way * gap
     return SURFACE.surface(moved)
@@ -24,38 +25,37 @@ def opened(gap: float = GAP) -> np.ndarray:
 
 def film(back: float) -> ScanSamples:
     """A sheet of skin over the whole mouth, so far behind the middle of its lips, metres."""
-    lips = opened()[np.r_[SURFACE.fine.regions["lips_upper"], SURFACE.fine.regions["lips_lower"]]]
     line = LipLine.of(SURFACE)
     points = opened()
     above, below = line._facing(points, SURFACE.normals(points))  # pyright: ignore
     middle = 0.5 * (points[above] + points[below])
-    front = middle[middle[:, 2] > np.quantile(middle[:, 2], 0.6)] - [0, 0, back]
-    spread = np.linspace(-0.5, 0.5, 5)[:, None] * [0, GAP, 0]
+    front = middle[middle[:, 2] > middle[:, 2].quantile(0.6)] - torch.tensor([0, 0, back])
+    spread = torch.linspace(-0.5, 0.5, 5)[:, None] * torch.tensor([0, GAP, 0])
     sheet = (front[:, None] + spread).reshape(-1, 3)
-    assert len(lips) > 100 and len(sheet) > 100
-    normals = np.tile([0.0, 0, 1], (len(sheet), 1))
-    return ScanSamples(sheet, normals, np.arange(len(sheet)), 5e-4, 5e-5)
+    assert len(line.upper) + len(line.lower) > 100 and len(sheet) > 100
+    normals = torch.tensor([0.0, 0, 1]).double().expand(len(sheet), 3)
+    return ScanSamples(sheet, normals, torch.arange(len(sheet)), 5e-4, 5e-5)
 
 
 def test_lips_close_to_where_they_rest_where_skin_bridges_them() -> None:
     points = opened()
     found = LipLine.of(SURFACE).closing(points, SURFACE.normals(points), film(0.0))
     assert len(found.rows) > 20
-    assert np.allclose(np.linalg.norm(found.normals, axis=1), 1)
-    upper = np.isin(found.rows, SURFACE.fine.regions["lips_upper"])
+    assert torch.allclose(found.normals.norm(dim=1), torch.ones(1).double())
+    upper = torch.isin(found.rows, SURFACE.fine.regions["lips_upper"])
     step = found.gap[:, None] * found.normals
-    assert np.median(step[upper, 1]) < -0.2 * GAP and np.median(step[~upper, 1]) > 0.2 * GAP
+    assert step[upper, 1].median() < -0.2 * GAP and step[~upper, 1].median() > 0.2 * GAP
     # the first half of the matches are one side, the second half what it faces
-    moved = np.array_split(points[found.rows] + step, 2)
-    normal = np.split(found.normals, 2)[0]
-    assert np.allclose(((moved[1] - moved[0]) * normal).sum(1), RESTING, atol=1e-6)
+    first, second = (points[found.rows] + step).chunk(2)
+    apart = ((second - first) * found.normals.chunk(2)[0]).sum(1)
+    assert float((apart - RESTING).abs().max()) < 1e-6
 
 
 def test_lips_at_rest_stay_in_any_scan_and_all_do_in_a_coarse_one() -> None:
     line = LipLine.of(SURFACE)
     rest, points = opened(0.0), opened()
     steps = [
-        np.abs(line.closing(lips, SURFACE.normals(lips), film(0.0)).gap).sum()
+        float(line.closing(lips, SURFACE.normals(lips), film(0.0)).gap.abs().sum())
         for lips in (rest, points)
     ]
     assert steps[0] < 0.1 * steps[1]
@@ -69,7 +69,7 @@ def test_teeth_behind_open_lips_do_not_close_them() -> None:
     line, normals = LipLine.of(SURFACE), SURFACE.normals(opened())
     closed, open_ = (line.closing(points, normals, film(back)) for back in (0.0, 0.004))
     assert len(open_.rows) < 0.1 * len(closed.rows)
-    upper = np.isin(open_.rows, SURFACE.fine.regions["lips_upper"])
+    upper = torch.isin(open_.rows, SURFACE.fine.regions["lips_upper"])
     front = points[line.upper, 2].max() - 0.004
     assert (points[open_.rows[upper], 2] < front).all()
 

@@ -46,12 +46,12 @@ def truth(head, pose):
 def scan(head, truth):
     """Its outside as a mesh with 0.15 mm of noise."""
     surface = ScanHead.of(head.topology)
-    points = surface.surface(truth.numpy())
+    points = surface.surface(truth)
     triangles = surface.fine.triangles
-    triangles = triangles[~torch.from_numpy(surface.inner)[triangles].all(1)]
+    triangles = triangles[~surface.inner[triangles].all(1)]
     used, corners = torch.unique(triangles, return_inverse=True)
-    noise = np.random.default_rng(0).normal(0, 1.5e-4, (len(used), 3))
-    return Scan(torch.from_numpy(points[used] + noise).float(), corners)
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 1.5e-4, (len(used), 3)))
+    return Scan((points[used] + noise).float(), corners)
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +149,10 @@ def test_hair_and_noise_do_not_move_the_skull(head, pose, truth, scan, start):
     surface = ScanHead.of(head.topology)
     inverse = torch.linalg.inv(pose)
     upright = apply(inverse, scan.points.double())
-    template = torch.from_numpy(surface.surface(apply(inverse, truth).numpy()))
+    template = surface.surface(apply(inverse, truth))
     near = torch.cdist(upright, template).argmin(1)
-    hair = torch.from_numpy(surface.scalp)[near] & (upright[:, 1] > 0.03)
-    normals = torch.from_numpy(surface.normals(surface.surface(truth.numpy())))[near]
+    hair = surface.scalp[near] & (upright[:, 1] > 0.03)
+    normals = surface.normals(surface.surface(truth))[near]
     noise = torch.from_numpy(np.random.default_rng(2).normal(0, 8e-4, scan.points.shape))
     moved = scan.points.double() + noise + 0.015 * hair[:, None] * normals
     found = refine(Scan(moved.float(), scan.triangles), start, head)
@@ -221,14 +221,14 @@ def test_a_cube_is_no_head(head):
 def test_fine_displacement_is_found_along_the_normal(head, truth, start):
     """Waves of 0.3 mm and 16 mm on the subdivided truth."""
     surface = ScanHead.of(head.topology)
-    base = surface.surface(truth.numpy())
-    height = 3e-4 * np.sin(base @ [390.0, 0, 0])
-    points = torch.from_numpy(base + height[:, None] * surface.normals(base)).float()
+    base = surface.surface(truth)
+    height = 3e-4 * torch.sin(390 * base[:, 0])
+    points = (base + height[:, None] * surface.normals(base)).float()
     triangles = surface.fine.triangles
-    triangles = triangles[torch.from_numpy(surface.skin)[triangles].all(1)]
+    triangles = triangles[surface.skin[triangles].all(1)]
     exact = replace(start, vertices=truth.float(), inliers=torch.ones(len(base), dtype=torch.bool))
     found = refine_level1(Scan(points, triangles), exact, head)
     face = surface.face & surface.skin
-    missed = found.displacement.numpy()[face] - height[face]
-    assert 1000 * float(np.median(np.abs(missed))) < 0.06
-    assert np.corrcoef(found.displacement.numpy()[face], height[face])[0, 1] > 0.9
+    missed = found.displacement[face] - height[face]
+    assert 1000 * float(missed.abs().median()) < 0.06
+    assert torch.corrcoef(torch.stack([found.displacement[face], height[face].float()]))[0, 1] > 0.9

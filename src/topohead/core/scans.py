@@ -1,7 +1,8 @@
 """A scan as it was read, and the reference head that was found in it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -21,6 +22,12 @@ class Scan:
     uv: Float[Tensor, "U 2"] | None = None
     triangle_uv: Int[Tensor, "F 3"] | None = None
 
+    def to(self, device: torch.device | str) -> "Scan":
+        """The same on a device."""
+        parts = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        moved = {name: part.to(device) for name, part in parts.items() if part is not None}
+        return replace(self, **moved)
+
 
 @dataclass(frozen=True)
 class ScanFit:
@@ -36,3 +43,7 @@ class ScanFit:
     pose: Float[Tensor, "4 4"]
     expression: Float[Tensor, " 52"]
     inliers: Bool[Tensor, " N"]
+
+    def to(self, device: torch.device | str) -> "ScanFit":
+        """The same on a device."""
+        return ScanFit(*(getattr(self, entry.name).to(device) for entry in fields(self)))

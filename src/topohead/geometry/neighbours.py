@@ -15,16 +15,21 @@ ON_DEVICE = 8192
 
 
 def nearest(
-    queries: Float[Tensor, "B Q 3"], points: Float[Tensor, "B N 3"], count: int
+    queries: Float[Tensor, "B Q 3"],
+    points: Float[Tensor, "B N 3"],
+    count: int,
+    quick: bool = False,
 ) -> tuple[Float[Tensor, "B Q K"], Int[Tensor, "B Q K"]]:
     """Distances and indices of the `count` nearest points of each query, nearest first.
 
-    Not differentiable. Found are the nearest to rounding: on a CPU |p|² − 2 q·p in float32 decides,
-    good to a thousandth of the points' spread, on CUDA a thousandth of the distance.
+    Not differentiable. Found are the nearest to rounding: |p|² − 2 q·p in float32 decides, good to
+    a thousandth of the points' spread; on CUDA, where it should be `quick`, a thousandth of the
+    distance.
     """
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
         queries, points = queries.float(), points.float()
-        if queries.is_cuda and count > 1 and points.shape[1] <= ON_DEVICE and _compiler():
+        fits = queries.is_cuda and count > 1 and points.shape[1] <= ON_DEVICE
+        if quick and fits and _compiler():
             from topohead.geometry.neighbours_triton import nearest_indices  # noqa: PLC0415
 
             index = nearest_indices(queries, points, count)

@@ -8,6 +8,7 @@ from scipy import sparse
 from torch import Tensor
 
 from topohead.core import Topology
+from topohead.core.derived import derived
 from topohead.solvers.kernels.sparse import local_rotations
 
 
@@ -35,50 +36,30 @@ class Elasticity:
         self, topology: Topology, rest: Float[Tensor, "V 3"], config: ElasticConfig
     ) -> None:
         vertices = rest.double().numpy()
-        edges = topology.edges.numpy()
-        triangles = topology.triangles.numpy()
-        pairs = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-        edges = np.unique(np.sort(np.concatenate([edges, pairs]), 1), axis=0)
+        self._pattern = pattern = derived(topology, _Pattern)
+        i, j = pattern.edges
         count = len(vertices)
         # an isolated vertex has no edge: tie it weakly to nothing, the damping holds it
-        a, b, c = (vertices[triangles[:, k]] for k in range(3))
+        a, b, c = (vertices[pattern.triangles[:, k]] for k in range(3))
         face_area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
-        area = np.bincount(triangles.ravel(), np.repeat(face_area / 3, 3), count)
-        length = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
+        area = np.bincount(pattern.triangles.ravel(), np.repeat(face_area / 3, 3), count)
+        length = np.linalg.norm(vertices[i] - vertices[j], axis=1)
         length = np.maximum(length, np.median(length) * 0.05)
         patch = np.pi * (config.patch / 2) ** 2
-        degree = np.maximum(np.bincount(edges.ravel(), minlength=count), 1)
-        edge_area = (area / degree)[edges].sum(1)
-        membrane = edge_area / patch / (config.strain * length) ** 2
-        local = np.maximum(np.bincount(edges.ravel(), np.repeat(length, 2), count) / degree, 1e-9)
-        bend = area / patch / (config.bending * local) ** 2
+        degree = pattern.degree
+        membrane = ((area / degree)[i] + (area / degree)[j]) / patch / (config.strain * length) ** 2
+        local = np.bincount(np.r_[i, j], np.r_[length, length], count) / degree
+        bend = area / patch / (config.bending * np.maximum(local, 1e-9)) ** 2
 
-        i, j = edges.T
-        both_i, both_j = np.r_[i, j], np.r_[j, i]
-        adjacency = sparse.csr_matrix((np.r_[membrane, membrane], (both_i, both_j)), (count, count))
-        ring = sparse.csr_matrix((np.ones(2 * len(i)), (both_i, both_j)), (count, count))
-        self.umbrella = (sparse.eye(count) - sparse.diags(1 / degree) @ ring).tocsr()
-        self.membrane = (sparse.diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency).tocsr()
-        self.bend = sparse.diags(bend)
+        self.umbrella, self.bend = pattern.umbrella, sparse.diags(bend)
         self.areas = np.maximum(area, np.median(area) * 0.01)
-        matrix = (self.membrane + self.umbrella.T @ self.bend @ self.umbrella).tocsr()
-        matrix.sort_indices()
-        self.matrix = matrix
-        adjacency.sort_indices()
-        self.rings = (
-            adjacency.indptr.astype(np.int32),
-            adjacency.indices.astype(np.int32),
-            adjacency.data,
-        )
+        self.matrix = pattern.matrix.copy()
+        self.matrix.data = pattern.products @ np.r_[membrane, bend]
+        ring = membrane[pattern.ring_edges]
+        self.rings = pattern.ring_starts, pattern.ring_columns, ring
         """CSR (starts, columns) of every vertex's neighbours and the membrane's weights."""
-        self.ring_weights = adjacency.data / adjacency.data.mean()
-        self._edges, self._edge_weights = (i, j), membrane
-        # signed incidence: one row an edge, so that gradients are two sparse products
-        rows = np.arange(len(i))
-        self._incidence = sparse.csr_matrix(
-            (np.r_[np.ones(len(i)), -np.ones(len(i))], (np.r_[rows, rows], np.r_[i, j])),
-            (len(i), count),
-        )
+        self.ring_weights = ring / ring.mean()
+        self._edges, self._edge_weights, self._incidence = (i, j), membrane, pattern.incidence
 
     def rotations(self, rest: np.ndarray, vertices: np.ndarray) -> np.ndarray:
         """Local rotations [V 3 3] from `rest` to `vertices`, both float64 [V 3]."""
@@ -92,6 +73,56 @@ class Elasticity:
         stretch = (vertices[i] - vertices[j] - target) * self._edge_weights[:, None]
         curl = self.umbrella @ vertices - np.einsum("vab,vb->va", rotations, self.umbrella @ rest)
         return self._incidence.T @ stretch + self.umbrella.T @ (self.bend @ curl)
+
+
+class _Pattern:
+    """What of an `Elasticity` is the topology's own, whatever the rest shape."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.triangles = triangles = topology.triangles.numpy()
+        pairs = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+        edges = np.unique(np.sort(np.concatenate([topology.edges.numpy(), pairs]), 1), axis=0)
+        self.edges = i, j = edges.T
+        count, rows = topology.vertex_count, np.arange(len(edges))
+        self.degree = np.maximum(np.bincount(edges.ravel(), minlength=count), 1)
+        # numbered from one, so that no edge is a zero
+        numbered = np.r_[rows, rows] + 1
+        ring = sparse.csr_matrix((numbered, (np.r_[i, j], np.r_[j, i])), (count, count))
+        ring.sort_indices()
+        self.ring_starts = ring.indptr.astype(np.int32)
+        self.ring_columns = ring.indices.astype(np.int32)
+        self.ring_edges = ring.data - 1
+        # signed incidence: one row an edge, so that gradients are two sparse products
+        signs = np.r_[np.ones(len(i)), -np.ones(len(i))]
+        self.incidence = sparse.csr_matrix(
+            (signs, (np.r_[rows, rows], np.r_[i, j])), (len(i), count)
+        )
+        neighbours = sparse.csr_matrix((np.ones(2 * len(i)), (np.r_[i, j], np.r_[j, i])))
+        neighbours.resize((count, count))
+        mean = sparse.diags(1 / self.degree) @ neighbours
+        self.umbrella = (sparse.eye(count) - mean).tocsr()
+        both = sparse.csr_matrix(sparse.vstack([self.incidence, self.umbrella]))
+        self.matrix, self.products = weighted_squares(both)
+
+
+def weighted_squares(matrix: sparse.csr_matrix) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """For Mᵀ diag(w) M of any weights w: a matrix [C C] of its pattern, sorted; and P [E R].
+
+    Its entries are P w, in the order of the CSR matrix, whose own are numbers from zero.
+    """
+    count = np.diff(matrix.indptr)
+    row = np.repeat(np.arange(len(count)), count**2)
+    within = np.arange(len(row)) - np.repeat(np.cumsum(count**2) - count**2, count**2)
+    first, second = (matrix.indptr[row] + part for part in divmod(within, count[row]))
+    size = int(matrix.get_shape()[1])
+    pair = matrix.indices[first].astype(np.int64) * size + matrix.indices[second]
+    pairs, slot = np.unique(pair, return_inverse=True)
+    value = matrix.data[first] * matrix.data[second]
+    products = sparse.csr_matrix((value, (slot.ravel(), row)), (len(pairs), len(count)))
+    starts = np.searchsorted(pairs, size * np.arange(size + 1)).astype(np.int32)
+    columns = (pairs % size).astype(np.int32)
+    entries = np.arange(len(pairs), dtype=np.float64)
+    return sparse.csr_matrix((entries, columns, starts), (size, size)), products
 
 
 def vertex_graph(triangles: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

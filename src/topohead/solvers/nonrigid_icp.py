@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from scipy import sparse
 from scipy.sparse.linalg import splu
+from torch import Tensor
 
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_samples import ScanSamples
@@ -31,17 +33,19 @@ class NonrigidConfig:
 
 def deform(
     surface: ScanHead,
-    template: Float[np.ndarray, "V 3"],
+    start: Float[Tensor, "V 3"],
     samples: ScanSamples,
     moving: Bool[np.ndarray, " V"],
     config: NonrigidConfig,
 ) -> Float[np.ndarray, "V 3"]:
-    """The template pulled onto the samples by one affine map for each moving vertex.
+    """The template `start` pulled onto the samples by one affine map for each moving vertex.
 
     Minimises Σ w |(S X v)_i − u_i|² + α² Σ_edges ‖X_a − X_b‖² in closed form for each set of
     closest points u; matches to rims of the scan or against the normal have no weight, as
-    published. The finer surface meets the scan, as for all other methods here. Others stay.
+    published. The finer surface meets the scan, as for all other methods here. Others stay. Solved
+    on the CPU, whatever device start and samples are on.
     """
+    template, matrix = start.cpu().numpy(), surface.matrix.matrix
     index = np.flatnonzero(moving)
     row = np.full(len(template), -1)
     row[index] = np.arange(len(index))
@@ -64,10 +68,10 @@ def deform(
         (len(edges), count),
     )
     stiff = sparse.kron(incidence.T @ incidence, sparse.eye(4)).tocsc()
-    skin = np.flatnonzero(surface.skin)
-    inside = np.asarray(surface.matrix[:, ~moving].sum(1)).ravel()[skin] < 1e-9
+    skin = surface.skin_rows.cpu().numpy()
+    inside = np.asarray(matrix[:, ~moving].sum(1)).ravel()[skin] < 1e-9
     skin = skin[inside]
-    finer = surface.matrix[skin][:, index] @ design
+    finer = matrix[skin][:, index] @ design
     maps = np.zeros((4 * count, 3))
     maps[np.arange(count) * 4 + np.arange(3)[:, None], np.arange(3)[:, None]] = 1
     vertices = template.copy()
@@ -97,12 +101,14 @@ def _closest(
     config: NonrigidConfig,
 ) -> tuple[Float[np.ndarray, "M 3"], Float[np.ndarray, " M"]]:
     """The nearest sample of each finer vertex, and whether it counts."""
-    points = surface.surface(vertices)
-    normals = surface.normals(points)[skin]
-    distance, near = samples.tree.query(points[skin])
+    points = surface.surface(torch.from_numpy(vertices).to(samples.points))
+    rows = torch.from_numpy(skin).to(points.device)
+    here, normals = points[rows], surface.normals(points)[rows]
+    distance, near = (part[:, 0] for part in samples.tree.query(here))
     alike = (samples.normals[near] * normals).sum(1) > config.agreement
-    offset = samples.points[near] - points[skin]
-    height = np.abs((offset * normals).sum(1))
+    offset = samples.points[near] - here
+    height = (offset * normals).sum(1).abs()
     # beyond a rim the nearest sample lies sideways
     inside = distance**2 - height**2 < (3 * samples.spacing) ** 2 + (0.5 * height) ** 2
-    return samples.points[near], (alike & inside & (distance < config.reach)).astype(float)
+    counts = alike & inside & (distance < config.reach)
+    return samples.points[near].cpu().numpy(), counts.double().cpu().numpy()

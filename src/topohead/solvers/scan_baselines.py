@@ -3,18 +3,17 @@
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from topohead.core import ARKIT_52, HeadModel, Scan, ScanFit
-from topohead.core.derived import derived
 from topohead.geometry.meshes import connected_parts
-from topohead.solvers.headfit import HeadArrays
 from topohead.solvers.nonrigid_icp import NonrigidConfig, deform
 from topohead.solvers.scan_followers import Followers
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_matching import MatchConfig, match
-from topohead.solvers.scan_modes import Modes, fit_modes, held_prior, population_prior
-from topohead.solvers.scan_samples import ScanSamples, oriented, sample_scan
-from topohead.solvers.scan_search import SIZE_SPREAD, find_head
+from topohead.solvers.scan_modes import HeadModes, Modes, fit_modes, held_prior, population_prior
+from topohead.solvers.scan_samples import ScanSamples, median, oriented, sample_scan
+from topohead.solvers.scan_search import SIZE_SPREAD, find_head, skull_of
 from topohead.solvers.scan_seen import on_head, spread_sigma
 
 SAMPLES = 30_000
@@ -33,9 +32,9 @@ def template_fit(scan: Scan, head: HeadModel, seed: int = 0) -> ScanFit:
 
     The scan is in metres. Always answers: whether there is a head is for `scan_quality.judge`.
     """
-    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
-    samples, modes = _placed(scan, surface, arrays, seed)
-    return _fit(scan, surface, samples, modes, modes.vertices(arrays))
+    model = HeadModes.of(head, scan.points.device)
+    samples, modes = _placed(scan, model, seed)
+    return _fit(scan, model.surface, samples, modes, modes.vertices(model))
 
 
 def pca_fit(scan: Scan, head: HeadModel, seed: int = 0) -> ScanFit:
@@ -43,11 +42,11 @@ def pca_fit(scan: Scan, head: HeadModel, seed: int = 0) -> ScanFit:
 
     Nearly exact for heads of the model's own population, lost where it has no shape.
     """
-    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
-    samples, modes = _placed(scan, surface, arrays, seed)
-    prior = population_prior(arrays)
-    modes = fit_modes(arrays, surface, samples, modes, prior, REACHES, seed)
-    return _fit(scan, surface, samples, modes, modes.vertices(arrays))
+    model = HeadModes.of(head, scan.points.device)
+    samples, modes = _placed(scan, model, seed)
+    prior = population_prior(model.arrays)
+    modes = fit_modes(model, samples, modes, prior, REACHES, seed)
+    return _fit(scan, model.surface, samples, modes, modes.vertices(model))
 
 
 def nricp_fit(
@@ -57,28 +56,25 @@ def nricp_fit(
 
     Optimal-step nonrigid ICP (Amberg et al. 2007), which knows of faces what the template has.
     """
-    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
-    samples, modes = _placed(scan, surface, arrays, seed)
-    placed = modes.vertices(arrays)
+    model = HeadModes.of(head, scan.points.device)
+    samples, modes = _placed(scan, model, seed)
+    placed = modes.vertices(model)
     moving = (connected_parts(head.topology) == 0).numpy()
-    vertices = deform(surface, placed, samples, moving, config or NonrigidConfig())
-    vertices = Followers.of(head).follow(placed, vertices, modes.pose)
-    return _fit(scan, surface, samples, modes, vertices, NONRIGID_SIGMA)
+    vertices = deform(model.surface, placed, samples, moving, config or NonrigidConfig())
+    followed = Followers.of(head).follow(placed.cpu().numpy(), vertices, modes.pose)
+    vertices = torch.from_numpy(followed).to(placed)
+    return _fit(scan, model.surface, samples, modes, vertices, NONRIGID_SIGMA)
 
 
-def _placed(
-    scan: Scan, surface: ScanHead, arrays: HeadArrays, seed: int
-) -> tuple[ScanSamples, Modes]:
+def _placed(scan: Scan, model: HeadModes, seed: int) -> tuple[ScanSamples, Modes]:
+    surface, arrays = model.surface, model.arrays
     samples = sample_scan(scan, SAMPLES, seed)
-    points = surface.surface(arrays.template)
-    normals = surface.normals(points)
-    skin = surface.skin
-    placed = find_head(samples, points[skin], normals[skin], points[surface.face], seed)
+    placed = find_head(samples, *skull_of(ScanHead.of(surface.topology), arrays), seed)
     modes = Modes(placed.pose(), np.zeros(arrays.basis.shape[2]), np.zeros_like(arrays.template))
-    there = surface.surface(modes.vertices(arrays))
+    there = surface.surface(modes.vertices(model))
     samples = oriented(samples, there, surface.normals(there))
     held = held_prior(arrays, SIZE_SPREAD)
-    return samples, fit_modes(arrays, surface, samples, modes, held, POSE_REACHES, seed)
+    return samples, fit_modes(model, samples, modes, held, POSE_REACHES, seed)
 
 
 def _fit(
@@ -86,24 +82,22 @@ def _fit(
     surface: ScanHead,
     samples: ScanSamples,
     modes: Modes,
-    vertices: Float[np.ndarray, "V 3"],
+    vertices: Float[Tensor, "V 3"],
     sigma: float | None = None,
 ) -> ScanFit:
     if sigma is None:
         sigma = LEAST_SIGMA + SIGMA_PER_GAP * _median_gap(surface, vertices, samples)
     return ScanFit(
-        torch.from_numpy(vertices).float(),
-        torch.from_numpy(spread_sigma(surface, vertices, samples, sigma, UNSEEN_SLOPE)).float(),
-        torch.from_numpy(modes.pose).float(),
-        torch.from_numpy(modes.coefficients[-len(ARKIT_52) :]).float(),
-        torch.from_numpy(on_head(scan, surface, vertices, max(3 * sigma, 0.006))),
+        vertices.float(),
+        spread_sigma(surface, vertices, samples, sigma, UNSEEN_SLOPE).float(),
+        torch.from_numpy(modes.pose).float().to(vertices.device),
+        torch.from_numpy(modes.coefficients[-len(ARKIT_52) :]).float().to(vertices.device),
+        on_head(scan, surface, vertices, max(3 * sigma, 0.006)),
     )
 
 
-def _median_gap(
-    surface: ScanHead, vertices: Float[np.ndarray, "V 3"], samples: ScanSamples
-) -> float:
+def _median_gap(surface: ScanHead, vertices: Float[Tensor, "V 3"], samples: ScanSamples) -> float:
     """Of the face to the scan, metres; the search's reach where nothing is near."""
-    points, face = surface.surface(vertices), np.flatnonzero(surface.face & surface.skin)
+    points, face = surface.surface(vertices), (surface.face & surface.skin).nonzero()[:, 0]
     found = match(points, surface.normals(points), face, samples, MatchConfig(POSE_REACHES[0]))
-    return float(np.median(np.abs(found.gap))) if len(found.gap) else POSE_REACHES[0]
+    return float(median(found.gap.abs())) if len(found.gap) else POSE_REACHES[0]

@@ -2,17 +2,15 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from scipy import sparse
-from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from topohead.core import HeadModel, Scan, ScanFit, Topology
+from topohead.core import HeadModel, Scan, ScanFit
 from topohead.core.derived import derived
-from topohead.geometry.meshes import uniform_laplacian
-from topohead.solvers.scan_head import ScanHead
+from topohead.geometry.sparse_rows import SparseRows
+from topohead.solvers.scan_head import ScanHead, laplacian
 from topohead.solvers.scan_matching import MatchConfig, match, on_skin
 from topohead.solvers.scan_samples import oriented, sample_scan
 
@@ -23,6 +21,8 @@ ANCHOR = 1e-3
 LEAST_NOISE = 1e-4
 ROUNDS = 2
 """Times that the scan is looked up again from where the surface has come to."""
+ITERATIONS, TOLERANCE = 400, 1e-9
+"""Conjugate-gradient steps at most, and the share of the right side's squared norm that is left."""
 
 
 @dataclass(frozen=True)
@@ -51,32 +51,61 @@ def refine_level1(
     their place on the skin. `fit` must have been refined: what is farther than `reach` (metres)
     does not count.
     """
-    surface = ScanHead.of(head.topology)
-    base = surface.surface(fit.vertices.double().numpy())
+    device = scan.points.device
+    fit = fit.to(device)
+    surface = ScanHead.of(head.topology, device)
+    base = surface.surface(fit.vertices.double())
     normals = surface.normals(base)
     found = oriented(sample_scan(scan, samples, seed), base, normals)
-    found = found.subset(fit.inliers.numpy()[found.source])
+    found = found.subset(fit.inliers[found.source])
     found = found.subset(on_skin(base, normals, surface.skin, found))
-    smooth = derived(surface.fine, _smoothness)
-    displacement = np.zeros(len(base))
-    rows = np.flatnonzero(surface.skin)
+    smooth = _smoothness(surface)
+    displacement = torch.zeros_like(base[:, 0])
     noise = max(LEAST_NOISE, found.noise)
     for _ in range(ROUNDS):
         points = base + displacement[:, None] * normals
-        matches = match(points, surface.normals(points), rows, found, MatchConfig(reach))
-        weight, goal = np.zeros(len(base)), np.zeros(len(base))
+        config = MatchConfig(reach)
+        matches = match(points, surface.normals(points), surface.skin_rows, found, config)
+        weight, goal = torch.zeros_like(displacement), displacement.clone()
         weight[matches.rows] = matches.weights / noise**2
-        lean = np.maximum((matches.normals * normals[matches.rows]).sum(1), 0.5)
-        goal[matches.rows] = displacement[matches.rows] + matches.gap / lean
-        displacement = splu((smooth + sparse.diags(weight)).tocsc()).solve(weight * goal)
+        lean = (matches.normals * normals[matches.rows]).sum(1).clamp(min=0.5)
+        goal[matches.rows] += matches.gap / lean
+        displacement = _solved(smooth, weight, weight * goal, displacement)
     vertices = base + displacement[:, None] * normals
-    return FineFit(torch.from_numpy(vertices).float(), torch.from_numpy(displacement).float())
+    return FineFit(vertices.float(), displacement.float())
 
 
-def _smoothness(topology: Topology) -> sparse.csc_matrix:
+def _smoothness(surface: ScanHead) -> SparseRows:
     """Of a displacement: what it costs to bend and to be there, 1/m²."""
-    laplacian = uniform_laplacian(topology)
-    (row, column), value = laplacian.indices().numpy(), laplacian.values().double().numpy()
-    matrix = sparse.csc_matrix((value, (row, column)), tuple(laplacian.shape))
-    smooth = matrix.T @ matrix / BENDING**2 + sparse.eye(topology.vertex_count) / ANCHOR**2
-    return smooth.tocsc()
+    return derived(surface, _made_smoothness)
+
+
+def _made_smoothness(surface: ScanHead) -> SparseRows:
+    matrix = laplacian(surface.fine)
+    count = surface.fine.vertex_count
+    smooth = matrix.T @ matrix / BENDING**2 + sparse.eye(count) / ANCHOR**2
+    return SparseRows(smooth.tocsr(), surface.device)
+
+
+def _solved(
+    smooth: SparseRows, weight: Tensor, right: Tensor, start: Tensor
+) -> Float[Tensor, " S"]:
+    """x of (smooth + weight) x = right by conjugate gradients from a start, Jacobi-conditioned."""
+    inverse = 1 / (torch.from_numpy(smooth.matrix.diagonal()).to(weight) + weight)
+    x = start
+    residual = right - (smooth @ x + weight * x)
+    conditioned = inverse * residual
+    direction, norm = conditioned, (residual * conditioned).sum()
+    least = TOLERANCE * (right * inverse * right).sum()
+    for number in range(ITERATIONS):
+        # to ask is to wait for a GPU: now and then is enough
+        if number % 20 == 0 and not bool(norm > least):
+            break
+        image = smooth @ direction + weight * direction
+        length = norm / (direction * image).sum()
+        x = x + length * direction
+        residual = residual - length * image
+        conditioned = inverse * residual
+        last, norm = norm, (residual * conditioned).sum()
+        direction = conditioned + (norm / last) * direction
+    return x

@@ -2,6 +2,7 @@
 taken apart again."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -62,6 +63,11 @@ class Followers:
             template, tuple(globes), tuple(sockets), tuple(parts), _slits(topology, template)
         )
 
+    @cached_property
+    def crossed(self) -> tuple[Float[Tensor, "1 K"], ...]:
+        """How deep each slit's sides lie in each other on the template, metres, at least 0."""
+        return tuple(slit.depth(self.template[None]).clamp(min=0) for slit in self.slits)
+
     def follow(
         self,
         before: Float[np.ndarray, "V 3"],
@@ -111,17 +117,15 @@ class Followers:
         """How deep lips, and lids, lie in each other beyond the template's, metres, at least 0."""
         back = torch.from_numpy(np.linalg.inv(pose))
         own = apply(back, torch.from_numpy(vertices)).float()[None]
-        template = self.template[None]
         beyond = [
-            float((slit.depth(own) - slit.depth(template).clamp(min=0)).clamp(min=0).max())
-            for slit in self.slits
+            float((slit.depth(own) - allowed).clamp(min=0).max())
+            for slit, allowed in zip(self.slits, self.crossed, strict=True)
         ]
         return beyond[-1], max(beyond[:-1])
 
     def apart(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         """Heads in the head frame with lips and lids as far apart as the template's, at least."""
-        for slit in self.slits:
-            allowed = slit.depth(self.template[None]).clamp(min=0)
+        for slit, allowed in zip(self.slits, self.crossed, strict=True):
             vertices = slit.apart(vertices, allowed, ROUNDS)
         still = torch.eye(3)[None]
         for globe in self.globes:

@@ -1,16 +1,17 @@
 """A head as the surface that a scan shows: one Catmull–Clark step finer than its control mesh."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import sparse
 from torch import Tensor
 
 from topohead.core import Mesh, Topology
 from topohead.core.derived import derived
-from topohead.geometry.meshes import vertex_normals
+from topohead.geometry.meshes import fan_normals, uniform_laplacian, vertex_fan
+from topohead.geometry.sparse_rows import SparseRows
 from topohead.geometry.subdivision import catmull_clark
 
 INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
@@ -19,54 +20,89 @@ INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 
 @dataclass(frozen=True)
 class ScanHead:
-    """What matching needs of a topology; masks and `matrix` are of the finer surface.
+    """What matching needs of a topology, on one device.
 
-    `skin` may be drawn to a scan, eyes and what is `inner` may not. `scalp` may carry hair; `bare`
-    skin neither that nor folds of lids and lips.
+    Masks and `matrix` are of the finer surface. `skin` may be drawn to a scan, eyes and what is
+    `inner` may not. `scalp` may carry hair; `bare` skin neither that nor folds of lids and lips.
+    `triangles` are those of `fine`, `fan` those at each vertex.
     """
 
     topology: Topology
     fine: Topology
-    matrix: sparse.csr_matrix
-    skin: Bool[np.ndarray, " S"]
-    inner: Bool[np.ndarray, " S"]
-    face: Bool[np.ndarray, " S"]
-    scalp: Bool[np.ndarray, " S"]
-    bare: Bool[np.ndarray, " S"]
+    matrix: SparseRows
+    triangles: Int[Tensor, "T 3"]
+    fan: Int[Tensor, "S K"]
+    skin: Bool[Tensor, " S"]
+    inner: Bool[Tensor, " S"]
+    face: Bool[Tensor, " S"]
+    scalp: Bool[Tensor, " S"]
+    bare: Bool[Tensor, " S"]
 
     @staticmethod
-    def of(topology: Topology) -> "ScanHead":
-        """Of a control mesh with the reference's regions; made once for each."""
-        return derived(topology, ScanHead._made)
+    def of(topology: Topology, device: torch.device | str = "cpu") -> "ScanHead":
+        """Of a control mesh with the reference's regions; made once for each, and each device."""
+        known = derived(topology, ScanHead._made)
+        name = str(device)
+        if name not in known:
+            known[name] = known["cpu"]._to(device)
+        return known[name]
 
     @staticmethod
-    def _made(topology: Topology) -> "ScanHead":
+    def _made(topology: Topology) -> "dict[str, ScanHead]":
         fine, matrix = catmull_clark(replace(topology, mirror=None))
         index, value = matrix.indices().numpy(), matrix.values().double().numpy()
         regions = fine.regions
         inner = fine.region_mask(*(name for name in INNER if name in regions))
         eyes = fine.region_mask(*(name for name in ("eyes",) if name in regions))
-        return ScanHead(
+        head = ScanHead(
             topology,
             fine,
-            sparse.csr_matrix((value, (index[0], index[1])), tuple(matrix.shape)),
-            ~(inner | eyes).numpy(),
-            inner.numpy(),
-            fine.region_mask("face").numpy(),
-            fine.region_mask("scalp").numpy(),
-            ~(inner | eyes | fine.region_mask("scalp", "eyelids", "lips")).numpy(),
+            SparseRows(sparse.csr_matrix((value, (index[0], index[1])), tuple(matrix.shape))),
+            fine.triangles,
+            vertex_fan(fine.triangles, fine.vertex_count),
+            ~(inner | eyes),
+            inner,
+            fine.region_mask("face"),
+            fine.region_mask("scalp"),
+            ~(inner | eyes | fine.region_mask("scalp", "eyelids", "lips")),
         )
+        return {"cpu": head}
 
-    def surface(self, vertices: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "S 3"]:
+    def _to(self, device: torch.device | str) -> "ScanHead":
+        names = ("matrix", "triangles", "fan", "skin", "inner", "face", "scalp", "bare")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    @property
+    def device(self) -> torch.device:
+        return self.skin.device
+
+    @cached_property
+    def skin_rows(self) -> Int[Tensor, " M"]:
+        """The finer surface's vertices that are skin."""
+        return self.skin.nonzero()[:, 0]
+
+    @cached_property
+    def shares(self) -> SparseRows:
+        """The squares of `matrix`, transposed: what is known of finer vertices, brought to ours."""
+        return SparseRows(self.matrix.matrix.power(2).T.tocsr(), self.device)
+
+    def surface(self, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, "S 3"]:
         """Positions of the finer surface's vertices."""
         return self.matrix @ vertices
 
-    def normals(self, surface: Float[np.ndarray, "S 3"]) -> Float[np.ndarray, "S 3"]:
+    def normals(self, surface: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
         """Its unit normals."""
-        return vertex_normals(torch.from_numpy(surface), self.fine.triangles).numpy()
+        return fan_normals(surface[None], self.triangles, self.fan)[0]
+
+
+def laplacian(topology: Topology) -> sparse.csc_matrix:
+    """`uniform_laplacian` for scipy, float64."""
+    made = uniform_laplacian(topology)
+    (row, column), value = made.indices().numpy(), made.values().double().numpy()
+    return sparse.csc_matrix((value, (row, column)), tuple(made.shape))
 
 
 def fitted_surface(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Mesh:
     """The surface that a `ScanFit` lays on the scan: its control mesh after one step."""
     head = ScanHead.of(topology)
-    return Mesh(head.fine, torch.from_numpy(head.surface(vertices.double().numpy())))
+    return Mesh(head.fine, head.surface(vertices.double().cpu()))

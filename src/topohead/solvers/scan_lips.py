@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import KDTree
+from torch import Tensor
 
+from topohead.geometry.point_tree import PointTree
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_matching import Matches
 from topohead.solvers.scan_samples import ScanSamples
@@ -30,8 +31,8 @@ LOOKED_AT = 8
 class LipLine:
     """The vertices of the finer surface's upper and lower lip."""
 
-    upper: Int[np.ndarray, " U"]
-    lower: Int[np.ndarray, " L"]
+    upper: Int[Tensor, " U"]
+    lower: Int[Tensor, " L"]
 
     @staticmethod
     def of(surface: ScanHead) -> "LipLine":
@@ -39,15 +40,15 @@ class LipLine:
         known = surface.fine.regions
         return LipLine(
             *(
-                np.asarray(known[name]) if name in known else np.zeros(0, np.int64)
+                (known[name] if name in known else torch.zeros(0).long()).to(surface.device)
                 for name in ("lips_upper", "lips_lower")
             )
         )
 
     def closing(
         self,
-        points: Float[np.ndarray, "S 3"],
-        normals: Float[np.ndarray, "S 3"],
+        points: Float[Tensor, "S 3"],
+        normals: Float[Tensor, "S 3"],
         samples: ScanSamples,
     ) -> Matches:
         """What closes facing places of the lips to `RESTING`, where the scan's skin lies between.
@@ -61,29 +62,28 @@ class LipLine:
         bridged, sample = _bridged(points[above], way, samples)
         above, below, sample, way = (a[bridged] for a in (above, below, sample, way))
         normal = normals[above] - normals[below]
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+        normal = normal / normal.norm(dim=1, keepdim=True)
         half = 0.5 * ((normal * way).sum(1) - max(RESTING, samples.spacing))
         above, below, normal, half, sample = (
             part[half > 0] for part in (above, below, normal, half, sample)
         )
         return Matches(
-            np.concatenate([above, below]),
-            np.concatenate([normal, -normal]),
-            np.concatenate([half, half]),
-            np.ones(2 * len(half)),
-            np.concatenate([sample, sample]),
+            torch.cat([above, below]),
+            torch.cat([normal, -normal]),
+            torch.cat([half, half]),
+            half.new_ones(2 * len(half)),
+            torch.cat([sample, sample]),
         )
 
     def _facing(
-        self, points: Float[np.ndarray, "S 3"], normals: Float[np.ndarray, "S 3"]
-    ) -> tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]:
+        self, points: Float[Tensor, "S 3"], normals: Float[Tensor, "S 3"]
+    ) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
         """Pairs of places, one of each lip, that face each other no farther than `WIDEST`."""
         if not len(self.upper) or not len(self.lower):
-            none = np.zeros(0, np.int64)
-            return none, none
+            return self.upper[:0], self.lower[:0]
         pairs = []
         for own, other in ((self.upper, self.lower), (self.lower, self.upper)):
-            distance, index = KDTree(points[other]).query(points[own])
+            distance, index = (t[:, 0] for t in PointTree(points[other]).query(points[own]))
             there = other[index]
             way = points[there] - points[own]
             ahead = (way * normals[own]).sum(1) >= AHEAD * distance
@@ -91,23 +91,22 @@ class LipLine:
             kept = (distance < WIDEST) & ahead & opposed
             pairs.append((own[kept], there[kept]))
         (first, second), (third, fourth) = pairs
-        both = np.unique(np.stack([np.r_[first, fourth], np.r_[second, third]]), axis=1)
-        return both[0], both[1]
+        size = len(points)
+        both = torch.unique(torch.cat([first, fourth]) * size + torch.cat([second, third]))
+        return both // size, both % size
 
 
 def _bridged(
-    places: Float[np.ndarray, "P 3"], way: Float[np.ndarray, "P 3"], samples: ScanSamples
-) -> tuple[Bool[np.ndarray, " P"], Int[np.ndarray, " P"]]:
+    places: Float[Tensor, "P 3"], way: Float[Tensor, "P 3"], samples: ScanSamples
+) -> tuple[Bool[Tensor, " P"], Int[Tensor, " P"]]:
     """Whether a sample lies half way between places and those at `way`, and the nearest sample."""
-    apart = np.linalg.norm(way, axis=1, keepdims=True)
+    apart = way.norm(dim=1, keepdim=True)
     middle = places + 0.5 * way
-    asked = min(LOOKED_AT, len(samples.points))
-    _, index = samples.tree.query(middle, k=asked)
-    index = index.reshape(len(places), asked)
+    _, index = samples.tree.query(middle, min(LOOKED_AT, len(samples.points)))
     offset = samples.points[index] - middle[:, None]
-    along = np.einsum("pkc,pc->pk", offset, way / np.maximum(apart, 1e-9))
-    across = np.einsum("pkc,pkc->pk", offset, samples.normals[index])
-    aside = np.linalg.norm(offset, axis=2) < apart + samples.spacing
+    along = (offset * (way / apart.clamp(min=1e-9))[:, None]).sum(2)
+    across = (offset * samples.normals[index]).sum(2)
+    aside = offset.norm(dim=2) < apart + samples.spacing
     near = MIDDLE * apart + samples.noise
-    found = (np.abs(along) < near) & (np.abs(across) < near) & aside
+    found = (along.abs() < near) & (across.abs() < near) & aside
     return found.any(1), index[:, 0]

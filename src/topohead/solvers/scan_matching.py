@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, fields
 
-import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-from topohead.solvers.scan_samples import ScanSamples
+from topohead.geometry.point_tree import PointTree
+from topohead.solvers.scan_samples import ScanSamples, median
 
 NEIGHBOURS = 6
 """Samples that tell where the scan's surface is."""
@@ -18,11 +20,16 @@ class Matches:
     `weights` in (0, 1] say how far each is believed; `samples` is the nearest sample.
     """
 
-    rows: Int[np.ndarray, " M"]
-    normals: Float[np.ndarray, "M 3"]
-    gap: Float[np.ndarray, " M"]
-    weights: Float[np.ndarray, " M"]
-    samples: Int[np.ndarray, " M"]
+    rows: Int[Tensor, " M"]
+    normals: Float[Tensor, "M 3"]
+    gap: Float[Tensor, " M"]
+    weights: Float[Tensor, " M"]
+    samples: Int[Tensor, " M"]
+
+    @property
+    def spread(self) -> float:
+        """The gaps' deviation, by their median; 0 without any."""
+        return 1.4826 * float(median(self.gap.abs()))
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,9 @@ class MatchConfig:
 
 
 def match(
-    points: Float[np.ndarray, "P 3"],
-    normals: Float[np.ndarray, "P 3"],
-    rows: Int[np.ndarray, " R"],
+    points: Float[Tensor, "P 3"],
+    normals: Float[Tensor, "P 3"],
+    rows: Int[Tensor, " R"],
     samples: ScanSamples,
     config: MatchConfig,
 ) -> Matches:
@@ -56,28 +63,26 @@ def match(
     out noise. Neither rims nor holes attract: there the nearest sample lies sideways.
     """
     here, own = points[rows], normals[rows]
-    distance, index = samples.tree.query(here, k=NEIGHBOURS, distance_upper_bound=config.reach)
-    found = np.isfinite(distance)
-    index = np.where(found, index, 0)
+    distance, index = samples.tree.query(here, NEIGHBOURS, config.reach)
     theirs = samples.normals[index]
-    alike = found & (np.einsum("rkc,rc->rk", theirs, own) > config.agreement)
+    alike = distance.isfinite() & ((theirs * own[:, None]).sum(2) > config.agreement)
     kept = alike.any(1)
     rows, here, own = rows[kept], here[kept], own[kept]
     index, theirs, alike, distance = (a[kept] for a in (index, theirs, alike, distance))
-    first = alike.argmax(1)[:, None]
-    nearest = np.take_along_axis(distance, first, 1)
+    first = alike.to(torch.int8).argmax(1, keepdim=True)
+    nearest = distance.gather(1, first)
     width = (1.5 * samples.spacing) ** 2
-    falloff = np.exp(-(np.where(alike, distance, np.inf) ** 2 - nearest**2) / width)
-    falloff /= falloff.sum(1, keepdims=True)
+    falloff = torch.exp(-(distance.masked_fill(~alike, torch.inf) ** 2 - nearest**2) / width)
+    falloff = falloff / falloff.sum(1, keepdim=True)
     between = theirs + own[:, None]
-    between /= np.linalg.norm(between, axis=2, keepdims=True)
+    between = between / between.norm(dim=2, keepdim=True)
     offset = samples.points[index] - here[:, None]
-    gap = (falloff * np.einsum("rkc,rkc->rk", offset, between)).sum(1)
+    gap = (falloff * (offset * between).sum(2)).sum(1)
     normal = (falloff[..., None] * between).sum(1)
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    sideways = np.sqrt(np.maximum(nearest[:, 0] ** 2 - gap**2, 0))
-    inside = sideways < config.edge * samples.spacing + 0.3 * np.abs(gap)
-    chosen = np.take_along_axis(index, first, 1)[:, 0]
+    normal = normal / normal.norm(dim=1, keepdim=True)
+    sideways = (nearest[:, 0] ** 2 - gap**2).clamp(min=0).sqrt()
+    inside = sideways < config.edge * samples.spacing + 0.3 * gap.abs()
+    chosen = index.gather(1, first)[:, 0]
     rows, normal, gap, chosen = (a[inside] for a in (rows, normal, gap, chosen))
     return Matches(rows, normal, gap, robust(gap, config), chosen)
 
@@ -85,29 +90,25 @@ def match(
 def joined(first: Matches, second: Matches) -> Matches:
     """All matches of both."""
     names = (entry.name for entry in fields(Matches))
-    return Matches(*(np.concatenate([getattr(m, n) for m in (first, second)]) for n in names))
+    return Matches(*(torch.cat([getattr(m, n) for m in (first, second)]) for n in names))
 
 
-def robust(gap: Float[np.ndarray, " M"], config: MatchConfig) -> Float[np.ndarray, " M"]:
+def robust(gap: Float[Tensor, " M"], config: MatchConfig) -> Float[Tensor, " M"]:
     """Geman–McClure weights about the gaps' own spread (median absolute, made Gaussian)."""
-    if not len(gap):
-        return np.ones(0)
-    spread = max(1.4826 * float(np.median(np.abs(gap))), config.finest)
+    spread = (1.4826 * median(gap.abs())).clamp(min=config.finest)
     return 1 / (1 + (gap / (config.cut * spread)) ** 2) ** 2
 
 
 def on_skin(
-    surface: Float[np.ndarray, "S 3"],
-    normals: Float[np.ndarray, "S 3"],
-    skin: Bool[np.ndarray, " S"],
+    surface: Float[Tensor, "S 3"],
+    normals: Float[Tensor, "S 3"],
+    skin: Bool[Tensor, " S"],
     samples: ScanSamples,
-) -> Bool[np.ndarray, " N"]:
+) -> Bool[Tensor, " N"]:
     """Which samples lie nearer to the skin than to eyes, tongue, teeth or the mouth's inside.
 
     A normal a radian apart counts as much as 4 mm.
     """
-    from scipy.spatial import KDTree  # noqa: PLC0415
-
-    tree = KDTree(np.concatenate([surface, 0.004 * normals], 1))
-    query = np.concatenate([samples.points, 0.004 * samples.normals], 1)
-    return skin[tree.query(query)[1]]
+    tree = PointTree(torch.cat([surface, 0.004 * normals], 1))
+    query = torch.cat([samples.points, 0.004 * samples.normals], 1)
+    return skin[tree.query(query)[1][:, 0]]

@@ -1,16 +1,18 @@
 """A linear head's pose, identity and expression by iterated closest points on a scan."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.sparse.linalg import SuperLU, splu
 from scipy.spatial.transform import Rotation
+from torch import Tensor
 
-from topohead.core import Topology
+from topohead.core import HeadModel, Topology
 from topohead.core.derived import derived
-from topohead.geometry.meshes import uniform_laplacian
+from topohead.geometry.sparse_rows import SparseRows
 from topohead.solvers.headfit import (
     HeadArrays,
     HeadPriors,
@@ -18,7 +20,8 @@ from topohead.solvers.headfit import (
     prior_precision,
     symmetry_precision,
 )
-from topohead.solvers.scan_head import ScanHead
+from topohead.solvers.kernels.boxed import boxed_minimum
+from topohead.solvers.scan_head import ScanHead, laplacian
 from topohead.solvers.scan_matching import MatchConfig, Matches, match
 from topohead.solvers.scan_samples import ScanSamples
 
@@ -45,20 +48,66 @@ HELD = 1e12
 
 
 @dataclass(frozen=True)
+class HeadModes:
+    """A linear head's shapes, float64 on a device; `arrays` has them on the CPU."""
+
+    arrays: HeadArrays
+    surface: ScanHead
+    template: Float[Tensor, "V 3"]
+    basis: Float[Tensor, "V 3 K"]
+    asked: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """By seed: vertices of the finer surface that look for the scan, and how they move [R 3 K]."""
+
+    @staticmethod
+    def of(head: HeadModel, device: torch.device | str = "cpu") -> "HeadModes":
+        """Made once for each head and device."""
+        known = derived(head, _by_device)
+        name = str(device)
+        if name not in known:
+            arrays = derived(head, HeadArrays)
+            template, basis = (
+                torch.from_numpy(part).to(device).double()
+                for part in (arrays.template, arrays.basis)
+            )
+            known[name] = HeadModes(arrays, ScanHead.of(head.topology, device), template, basis)
+        return known[name]
+
+    def askers(self, seed: int) -> tuple[Int[Tensor, " R"], Float[Tensor, "R 3 K"]]:
+        """`ROWS` vertices of the finer skin, sorted, and how coefficients move them."""
+        if seed not in self.asked:
+            skin = self.surface.skin_rows.cpu().numpy()
+            rows = np.sort(np.random.default_rng(seed).permutation(skin)[:ROWS])
+            matrix = SparseRows(self.surface.matrix.matrix[rows], self.basis.device)
+            moves = (matrix @ self.basis.flatten(1)).unflatten(1, (3, -1))
+            self.asked[seed] = torch.from_numpy(rows).to(self.basis.device), moves
+        return self.asked[seed]
+
+
+def _by_device(head: HeadModel) -> dict[str, HeadModes]:
+    """Filled as devices are met."""
+    return {}
+
+
+@dataclass(frozen=True)
 class Modes:
     """A posed linear head: vertices = pose(template + coefficients · basis + remainder).
 
-    `pose` is a similarity, head frame to scan; `remainder` is in the head frame, metres.
+    `pose` is a similarity, head frame to scan; `remainder` is in the head frame, metres. All on the
+    CPU.
     """
 
     pose: Float[np.ndarray, "4 4"]
     coefficients: Float[np.ndarray, " K"]
     remainder: Float[np.ndarray, "V 3"]
 
-    def vertices(self, arrays: HeadArrays) -> Float[np.ndarray, "V 3"]:
-        """In the scan's frame."""
-        shape = arrays.template + arrays.basis @ self.coefficients + self.remainder
-        return shape @ self.pose[:3, :3].T + self.pose[:3, 3]
+    def vertices(self, head: HeadModes) -> Float[Tensor, "V 3"]:
+        """In the scan's frame, on the device of the head's shapes."""
+        pose, coefficients, remainder = (
+            torch.from_numpy(part).to(head.basis)
+            for part in (self.pose, self.coefficients, self.remainder)
+        )
+        shape = head.template + head.basis @ coefficients + remainder
+        return shape @ pose[:3, :3].T + pose[:3, 3]
 
     @property
     def size(self) -> float:
@@ -91,8 +140,7 @@ def population_prior(arrays: HeadArrays, expression: float = EXPRESSION) -> Mode
 
 
 def fit_modes(
-    arrays: HeadArrays,
-    surface: ScanHead,
+    head: HeadModes,
     samples: ScanSamples,
     start: Modes,
     prior: ModePrior,
@@ -103,74 +151,70 @@ def fit_modes(
 
     Point-to-plane from surface to scan with robust weights; expressions stay within [0, 1].
     """
-    random = np.random.default_rng(seed)
-    skin = np.flatnonzero(surface.skin)
-    rows = np.sort(random.permutation(skin)[:ROWS])
-    count = len(arrays.template)
-    basis = surface.matrix[rows] @ arrays.basis.reshape(count, -1)
-    basis = basis.reshape(len(rows), 3, -1).astype(np.float64)
+    surface = head.surface
+    rows, moves = head.askers(seed)
     modes = start
     for reach in reaches:
-        points = surface.surface(modes.vertices(arrays))
+        points = surface.surface(modes.vertices(head))
         found = match(points, surface.normals(points), rows, samples, MatchConfig(reach))
         if len(found.rows) < 30:
             break
-        moves = basis[np.searchsorted(rows, found.rows)]
-        modes = _step(arrays, modes, prior, points, found, moves, surface)
+        own = moves[torch.searchsorted(rows, found.rows)]
+        modes = _step(head, modes, prior, points, found, own)
     return modes
 
 
 def _step(
-    arrays: HeadArrays,
+    head: HeadModes,
     modes: Modes,
     prior: ModePrior,
-    points: Float[np.ndarray, "S 3"],
+    points: Float[Tensor, "S 3"],
     found: Matches,
-    basis: Float[np.ndarray, "M 3 K"],
-    surface: ScanHead,
+    moves: Float[Tensor, "M 3 K"],
 ) -> Modes:
+    surface, identities = head.surface, head.arrays.identity_count
     here = points[found.rows]
     center = here.mean(0)
     arm, normal = here - center, found.normals
-    along = np.einsum("mc,mck->mk", normal @ modes.pose[:3, :3], basis)
-    jacobian = np.concatenate(
-        [np.cross(arm, normal), normal, (arm * normal).sum(1, keepdims=True), along], 1
+    upright = normal @ torch.from_numpy(modes.pose[:3, :3]).to(normal)
+    along = (upright[:, None] @ moves)[:, 0]
+    jacobian = torch.cat(
+        [torch.linalg.cross(arm, normal), normal, (arm * normal).sum(1, keepdim=True), along], 1
     )
-    spread = max(1.4826 * float(np.median(np.abs(found.gap))), FINEST)
-    weight = found.weights * np.where(surface.face[found.rows], 1.0, ELSEWHERE)
-    weight[surface.scalp[found.rows] & (found.gap > HAIR)] = 0
-    weight *= min(1.0, SHARE / weight.sum()) / spread**2
-    system = (jacobian * weight[:, None]).T @ jacobian
-    gradient = -(jacobian * weight[:, None]).T @ found.gap
+    spread = max(found.spread, FINEST)
+    weight = found.weights * torch.where(surface.face[found.rows], 1.0, ELSEWHERE)
+    weight = weight.masked_fill(surface.scalp[found.rows] & (found.gap > HAIR), 0)
+    weight = weight * min(1.0, SHARE / float(weight.sum())) / spread**2
+    both = torch.cat([jacobian, -found.gap[:, None]], 1)
+    normals = ((jacobian * weight[:, None]).T @ both).cpu().numpy()
+    system, gradient = normals[:, :-1].copy(), normals[:, -1].copy()
     system[np.arange(6), np.arange(6)] += 1e-9 * np.trace(system[:6, :6])
     system[6, 6] += 1 / prior.size_spread**2
     gradient[6] += np.log(modes.size / prior.size) / prior.size_spread**2
     system[7:, 7:] += prior.precision
     gradient[7:] += prior.precision @ (modes.coefficients - prior.mean)
     lower, upper = np.full(len(gradient), -np.inf), np.full(len(gradient), np.inf)
-    expression = slice(7 + arrays.identity_count, None)
-    lower[expression] = -modes.coefficients[arrays.identity_count :]
+    expression = slice(7 + identities, None)
+    lower[expression] = -modes.coefficients[identities:]
     upper[expression] = 1 + lower[expression]
     step = bounded_minimum(system, gradient, lower, upper)
-    turn = np.eye(4)
+    turn, middle = np.eye(4), center.cpu().numpy()
     turn[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix() * np.exp(step[6])
-    turn[:3, 3] = center + step[3:6] - turn[:3, :3] @ center
+    turn[:3, 3] = middle + step[3:6] - turn[:3, :3] @ middle
     return replace(modes, pose=turn @ modes.pose, coefficients=modes.coefficients + step[7:])
 
 
-def without_creases(modes: Modes, surface: ScanHead) -> Modes:
+def without_creases(modes: Modes, topology: Topology) -> Modes:
     """With the remainder's finest waves taken out: networks leave folds in lids and ears.
 
     (1 + `SMOOTHING` LᵀL) r' = r with the uniform Laplacian L: half is left of waves of nine edges.
     """
-    smoother = derived(surface.topology, _smoother)
+    smoother = derived(topology, _smoother)
     return replace(modes, remainder=smoother.solve(modes.remainder))
 
 
 def _smoother(topology: Topology) -> SuperLU:
-    laplacian = uniform_laplacian(topology)
-    (row, column), value = laplacian.indices().numpy(), laplacian.values().double().numpy()
-    matrix = sparse.csc_matrix((value, (row, column)), tuple(laplacian.shape))
+    matrix = laplacian(topology)
     return splu((sparse.eye(topology.vertex_count) + SMOOTHING * matrix.T @ matrix).tocsc())
 
 
@@ -179,24 +223,22 @@ def explained(
     vertices: Float[np.ndarray, "V 3"],
     pose: Float[np.ndarray, "4 4"],
     expression: Float[np.ndarray, " 52"],
-    rows: Int[np.ndarray, " R"],
     noise: float,
 ) -> Modes:
     """Any vertices as modes, the rest as remainder.
 
-    Identity and expression together by regression on control vertices `rows` (deviation `noise`,
-    metres), expression within [0, 1] and as sparse as `PLAYED` says, about what is given.
+    Identity and expression together by regression on the face's control vertices (deviation
+    `noise`, metres), expression within [0, 1] and as sparse as `PLAYED` says, about what is given.
     """
     back = np.linalg.inv(pose)
     shape = vertices @ back[:3, :3].T + back[:3, 3]
     count = arrays.identity_count
     start = np.concatenate([np.zeros(count), expression])
-    rows = rows[:: max(1, len(rows) // 600)]
-    basis = arrays.basis[rows].reshape(3 * len(rows), -1).astype(np.float64)
+    rows, basis, squares = derived(arrays, _face_regression)
     # neighbours err alike: all of them together count as `SHARE` measurements
     share = SHARE / (len(rows) * noise**2)
     precision = np.minimum(prior_precision(arrays, HeadPriors(expression=BROAD)), HELD)
-    system = share * basis.T @ basis + np.diag(precision)
+    system = share * squares + np.diag(precision)
     bare = (shape - arrays.template)[rows].ravel() - basis @ start
     gradient = -share * basis.T @ bare
     gradient[count:] += 1 / PLAYED
@@ -204,8 +246,17 @@ def explained(
     lower, upper = -bounds, bounds
     lower[count:], upper[count:] = -expression, 1 - expression
     coefficients = start + _boxed_minimum(system, gradient, lower, upper)
-    remainder = shape - arrays.template - arrays.basis @ coefficients
+    # float32 halves the work and is good to 10⁻⁸ m
+    remainder = shape - arrays.template - arrays.basis @ coefficients.astype(np.float32)
     return Modes(pose, coefficients, remainder)
+
+
+def _face_regression(arrays: HeadArrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Some vertices of the face, how coefficients move them [3R K], and that matrix's square."""
+    rows = np.flatnonzero(arrays.topology.region_mask("face").numpy())
+    rows = rows[:: max(1, len(rows) // 600)]
+    basis = arrays.basis[rows].reshape(3 * len(rows), -1).astype(np.float64)
+    return rows, basis, basis.T @ basis
 
 
 def _boxed_minimum(
@@ -221,15 +272,7 @@ def _boxed_minimum(
     solved = np.linalg.solve(system[np.ix_(free, free)], np.c_[across, gradient[free]])
     reduced = system[np.ix_(boxed, boxed)] - across.T @ solved[:, :-1]
     slope = gradient[boxed] - across.T @ solved[:, -1]
-    low, high = lower[boxed], upper[boxed]
-    x = np.clip(np.zeros(len(low)), low, high)
-    for _ in range(SWEEPS):
-        before = x.copy()
-        for k in range(len(x)):
-            x[k] -= (slope[k] + reduced[k] @ x) / reduced[k, k]
-            x[k] = min(max(x[k], low[k]), high[k])
-        if np.abs(x - before).max() < SETTLED:
-            break
+    x = boxed_minimum(reduced, slope, lower[boxed], upper[boxed], SWEEPS, SETTLED)
     found = np.empty(len(gradient))
     found[boxed], found[free] = x, -solved[:, :-1] @ x - solved[:, -1]
     return found

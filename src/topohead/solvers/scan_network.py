@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import ARKIT_52, HeadModel, Scan, ScanFit
 from topohead.geometry.meshes import vertex_normals
+from topohead.geometry.point_tree import PointTree
 from topohead.models.learned_icp import Registered
 from topohead.models.registration import (
     Registration,
@@ -222,6 +222,7 @@ def shown_face(head: HeadModel) -> Int[Tensor, " N"]:
 
 def _different(similarity: Similarity, score: Float[Tensor, " B"]) -> list[int]:
     """Numbers of the likely similarities, best first, without what another one says too."""
+    similarity, score = Similarity(*(part.cpu() for part in similarity)), score.cpu()
     kept: list[int] = []
     for number in score.argsort(descending=True).tolist():
         if len(kept) == MOST or score[number] < score.max() - LIKELY:
@@ -359,9 +360,8 @@ def _outward(samples: _Samples, found: _Found, head: HeadModel) -> _Samples:
     if not float(normals.abs().max()) > 0:
         normals = _estimated(points)
     placed = found.similarity.apply(points[None])[0]
-    _, index = KDTree(found.vertices.cpu().numpy()).query(placed.cpu().numpy(), workers=2)
-    outwards = vertex_normals(found.vertices, head.topology.triangles.to(points.device))
-    outwards = outwards[torch.from_numpy(index).to(points.device)]
+    index = PointTree(found.vertices).query(placed)[1][:, 0]
+    outwards = vertex_normals(found.vertices, head.topology.triangles.to(points.device))[index]
     agree = ((normals @ found.similarity.rotation[0].T) * outwards).sum(1)
     clear = (agree.abs() > 0.5) & in_head(placed, 1.0)
     share = float((agree[clear] > 0).float().mean()) if bool(clear.any()) else 1.0
@@ -374,9 +374,9 @@ def _outward(samples: _Samples, found: _Found, head: HeadModel) -> _Samples:
 
 def _estimated(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """Normals of either sign: the direction in which a point's neighbours vary least."""
-    there = points.double().cpu().numpy()
-    _, near = KDTree(there).query(there, k=min(10, len(there)), workers=2)
-    arms = there[near] - there[near].mean(1, keepdims=True)
+    _, near = PointTree(points.double()).query(points.double(), min(10, len(points)))
+    around = points.double()[near].cpu().numpy()
+    arms = around - around.mean(1, keepdims=True)
     axes = np.linalg.eigh(arms.transpose(0, 2, 1) @ arms)[1]
     return torch.from_numpy(axes[:, :, 0].copy()).to(points)
 
@@ -386,13 +386,14 @@ def _inliers(
 ) -> Bool[Tensor, " N"]:
     """What the nearest chosen point is, cell by cell; none far from the head (head frame)."""
     near = in_head(points, 1.3)
-    there = points[near].cpu().double().numpy()
-    cells = np.floor(there / CELL).astype(np.int64)
-    _, first, cell = np.unique(
-        cells @ np.array([1, 1 << 20, 1 << 40]), return_index=True, return_inverse=True
+    there = points[near].double()
+    x, y, z = (there / CELL).floor().long().unbind(1)
+    cells, cell = torch.unique(x + (y << 20) + (z << 40), return_inverse=True)
+    # each cell's first point speaks for it
+    first = torch.full_like(cells, len(there)).scatter_reduce(
+        0, cell, torch.arange(len(there), device=cell.device), "amin"
     )
-    _, index = KDTree(chosen.cpu().double().numpy()).query(there[first], workers=2)
-    told = on_head.cpu().numpy()[index][cell.reshape(-1)]
+    index = PointTree(chosen.double()).query(there[first])[1][:, 0]
     inliers = torch.zeros_like(near)
-    inliers[near] = torch.from_numpy(told).to(near.device)
+    inliers[near] = on_head[index][cell]
     return inliers

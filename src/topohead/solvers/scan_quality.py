@@ -6,21 +6,21 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import HeadModel, Scan, ScanFit
 from topohead.core.derived import derived
 from topohead.geometry.anthropometry import SURVEY, Callipers
-from topohead.geometry.correspondence import TriangleTree
 from topohead.geometry.meshes import face_normals, vertex_areas, vertex_normals
+from topohead.geometry.point_tree import PointTree
+from topohead.geometry.triangle_feet import nearest_triangles
 from topohead.solvers.headfit import HeadArrays
 from topohead.solvers.scan_followers import Followers
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_matching import MatchConfig, match
 from topohead.solvers.scan_modes import explained
 from topohead.solvers.scan_samples import ScanSamples, oriented, sample_scan
-from topohead.solvers.scan_search import find_head
+from topohead.solvers.scan_search import find_head, skull_of
 
 SAMPLES = 12_000
 MEASURED = 4_000
@@ -55,11 +55,11 @@ class Distances:
     p95_mm: float
 
     @staticmethod
-    def of(metres: Float[np.ndarray, " N"]) -> "Distances":
+    def of(metres: Float[Tensor, " N"]) -> "Distances":
         """Their summary."""
         if not len(metres):
             return Distances(float("nan"), float("nan"), float("nan"))
-        mm = 1000 * metres
+        mm = 1000 * metres.cpu().numpy()
         return Distances(float(np.median(mm)), float(mm.mean()), float(np.quantile(mm, 0.95)))
 
 
@@ -98,22 +98,21 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
 
     `failures` are what a caller should refuse; `warnings` what it should pass on.
     """
-    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
-    vertices = fit.vertices.double().numpy()
-    points = surface.surface(vertices)
+    there, fit = fit.to(scan.points.device), fit.to("cpu")
+    surface, arrays = ScanHead.of(head.topology, scan.points.device), derived(head, HeadArrays)
+    points = surface.surface(there.vertices.double())
     normals = surface.normals(points)
-    raw = sample_scan(scan, SAMPLES, seed)
-    samples = oriented(raw, points, normals)
-    inlier = fit.inliers.numpy()[samples.source]
+    samples = oriented(sample_scan(scan, SAMPLES, seed), points, normals)
+    inlier = there.inliers[samples.source]
     distance, on_face = _to_surface(samples.points[inlier][:: SAMPLES // MEASURED], surface, points)
-    rows = np.flatnonzero(surface.skin)
     reach = max(SEEN_M, SEEN_SPACINGS * samples.spacing, SEEN_NOISES * samples.noise)
     alike = SEEN_AGREEMENT if samples.noise < ROUGH else ROUGH_AGREEMENT
-    found = match(points, normals, rows, samples, MatchConfig(reach, alike))
-    near = np.abs(found.gap) < reach
-    gap, seen = np.abs(found.gap[near]), found.rows[near]
-    area = vertex_areas(torch.from_numpy(points), surface.fine.triangles).numpy()
+    found = match(points, normals, surface.skin_rows, samples, MatchConfig(reach, alike))
+    near = found.gap.abs() < reach
+    gap, seen = found.gap.abs()[near], found.rows[near]
+    area = vertex_areas(points, surface.triangles)
     face = surface.face & surface.skin
+    vertices = fit.vertices.double().numpy()
     lips, lids = Followers.of(head).crossing(vertices, fit.pose.double().numpy())
     measured = ScanQuality(
         Distances.of(distance[on_face]),
@@ -121,7 +120,7 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
         Distances.of(gap[face[seen]]),
         Distances.of(gap),
         float(area[seen][face[seen]].sum() / area[face].sum()),
-        float(inlier.mean()),
+        float(inlier.double().mean()),
         _flipped(head, fit.vertices),
         1000 * lips,
         1000 * lids,
@@ -130,7 +129,7 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
         {},
         {},
     )
-    failures, warnings = _failures(measured), _warnings(measured, scan, samples, vertices)
+    failures, warnings = _failures(measured), _warnings(measured, scan, samples)
     if not failures and _another_head(samples, surface, points, arrays, seed):
         if measured.face.median_mm > WORST_MM:  # neither is one
             failures["no head"] = (
@@ -163,9 +162,7 @@ def _failures(measured: ScanQuality) -> dict[Reason, str]:
     return found
 
 
-def _warnings(
-    measured: ScanQuality, scan: Scan, samples: ScanSamples, vertices: np.ndarray
-) -> dict[Reason, str]:
+def _warnings(measured: ScanQuality, scan: Scan, samples: ScanSamples) -> dict[Reason, str]:
     """What a caller should pass on."""
     found: dict[Reason, str] = {}
     if len(scan.triangles) and _inside_out(scan, samples):
@@ -196,24 +193,23 @@ def _odd_sizes(sizes: dict[str, float], bare: float, hairy: float) -> str:
 
 def _inside_out(scan: Scan, outward: ScanSamples) -> bool:
     """Whether the triangles' own normals oppose those found to point out of the head."""
-    own = vertex_normals(scan.points.double(), scan.triangles).numpy()[outward.source]
+    own = vertex_normals(scan.points.double(), scan.triangles)[outward.source]
     return bool((own * outward.normals).sum() < 0)
 
 
 def _another_head(
     samples: ScanSamples,
     surface: ScanHead,
-    points: Float[np.ndarray, "S 3"],
+    points: Float[Tensor, "S 3"],
     arrays: HeadArrays,
     seed: int,
 ) -> bool:
     """Whether what lies away from the fitted head holds one as good."""
-    away = KDTree(points).query(samples.points)[0] > AWAY_M
-    if away.mean() < AWAY_SHARE:
+    # what is not found is away
+    away = PointTree(points).query(samples.points, 1, AWAY_M)[0][:, 0].isinf()
+    if float(away.double().mean()) < AWAY_SHARE:
         return False
-    template = surface.surface(arrays.template)
-    normals, skin = surface.normals(template), surface.skin
-    skull = template[skin], normals[skin], template[surface.face]
+    skull = skull_of(ScanHead.of(surface.topology), arrays)
     placed = [find_head(samples.subset(keep), *skull, seed) for keep in (away, ~away)]
     other, own = (float(found.misfit[0]) for found in placed)
     larger = abs(np.log(placed[0].size[0] / placed[1].size[0]))
@@ -221,16 +217,12 @@ def _another_head(
 
 
 def _to_surface(
-    places: Float[np.ndarray, "N 3"], surface: ScanHead, points: Float[np.ndarray, "S 3"]
-) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-    """Exact distances to what can be seen of the head, and which feet are on the face."""
-    corners = surface.fine.triangles.numpy()
-    corners = corners[~surface.inner[corners].all(1)]
-    if not len(places):
-        return np.zeros(0), np.zeros(0, bool)
-    triangle, _, distance = TriangleTree(points[corners]).closest(places)
-    whole = np.asarray(surface.face[corners].all(1))
-    return distance, whole[triangle]
+    places: Float[Tensor, "N 3"], surface: ScanHead, points: Float[Tensor, "S 3"]
+) -> tuple[Float[Tensor, " N"], Bool[Tensor, " N"]]:
+    """Distances to what can be seen of the head, and which feet are on the face."""
+    seen = ~surface.inner[surface.triangles].all(1)
+    triangle, distance = nearest_triangles(places, points, surface.triangles, surface.fan, seen)
+    return distance, surface.face[surface.triangles].all(1)[triangle]
 
 
 def _flipped(head: HeadModel, vertices: Float[Tensor, "V 3"]) -> int:
@@ -268,7 +260,6 @@ def _remainder(arrays: HeadArrays, fit: ScanFit) -> float:
         fit.vertices.double().numpy(),
         fit.pose.double().numpy(),
         fit.expression.double().numpy(),
-        rows,
         MODEL_NOISE,
     )
     return 1000 * float(np.sqrt((modes.remainder[rows] ** 2).sum(1).mean()))

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from topohead.core import HeadModel, Scan, ScanFit
-from topohead.core.derived import derived
-from topohead.solvers.headfit import HeadArrays
 from topohead.solvers.scan_followers import Followers
 from topohead.solvers.scan_free import FreeConfig, fit_vertices
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_modes import (
+    HeadModes,
     Modes,
     explained,
     fit_modes,
@@ -52,59 +52,55 @@ def refine(
 
     First pose, identity and expression move about the start, whose deviation from the head model is
     kept; then all vertices. Skin alone is drawn to the scan; eyes, tongue, teeth and what the scan
-    does not show follow. `sigma` shrinks where the scan shows the surface, along its normal.
+    does not show follow. `sigma` shrinks where the scan shows the surface, along its normal. All on
+    the scan's device; on CUDA what costs little stays with the CPU.
     """
     config = config or RefineConfig()
-    surface, arrays = ScanHead.of(head.topology), derived(head, HeadArrays)
-    first = start.vertices.double().numpy()
-    sigma = np.maximum(start.sigma.double().numpy(), 1e-4)
-    samples = _trusted(scan, start, surface, first, config)
-    modes = _model_step(arrays, surface, samples, start, sigma, config)
-    guess = modes.vertices(arrays)
+    device = scan.points.device
+    start = start.to(device)
+    model = HeadModes.of(head, device)
+    surface = model.surface
+    sigma = start.sigma.double().clamp(min=1e-4)
+    samples = _trusted(scan, start, surface, config)
+    modes = _model_step(model, samples, start, sigma, config)
+    guess = modes.vertices(model)
     vertices, known = fit_vertices(surface, samples, guess, sigma, config.free)
-    vertices = Followers.of(head).follow(guess, vertices, modes.pose)
-    error = _posterior(sigma, known)
-    expression = modes.coefficients[arrays.identity_count :]
+    followed = Followers.of(head).follow(guess.cpu().numpy(), vertices.cpu().numpy(), modes.pose)
+    vertices = torch.from_numpy(followed).to(device)
+    expression = torch.from_numpy(modes.coefficients[model.arrays.identity_count :])
     return replace(
         start,
-        vertices=torch.from_numpy(vertices).float(),
-        sigma=torch.from_numpy(error).float(),
-        pose=torch.from_numpy(modes.pose).float(),
-        expression=torch.from_numpy(expression).float(),
-        inliers=torch.from_numpy(on_head(scan, surface, vertices, 0.003)),
+        vertices=vertices.float(),
+        sigma=_posterior(sigma, known).float(),
+        pose=torch.from_numpy(modes.pose).float().to(device),
+        expression=expression.float().to(device),
+        inliers=on_head(scan, surface, vertices, 0.003),
     )
 
 
-def _trusted(
-    scan: Scan, start: ScanFit, surface: ScanHead, vertices: np.ndarray, config: RefineConfig
-) -> ScanSamples:
+def _trusted(scan: Scan, start: ScanFit, surface: ScanHead, config: RefineConfig) -> ScanSamples:
     """The samples that the start takes for head, with normals turned outward."""
     samples = sample_scan(scan, config.samples, config.seed)
-    samples = samples.subset(start.inliers.numpy()[samples.source])
-    points = surface.surface(vertices)
+    samples = samples.subset(start.inliers[samples.source])
+    points = surface.surface(start.vertices.double())
     return oriented(samples, points, surface.normals(points))
 
 
 def _model_step(
-    arrays: HeadArrays,
-    surface: ScanHead,
+    model: HeadModes,
     samples: ScanSamples,
     start: ScanFit,
-    sigma: Float[np.ndarray, " V"],
+    sigma: Float[Tensor, " V"],
     config: RefineConfig,
 ) -> Modes:
     """Pose, identity and expression, as tightly about the start as it is sure of itself."""
-    rows = np.flatnonzero(surface.topology.region_mask("face").numpy())
-    doubt = float(np.median(sigma[rows]))
-    modes = explained(
-        arrays,
-        start.vertices.double().numpy(),
-        start.pose.double().numpy(),
-        start.expression.double().numpy(),
-        rows,
-        doubt,
+    arrays, topology = model.arrays, model.surface.topology
+    rows = np.flatnonzero(topology.region_mask("face").numpy())
+    doubt = float(np.median(sigma.cpu().numpy()[rows]))
+    vertices, pose, expression = (
+        part.double().cpu().numpy() for part in (start.vertices, start.pose, start.expression)
     )
-    modes = without_creases(modes, surface)
+    modes = without_creases(explained(arrays, vertices, pose, expression, doubt), topology)
     share = min(1.0, doubt / POPULATION)
     prior = population_prior(arrays)
     prior = replace(
@@ -114,13 +110,11 @@ def _model_step(
         size=modes.size,
         size_spread=prior.size_spread * share,
     )
-    return fit_modes(arrays, surface, samples, modes, prior, config.reaches, config.seed)
+    return fit_modes(model, samples, modes, prior, config.reaches, config.seed)
 
 
-def _posterior(
-    sigma: Float[np.ndarray, " V"], known: Float[np.ndarray, " V"]
-) -> Float[np.ndarray, " V"]:
+def _posterior(sigma: Float[Tensor, " V"], known: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
     """Error along an axis: along the normal less by what the scan says, sideways as it was."""
     before = 3 * ACROSS * sigma**2
     normal = before / (1 + before * known)
-    return np.sqrt((normal + 3 * (1 - ACROSS) * sigma**2) / 3)
+    return ((normal + 3 * (1 - ACROSS) * sigma**2) / 3).sqrt()

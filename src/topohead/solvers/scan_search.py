@@ -5,10 +5,13 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
+from topohead.solvers.headfit import HeadArrays
+from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_samples import ScanSamples
 
 STAGES = (
@@ -49,6 +52,13 @@ class Placed:
         return pose
 
 
+def skull_of(surface: ScanHead, arrays: HeadArrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `find_head` looks for: a head's skin, its normals, and its face."""
+    template = surface.surface(torch.from_numpy(arrays.template))
+    normals, skin = surface.normals(template), surface.skin
+    return template[skin].numpy(), normals[skin].numpy(), template[surface.face].numpy()
+
+
 def find_head(
     samples: ScanSamples,
     surface: Float[np.ndarray, "S 3"],
@@ -60,14 +70,15 @@ def find_head(
 
     Eight yaws under six directions of up, each from three places: crowns together, the scan on the
     face, middles together. Then point-to-plane steps from scan to template, robust, the worst
-    left behind after each stage. Says nothing about whether there is a head at all.
+    left behind after each stage. Says nothing about whether there is a head at all. On the CPU.
     """
+    places, facings = samples.points.cpu().numpy(), samples.normals.cpu().numpy()
     random = np.random.default_rng(seed)
     tree = KDTree(surface)
-    placed = _starts(samples, surface, face)
+    placed = _starts(places, surface, face)
     for count, steps, kept, first, last in STAGES:
-        chosen = random.permutation(len(samples.points))[:count]
-        points, facing = samples.points[chosen], samples.normals[chosen]
+        chosen = random.permutation(len(places))[:count]
+        points, facing = places[chosen], facings[chosen]
         free_size = kept == 1
         for step in range(steps):
             cut = first * (last / first) ** (step / (steps - 1))
@@ -76,8 +87,8 @@ def find_head(
     return placed
 
 
-def _starts(samples: ScanSamples, surface: np.ndarray, face: np.ndarray) -> Placed:
-    sample = samples.points[:: max(1, len(samples.points) // 4000)]
+def _starts(places: np.ndarray, surface: np.ndarray, face: np.ndarray) -> Placed:
+    sample = places[:: max(1, len(places) // 4000)]
     ups = [m for m in _quarter_turns() if m[2, 2] == 1 or abs(m[2]).argmax() != 2]
     ups = {tuple(m[1]): m for m in ups}.values()  # one rotation for each direction that is up
     yaws = Rotation.from_rotvec(np.arange(8)[:, None] * [0, np.pi / 4, 0]).as_matrix()

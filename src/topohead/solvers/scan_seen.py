@@ -1,11 +1,12 @@
 """Which parts of a head a scan shows, which points of a scan are head, and what that says of
 errors."""
 
-import numpy as np
+import torch
 from jaxtyping import Bool, Float
-from scipy.spatial import KDTree
+from torch import Tensor
 
 from topohead.core import Scan
+from topohead.geometry.point_tree import PointTree
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_matching import MatchConfig, match
 from topohead.solvers.scan_samples import ScanSamples
@@ -17,43 +18,40 @@ surface, metres: half of the widest gap between vertices."""
 
 def seen_surface(
     surface: ScanHead,
-    points: Float[np.ndarray, "S 3"],
+    points: Float[Tensor, "S 3"],
     samples: ScanSamples,
     reach: float,
-) -> Bool[np.ndarray, " S"]:
+) -> Bool[Tensor, " S"]:
     """Which vertices of the finer surface have the scan beside them, facing alike."""
-    rows = np.flatnonzero(surface.skin)
-    found = match(points, surface.normals(points), rows, samples, MatchConfig(reach))
-    seen = np.zeros(len(points), bool)
+    normals = surface.normals(points)
+    found = match(points, normals, surface.skin_rows, samples, MatchConfig(reach))
+    seen = torch.zeros_like(surface.skin)
     seen[found.rows] = True
     return seen
 
 
 def spread_sigma(
     surface: ScanHead,
-    vertices: Float[np.ndarray, "V 3"],
+    vertices: Float[Tensor, "V 3"],
     samples: ScanSamples,
     sigma: float,
     slope: float,
-) -> Float[np.ndarray, " V"]:
+) -> Float[Tensor, " V"]:
     """`sigma` where the scan shows the head, more by `slope` for each metre away from there."""
     seen = seen_surface(surface, surface.surface(vertices), samples, 4 * sigma)[: len(vertices)]
-    if not seen.any():
-        return np.full(len(vertices), sigma + slope * 0.2)
-    return sigma + slope * KDTree(vertices[seen]).query(vertices)[0]
+    if not bool(seen.any()):
+        return torch.full_like(vertices[:, 0], sigma + slope * 0.2)
+    return sigma + slope * PointTree(vertices[seen]).query(vertices)[0][:, 0]
 
 
 def on_head(
-    scan: Scan, surface: ScanHead, vertices: Float[np.ndarray, "V 3"], reach: float
-) -> Bool[np.ndarray, " N"]:
+    scan: Scan, surface: ScanHead, vertices: Float[Tensor, "V 3"], reach: float
+) -> Bool[Tensor, " N"]:
     """Which points of a scan lie within `reach` (metres) of the fitted head's outside."""
     points = surface.surface(vertices)
     normals = surface.normals(points)
-    inner = surface.inner
-    query = np.nan_to_num(scan.points.double().numpy(), nan=1e6)
-    distance, near = KDTree(points).query(query, distance_upper_bound=reach + SIDEWAYS)
-    found = np.isfinite(distance)
-    near = np.where(found, near, 0)
-    height = np.abs(((query - points[near]) * normals[near]).sum(1))
-    sideways = np.sqrt(np.maximum(distance**2 - height**2, 0, where=found, out=np.ones(len(query))))
-    return found & (height < reach) & (sideways < SIDEWAYS) & ~inner[near]
+    query = scan.points.double().nan_to_num(nan=1e6)
+    distance, near = (part[:, 0] for part in PointTree(points).query(query, 1, reach + SIDEWAYS))
+    height = ((query - points[near]) * normals[near]).sum(1).abs()
+    sideways = (distance**2 - height**2).clamp(min=0).sqrt()
+    return (height < reach) & (sideways < SIDEWAYS) & ~surface.inner[near]

@@ -53,7 +53,7 @@ class RegisterConfig:
     jobs: int = 1
     """Scans registered at the same time, each by a process; answers stay the same."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where networks run; auto: cuda where there is one."""
+    """Where it is registered; auto: cuda where there is one."""
     seed: int = 0
     """Decides which points are looked at; same seed, same bytes."""
     restart: bool = False

@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float
+from scipy import sparse
 from torch import Tensor
 
 from topohead.solvers.kernels.rows_triton import block_size, load_row, store_row
@@ -60,6 +61,15 @@ class Feeds:
         self.starts = torch.from_numpy(starts.astype(np.int32)).to(device)
         self.sources = torch.from_numpy((order // rows.shape[1]).astype(np.int32)).to(device)
         self.shares = torch.from_numpy(shares.ravel()[order].astype(np.float32)).to(device)
+
+    @staticmethod
+    def of(matrix: sparse.csr_matrix, device: torch.device) -> "Feeds":
+        """What a matrix [R S] gives each row, in the order in which it has it."""
+        made = Feeds(np.zeros((0, 1), np.int64), np.zeros((0, 1)), len(matrix.indptr) - 1, device)
+        made.starts = torch.from_numpy(matrix.indptr.astype(np.int32)).to(device)
+        made.sources = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
+        made.shares = torch.from_numpy(matrix.data.astype(np.float32)).to(device)
+        return made
 
     def gather(self, values: Float[Tensor, "S K"], factor: float = 1.0) -> Float[Tensor, "R K"]:
         """`factor` times the sum of what feeds each row, float32, in the samples' order."""
@@ -252,7 +262,9 @@ class ConjugateGradient:
             for array, kind in zip(stiffness, (np.int32, np.int32, np.float32), strict=True)
         )
         self._diagonal = put(_diagonal_slots(starts, columns), np.int32)
-        self._stiff_diagonal = put(stiffness[2][_diagonal_slots(*stiffness[:2])], np.float32)
+        own = _diagonal_slots(*stiffness[:2])
+        self._stiff_own = put(own, np.int64)
+        self._stiff_diagonal = put(stiffness[2][own], np.float32)
         self._block = block_size(_ROWS, count)
         self._parts = triton.cdiv(count, self._block)
 
@@ -267,6 +279,11 @@ class ConjugateGradient:
         self._norms = room(iterations + 1, self._padded, dtype=torch.float64)
         self._curves = room(iterations, self._padded, dtype=torch.float64)
         self._alive = room(iterations + 1, 4, dtype=torch.int32)
+
+    def stiffen(self, stiffness: Float[Tensor, " K"]) -> None:
+        """Take other values of the stiffness, of the same pattern, from now on."""
+        self._stiff[2].copy_(stiffness)
+        self._stiff_diagonal.copy_(stiffness[self._stiff_own])
 
     def solve(
         self, rhs: Float[Tensor, "V 3"], blocks: Float[Tensor, "P 6"]

@@ -50,32 +50,32 @@ def fit_scan(scan: Scan, head: HeadModel, method: str, means: Means) -> Found:
     """What a method of `RegisterConfig` finds in a scan in metres."""
     start, _, refined = method.partition("+")
     fit, notes = STARTS[start](scan, head, means)
-    return (refine_fit(scan, fit, head) if refined else fit), notes
+    return (refine_fit(scan, fit, head, means.device) if refined else fit), notes
 
 
-def refine_fit(scan: Scan, start: ScanFit, head: HeadModel) -> ScanFit:
-    """The fit drawn onto the scan."""
+def refine_fit(scan: Scan, start: ScanFit, head: HeadModel, device: str = "cpu") -> ScanFit:
+    """The fit drawn onto the scan, by a device."""
     from topohead.solvers.scan_refine import refine
 
-    return refine(scan, start, head)
+    return refine(scan.to(device), start, head).to(scan.points.device)
 
 
 def fine_vertices(
-    scan: Scan, fit: ScanFit, head: HeadModel, method: str, level: int
+    scan: Scan, fit: ScanFit, head: HeadModel, method: str, level: int, device: str = "cpu"
 ) -> Float[Tensor, "V 3"] | None:
     """Level-1 vertices drawn onto the scan where that level is wanted and the fit was refined."""
     if level != 1 or not method.endswith("+refine"):
         return None
     from topohead.solvers.scan_detail import refine_level1
 
-    return refine_level1(scan, fit, head).vertices
+    return refine_level1(scan.to(device), fit, head).vertices.to(scan.points.device)
 
 
-def judge_fit(scan: Scan, fit: ScanFit, head: HeadModel) -> "ScanQuality":
+def judge_fit(scan: Scan, fit: ScanFit, head: HeadModel, device: str = "cpu") -> "ScanQuality":
     """How well a fit lies on its scan, and whether the scan shows a head at all."""
     from topohead.solvers.scan_quality import judge
 
-    return judge(scan, fit, head)
+    return judge(scan.to(device), fit, head)
 
 
 @cache

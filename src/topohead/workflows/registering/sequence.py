@@ -131,7 +131,7 @@ def _frame(
         prepared, fit, quality, doubts = found_in(prepared, config)
     else:
         fit = following(prepared.scan, person, last, config)
-        quality = judge_fit(prepared.scan, fit, reference_head(0))
+        quality = judge_fit(prepared.scan, fit, reference_head(0), config.device)
     failures = tuple(quality.failures.values())
     if failures and not config.force and first is None:
         raise InputError(f"{path}: {'; '.join(failures)}; --force takes it nevertheless")
@@ -183,10 +183,10 @@ def following(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConf
             inliers=torch.from_numpy(np.asarray(near)),
         )
     if start.inliers.any():
-        fit = refine_fit(scan, start, person)
-        if judge_fit(scan, fit, person).whole.median_mm < LOST_MM:
+        fit = refine_fit(scan, start, person, config.device)
+        if judge_fit(scan, fit, person, config.device).whole.median_mm < LOST_MM:
             return fit
-    return fit_scan(scan, person, "pca+refine", Means(config.seed))[0]
+    return fit_scan(scan, person, "pca+refine", Means(config.seed, config.device))[0]
 
 
 def _seen(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConfig) -> ScanFit | None:

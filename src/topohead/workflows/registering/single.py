@@ -158,13 +158,13 @@ def found_in(
     assert config.method is not None, "resolved"
     head, means = reference_head(0), means_of(config)
     fit, doubts = fit_scan(prepared.scan, head, config.method, means)
-    quality = judge_fit(prepared.scan, fit, head)
+    quality = judge_fit(prepared.scan, fit, head, means.device)
     unit = next_unit(prepared.file.scan, prepared.unit) if config.unit == "auto" else None
     if unit is None or "size" not in quality.failures:
         return prepared, fit, quality, doubts
     other = in_metres(prepared.file.scan, unit)
     refit, redoubts = fit_scan(other, head, config.method, means)
-    requality = judge_fit(other, refit, head)
+    requality = judge_fit(other, refit, head, means.device)
     if requality.failures:
         return prepared, fit, quality, doubts
     note = f"taken for {unit}: in {prepared.unit} no human head would have its size"
@@ -200,7 +200,8 @@ def write_all(
 ) -> dict[str, Any]:
     """All files but the manifest; gives what the manifest says of them."""
     assert config.method is not None, "resolved"
-    fine = fine_vertices(prepared.scan, fit, reference_head(0), config.method, config.level)
+    base = reference_head(0)
+    fine = fine_vertices(prepared.scan, fit, base, config.method, config.level, config.device)
     on_scan = registered_head(fit, config.level, False, fine)
     head = registered_head(fit, config.level, True, fine) if config.reference_frame else on_scan
     watch.lap("level 1")
