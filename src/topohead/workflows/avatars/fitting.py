@@ -22,7 +22,6 @@ from topohead.io.gltf_rig import write_rig_glb
 from topohead.io.images import write_image
 from topohead.solvers.first_looks import first_looks
 from topohead.solvers.gaussian_head import GaussianHead, Instant, Lights, SplattingConfig
-from topohead.solvers.picture_alignment import aligned_vertices
 from topohead.solvers.pose_changes import Doubt, PoseChanges
 from topohead.solvers.splatting import Splatting, splat
 from topohead.workflows.avatar import FitConfig, FitResult
@@ -44,9 +43,6 @@ BATCH = 8
 
 INSTANTS_A_CODE = 4
 """Expressions for each code that changes colours and places, where one picture showed each."""
-
-ALIGNED = 32
-"""Pictures up to which doubted heads are moved to meet in all of them: more meet by themselves."""
 
 HOLD, MANY, MANY_DOUBTED = 0.1, 16, 64
 """How much many pictures hold a fit to its start, and how many are many; more where it is not
@@ -132,9 +128,6 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     began = time.monotonic()
     refined = config.refine == "yes"
     pictures = sum(len(view.images) for view in sitting.posed.views)
-    if refined and pictures <= ALIGNED:
-        moved = aligned_vertices(sitting.posed)
-        sitting = replace(sitting, posed=replace(sitting.posed, vertices=moved))
     start = starting_gaussians(sitting, config.gaussians, config.hull)
     weights = sitting.posed.weights.float()
     mean, axes = principal_codes(weights, min(config.codes, code_count(sitting)))

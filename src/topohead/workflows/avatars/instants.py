@@ -10,15 +10,11 @@ from topohead.core import PosedViews
 from topohead.geometry.meshes import vertex_normals
 from topohead.rendering.mesh import rasterize
 from topohead.solvers.gaussian_head import Instant
-from topohead.solvers.picture_alignment import vertex_sight
 from topohead.workflows.avatars.inputs import Sitting
 
 ASLANT, LEAST_FACING, MANY = 0.5, 0.1, 16
 """Cosine of the angle of view from which colours are wholly believed, and how far the others; of
 so many pictures all are, at any angle, where heads are certain."""
-
-BLEND, LEAST_SHARE = 1.0, 0.02
-"""Power of cos⁴ by which doubted pictures share what they see, and how far the last is believed."""
 
 
 def camera_names(sitting: Sitting) -> list[str]:
@@ -36,11 +32,10 @@ def instants_of(
 ) -> list[Instant]:
     """The sitting's pictures as the solver takes them, cameras of one size together.
 
-    Where heads are `doubted` to be where they are said to be, each place of the head is believed
-    most in the picture that faces it most, and hardly in the others: they would blur it.
+    Skin that is seen aslant is hardly believed in few pictures, nor where heads are `doubted` to be
+    where they are said to be.
     """
     posed, found = sitting.posed, []
-    shares = shared_sight(posed) if doubted and BLEND else None
     pictures = sum(len(view.images) for view in posed.views)
     least = LEAST_FACING if doubted else min(max(pictures / MANY, LEAST_FACING), 1.0)
     for t, view in enumerate(posed.views):
@@ -53,10 +48,7 @@ def instants_of(
             images = torch.stack([view.images[c] for c in mine]) * coverage[..., None]
             counted = sitting.counted
             weights = None if counted is None else torch.stack([counted[t][c] for c in mine])
-            known = (None if shares is None else shares[t][c] for c in mine)
-            cosines = torch.stack(
-                [_facing(posed, t, c, least, share) for c, share in zip(mine, known, strict=True)]
-            )
+            cosines = torch.stack([_facing(posed, t, c, least) for c in mine])
             found.append(
                 Instant(
                     posed.vertices[t].float().to(device),
@@ -75,19 +67,7 @@ def instants_of(
     return found
 
 
-def shared_sight(posed: PosedViews) -> list[list[Float[Tensor, " V"]]]:
-    """Of what all pictures see of each vertex, each one's share: facing ones have most of it."""
-    seen = [
-        [vertex_sight(posed, posed.vertices[t], t, c) ** BLEND for c in range(len(view.images))]
-        for t, view in enumerate(posed.views)
-    ]
-    most = torch.stack([one for row in seen for one in row]).amax(0).clamp(min=1e-9)
-    return [[one / most for one in row] for row in seen]
-
-
-def _facing(
-    posed: PosedViews, t: int, c: int, least: float, share: Float[Tensor, " V"] | None
-) -> Float[Tensor, "H W"]:
+def _facing(posed: PosedViews, t: int, c: int, least: float) -> Float[Tensor, "H W"]:
     """How far a picture's colours are believed: less where the mesh is seen aslant."""
     triangles, vertices, cameras = (
         posed.topology.triangles,
@@ -102,8 +82,6 @@ def _facing(
     ways = torch.nn.functional.normalize(center - vertices, dim=1)
     cosine = (ways * vertex_normals(vertices.float(), triangles)).sum(1)[triangles].mean(1).abs()
     believed = (cosine / ASLANT).clamp(least, 1)
-    if share is not None:
-        believed = (believed * share[triangles].mean(1)).clamp(min=LEAST_SHARE)
     return torch.where(raster.triangle >= 0, believed[raster.triangle.clamp(min=0).long()], 1.0)
 
 
