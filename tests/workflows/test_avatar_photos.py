@@ -9,7 +9,9 @@ import torch
 from cap4d_photos import PLAYED, SHIFT, SIZE, shapes, write_photos
 from topohead.core import ARKIT_52, InputError
 from topohead.geometry.alignment import apply, rigid
+from topohead.geometry.avatars import eyeballs, gazed
 from topohead.io.cap4d import is_tracked_photos, read_tracked_photos
+from topohead.workflows.avatars.fitting import upright_rig
 from topohead.workflows.avatars.inputs import Sitting
 from topohead.workflows.avatars.photos import tracked_sitting
 
@@ -43,11 +45,17 @@ def test_heads_are_where_the_planted_points_are(folder: Path, sitting: Sitting) 
     assert int(posed.weights[2].argmax()) == smile  # some goes to actions that look alike
     assert float(posed.weights[[0, 2], jaw].max()) < 0.1
     assert float(posed.gaze[0, 0, 0]) == pytest.approx(0.2, abs=1e-5)  # to the left
-    # the rig at rest, posed, is the first picture's head
-    assert torch.allclose(
-        sitting.rig.neutral + torch.tensordot(posed.weights[0], sitting.rig.blendshapes, 1),
-        posed.vertices[0], atol=1e-5,
-    )  # fmt: skip
+    # the rig at rest, posed, is the first picture's head but for the eyes, which look to the left
+    rest = sitting.rig.neutral + torch.tensordot(posed.weights[0], sitting.rig.blendshapes, 1)
+    still = ~posed.topology.region_mask("eyes")
+    assert torch.allclose(rest[still], posed.vertices[0][still], atol=1e-5)
+    turn = upright_rig(sitting.rig)
+    back = posed.upright.double() @ torch.linalg.inv(posed.poses[0].double())
+    local = posed.vertices[0].double() @ back[:3, :3].T + back[:3, 3]
+    expected = gazed(eyeballs(turn), local[None].float(), posed.gaze[:1])[0]
+    eyes = posed.topology.regions["eyes"]
+    assert torch.allclose(expected[eyes], local[eyes].float(), atol=1e-5)
+    assert float((rest[eyes] - posed.vertices[0][eyes]).norm(dim=1).max()) > 0.001
 
 
 def test_pictures_are_cut_out_and_their_cameras_moved_with_them(sitting: Sitting) -> None:

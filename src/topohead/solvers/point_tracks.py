@@ -3,7 +3,7 @@
 Nothing is known of the points but where they are in each picture and how the head moved. So they
 are triangulated in the head's own frame; the head model is fitted to that cloud, which tells the
 place of each point on the model; and then every instant's expression and pose are fitted to the
-pixels of its points.
+pixels of its points. What the model cannot be is closed by a smooth offset of its vertices.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from topohead.core import HeadModel, SurfacePoints
 from topohead.geometry.alignment import rigid
 from topohead.geometry.correspondence import TriangleTree, interpolate
 from topohead.solvers.expressions import solve_expressions
+from topohead.solvers.track_fields import Smoothness, offset_field
 
 IDENTITY_RIDGE, EXPRESSION_RIDGE = 2e-3, 5e-4
 """Metres that a unit of identity and of expression cost, against the rms of all points."""
@@ -28,6 +29,12 @@ NEAR = 0.006
 
 HUBER = 3.0
 """Deviations beyond which a pixel counts less."""
+
+CLOUD_FLOOR = 0.001
+"""Metres that a point of the cloud is off at least: trackers err alike on neighbours."""
+
+PERSONAL = Smoothness(offset=0.1, bend=0.0003)
+"""What a person may have beyond the model."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,17 @@ def fit_tracks(
     residual = torch.zeros(len(poses), dtype=torch.float64)
     moved, neutral = poses, pixels
     place, rest = torch.eye(4, dtype=torch.float64), head.template.double()
+    model = rest
     for number in range(PASSES if known is None else 1):
         cloud = known
         if cloud is None:
             cloud = triangulated(neutral, sigma, projections, poses, valid)
         first = number == 0
-        place, rest, points, near = _identity(head, cloud, None if first else (place, rest))
+        place, model, points, near = _identity(head, cloud, None if first else (place, model))
+        rest = model
+        if PERSONAL is not None:
+            certain = deviations(cloud, sigma, projections, poses, valid)
+            rest = model + _personal(head, cloud, certain, place, model, points, near)
         base = interpolate(points, triangles, rest)
         shown = torch.stack([interpolate(points, triangles, row) for row in basis])
         found = []
@@ -130,6 +142,41 @@ def triangulated(
     square = torch.einsum("ctpki,ctpkj->pij", a, a)
     right = torch.einsum("ctpki,ctpk->pi", a, b)
     return torch.linalg.solve(square, right)
+
+
+def deviations(
+    cloud: Float[Tensor, "P 3"],
+    sigma: Float[Tensor, "C T P"],
+    projections: Float[Tensor, "C 3 4"],
+    poses: Float[Tensor, "T 4 4"],
+    valid: Bool[Tensor, "C T"],
+) -> Float[Tensor, " P"]:
+    """Metres that each point of the cloud may be off, by what its pictures say of themselves."""
+    world = cloud @ poses[:, :3, :3].mT + poses[:, None, :3, 3]
+    depth = torch.einsum("ci,tpi->ctp", projections[:, 2, :3], world)
+    depth = depth + projections[:, 2, 3][:, None, None]
+    # pixels of a metre across, at that depth
+    metre = projections[:, 0, :3].norm(dim=1)[:, None, None] / depth.abs().clamp(min=1e-6)
+    sure = valid[..., None] * (metre / sigma.clamp(min=0.5)).square()
+    return sure.sum((0, 1)).clamp(min=1e-9).rsqrt().clamp(min=CLOUD_FLOOR)
+
+
+def _personal(
+    head: HeadModel,
+    cloud: Float[Tensor, "P 3"],
+    certain: Float[Tensor, " P"],
+    place: Float[Tensor, "4 4"],
+    rest: Float[Tensor, "V 3"],
+    points: SurfacePoints,
+    near: Bool[Tensor, " P"],
+) -> Float[Tensor, "V 3"]:
+    """What the person has beyond the model: the cloud's smooth distance from it, head frame."""
+    local = (cloud - place[:3, 3]) @ place[:3, :3]
+    gaps = local - interpolate(points, head.topology.triangles, rest)
+    some = SurfacePoints(points.triangles[near], points.barycentrics[near])
+    slopes = torch.eye(3, dtype=torch.float64) / certain[near, None, None]
+    gaps = gaps[near] / certain[near, None]
+    return offset_field(head.topology, rest, some, slopes, gaps, PERSONAL)
 
 
 def _identity(

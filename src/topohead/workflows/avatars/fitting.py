@@ -126,11 +126,12 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     """The avatar of a sitting and what is worth telling of the fit."""
     assert config.gaussians is not None and config.steps is not None
     began = time.monotonic()
+    refined = config.refine == "yes"
+    pictures = sum(len(view.images) for view in sitting.posed.views)
     start = starting_gaussians(sitting, config.gaussians, config.hull)
     weights = sitting.posed.weights.float()
     mean, axes = principal_codes(weights, min(config.codes, code_count(sitting)))
     codes = (weights - mean) @ axes
-    refined = config.refine == "yes"
     rows = some_rows(sitting.posed)
     some, parts = at_rows(sitting.posed, rows), parts_of(sitting, start)
     looks = first_looks(start, some, codes[rows], parts, refined, config.degree)
@@ -139,7 +140,7 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     change = ExpressionChange(mean, axes, codes.amin(0), codes.amax(0), colors, still)
     names = camera_names(sitting)
     device = torch.device(config.device)
-    instants = instants_of(sitting, codes, names, device)
+    instants = instants_of(sitting, codes, names, device, refined)
     triangles = sitting.rig.topology.triangles.to(device)
     numbers = SplattingConfig(
         steps=config.steps, degree=config.degree, seed=config.seed, hold=hold(sitting, refined),
@@ -159,7 +160,6 @@ def fitted(sitting: Sitting, config: FitConfig) -> tuple[Avatar, dict[str, Any]]
     _walk(config, fit, instants, triangles)
     splats, change = head.result()
     avatar = Avatar(rig, splats, change)
-    pictures = sum(len(one.images) for one in instants)
     phases = {"start": begun_at - began, "descent": time.monotonic() - begun_at}
     quality = _training_quality(head, instants, triangles)
     facts = {

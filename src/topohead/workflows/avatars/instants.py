@@ -12,8 +12,9 @@ from topohead.rendering.mesh import rasterize
 from topohead.solvers.gaussian_head import Instant
 from topohead.workflows.avatars.inputs import Sitting
 
-ASLANT, LEAST_FACING = 0.5, 0.1
-"""Cosine of the angle of view from which colours are wholly believed, and how far the others."""
+ASLANT, LEAST_FACING, MANY = 0.5, 0.1, 16
+"""Cosine of the angle of view from which colours are wholly believed, and how far the others; of
+so many pictures all are, at any angle, where heads are certain."""
 
 
 def camera_names(sitting: Sitting) -> list[str]:
@@ -23,10 +24,20 @@ def camera_names(sitting: Sitting) -> list[str]:
 
 
 def instants_of(
-    sitting: Sitting, codes: Float[Tensor, "T R"], names: Sequence[str], device: torch.device
+    sitting: Sitting,
+    codes: Float[Tensor, "T R"],
+    names: Sequence[str],
+    device: torch.device,
+    doubted: bool = False,
 ) -> list[Instant]:
-    """The sitting's pictures as the solver takes them, cameras of one size together."""
+    """The sitting's pictures as the solver takes them, cameras of one size together.
+
+    Skin that is seen aslant is hardly believed in few pictures, nor where heads are `doubted` to be
+    where they are said to be.
+    """
     posed, found = sitting.posed, []
+    pictures = sum(len(view.images) for view in posed.views)
+    least = LEAST_FACING if doubted else min(max(pictures / MANY, LEAST_FACING), 1.0)
     for t, view in enumerate(posed.views):
         assert view.masks is not None
         turn = posed.upright[:3, :3].double() @ posed.poses[t, :3, :3].double().T
@@ -37,7 +48,7 @@ def instants_of(
             images = torch.stack([view.images[c] for c in mine]) * coverage[..., None]
             counted = sitting.counted
             weights = None if counted is None else torch.stack([counted[t][c] for c in mine])
-            cosines = torch.stack([_facing(posed, t, c) for c in mine])
+            cosines = torch.stack([_facing(posed, t, c, least) for c in mine])
             found.append(
                 Instant(
                     posed.vertices[t].float().to(device),
@@ -56,7 +67,7 @@ def instants_of(
     return found
 
 
-def _facing(posed: PosedViews, t: int, c: int) -> Float[Tensor, "H W"]:
+def _facing(posed: PosedViews, t: int, c: int, least: float) -> Float[Tensor, "H W"]:
     """How far a picture's colours are believed: less where the mesh is seen aslant."""
     triangles, vertices, cameras = (
         posed.topology.triangles,
@@ -70,7 +81,7 @@ def _facing(posed: PosedViews, t: int, c: int) -> Float[Tensor, "H W"]:
     center = -(pose[:3, :3].T @ pose[:3, 3])
     ways = torch.nn.functional.normalize(center - vertices, dim=1)
     cosine = (ways * vertex_normals(vertices.float(), triangles)).sum(1)[triangles].mean(1).abs()
-    believed = (cosine / ASLANT).clamp(LEAST_FACING, 1)
+    believed = (cosine / ASLANT).clamp(least, 1)
     return torch.where(raster.triangle >= 0, believed[raster.triangle.clamp(min=0).long()], 1.0)
 
 

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topohead.core import Cameras, InputError, PosedViews, Views
-from topohead.geometry.skinning import rigged
+from topohead.geometry.avatars import eyeballs, gazed
+from topohead.geometry.skinning import blended, rigged
 from topohead.io.assets import reference_head
 from topohead.io.cap4d import TrackedPhotos, read_tracked_photos
 from topohead.io.captures import choose_frames
@@ -71,16 +72,19 @@ def tracked_sitting(
     basis = (head.expression_basis.double() @ first[:3, :3].T).float()
     poses = found.poses[rows] @ back
     gaze = photos.gaze[rows][:, None].expand(-1, 2, -1).float()
-    shapes = world.float() + torch.tensordot(found.weights[rows], basis, 1)
-    moved = shapes.double() @ poses[:, :3, :3].mT + poses[:, None, :3, 3]
+    # nobody's shoulders are tracked: the neck follows the head in pictures and in play alike
+    share = torch.ones(head.topology.vertex_count)
+    own = rigged(head.topology, found.rest, head.expression_basis, torch.eye(4).double(), share)
+    # eyes as they look in the pictures: play turns them from where a fit has painted them
+    played = blended(own.neutral, own.blendshapes, found.weights[rows])
+    shapes = gazed(eyeballs(own), played, gaze).double()
+    moved = shapes @ found.poses[rows][:, :3, :3].mT + found.poses[rows][:, None, :3, 3]
     posed = PosedViews(
         head.topology,
         tuple(_views(photos, t, numbers[t], kept, height) for t in progress(rows, "pictures")),
         moved.float(), found.weights[rows], gaze, poses, back,
         photos.frames_per_second or STILLS_RATE,
     )  # fmt: skip
-    # nobody's shoulders are tracked: the neck follows the head in pictures and in play alike
-    share = torch.ones(head.topology.vertex_count)
     rig = rigged(head.topology, world.float(), basis, back, share)
     return matted(Sitting(posed, rig, None))
 
@@ -108,7 +112,8 @@ def _check_parallax(photos: TrackedPhotos, path: Path) -> None:
     if widest < PARALLAX:
         raise InputError(
             f"{path}: the head turns by {widest * 57.3:.0f}° only; what FLAME's vertices are is "
-            "found from several directions, expected 10° at least"
+            "found from several directions, expected 10° at least (one photo is enough with "
+            "--flame and your own FLAME 2023 file)"
         )
 
 
