@@ -17,8 +17,8 @@ class DemoConfig:
     """Frames of the performance."""
     seed: int = 4
     """Decides person, skin, rig and motion."""
-    hair: str | None = None
-    """What the person wears, as `topohead stage --hair` has it; by default a bald head."""
+    hair: str = "side part"
+    """What the person wears, as `topohead stage --hair` has it; none is a bald head."""
     json: bool = False
     """Print one JSON object instead of lines."""
 
