@@ -54,8 +54,8 @@ def test_planted_lights_are_found_and_taken_off(person, start) -> None:
     """Exposures and casts of three pictures; colours then agree where two of them look."""
     planted = torch.tensor([[0.2, 0.1, 0.0], [-0.3, -0.2, -0.2], [0.1, 0.1, 0.2]])
     parts = parts_of(person, start)
-    plain = instant_colors(start, person.posed, parts.inner, 2.0)
-    lit = instant_colors(start, in_lights(person, planted), parts.inner, 2.0)
+    plain = instant_colors(start, person.posed, parts.inner)
+    lit = instant_colors(start, in_lights(person, planted), parts.inner)
     normals = facing(start, person.posed, person.posed.vertices[0])
     before, after = matched_lights(plain, normals), matched_lights(lit, normals)
     found = (after - before)[:, 0]
@@ -76,7 +76,7 @@ def test_colours_follow_expressions_that_were_seen(person, start) -> None:
     posed, parts = in_lights(person, redder), parts_of(person, start)
     codes = torch.tensor([[-0.7, -1.2], [1.4, 0.0], [-0.7, 1.2]])
     looks = first_looks(start, posed, codes, parts, False)
-    found = instant_colors(start, posed, parts.inner, 1.0)
+    found = instant_colors(start, posed, parts.inner)
     played = looks.splats.harmonics[:, 0] + torch.einsum("tr,nrc->tnc", codes, looks.changes)
     shown = found.seen > 0.5
     gap = (0.5 + SH_DC * played - found.colors)[shown]

@@ -22,9 +22,8 @@ from topohead.rendering.shading import linear_to_srgb, srgb_to_linear
 from topohead.solvers.reprojection import DEPTH_TOLERANCE, picture_values, sight
 from topohead.solvers.unseen_looks import filled, whitest
 
-SHARP, SHARP_DOUBTED = 1.0, 2.0
-"""Power of the weights cos⁴ by which pictures of one instant are blended: where heads may be off
-facing ones win, or what they show would blur."""
+SHARP = 2.0
+"""Power of the weights cos⁴ by which pictures of one instant are blended: facing ones win."""
 
 LEAST = 0.01
 """Of cos⁴ over all pictures, what a Gaussian must have been seen by."""
@@ -84,12 +83,9 @@ def facing(splats: BoundSplats, posed: PosedViews, vertices: Tensor) -> Float[Te
 
 
 def instant_colors(
-    splats: BoundSplats, posed: PosedViews, inner: Bool[Tensor, " N"], sharpness: float
+    splats: BoundSplats, posed: PosedViews, inner: Bool[Tensor, " N"]
 ) -> InstantColors:
-    """Each Gaussian's colour in each instant, facing pictures first; zeros where none sees it.
-
-    Pictures are blended by cos⁴ to the power of `sharpness`.
-    """
+    """Each Gaussian's colour in each instant, facing pictures first; zeros where none sees it."""
     triangles, count = posed.topology.triangles, len(splats)
     colors = torch.zeros(len(posed.views), count, 3)
     seen = torch.zeros(len(posed.views), count)
@@ -104,7 +100,7 @@ def instant_colors(
             pixels, weight = sight(places, normals, *camera, depths[c], tolerance)
             if view.masks is not None:
                 weight = weight * picture_values(view.masks[c][..., None], pixels)[:, 0] ** 4
-            sharp = weight**sharpness
+            sharp = weight**SHARP
             colors[t] += sharp[:, None] * picture_values(image, pixels)
             total += sharp
             seen[t] += weight
@@ -178,16 +174,14 @@ def first_looks(
     lit: bool,
     degree: int = 1,
 ) -> FirstLooks:
-    """What pictures say of the Gaussians' colours; `lit` where instants differ in light and heads
-    may be off.
+    """What pictures say of the Gaussians' colours; `lit` where instants differ in light.
 
     With a `degree` above 0 light changes with the direction of view, as far as pictures tell.
 
     Where no picture looks those of `parts.known` keep their colours, teeth in the light that falls
     on the eyes' whites; the others have those across the face and around.
     """
-    sharpness = SHARP_DOUBTED if lit else SHARP
-    found = instant_colors(splats, posed, parts.inner, sharpness)
+    found = instant_colors(splats, posed, parts.inner)
     upright = posed.upright.float()
     back = torch.linalg.inv(posed.poses[0]).float()
     rest = posed.vertices[0].float() @ back[:3, :3].T + back[:3, 3]
@@ -200,7 +194,7 @@ def first_looks(
         slopes = light_over_views(lights, ways)
     directions = torch.cat([torch.ones(len(normals), 1), normals], 1)
     gains = torch.einsum("nk,tkc->tnc", directions, lights).clamp(-2, 2).exp()
-    solved = _by_codes(found.colors / gains, found.seen**sharpness, codes)
+    solved = _by_codes(found.colors / gains, found.seen**SHARP, codes)
     seen = found.seen.sum(0)
     blank = seen < LEAST
     solved[blank] = 0
