@@ -138,5 +138,5 @@ def test_wrong_units_are_named(scene, factor, units, said):
 
 def test_pictures_alone_are_not_enough(scene):
     _, views = scene
-    with pytest.raises(InputError, match="--landmarks FILE, --start FILE, or masks"):
+    with pytest.raises(InputError, match=f"in frame {views.frame}, .*points of that frame"):
         first_frame(replace(views, masks=None), egg_head())

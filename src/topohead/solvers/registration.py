@@ -90,8 +90,8 @@ def first_frame(
         raise InputError("expected a head model or a start mesh, got neither: give --start FILE")
     if not landmarks and views.masks is None:
         raise InputError(
-            "expected something to find the head with, got pictures alone: "
-            "give --landmarks FILE, --start FILE, or masks"
+            f"expected something to find the head with in frame {views.frame}, got pictures alone: "
+            "give --landmarks FILE with points of that frame, --start FILE, or masks"
         )
     head = HeadArrays(model)
     table = landmark_table(landmarks, views.cameras) if landmarks else None
