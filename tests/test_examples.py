@@ -36,6 +36,7 @@ def take(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_rig_is_told_captured_and_read(take: Path) -> None:
     run = take.parent / "run"
     told = run_example("02_capture_your_rig.py", take, run)

@@ -117,6 +117,7 @@ def test_colours_spread_over_the_surface_as_on_the_cpu() -> None:
     assert np.abs(found - expected).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_lens_is_undone_where_a_texel_is_looked_up(scene: Scene) -> None:
     topology, vertices, _, views = scene
     colors = CameraColors.identity(views.cameras.names)

@@ -31,6 +31,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capturing.published_texture, "is_wanted", lambda config: True)
 
 
+@pytest.mark.slow
 def test_dense_textures_resume_where_they_stopped(tmp_path: Path) -> None:
     topology = ellipsoid_topology()
     shapes = performance(2)
