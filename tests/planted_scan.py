@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import trimesh
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -93,3 +94,13 @@ def surface_of(planted: Planted) -> Mesh:
     """The head's finer surface in the scan's frame, metres."""
     fine, matrix = catmull_clark(reference_head(0).topology)
     return Mesh(fine, carried(matrix, planted.vertices))
+
+
+def two_heads(path: Path) -> None:
+    """Writes a scan of two people side by side."""
+    one, other = planted(seed=3, unit="cm").scan, planted(seed=8, unit="cm").scan
+    parts = [
+        trimesh.Trimesh(scan.points.numpy() + shift, scan.triangles.numpy(), process=False)
+        for scan, shift in ((one, [0, 0, 0]), (other, [24, 0, 0]))
+    ]
+    trimesh.util.concatenate(parts).export(path)

@@ -70,17 +70,16 @@ Reason = Literal["no head", "several heads", "mirrored", "face unseen", "size"]
 class ScanQuality:
     """How well a head lies on its scan.
 
-    Distances from the scan's inliers to the fitted surface and from what is seen of it to the scan,
-    on the face and everywhere. `face_seen` and `inliers` are shares. `flipped` counts triangles
-    that face the wrong way, `lips_mm` and `lids_mm` say how deep these overlap beyond the
-    template's. `sizes_mm` are those of `geometry.anthropometry`. `remainder_mm` is how far the face
-    is from anything that the head model can be (rms).
+    Distances from the scan's inliers to the fitted surface, on the face and everywhere, and from
+    all that is seen of it to the scan. `face_seen` and `inliers` are shares. `flipped` counts
+    triangles that face the wrong way, `lips_mm` and `lids_mm` say how deep these overlap beyond
+    the template's. `sizes_mm` are those of `geometry.anthropometry`. `remainder_mm` is how far the
+    face is from anything that the head model can be (rms).
     `failures` and `warnings` are sentences for a person, by reason; without failures believe it.
     """
 
     face: Distances
     whole: Distances
-    face_to_scan: Distances
     whole_to_scan: Distances
     face_seen: float
     inliers: float
@@ -117,7 +116,6 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
     measured = ScanQuality(
         Distances.of(distance[on_face]),
         Distances.of(distance),
-        Distances.of(gap[face[seen]]),
         Distances.of(gap),
         float(area[seen][face[seen]].sum() / area[face].sum()),
         float(inlier.double().mean()),
