@@ -197,6 +197,32 @@ def test_an_obj_of_several_pictures_keeps_each(tmp_path: Path) -> None:
     assert float((scan.uv - scan.uv.clamp(0, 1)).abs().max()) == 0
 
 
+def test_a_glb_of_several_pictures_keeps_each(tmp_path: Path) -> None:
+    """Parts have the colours of their own pictures, one without has its own colour."""
+    shades = ((200, 40, 40), (40, 40, 200), (30, 180, 60))
+    scene = trimesh.Scene()
+    for number, shade in enumerate(shades):
+        ball = trimesh.creation.uv_sphere(radius=0.1, count=[20, 20])
+        ball.apply_translation([0.3 * number, 0, 0])
+        if number < 2:
+            image = Image.fromarray(np.full((4 + 4 * number, 8, 3), shade, np.uint8))
+            uv = np.random.default_rng(number).random((len(ball.vertices), 2))
+            material = trimesh.visual.material.PBRMaterial(baseColorTexture=image)
+            ball.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+        else:
+            ball.visual.vertex_colors = [*shade, 255]  # pyright: ignore
+        scene.add_geometry(ball)
+    scene.export(tmp_path / "scan.glb")
+    found = open_scan(tmp_path / "scan.glb")
+    scan = found.scan
+    assert found.picture is not None and scan.uv is not None and scan.triangle_uv is not None
+    picture, uv = found.picture(), scan.uv[scan.triangle_uv].mean(1)
+    row = ((1 - uv[:, 1]) * picture.shape[0]).long()
+    seen = picture[row, (uv[:, 0] * picture.shape[1]).long()]
+    part = (scan.points[scan.triangles][..., 0].mean(1) / 0.3).round().long()
+    assert float((seen - torch.tensor(shades)[part] / 255).abs().max()) < 5e-3
+
+
 def test_a_package_as_phones_write_it(tmp_path: Path) -> None:
     """Two meshes in their places, centimetres and z up, a picture inside the package."""
     pytest.importorskip("pxr")

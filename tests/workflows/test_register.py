@@ -287,6 +287,7 @@ def test_a_picture_that_is_named(tmp_path: Path, knowing: Callable[[Planted], No
     asked = RegisterConfig(
         tmp_path / "scan.obj", tmp_path / "out", method="template", texture_size=SMALL
     )
+    assert "--texture FILE" in single.prepare(asked).notes[0]
     register(replace(asked, texture=tmp_path / "red.png"))
     baked = read_image(tmp_path / "out" / "textures" / "albedo_srgb.png")
     inside = texel_map(reference_head(1).topology, SMALL).inside

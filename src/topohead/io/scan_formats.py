@@ -261,18 +261,33 @@ def read_other_scan(path: Path) -> ScanFile:
         raise InputError(f"{path} is not a readable {path.suffix} scan ({reason})") from None
     if not parts:
         raise InputError(f"{path} holds no points; expected a scan of a head")
-    pictures = {id(image): image for part in parts if (image := _image(part)) is not None}
-    scan = _joined(parts, textured=len(pictures) == 1)
+    scan = _joined(parts)
     metric = path.suffix.lower() in (".glb", ".gltf")
-    if len(pictures) == 1:
-        image = next(iter(pictures.values()))
-        return ScanFile(scan, lambda: _pixels(image), metric)
-    notes = (f"{len(pictures)} pictures: taken as colours of its points",) if pictures else ()
-    return ScanFile(scan, None, metric, notes)
+    images = [_image(part) for part in parts]
+    known = list({id(image): image for image in images if image is not None}.values())
+    if not known:
+        return ScanFile(replace(scan, uv=None, triangle_uv=None), None, metric)
+    if len(known) == 1 and all(image is not None for image in images):
+        return ScanFile(replace(scan, colors=None), lambda: _pixels(known[0]), metric)
+    # what has no picture gets one of its own colour
+    number = {id(image): index for index, image in enumerate(known)}
+    readers = [lambda image=image: _pixels(image) for image in known]
+    readers += [lambda part=part: _plain(part) for part in parts if _image(part) is None]
+    numbers, bare = [], iter(range(len(known), len(readers)))
+    for part, image in zip(parts, images, strict=True):
+        own = next(bare) if image is None else number[id(image)]
+        numbers.append(np.full(len(getattr(part, "faces", ())), own))
+    assert scan.uv is not None and scan.triangle_uv is not None
+    owners = torch.from_numpy(np.concatenate(numbers))
+    uv = side_by_side(scan.uv[scan.triangle_uv], owners, len(readers)).reshape(-1, 2)
+    scan = replace(scan, colors=None, uv=uv, triangle_uv=torch.arange(len(uv)).reshape(-1, 3))
+    return ScanFile(scan, lambda: joined_pictures(readers), metric)
 
 
-def _joined(parts: list[Any], textured: bool) -> Scan:
-    """All parts as one surface, vertices that a file repeats along seams merged again."""
+def _joined(parts: list[Any]) -> Scan:
+    """All parts as one surface, vertices that a file repeats along seams merged again; with UVs,
+    the middle where a part has none.
+    """
     positions, faces, uv, colors, count = [], [], [], [], 0
     for part in parts:
         vertices = np.asarray(part.vertices, np.float64)
@@ -280,8 +295,8 @@ def _joined(parts: list[Any], textured: bool) -> Scan:
         faces.append(np.asarray(getattr(part, "faces", np.zeros((0, 3))), np.int64) + count)
         given = getattr(part.visual, "uv", None) if hasattr(part, "visual") else None
         known = given is not None and len(given) == len(vertices)
-        uv.append(np.asarray(given, np.float64) if known else np.zeros((len(vertices), 2)))
-        colors.append(None if textured else _part_colors(part))
+        uv.append(np.asarray(given, np.float64) if known else np.full((len(vertices), 2), 0.5))
+        colors.append(_part_colors(part))
         count += len(vertices)
     corners = np.concatenate(faces)
     merged, first = merged_positions(np.concatenate(positions))
@@ -293,8 +308,8 @@ def _joined(parts: list[Any], textured: bool) -> Scan:
         triangles,
         None,
         _srgb(np.concatenate(everywhere)[first]) if painted else None,
-        torch.from_numpy(np.concatenate(uv).astype(np.float32)) if textured else None,
-        torch.from_numpy(corners) if textured else None,
+        torch.from_numpy(np.concatenate(uv).astype(np.float32)),
+        torch.from_numpy(corners),
     )
 
 
@@ -309,13 +324,24 @@ def _pixels(image: Any) -> Float[Tensor, "H W 3"]:
     return torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255)
 
 
+def _plain(part: Any) -> Float[Tensor, "1 1 3"]:
+    """One texel of the mean colour of a part without a picture, grey where it has none."""
+    visual = getattr(part, "visual", None)
+    material = getattr(visual, "material", None)
+    if material is not None:
+        color = np.asarray(material.main_color, np.float32)[None]
+    elif visual is not None and len(visual.vertex_colors):
+        color = np.asarray(visual.vertex_colors, np.float32)
+    else:
+        return grey()
+    return torch.from_numpy(color[:, :3].mean(0) / 255)[None, None]
+
+
 def _part_colors(part: Any) -> NDArray[np.uint8] | None:
-    """Colours of a part's points, taken from its picture where it has one; None without any."""
+    """Colours of a part's points; None without any."""
     if hasattr(part, "colors"):  # a cloud
         return np.asarray(part.colors)[:, :3] if len(part.colors) == len(part.vertices) else None
     visual = part.visual
-    if visual.kind == "texture" and _image(part) is not None:
-        visual = visual.to_color()
     if visual.kind not in ("vertex", "texture") or not hasattr(visual, "vertex_colors"):
         return None
     colors = np.asarray(visual.vertex_colors)

@@ -1,6 +1,7 @@
 """Colour pictures of scans: those that an OBJ's materials name, several in one, any format."""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path, PureWindowsPath
 
@@ -17,8 +18,9 @@ from topohead.io.polygons import pieces
 
 Picture = Callable[[], Float[Tensor, "H W 3"]]
 
-LARGEST_TILE = 4096
-"""Texels along a picture's side where several share one; larger ones are shrunk."""
+LARGEST_TILE, TEXELS = 4096, 2**26
+"""Texels along a picture's side where several share one, and of all of them; larger ones are
+shrunk."""
 
 
 def obj_lines(path: Path) -> list[bytes]:
@@ -106,10 +108,13 @@ def side_by_side(
 
 
 def joined_pictures(readers: Sequence[Picture]) -> Float[Tensor, "H W 3"]:
-    """Pictures side by side, all in the size of the largest, at most `LARGEST_TILE` a side."""
+    """Pictures side by side, all in the size of the largest, at most `LARGEST_TILE` a side
+    and `TEXELS` together.
+    """
     pictures = [read() for read in readers]
-    height = min(max(p.shape[0] for p in pictures), LARGEST_TILE)
-    width = min(max(p.shape[1] for p in pictures), LARGEST_TILE)
+    most = min(LARGEST_TILE, math.isqrt(TEXELS // len(pictures)))
+    height = min(max(p.shape[0] for p in pictures), most)
+    width = min(max(p.shape[1] for p in pictures), most)
     size = (height, width)
     tiles = [interpolate(p.movedim(-1, 0)[None], size, mode="bilinear", antialias=True)
              for p in pictures]  # fmt: skip

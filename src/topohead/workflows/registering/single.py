@@ -132,11 +132,14 @@ def _whole(out: Path) -> Iterator[Path]:
 def prepare(config: RegisterConfig) -> Prepared:
     """The scan in metres."""
     file = open_scan(config.source)
+    colored = file.picture is not None or file.scan.colors is not None
     if config.texture is not None:
         path = config.texture
         if file.scan.uv is None:
             raise InputError(f"{config.source} has no UVs for the picture --texture {path}")
         file = replace(file, picture=lambda: read_picture(path))
+    elif not (colored or file.notes) and file.scan.uv is not None:
+        file = replace(file, notes=("has UVs and names no picture: --texture FILE gives it one",))
     if config.crop is not None:
         file = replace(file, scan=cropped(file.scan, config.crop, str(config.source)))
     if config.mirror:
