@@ -3,20 +3,37 @@
 import io
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from topohead.core import InputError
+from topohead.core.scans import Scan
 from topohead.io.images import IMAGE_SUFFIXES, read_image
 from topohead.io.polygons import pieces
 
 Picture = Callable[[], Float[Tensor, "H W 3"]]
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A scan, its colour picture (srgb, read when called), and what was odd about the file.
+
+    `metric` says that the format's unit is the metre.
+    """
+
+    scan: Scan
+    picture: Picture | None = None
+    metric: bool = False
+    notes: tuple[str, ...] = ()
+
 
 LARGEST_TILE, TEXELS = 4096, 2**26
 """Texels along a picture's side where several share one, and of all of them; larger ones are
@@ -143,3 +160,12 @@ def decoded(data: bytes, name: str) -> Float[Tensor, "H W 3"]:
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
         raise InputError(f"image {name} cannot be decoded ({error}); save it as PNG") from None
     return torch.from_numpy(pixels.astype(np.float32) / 255)
+
+
+def scan_colors(values: NDArray) -> Float[Tensor, "N 3"]:
+    """Colours as floats, whether they were stored as shares or as codes."""
+    peak = values.max(initial=0)
+    scale = 255 if values.dtype.kind == "u" or peak > 1 else 1
+    if peak > 255:
+        scale = 65535
+    return torch.from_numpy((values / scale).clip(0, 1).astype(np.float32))

@@ -14,13 +14,13 @@ from topohead.core.scans import Scan
 from topohead.geometry.meshes import face_normals, triangle_areas
 from topohead.io.meshes import USD
 from topohead.io.scan_formats import (
-    ScanFile,
     read_cloud_scan,
     read_obj_scan,
-    read_other_scan,
     read_ply_scan,
     read_usd_scan,
 )
+from topohead.io.scan_pictures import ScanFile
+from topohead.io.scan_scenes import read_scene_scan
 
 CLOUDS = (".xyz", ".pts", ".txt", ".asc")
 SCANS = (".obj", ".ply", ".stl", ".glb", ".gltf", ".off", ".xyz", ".pts", ".asc", *USD)
@@ -54,7 +54,7 @@ def open_scan(path: str | Path) -> ScanFile:
     suffix = path.suffix.lower()
     if suffix not in (*SCANS, *CLOUDS):
         raise InputError(f"{path}: unknown scan format; expected {', '.join(SCANS)}")
-    read = next((reader for endings, reader in READERS if suffix in endings), read_other_scan)
+    read = next((reader for endings, reader in READERS if suffix in endings), read_scene_scan)
     return _oriented(_checked(read(path), path))
 
 
