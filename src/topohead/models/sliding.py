@@ -31,8 +31,9 @@ from topohead.models.linear import LinearHead
 BELIEF = 0.8
 """Share of the found slide that is made: what is estimated is larger than what it estimates."""
 
-TRUST = Trust(surface=1000.0, landmarks=0.004)
-"""Landmarks are put down by hand on both heads; the surface is exact."""
+TRUST, TRUST_BACK = Trust(1000.0, 0.004), Trust(300.0, 0.004)
+"""For the reference on the other's skin, and for the other on the reference's: landmarks are put
+down by hand on both heads, surfaces are exact, and the carried shapes are not the other's all."""
 
 PARTS = ("face", "ears", "scalp")
 """What looks for the surface. Necks end anywhere."""
@@ -60,8 +61,8 @@ def common_slide(
     Symmetric where the topology has a mirror map.
     """
     fields = smooth_fields(reference)
-    there = _slide(_with(reference, REFERENCE_FIELD * fields), others, other)
-    back = _slide(_with(other, OTHER_FIELD * fields), references, reference)
+    there = _slide(_with(reference, REFERENCE_FIELD * fields), others, other, TRUST)
+    back = _slide(_with(other, OTHER_FIELD * fields), references, reference, TRUST_BACK)
     slide = BELIEF * (there - back) / 2
     opposite = reference.topology.mirror
     if opposite is None:
@@ -86,9 +87,9 @@ def _with(head: LinearHead, fields: Float[Tensor, "K V 3"]) -> LinearHead:
     return replace(head, identity_basis=basis, expression_basis=still)
 
 
-def _slide(model: LinearHead, mesh: Mesh, known: LinearHead) -> Float[Tensor, "V 3"]:
+def _slide(model: LinearHead, mesh: Mesh, known: LinearHead, trust: Trust) -> Float[Tensor, "V 3"]:
     """From the known places on the mesh, along the skin, to those that the model finds there."""
-    placed = explain(model, mesh, mesh.topology.landmarks["ibug68"], PARTS, TRUST)
+    placed = explain(model, mesh, mesh.topology.landmarks["ibug68"], PARTS, trust)
     corners, vertices = mesh.topology.triangles, mesh.vertices.double()
     surface = FacingSurface(Mesh(mesh.topology, vertices), outward_normals(vertices, corners))
     normals = vertex_normals(placed, model.topology.triangles)
@@ -111,7 +112,7 @@ def skin_mesh(head: LinearHead) -> Mesh:
     return Mesh(named, head.template)
 
 
-HOLD, LOOSE, STIFF = 3.0, 0.03, 1.0
+HOLD, LOOSE, STIFF = 3.0, 0.1, 1.0
 """Weight of what is held, of what may stay where it slid, and of bending."""
 
 
