@@ -18,12 +18,12 @@ from topohead.geometry.meshes import (
     vertex_normals,
 )
 
-SURFACE_NOISE, LANDMARK_NOISE = 0.001, 0.002
-"""Residuals of surface and landmarks are weighed by these standard deviations, metres."""
-SURFACE_SHARE = 400.0
-"""So many independent measurements the whole surface counts as, against the model's prior."""
+SURFACE_NOISE = 0.001
+"""Residuals of the surface are weighed by this standard deviation, metres."""
 EXPRESSION_SPREAD = 0.15
 """Prior standard deviation of expression coefficients."""
+REACHES = (0.03, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01, 0.01)
+"""Farthest hits while pose and coefficients are found, metres, step by step."""
 STEPS = ((16, 0.03), (8, 0.03), (4, 0.02), (2, 0.015), (1, 0.01), (1, 0.01))
 CLOSE_STEPS = ((0.3, 0.006), (0.1, 0.004))
 """How much stiffer than asked the free remainder is, and how far it reaches, step by step."""
@@ -31,6 +31,16 @@ UNFOLDINGS = 12
 """So often folds are looked for and bent anew."""
 SCALE_SPREAD = 0.03
 """Prior standard deviation of the logarithm of scale around the start's."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What the surface and landmarks count for against the model's prior."""
+
+    surface: float = 400.0
+    """So many independent measurements the whole surface counts as."""
+    landmarks: float = 0.002
+    """Standard deviation of a landmark's place, metres."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ def fit_model(
     pose = problem.start()
     identity_count = len(model.identity_basis)
     coefficients = torch.zeros(identity_count + len(model.expression_basis)).double()
-    for reach in (0.03, 0.03, 0.02, 0.015, 0.01, 0.01, 0.01, 0.01):
+    for reach in REACHES:
         pose, coefficients = problem.improve_coefficients(pose, coefficients, reach)
     start = shape = problem.shape(coefficients)
     for factor, reach in STEPS + (CLOSE_STEPS if unfold else ()):
@@ -83,6 +93,22 @@ def fit_model(
         pose,
         float(hits.distance.median()),
     )
+
+
+def explain(
+    model: HeadModel, mesh: Mesh, landmarks: SurfacePoints, parts: tuple[str, ...], trust: Trust
+) -> Float[Tensor, "V 3"]:
+    """The mesh as the model alone explains it: its vertices in the mesh's frame, unprojected.
+
+    `parts` are the model's regions that look for the surface. Nothing ties vertices to places along
+    it but what the model knows of heads, and the landmarks (iBUG-68 on the mesh) as far as trusted.
+    """
+    problem = _Problem(model, mesh, landmarks, trust=trust)
+    problem.face = _members(problem.topology, *parts)
+    pose, coefficients = problem.start(), torch.zeros(len(problem.spread)).double()
+    for reach in REACHES:
+        pose, coefficients = problem.improve_coefficients(pose, coefficients, reach)
+    return alignment.apply(pose, problem.shape(coefficients))
 
 
 @dataclass(frozen=True)
@@ -105,7 +131,9 @@ class _Problem:
         mesh: Mesh,
         landmarks: SurfacePoints | None,
         ties: tuple[SurfacePoints, SurfacePoints] | None = None,
+        trust: Trust | None = None,
     ) -> None:
+        self.trust = trust or Trust()
         self.topology = model.topology
         self.template = model.template.double()
         basis = torch.cat([model.identity_basis, model.expression_basis])
@@ -227,7 +255,7 @@ class _Problem:
         normals = torch.nn.functional.normalize(hits.normals @ back[:3, :3].T, dim=-1)
         rows = self._jacobian(shape[hits.vertices], self.basis[hits.vertices])
         gap = alignment.apply(back, hits.points) - shape[hits.vertices]
-        share = (SURFACE_SHARE / max(len(gap), 1)) ** 0.5 / SURFACE_NOISE
+        share = (self.trust.surface / max(len(gap), 1)) ** 0.5 / SURFACE_NOISE
         weight = share * hits.weights.sqrt()
         systems = [
             (weight[:, None] * (normals[:, :, None] * rows).sum(1), weight * (normals * gap).sum(1))
@@ -257,7 +285,7 @@ class _Problem:
         basis = interpolate(self.own, self.topology.triangles, flat)[inner].reshape(51, 3, -1)
         gap = alignment.apply(back, marks)[inner] - here
         rows = self._jacobian(here, basis).reshape(153, -1)
-        return rows / LANDMARK_NOISE, gap.reshape(-1) / LANDMARK_NOISE
+        return rows / self.trust.landmarks, gap.reshape(-1) / self.trust.landmarks
 
     @staticmethod
     def _jacobian(points: Tensor, basis: Tensor) -> Float[Tensor, "N 3 K"]:

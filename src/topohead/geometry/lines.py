@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import SurfacePoints, Topology
@@ -22,6 +23,10 @@ LINES: Mapping[str, tuple[int, ...]] = {
     "lower lip": (60, 67, 66, 65, 64),
 }
 """iBUG-68 landmarks along each line; lips where they meet."""
+
+CORNERS = (30, 33, 36, 39, 42, 45, 60, 62, 64, 66)
+"""iBUG-68 landmarks that are places of their own on every head: tip and base of the nose, corners
+of the eyes, corners and middles of where lips meet. Others divide a line, each hand its own way."""
 
 
 def landmark_lines(
@@ -86,3 +91,10 @@ def drawn(
     share = torch.arange(split).to(vertices)[:, None, None] / split
     inner = torch.lerp(start, end, share).transpose(0, 1).reshape(-1, 3)
     return torch.cat([inner, vertices[way[-1:]]])
+
+
+def hausdorff(first: Float[Tensor, "N 3"], second: Float[Tensor, "M 3"]) -> float:
+    """The farthest that a point of either set lies from the other set, in their unit."""
+    one, other = first.double().numpy(), second.double().numpy()
+    there, back = KDTree(other).query(one)[0], KDTree(one).query(other)[0]
+    return float(max(np.max(there), np.max(back)))

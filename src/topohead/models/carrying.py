@@ -19,6 +19,7 @@ from topohead.geometry.alignment import apply, rigid
 from topohead.geometry.bridge import Bridge, bind, fit_bridge
 from topohead.geometry.correspondence import closest_points, interpolate
 from topohead.geometry.globes import fit_sphere
+from topohead.geometry.lines import CORNERS, LINES, drawn, hausdorff, landmark_lines
 from topohead.geometry.meshes import (
     connected_parts,
     face_normals,
@@ -27,9 +28,12 @@ from topohead.geometry.meshes import (
 )
 from topohead.models.controls import skull_weights, without_motion
 from topohead.models.linear import LinearHead
+from topohead.models.sliding import common_slide, held, skin_mesh
 
-GATES = {"landmarks_mm": 1.0, "surface_mm": 1.2, "flipped": 0.004, "expressions": 0.7}
-"""The worst that a bridge may be to be used. The first three are upper limits."""
+GATES = {
+    "landmarks_mm": 1.0, "lines_mm": 1.2, "surface_mm": 1.2, "flipped": 0.004, "expressions": 0.7,
+}  # fmt: skip
+"""The worst that a bridge may be to be used. All but the last are upper limits."""
 
 
 SLIT_RINGS = 2
@@ -40,10 +44,11 @@ SLIT_RINGS = 2
 class CarriedHead:
     """Identities mean + Σ weight · identity in the reference's head frame and topology, metres.
 
-    Weights are standard normal. `quality`: median distance of inner landmarks on the mean head
-    (`landmarks_mm`), 95th percentile of the distance from the other family's face to the carried
-    skin over random identities (`surface_mm`), share of skin triangles that turn over in them
-    (`flipped`), median correlation of like-named expressions' motion (`expressions`).
+    Weights are standard normal. `quality`: median distance of corners on the mean head
+    (`landmarks_mm`), how far rims lie apart where they do most (`lines_mm`), 95th percentile of
+    the distance from the other family's face to the carried skin over random identities
+    (`surface_mm`), share of skin triangles that turn over in them (`flipped`), median correlation
+    of like-named expressions' motion (`expressions`).
     """
 
     mean: Float[Tensor, "V 3"]
@@ -62,36 +67,71 @@ class CarriedHead:
 
 
 def carry(other: LinearHead, reference: LinearHead) -> CarriedHead:
-    """The other family's mean and modes on the reference topology, and how well that went."""
+    """The other family's mean and modes on the reference topology, and how well that went.
+
+    A fit to the mean head places the vertices on it; then they slide to where both families' own
+    shapes say that they belong (`models.sliding`).
+    """
     mesh = Mesh(replace(other.topology, regions={}), other.template)
     fit = fit_bridge(reference, mesh, other.topology.landmarks["ibug68"])[1]
-    skin = _skin_of(other)
-    bridge = bind(Mesh(skin, other.template), Mesh(reference.topology, fit.vertices))
-    topology = reference.topology
-    known = bridge.near & topology.region_mask("skin") & _unmistaken(other, topology, bridge)
-    fill = _Fill(topology, known)
-    foot = bridge.values(other.template)
-    mean = fit.vertices.double() + fill(torch.where(known[:, None], foot - fit.vertices, 0.0))
-    modes = torch.stack([fill(bridge.values(row)) for row in other.identity_basis])
-    for side in ("eye_left", "eye_right"):
-        own, theirs = topology.regions[side], other.topology.regions[side]
-        still = _reseated(reference.template[own], other.template[theirs])
-        mean[own] = still
-        for row, delta in zip(modes, other.identity_basis[:, theirs], strict=True):
-            row[own] = _reseated(reference.template[own], other.template[theirs] + delta) - still
-    template = reference.template.double()
-    weights = skull_weights(topology, template)
-    pose = rigid(mean, template, weights)
+    first = _Placed.at(fit.vertices, other, reference)
+    slid = first.mean + first.fill(first.slide(other, reference))
+    placed = _Placed.at(held(slid, reference, other).float(), other, reference)
+    pose, weights = placed.upright(reference)
     carried = CarriedHead(
-        apply(pose, mean).float(),
-        without_motion(modes @ pose[:3, :3].T, template, weights).float(),
+        apply(pose, placed.mean).float(),
+        without_motion(placed.modes @ pose[:3, :3].T, reference.template.double(), weights).float(),
         {},
     )
-    quality = _quality(other, reference, mean.float(), modes.float(), known, bridge)
-    return replace(carried, quality=quality)
+    return replace(carried, quality=_quality(other, reference, placed))
 
 
-def _skin_of(head: LinearHead) -> Topology:
+@dataclass(frozen=True)
+class _Placed:
+    """The other family's mean and modes at places on its surface, in its own frame, metres."""
+
+    bridge: Bridge
+    known: Bool[Tensor, " V"]
+    fill: "_Fill"
+    mean: Float[Tensor, "V 3"]
+    modes: Float[Tensor, "I V 3"]
+
+    @staticmethod
+    def at(vertices: Float[Tensor, "V 3"], other: LinearHead, reference: LinearHead) -> "_Placed":
+        """With the reference's vertices put down where they lie beside the other's mean head."""
+        topology = reference.topology
+        bridge = bind(Mesh(skin_of(other), other.template), Mesh(topology, vertices))
+        known = bridge.near & topology.region_mask("skin") & _unmistaken(other, topology, bridge)
+        fill = _Fill(topology, known)
+        foot = bridge.values(other.template)
+        mean = vertices.double() + fill(torch.where(known[:, None], foot - vertices, 0.0))
+        modes = torch.stack([fill(bridge.values(row)) for row in other.identity_basis])
+        for side in ("eye_left", "eye_right"):
+            own, theirs = topology.regions[side], other.topology.regions[side]
+            still = _reseated(reference.template[own], other.template[theirs])
+            mean[own] = still
+            for row, delta in zip(modes, other.identity_basis[:, theirs], strict=True):
+                moved = other.template[theirs] + delta
+                row[own] = _reseated(reference.template[own], moved) - still
+        return _Placed(bridge, known, fill, mean, modes)
+
+    def upright(self, reference: LinearHead) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " V"]]:
+        """What brings the mean to the head frame, and the weights of the skull that say so."""
+        template = reference.template.double()
+        weights = skull_weights(reference.topology, template)
+        return rigid(self.mean, template, weights), weights
+
+    def slide(self, other: LinearHead, reference: LinearHead) -> Float[Tensor, "V 3"]:
+        """How far the vertices should slide along the other's skin; zero where it is not known."""
+        pose = self.upright(reference)[0]
+        mean, modes = apply(pose, self.mean).float(), (self.modes @ pose[:3, :3].T).float()
+        upright = replace(other, template=apply(pose, other.template.double()).float())
+        theirs = replace(reference, template=mean, identity_basis=modes)
+        found = common_slide(reference, theirs, skin_mesh(upright), skin_mesh(reference))
+        return torch.where(self.known[:, None], found @ pose[:3, :3], 0.0)
+
+
+def skin_of(head: LinearHead) -> Topology:
     """The topology with the faces of skin alone: no shells, globes or teeth to be caught by."""
     inside = head.topology.region_mask("skin")[head.topology.faces].all(1)
     faces = head.topology.faces[inside]
@@ -142,14 +182,18 @@ def _reseated(own: Float[Tensor, "N 3"], theirs: Float[Tensor, "M 3"]) -> Float[
     return (goal + wanted / size * (own - start)).double()
 
 
-def _quality(
-    other: LinearHead, reference: LinearHead, mean: Tensor, modes: Tensor, known: Tensor,
-    bridge: Bridge,
-) -> dict[str, float]:  # fmt: skip
-    topology = reference.topology
-    marks = [
-        interpolate(t.landmarks["ibug68"], t.triangles, v)[27:]
-        for t, v in ((topology, mean), (other.topology, other.template))
+def _quality(other: LinearHead, reference: LinearHead, placed: _Placed) -> dict[str, float]:
+    topology, bridge, known = reference.topology, placed.bridge, placed.known
+    mean, modes = placed.mean.float(), placed.modes.float()
+    both = ((topology, mean), (other.topology, other.template))
+    marks = [interpolate(t.landmarks["ibug68"], t.triangles, v)[list(CORNERS)] for t, v in both]
+    named = [
+        landmark_lines(t, v)
+        for t, v in ((topology, reference.template), (other.topology, other.template))
+    ]
+    apart = [
+        hausdorff(*(drawn(v, lines[name]) for (_, v), lines in zip(both, named, strict=True)))
+        for name in LINES
     ]
     generator = torch.Generator().manual_seed(0)
     corners = topology.triangles[known[topology.triangles].all(1)]
@@ -170,6 +214,7 @@ def _quality(
     ]
     return {
         "landmarks_mm": 1000 * float((marks[0] - marks[1]).norm(dim=1).median()),
+        "lines_mm": 1000 * max(apart),
         "surface_mm": 1000 * float(torch.cat(distance).quantile(0.95)),
         "flipped": float(torch.stack(flipped).mean()),
         "expressions": float(np.median(like)),
