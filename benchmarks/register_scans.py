@@ -84,11 +84,13 @@ class Bench:
         return scan_surface(self.shapes.topology, self.shapes.head.template)
 
     @cached_property
-    def finest(self) -> tuple[list[Tensor], Tensor]:
-        """Matrices of two Catmull–Clark steps, and the triangles after them."""
-        once, first = catmull_clark(replace(self.shapes.topology, mirror=None))
-        twice, second = catmull_clark(once)
-        return [first, second], twice.triangles
+    def finest(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Matrices of three Catmull–Clark steps, and the triangles after each."""
+        steps, triangles, topology = [], [], replace(self.shapes.topology, mirror=None)
+        for _ in range(3):
+            topology, step = catmull_clark(topology)
+            steps, triangles = [*steps, step], [*triangles, topology.triangles]
+        return steps, triangles
 
     def people(
         self,
@@ -125,12 +127,12 @@ class Bench:
         for person in people:
             yield CELLS[cell](self, person, draws(self.seed, torch.tensor([person.number])))
 
-    def skin(self, person: Person) -> Triangulated:
-        """The finest surface of a head, inner parts too."""
-        vertices, (steps, triangles) = person.vertices, self.finest
-        for step in steps:
+    def skin(self, person: Person, steps: int = 2) -> Triangulated:
+        """A head's surface after so many (at most three) steps of subdivision, inner parts too."""
+        vertices, (matrices, triangles) = person.vertices, self.finest
+        for step in matrices[:steps]:
             vertices = refine(step, vertices)
-        return Triangulated(vertices, triangles)
+        return Triangulated(vertices, triangles[steps - 1])
 
 
 def clean(bench: Bench, person: Person, random: Draws, pose: Pose | None = None) -> Case:
@@ -163,14 +165,20 @@ def sampled(
 CLOUD = ("points", "normals", "valid", "inlier")
 
 
-def meshed(bench: Bench, person: Person, random: Draws, kind: str) -> Case:
-    """A triangle mesh without normals of its own."""
-    skin = bench.skin(person)
+def meshed(
+    bench: Bench, person: Person, random: Draws, kind: str, size: float = 0.0, steps: int = 2
+) -> Case:
+    """A triangle mesh without normals of its own.
+
+    `fused` in voxels of `size` metres, `scattered` with `size` vertices, or one `depth` picture; of
+    a surface after so many steps of subdivision.
+    """
+    skin = bench.skin(person, steps)
     if kind == "fused":
-        made = fused(skin, 0.002)
+        made = fused(skin, size)
     elif kind == "scattered":
         generator = torch.Generator().manual_seed(person.number)
-        made = scattered(seen_part(skin), 12_000, generator)
+        made = scattered(seen_part(skin), int(size), generator)
     else:
         towards = random.normal("view", 3)[0] * torch.tensor([0.4, 0.2, 0.0])
         made = depth_view(skin, towards + torch.tensor([0.0, 0, 1]), 320, 3e-4, person.number)
@@ -219,14 +227,16 @@ def _fault(on: Sequence[str] = (), **values: float) -> Maker:
     )
 
 
-def _mesh(kind: str) -> Maker:
-    return lambda bench, person, random: meshed(bench, person, random, kind)
+def _mesh(kind: str, size: float = 0.0, steps: int = 2) -> Maker:
+    return lambda bench, person, random: meshed(bench, person, random, kind, size, steps)
 
 
 CELLS: dict[str, Maker] = {
     "clean": clean,
-    "fused": _mesh("fused"),
-    "scattered": _mesh("scattered"),
+    "fused": _mesh("fused", 0.002),
+    "scattered": _mesh("scattered", 12_000),
+    "fused 1 mm": _mesh("fused", 0.001, 3),
+    "scattered 50 k": _mesh("scattered", 50_000, 3),
     "pose 30°": lambda b, p, r: clean(b, p, r, turned(Forced(r.keys), 30)),
     "noise 1 mm": _fault(noise=1 / 1.5),
     "holes 40 %": _fault(["holed"], holes=1.0),
