@@ -16,7 +16,7 @@ from topohead.models.registration import face_density
 from topohead.synthesis.constants import constant
 from topohead.synthesis.device_draws import Draws
 from topohead.synthesis.scan_poses import Pose
-from topohead.synthesis.scan_surface import ScanSurface, blunted, lying_on, melted
+from topohead.synthesis.scan_surface import ScanSurface, blunted, coarsened, lying_on, melted
 
 OPEN = 0.8
 """Cosine to the front within which globes are seen between the lids."""
@@ -68,7 +68,8 @@ def mild_cloud(
     focused: bool = False,
 ) -> Cloud:
     """What a good scanner leaves: the outer surface and little noise. Half have their folds filled
-    up; seven of ten lack what lies lip on lip or lid on lid or globe.
+    up, two of five are of few triangles; seven of ten lack what lies lip on lip or lid on lid or
+    globe.
     """
     points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True, closed=True)
     strength = random.uniform("mild noise", 1, 1).square()
@@ -136,8 +137,10 @@ def _sampled(
     fine = refine(surface.refinement, vertices)
     if faulty:
         fine = blunted(surface, fine, random)
+    there = ~surface.inner
     if mild:
-        fine = melted(surface, fine, random)
+        fine, there = coarsened(surface, melted(surface, fine, random), random)
+        there = there & ~surface.inner
     corner, second, third = (_rows(fine, ends.expand(len(fine), -1))
                              for ends in surface.triangles.unbind(1))  # fmt: skip
     facing = torch.linalg.cross(second - corner, third - corner)
@@ -153,7 +156,7 @@ def _sampled(
         shown = 0.3 * random.chance("inner", 0.2, 1)
         weight = weight * torch.where(surface.inner, shown, 1.0) * _density(corner, random)
     else:
-        weight = weight * ~surface.inner
+        weight = weight * there
     total = weight.double().cumsum(1)
     position = (torch.arange(count, device=weight.device) + random.uniform("along", count)) / count
     position = position.double().clamp(max=1 - 1e-9) * total[:, -1:]
