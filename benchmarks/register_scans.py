@@ -20,7 +20,14 @@ from topohead.synthesis.device_draws import Draws, draws
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.performances import euler
-from topohead.synthesis.remeshing import Triangulated, depth_view, fused, scattered, seen_part
+from topohead.synthesis.remeshing import (
+    Triangulated,
+    depth_view,
+    fused,
+    halved,
+    scattered,
+    seen_part,
+)
 from topohead.synthesis.scan_poses import Pose, random_pose
 from topohead.synthesis.scan_surface import ScanSurface, scan_surface
 from topohead.synthesis.scans import Cloud
@@ -84,13 +91,11 @@ class Bench:
         return scan_surface(self.shapes.topology, self.shapes.head.template)
 
     @cached_property
-    def finest(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Matrices of three Catmull–Clark steps, and the triangles after each."""
-        steps, triangles, topology = [], [], replace(self.shapes.topology, mirror=None)
-        for _ in range(3):
-            topology, step = catmull_clark(topology)
-            steps, triangles = [*steps, step], [*triangles, topology.triangles]
-        return steps, triangles
+    def finest(self) -> tuple[list[Tensor], Tensor]:
+        """Matrices of two Catmull–Clark steps, and the triangles after them."""
+        once, first = catmull_clark(replace(self.shapes.topology, mirror=None))
+        twice, second = catmull_clark(once)
+        return [first, second], twice.triangles
 
     def people(
         self,
@@ -127,12 +132,12 @@ class Bench:
         for person in people:
             yield CELLS[cell](self, person, draws(self.seed, torch.tensor([person.number])))
 
-    def skin(self, person: Person, steps: int = 2) -> Triangulated:
-        """A head's surface after so many (at most three) steps of subdivision, inner parts too."""
-        vertices, (matrices, triangles) = person.vertices, self.finest
-        for step in matrices[:steps]:
+    def skin(self, person: Person) -> Triangulated:
+        """The finest surface of a head, inner parts too."""
+        vertices, (steps, triangles) = person.vertices, self.finest
+        for step in steps:
             vertices = refine(step, vertices)
-        return Triangulated(vertices, triangles[steps - 1])
+        return Triangulated(vertices, triangles)
 
 
 def clean(bench: Bench, person: Person, random: Draws, pose: Pose | None = None) -> Case:
@@ -165,20 +170,18 @@ def sampled(
 CLOUD = ("points", "normals", "valid", "inlier")
 
 
-def meshed(
-    bench: Bench, person: Person, random: Draws, kind: str, size: float = 0.0, steps: int = 2
-) -> Case:
-    """A triangle mesh without normals of its own.
-
-    `fused` in voxels of `size` metres, `scattered` with `size` vertices, or one `depth` picture; of
-    a surface after so many steps of subdivision.
+def meshed(bench: Bench, person: Person, random: Draws, kind: str, size: float = 0.0) -> Case:
+    """A triangle mesh without normals of its own: `fused` in voxels of `size` metres, `scattered`
+    with `size` vertices, or one `depth` picture.
     """
-    skin = bench.skin(person, steps)
+    skin = bench.skin(person)
     if kind == "fused":
         made = fused(skin, size)
     elif kind == "scattered":
         generator = torch.Generator().manual_seed(person.number)
-        made = scattered(seen_part(skin), int(size), generator)
+        seen = seen_part(skin)
+        fine = seen if len(seen.vertices) > 4 * size else halved(seen)
+        made = scattered(fine, int(size), generator)
     else:
         towards = random.normal("view", 3)[0] * torch.tensor([0.4, 0.2, 0.0])
         made = depth_view(skin, towards + torch.tensor([0.0, 0, 1]), 320, 3e-4, person.number)
@@ -227,16 +230,16 @@ def _fault(on: Sequence[str] = (), **values: float) -> Maker:
     )
 
 
-def _mesh(kind: str, size: float = 0.0, steps: int = 2) -> Maker:
-    return lambda bench, person, random: meshed(bench, person, random, kind, size, steps)
+def _mesh(kind: str, size: float = 0.0) -> Maker:
+    return lambda bench, person, random: meshed(bench, person, random, kind, size)
 
 
 CELLS: dict[str, Maker] = {
     "clean": clean,
     "fused": _mesh("fused", 0.002),
     "scattered": _mesh("scattered", 12_000),
-    "fused 1 mm": _mesh("fused", 0.001, 3),
-    "scattered 50 k": _mesh("scattered", 50_000, 3),
+    "fused 1 mm": _mesh("fused", 0.001),
+    "scattered 50 k": _mesh("scattered", 50_000),
     "pose 30°": lambda b, p, r: clean(b, p, r, turned(Forced(r.keys), 30)),
     "noise 1 mm": _fault(noise=1 / 1.5),
     "holes 40 %": _fault(["holed"], holes=1.0),

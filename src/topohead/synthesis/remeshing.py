@@ -150,6 +150,20 @@ def scattered(surface: Triangulated, count: int, generator: torch.Generator) -> 
     return _used(vertices, owner[meeting].unique(dim=0))
 
 
+def halved(surface: Triangulated) -> Triangulated:
+    """The same surface, every triangle in four at the middles of its sides."""
+    vertices, triangles = surface
+    sides = torch.cat([triangles[:, [k, (k + 1) % 3]] for k in range(3)]).sort(1).values
+    ends, place = sides.unique(dim=0, return_inverse=True)
+    middle = (len(vertices) + place.reshape(3, -1).T).to(triangles)
+    (a, b, c), (ab, bc, ca) = triangles.unbind(1), middle.unbind(1)
+    parts = ((a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca))
+    return Triangulated(
+        torch.cat([vertices, vertices[ends].mean(1)]),
+        torch.cat([torch.stack(part, 1) for part in parts]),
+    )
+
+
 def depth_view(
     surface: Triangulated, towards: Float[Tensor, "3"], side: int, error: float, seed: int = 0
 ) -> Triangulated:
