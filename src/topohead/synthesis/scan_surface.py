@@ -38,7 +38,7 @@ class ScanSurface:
     are long: `MELTINGS` times it is a blur of `MELTED`. `inner` marks triangles inside mouth and
     sockets, `scalp` those under the hair, `globes` those of the eyes, which are seen only where
     they look forward. `folded` numbers triangles of lips and lids, `opposite` those that each of
-    them may lie against. `coarser` tells which vertex stands for each in every coarse triangulation,
+    them may lie against. `coarser` tells which vertex stands for each in coarse triangulations,
     `sides` how long its sides are about, `rim` how far each triangle is from what is hidden behind
     lips and lids at rest, metres.
     """
