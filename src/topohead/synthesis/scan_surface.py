@@ -212,11 +212,15 @@ def coarsened(
 
 
 def lying_on(
-    surface: ScanSurface, corner: Float[Tensor, "B T 3"], facing: Float[Tensor, "B T 3"]
+    surface: ScanSurface,
+    corner: Float[Tensor, "B T 3"],
+    facing: Float[Tensor, "B T 3"],
+    touching: Float[Tensor, "B 1 1"] | float = TOUCHING,
 ) -> Bool[Tensor, "B L"]:
     """Which of the `folded` triangles no scanner sees: others lie against them.
 
-    Of every triangle a corner, metres, and the cross product of its sides from there.
+    Of every triangle a corner, metres, and the cross product of its sides from there; `touching` is
+    the gap that still hides what is behind.
     """
     normal = torch.nn.functional.normalize(facing, dim=-1, eps=1e-20)
     here, there = surface.folded, surface.opposite
@@ -225,6 +229,6 @@ def lying_on(
     gap = (away * normal[:, there]).sum(-1).abs()
     against = (normal[:, there] * normal[:, here, None]).sum(-1) < FACING
     # a globe's triangles are larger than the gap
-    reach = TOUCHING + facing.norm(dim=-1).sqrt()[:, there]
-    near = (gap < TOUCHING) & (away.norm(dim=-1) < reach) & (ahead > -TOUCHING / 4)
+    reach = touching + facing.norm(dim=-1).sqrt()[:, there]
+    near = (gap < touching) & (away.norm(dim=-1) < reach) & (ahead > -TOUCHING / 4)
     return (against & near).any(-1)

@@ -16,7 +16,14 @@ from topohead.models.registration import face_density
 from topohead.synthesis.constants import constant
 from topohead.synthesis.device_draws import Draws
 from topohead.synthesis.scan_poses import Pose
-from topohead.synthesis.scan_surface import ScanSurface, blunted, coarsened, lying_on, melted
+from topohead.synthesis.scan_surface import (
+    TOUCHING,
+    ScanSurface,
+    blunted,
+    coarsened,
+    lying_on,
+    melted,
+)
 
 OPEN = 0.8
 """Cosine to the front within which globes are seen between the lids."""
@@ -26,6 +33,10 @@ MOST_HOLES = 0.4
 
 MILD_NOISE = 4e-4
 """The most of scans by good scanners, rms along each axis, metres."""
+
+BRIDGED = 2e-3
+"""By so much wider gaps, metres at most, are closed in half of scans by good scanners: voxels and
+triangles span them."""
 
 CELL = 0.006
 """Side of a cell of the depth view's z-buffer, metres."""
@@ -149,7 +160,11 @@ def _sampled(
     if focused:
         weight = weight * face_density(corner)
     if closed:
-        hidden = lying_on(surface, corner, facing) & random.chance("closed", 0.7, 1)
+        gap = TOUCHING
+        if mild:
+            wider = random.uniform("bridge", 1, 1) * random.chance("bridged", 0.5, 1, 1)
+            gap = TOUCHING + BRIDGED * wider[..., None]
+        hidden = lying_on(surface, corner, facing, gap) & random.chance("closed", 0.7, 1)
         shown = weight[:, surface.folded] * ~hidden
         weight = weight.index_copy(1, surface.folded, shown)
     if faulty:
