@@ -189,6 +189,9 @@ def test_closed_lips_are_hidden_but_not_open_ones(source: ScanSource) -> None:
     shut, opened = ((area * lips) * scan_surfaces.lying_on(surface, a, facing)).sum(1).tolist()
     assert 0.08 * float((area[0] * lips).sum()) < shut < 0.5 * float((area[0] * lips).sum())
     assert opened < 0.35 * shut
+    wider = scan_surfaces.lying_on(surface, a, facing, torch.tensor([[[3e-3]], [[1.2e-3]]]))
+    assert 1.3 * shut < float((area * lips * wider)[0].sum()) < 0.8 * float((area[0] * lips).sum())
+    assert float((area * lips * wider)[1].sum()) == pytest.approx(opened, abs=1e-3)
 
 
 def test_focused_scans_are_denser_on_the_face(source: ScanSource) -> None:

@@ -163,7 +163,7 @@ def _sampled(
         gap = TOUCHING
         if mild:
             wider = random.uniform("bridge", 1, 1) * random.chance("bridged", 0.5, 1, 1)
-            gap = TOUCHING + BRIDGED * wider[..., None]
+            gap = TOUCHING + BRIDGED * wider
         hidden = lying_on(surface, corner, facing, gap) & random.chance("closed", 0.7, 1)
         shown = weight[:, surface.folded] * ~hidden
         weight = weight.index_copy(1, surface.folded, shown)
