@@ -134,7 +134,7 @@ def test_coarse_scans_are_flat_triangles_between_points_of_the_skin(source: Scan
     random = draws(4, torch.arange(40))
     coarse, there = scan_surfaces.coarsened(surface, fine, random)
     changed = (coarse != fine).any(-1).any(-1)
-    assert 9 <= int(changed.sum()) <= 23
+    assert 6 <= int(changed.sum()) <= 21
     assert there[~changed].all()
     assert 3 <= int((~there).any(-1).sum()) <= 0.8 * int(changed.sum())
     # what is lost is where lips and lids turn in, and no wider than half a side
