@@ -20,7 +20,14 @@ from topohead.synthesis.device_draws import Draws, draws
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.performances import euler
-from topohead.synthesis.remeshing import Triangulated, depth_view, fused, scattered, seen_part
+from topohead.synthesis.remeshing import (
+    Triangulated,
+    depth_view,
+    fused,
+    halved,
+    scattered,
+    seen_part,
+)
 from topohead.synthesis.scan_poses import Pose, random_pose
 from topohead.synthesis.scan_surface import ScanSurface, scan_surface
 from topohead.synthesis.scans import Cloud
@@ -163,14 +170,18 @@ def sampled(
 CLOUD = ("points", "normals", "valid", "inlier")
 
 
-def meshed(bench: Bench, person: Person, random: Draws, kind: str) -> Case:
-    """A triangle mesh without normals of its own."""
+def meshed(bench: Bench, person: Person, random: Draws, kind: str, size: float = 0.0) -> Case:
+    """A triangle mesh without normals of its own: `fused` in voxels of `size` metres, `scattered`
+    with `size` vertices, or one `depth` picture.
+    """
     skin = bench.skin(person)
     if kind == "fused":
-        made = fused(skin, 0.002)
+        made = fused(skin, size)
     elif kind == "scattered":
         generator = torch.Generator().manual_seed(person.number)
-        made = scattered(seen_part(skin), 12_000, generator)
+        seen = seen_part(skin)
+        fine = seen if len(seen.vertices) > 4 * size else halved(seen)
+        made = scattered(fine, int(size), generator)
     else:
         towards = random.normal("view", 3)[0] * torch.tensor([0.4, 0.2, 0.0])
         made = depth_view(skin, towards + torch.tensor([0.0, 0, 1]), 320, 3e-4, person.number)
@@ -219,14 +230,16 @@ def _fault(on: Sequence[str] = (), **values: float) -> Maker:
     )
 
 
-def _mesh(kind: str) -> Maker:
-    return lambda bench, person, random: meshed(bench, person, random, kind)
+def _mesh(kind: str, size: float = 0.0) -> Maker:
+    return lambda bench, person, random: meshed(bench, person, random, kind, size)
 
 
 CELLS: dict[str, Maker] = {
     "clean": clean,
-    "fused": _mesh("fused"),
-    "scattered": _mesh("scattered"),
+    "fused": _mesh("fused", 0.002),
+    "scattered": _mesh("scattered", 12_000),
+    "fused 1 mm": _mesh("fused", 0.001),
+    "scattered 50 k": _mesh("scattered", 50_000),
     "pose 30°": lambda b, p, r: clean(b, p, r, turned(Forced(r.keys), 30)),
     "noise 1 mm": _fault(noise=1 / 1.5),
     "holes 40 %": _fault(["holed"], holes=1.0),

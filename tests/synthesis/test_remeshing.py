@@ -8,7 +8,14 @@ import torch
 from topohead.core import Mesh, Topology
 from topohead.geometry.correspondence import closest_points
 from topohead.geometry.meshes import face_normals, triangle_areas
-from topohead.synthesis.remeshing import Triangulated, depth_view, fused, scattered, seen_part
+from topohead.synthesis.remeshing import (
+    Triangulated,
+    depth_view,
+    fused,
+    halved,
+    scattered,
+    seen_part,
+)
 
 RADIUS = 0.1
 
@@ -60,6 +67,32 @@ def test_only_the_outside_is_seen() -> None:
     # every view stands off the poles, so a sliver of the smallest triangles may be missed
     assert float(seen.vertices.norm(dim=1).min()) > 0.99 * RADIUS
     assert float(triangle_areas(*seen).sum()) > 0.99 * float(triangle_areas(*outer).sum())
+
+
+def test_nobody_looks_out_from_inside() -> None:
+    """Through the opening of a bowl with a ball in it: neither the ball's far side nor the wall's
+    back is seen, and the bowl hides the ball from everywhere else."""
+    outer, inner = ball(), ball(0.03)
+    open_below = outer.vertices[outer.triangles][..., 1].mean(1) > -0.95 * RADIUS
+    bowl = Triangulated(outer.vertices, outer.triangles[open_below])
+    # inside out, as the bag of a mouth is that hangs in a head
+    bag = inner.triangles.flip(1) + len(bowl.vertices)
+    both = Triangulated(
+        torch.cat([bowl.vertices, inner.vertices]), torch.cat([bowl.triangles, bag])
+    )
+    assert float(seen_part(both).vertices.norm(dim=1).min()) > 0.99 * RADIUS
+    assert float(fused(both, 0.004).vertices.norm(dim=1).min()) > 0.97 * RADIUS
+
+
+def test_halved_triangles_are_four_of_the_same_surface() -> None:
+    given = ball(bands=12)
+    made = halved(given)
+    assert len(made.triangles) == 4 * len(given.triangles)
+    assert float(off(made, given).max()) < 1e-8
+    assert outward(made).all()
+    assert float(triangle_areas(*made).sum()) == pytest.approx(float(triangle_areas(*given).sum()))
+    edges = torch.cat([made.triangles[:, [k, (k + 1) % 3]] for k in range(3)])
+    assert (edges.sort(1).values.unique(dim=0, return_counts=True)[1] == 2).all()
 
 
 @pytest.mark.parametrize("cell", [0.004, 0.008])

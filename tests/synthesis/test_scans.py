@@ -127,6 +127,33 @@ def test_melted_scans_lose_folds_not_shape(source: ScanSource) -> None:
     assert 3 * skin < lids < 1.5
 
 
+def test_coarse_scans_are_flat_triangles_between_points_of_the_skin(source: ScanSource) -> None:
+    surface = source.surface
+    vertices = source.people.at(torch.arange(1))[0].expand(40, -1, -1)
+    fine = refine(surface.refinement, vertices)
+    random = draws(4, torch.arange(40))
+    coarse, there = scan_surfaces.coarsened(surface, fine, random)
+    changed = (coarse != fine).any(-1).any(-1)
+    assert 6 <= int(changed.sum()) <= 21
+    assert there[~changed].all()
+    assert 3 <= int((~there).any(-1).sum()) <= 0.8 * int(changed.sum())
+    # what is lost is where lips and lids turn in, and no wider than half a side
+    assert float(surface.rim[(~there).any(0)].max()) < 0.5 * float(surface.sides[-1])
+    corner = surface.triangles
+    for row in changed.nonzero()[:, 0].tolist():
+        # vertices are some of the finer ones, and stand for those about a side around
+        assert (coarse[row].unique(dim=0)[:, None] == fine[row]).all(-1).any(1).all()
+        assert float((coarse[row] - fine[row]).norm(dim=-1).max()) < 1.8 * 1.5 * 6e-3
+    rest = refine(surface.refinement, source.people.shapes.head.template)
+    for kind in (0, len(surface.sides) - 1):
+        leader = surface.coarser[kind]
+        assert torch.equal(leader[leader], leader)
+        assert float((rest[leader] - rest).norm(dim=-1).max()) < 1.8 * float(surface.sides[kind])
+        kept = leader[corner]
+        kept = (kept != kept.roll(1, 1)).all(1).sum()
+        assert float(kept) < (0.9, 0.3)[kind > 0] * len(corner)
+
+
 def test_rippled_people_are_others_of_the_stated_size(source: ScanSource) -> None:
     pool = pooled(source.people, 2, torch.device("cpu"))
     numbers = torch.arange(120)
@@ -162,6 +189,9 @@ def test_closed_lips_are_hidden_but_not_open_ones(source: ScanSource) -> None:
     shut, opened = ((area * lips) * scan_surfaces.lying_on(surface, a, facing)).sum(1).tolist()
     assert 0.08 * float((area[0] * lips).sum()) < shut < 0.5 * float((area[0] * lips).sum())
     assert opened < 0.35 * shut
+    wider = scan_surfaces.lying_on(surface, a, facing, torch.tensor([[[3e-3]], [[1.2e-3]]]))
+    assert 1.3 * shut < float((area * lips * wider)[0].sum()) < 0.8 * float((area[0] * lips).sum())
+    assert float((area * lips * wider)[1].sum()) == pytest.approx(opened, abs=1e-3)
 
 
 def test_focused_scans_are_denser_on_the_face(source: ScanSource) -> None:

@@ -40,8 +40,8 @@ def seen_part(surface: Triangulated) -> Triangulated:
     """What is seen from any side: no mouth bag, no back of an eyeball; unused vertices left out."""
     vertices, triangles = surface
     seen = torch.zeros(len(triangles), dtype=torch.bool)
-    for _, _, raster in _pictures(surface):
-        seen[raster.triangle[raster.covered].unique()] = True
+    for *_, facing, raster in _pictures(surface):
+        seen[raster.triangle[facing > 0].unique().long()] = True
     # a triangle smaller than a pixel is seen when the ones around it are
     around = torch.zeros(len(vertices)).index_add_(
         0, triangles.flatten(), (seen.float() * 2 - 1).repeat_interleave(3)
@@ -95,14 +95,12 @@ def _distances(surface: Triangulated, cell: float) -> tuple[np.ndarray, np.ndarr
     index = np.stack(np.nonzero(binary_dilation(touched, np.ones((3, 3, 3), bool))), 1)
     points = torch.from_numpy(origin + cell * index)
     total, weights = torch.zeros(len(points)).double(), torch.zeros(len(points)).double()
-    normals = face_normals(surface.vertices.double(), surface.triangles)
-    for camera, intrinsics, raster in _pictures(surface):
+    for camera, intrinsics, cosine, raster in _pictures(surface):
         seen = (points @ camera[:3, :3].T + camera[:3, 3]) @ intrinsics.T
         column, row = (seen[:, :2] / seen[:, 2:]).floor().long().clamp(0, PICTURE - 1).unbind(1)
-        triangle = raster.triangle[row, column].long()
         ahead = raster.depth[row, column].double() - seen[:, 2]
-        facing = (normals[triangle] @ camera[:3, :3].T)[:, 2].abs()
-        known = (triangle >= 0) & (ahead > -TRUNCATED * cell)
+        facing = cosine[row, column]
+        known = (facing > 0) & (ahead > -TRUNCATED * cell)
         weight = torch.where(known, facing, 0.0)
         total += weight * torch.where(known, facing * ahead, 0.0).clamp(max=TRUNCATED * cell)
         weights += weight
@@ -150,6 +148,20 @@ def scattered(surface: Triangulated, count: int, generator: torch.Generator) -> 
     meeting = (owner[:, 0] != owner[:, 1]) & (owner[:, 1] != owner[:, 2])
     meeting &= (owner[:, 2] != owner[:, 0]) & (owner >= 0).all(1)
     return _used(vertices, owner[meeting].unique(dim=0))
+
+
+def halved(surface: Triangulated) -> Triangulated:
+    """The same surface, every triangle in four at the middles of its sides."""
+    vertices, triangles = surface
+    sides = torch.cat([triangles[:, [k, (k + 1) % 3]] for k in range(3)]).sort(1).values
+    ends, place = sides.unique(dim=0, return_inverse=True)
+    middle = (len(vertices) + place.reshape(3, -1).T).to(triangles)
+    (a, b, c), (ab, bc, ca) = triangles.unbind(1), middle.unbind(1)
+    parts = ((a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca))
+    return Triangulated(
+        torch.cat([vertices, vertices[ends].mean(1)]),
+        torch.cat([torch.stack(part, 1) for part in parts]),
+    )
 
 
 def depth_view(
@@ -205,12 +217,21 @@ def looking_at(
     return camera, intrinsics.double()
 
 
-def _pictures(surface: Triangulated) -> Iterator[tuple[Tensor, Tensor, Raster]]:
-    """The surface from all sides: world to camera, intrinsics, what each pixel sees."""
+def _pictures(surface: Triangulated) -> Iterator[tuple[Tensor, Tensor, Tensor, Raster]]:
+    """The surface from all sides: world to camera, intrinsics, at what cosine each pixel sees it,
+    and what it sees.
+
+    The cosine is 0 where that is a surface from behind, as through the neck from below: it hides
+    what lies farther, and nobody scans a head from inside.
+    """
     center, radius = _ball(surface.vertices)
+    normals = face_normals(surface.vertices.double(), surface.triangles)
     for towards in _around(VIEWS):
         camera, intrinsics = looking_at(center, towards, 6 * radius, PICTURE, 1.1 * radius)
-        yield camera, intrinsics, rasterize(*surface, camera, intrinsics, (PICTURE, PICTURE))
+        raster = rasterize(*surface, camera, intrinsics, (PICTURE, PICTURE), cull=False)
+        facing = -(normals @ camera[:3, :3].T)[:, 2].clamp(max=0)
+        seen = torch.where(raster.covered, facing[raster.triangle.long()], 0.0)
+        yield camera, intrinsics, seen, raster
 
 
 def _around(count: int) -> Float[Tensor, "N 3"]:

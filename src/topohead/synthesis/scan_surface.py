@@ -1,11 +1,15 @@
 """The surface that scans are made of, and what scanners make of it: edges rounded, folds filled up,
-closed lips and lids hidden.
+few triangles, closed lips and lids hidden.
 """
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, dijkstra
 from torch import Tensor
 
 from topohead.core import Topology
@@ -22,6 +26,9 @@ of their normals at most, and how many are asked."""
 MELTED, MELTINGS = 1.5e-3, 6
 """Deviation of the blur of melted surfaces, metres, in as many steps."""
 
+TRIANGULATIONS, SIDES = 24, (1.5e-3, 6e-3)
+"""How many coarse triangulations there are, and how long their sides are about, metres."""
+
 
 @dataclass(frozen=True)
 class ScanSurface:
@@ -31,7 +38,9 @@ class ScanSurface:
     are long: `MELTINGS` times it is a blur of `MELTED`. `inner` marks triangles inside mouth and
     sockets, `scalp` those under the hair, `globes` those of the eyes, which are seen only where
     they look forward. `folded` numbers triangles of lips and lids, `opposite` those that each of
-    them may lie against.
+    them may lie against. `coarser` tells which vertex stands for each in coarse triangulations,
+    `sides` how long its sides are about, `rim` how far each triangle is from what is hidden behind
+    lips and lids at rest, metres.
     """
 
     refinement: Float[Tensor, "S V"]
@@ -43,11 +52,12 @@ class ScanSurface:
     globes: Bool[Tensor, " T"]
     folded: Int[Tensor, " L"]
     opposite: Int[Tensor, "L K"]
+    coarser: Int[Tensor, "C S"]
+    sides: Float[Tensor, " C"]
+    rim: Float[Tensor, " T"]
 
     def to(self, device: torch.device | str) -> "ScanSurface":
-        parts = (self.refinement, self.smoothing, self.melting, self.triangles, self.inner,
-                 self.scalp, self.globes, self.folded, self.opposite)  # fmt: skip
-        return ScanSurface(*(part.to(device) for part in parts))
+        return ScanSurface(*(getattr(self, entry.name).to(device) for entry in fields(self)))
 
 
 def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurface:
@@ -67,7 +77,13 @@ def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurf
     folded = finer.region_mask(*names)[corners].all(1) & ~inner
     opposite = _opposite(places[corners], folded.nonzero()[:, 0], folded | globes)
     folded = folded.nonzero()[:, 0]
-    return ScanSurface(matrix, smoothing, melting, corners, inner, scalp, globes, folded, opposite)
+    sides = torch.logspace(*(math.log10(side) for side in SIDES), TRIANGULATIONS)
+    coarser = [_clusters(places, finer.edges, float(side), k) for k, side in enumerate(sides)]
+    surface = ScanSurface(
+        matrix, smoothing, melting, corners, inner, scalp, globes, folded, opposite,
+        torch.stack(coarser), sides, torch.zeros(len(corners)),
+    )  # fmt: skip
+    return replace(surface, rim=_rim(surface, places, finer.edges))
 
 
 def _opposite(
@@ -85,6 +101,49 @@ def _opposite(
         least, index = distance.topk(OPPOSITE, largest=False)
         near.append(torch.where(least.isfinite(), numbers[index], rows[:, None]))
     return torch.cat(near)
+
+
+def _clusters(
+    places: Float[Tensor, "S 3"], edges: Int[Tensor, "E 2"], side: float, seed: int
+) -> Int[Tensor, " S"]:
+    """The vertex that stands for each: the middle one of those that hang together in a cell.
+
+    Vertex clustering (Rossignac and Borrel 1993) in cubes of this side, turned and moved at random;
+    what lies in a cube but does not hang together there, one lip and the other, stays apart.
+    """
+    random = np.random.default_rng(seed)
+    turn = np.linalg.qr(random.standard_normal((3, 3)))[0]
+    points = places.double().numpy()
+    cell = np.floor(points @ turn / side + random.random(3)).astype(np.int64)
+    first, second = edges.numpy().T
+    inside = (cell[first] == cell[second]).all(1)
+    graph = coo_array(
+        (np.ones(inside.sum()), (first[inside], second[inside])), shape=(len(points),) * 2
+    )
+    count, part = connected_components(graph, directed=False)
+    size = np.bincount(part)[:, None]
+    middle = np.stack([np.bincount(part, axis, count) for axis in points.T], 1) / size
+    far = np.linalg.norm(points - middle[part], axis=1)
+    order = np.lexsort((far, part))
+    leader = order[np.searchsorted(part[order], np.arange(count))]
+    return torch.from_numpy(leader[part])
+
+
+def _rim(
+    surface: ScanSurface, places: Float[Tensor, "S 3"], edges: Int[Tensor, "E 2"]
+) -> Float[Tensor, " T"]:
+    """How far each triangle is, along edges, from what is inside or lies lip on lip, metres."""
+    corner, second, third = places[surface.triangles].unbind(1)
+    facing = torch.linalg.cross(second - corner, third - corner)
+    hidden = surface.inner.clone()
+    hidden[surface.folded] |= lying_on(surface, corner[None], facing[None])[0]
+    length = (places[edges[:, 0]] - places[edges[:, 1]]).norm(dim=1).double().numpy()
+    graph = coo_array((length, tuple(edges.T.numpy())), shape=(len(places),) * 2).tocsr()
+    start = surface.triangles[hidden].unique().numpy()
+    if not len(start):
+        return torch.ones(len(corner))
+    far = np.minimum(dijkstra(graph, False, start, min_only=True), 1.0)
+    return torch.from_numpy(far).float()[surface.triangles].mean(1)
 
 
 def _half_way(
@@ -132,12 +191,36 @@ def melted(
     return torch.lerp(fine, melted, strength)
 
 
+def coarsened(
+    surface: ScanSurface, fine: Float[Tensor, "B S 3"], random: Draws
+) -> tuple[Float[Tensor, "B S 3"], Bool[Tensor, "B T"]]:
+    """Surfaces of few flat triangles, and which triangles are still there.
+
+    A third are, with sides of 1.5 to 6 mm: vertices move to the one that stands for them, and
+    triangles between fewer than three of those have no area. Half of these lose up to half a side's
+    length where lips and lids turn in, as triangulations without points behind there do.
+    """
+    count = len(surface.sides)
+    kind = (count * random.uniform("triangulation", 1)).long()
+    on = random.chance("coarse", 1 / 3, 1)
+    itself = torch.arange(fine.shape[1], device=fine.device)
+    index = torch.where(on, surface.coarser[kind[:, 0]], itself)
+    lost = 0.5 * surface.sides[kind] * random.uniform("lost rim", 1)
+    lost = lost * (on & random.chance("rim lost", 0.5, 1))
+    coarse = fine.gather(1, index[..., None].expand_as(fine))
+    return coarse, surface.rim >= lost
+
+
 def lying_on(
-    surface: ScanSurface, corner: Float[Tensor, "B T 3"], facing: Float[Tensor, "B T 3"]
+    surface: ScanSurface,
+    corner: Float[Tensor, "B T 3"],
+    facing: Float[Tensor, "B T 3"],
+    touching: Float[Tensor, "B 1 1"] | float = TOUCHING,
 ) -> Bool[Tensor, "B L"]:
     """Which of the `folded` triangles no scanner sees: others lie against them.
 
-    Of every triangle a corner, metres, and the cross product of its sides from there.
+    Of every triangle a corner, metres, and the cross product of its sides from there; `touching` is
+    the gap that still hides what is behind.
     """
     normal = torch.nn.functional.normalize(facing, dim=-1, eps=1e-20)
     here, there = surface.folded, surface.opposite
@@ -146,6 +229,6 @@ def lying_on(
     gap = (away * normal[:, there]).sum(-1).abs()
     against = (normal[:, there] * normal[:, here, None]).sum(-1) < FACING
     # a globe's triangles are larger than the gap
-    reach = TOUCHING + facing.norm(dim=-1).sqrt()[:, there]
-    near = (gap < TOUCHING) & (away.norm(dim=-1) < reach) & (ahead > -TOUCHING / 4)
+    reach = touching + facing.norm(dim=-1).sqrt()[:, there]
+    near = (gap < touching) & (away.norm(dim=-1) < reach) & (ahead > -TOUCHING / 4)
     return (against & near).any(-1)

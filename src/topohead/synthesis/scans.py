@@ -16,7 +16,14 @@ from topohead.models.registration import face_density
 from topohead.synthesis.constants import constant
 from topohead.synthesis.device_draws import Draws
 from topohead.synthesis.scan_poses import Pose
-from topohead.synthesis.scan_surface import ScanSurface, blunted, lying_on, melted
+from topohead.synthesis.scan_surface import (
+    TOUCHING,
+    ScanSurface,
+    blunted,
+    coarsened,
+    lying_on,
+    melted,
+)
 
 OPEN = 0.8
 """Cosine to the front within which globes are seen between the lids."""
@@ -26,6 +33,10 @@ MOST_HOLES = 0.4
 
 MILD_NOISE = 4e-4
 """The most of scans by good scanners, rms along each axis, metres."""
+
+BRIDGED = 2e-3
+"""By so much wider gaps, metres at most, are closed in half of scans by good scanners: voxels and
+triangles span them."""
 
 CELL = 0.006
 """Side of a cell of the depth view's z-buffer, metres."""
@@ -68,7 +79,8 @@ def mild_cloud(
     focused: bool = False,
 ) -> Cloud:
     """What a good scanner leaves: the outer surface and little noise. Half have their folds filled
-    up; seven of ten lack what lies lip on lip or lid on lid or globe.
+    up, a third are of few triangles; seven of ten lack what lies lip on lip or lid on lid or globe,
+    half of these across wider gaps too.
     """
     points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True, closed=True)
     strength = random.uniform("mild noise", 1, 1).square()
@@ -136,8 +148,10 @@ def _sampled(
     fine = refine(surface.refinement, vertices)
     if faulty:
         fine = blunted(surface, fine, random)
+    there = ~surface.inner
     if mild:
-        fine = melted(surface, fine, random)
+        fine, there = coarsened(surface, melted(surface, fine, random), random)
+        there = there & ~surface.inner
     corner, second, third = (_rows(fine, ends.expand(len(fine), -1))
                              for ends in surface.triangles.unbind(1))  # fmt: skip
     facing = torch.linalg.cross(second - corner, third - corner)
@@ -146,14 +160,18 @@ def _sampled(
     if focused:
         weight = weight * face_density(corner)
     if closed:
-        hidden = lying_on(surface, corner, facing) & random.chance("closed", 0.7, 1)
+        gap = TOUCHING
+        if mild:
+            wider = random.uniform("bridge", 1, 1) * random.chance("bridged", 0.5, 1, 1)
+            gap = TOUCHING + BRIDGED * wider
+        hidden = lying_on(surface, corner, facing, gap) & random.chance("closed", 0.7, 1)
         shown = weight[:, surface.folded] * ~hidden
         weight = weight.index_copy(1, surface.folded, shown)
     if faulty:
         shown = 0.3 * random.chance("inner", 0.2, 1)
         weight = weight * torch.where(surface.inner, shown, 1.0) * _density(corner, random)
     else:
-        weight = weight * ~surface.inner
+        weight = weight * there
     total = weight.double().cumsum(1)
     position = (torch.arange(count, device=weight.device) + random.uniform("along", count)) / count
     position = position.double().clamp(max=1 - 1e-9) * total[:, -1:]
