@@ -116,8 +116,8 @@ MILD = 0.5
 
 RIPPLES: Mapping[Families, tuple[float, float]] = {
     "all": (0.25, 1.0e-3),
-    "anny": (0.5, 2.0e-3),
-    "ict": (0.5, 2.0e-3),
+    "anny": (0.7, 3.5e-3),
+    "ict": (0.7, 3.5e-3),
 }
 """Share of people that are rippled, and how much at most, metres rms: where one family is all that
 is known, others are guessed at."""
