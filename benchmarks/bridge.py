@@ -5,7 +5,9 @@
 Every bridge is made anew, past the cache, and measured by the gates of `geometry.bridge_quality`.
 Meshes "unnamed" have lost regions and landmarks, stand turned in centimetres, and what their names
 would have said is the truth that `truth` compares with; the made one also knows where each vertex
-of the reference is.
+of the reference is. `families`: ICT-FaceKit's people on the reference topology, placed by the fit
+alone and after both families have slid them (`models.sliding`), and what judges that without
+having had a part in it: like-named actions, and either family's people explained by the other's.
 """
 
 import argparse
@@ -24,9 +26,14 @@ from topohead.geometry.bridge_building import build_bridge
 from topohead.geometry.bridge_quality import BridgeQuality, check_bridge
 from topohead.io.assets import ict_head, reference_head
 from topohead.io.bridges import ICT_EXCEPTIONS
+from topohead.models.carrying import CarriedHead, carry
+from topohead.models.linear import LinearHead
 
 SEED = 760
 """Of made people; bridges were tuned on mean heads and on seed 1."""
+
+PEOPLE, MODES = 50, 80
+"""People of each family that the other's modes explain, and how many of these."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +54,23 @@ def main() -> None:
     parser.add_argument("--ict", type=Path, help="ict_face_model.npz or its folder")
     parser.add_argument("--only", help="subjects whose names contain this")
     parser.add_argument("--identities", type=int, default=100)
+    parser.add_argument("--sections", default="bridges,families", help="the others keep theirs")
     parser.add_argument("--commit", help="what to record when git is not there")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for subject in subjects(args.ict):
-        if args.only is None or args.only in subject.name:
-            rows.append(measured(subject, args.identities))
-            print(json.dumps(rows[-1]), flush=True)
-    result = {
-        "benchmark": "bridge",
-        "commit": args.commit or commit(),
-        "hardware": hardware(),
-        "seed": SEED,
-        "bridges": rows,
-    }
+    result = json.loads(args.out.read_text()) if args.out.exists() else {}
+    result |= {"benchmark": "bridge", "seed": SEED}
+    made = {"commit": args.commit or commit(), "hardware": hardware()}
+    if "bridges" in args.sections.split(","):
+        rows = []
+        for subject in subjects(args.ict):
+            if args.only is None or args.only in subject.name:
+                rows.append(measured(subject, args.identities))
+                print(json.dumps(rows[-1]), flush=True)
+        result |= made | {"bridges": rows}
+    if "families" in args.sections.split(",") and args.ict is not None:
+        result["families"] = made | families(args.ict)
+        print(json.dumps(result["families"]), flush=True)
     args.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
@@ -134,6 +143,51 @@ def measured(subject: Subject, identities: int) -> dict:
             "face_p95_mm": float(face.quantile(0.95)),
         }
     return row
+
+
+def families(ict_path: Path) -> dict:
+    """ICT-FaceKit's people on the reference topology, by a fit alone and slid; how good each is."""
+    ict, reference = ict_head(ict_path), reference_head(0)
+    found = {}
+    for name, slide in (("fit alone", False), ("slid", True)):
+        started = time.process_time()
+        head = carry(ict, reference, slide)
+        seconds = time.process_time() - started
+        found[name] = {
+            "cpu_seconds": round(seconds, 1),
+            "quality": {key: round(value, 4) for key, value in head.quality.items()},
+            "actions": {key: round(value, 4) for key, value in head.actions.items()},
+            "explained_mm": explained(head, reference),
+        }
+    return found
+
+
+def explained(head: CarriedHead, reference: LinearHead) -> dict:
+    """Mean distance of people of either family from the nearest that the other's modes reach.
+
+    Vertex to vertex, millimetres, least squares over face and ears with a similarity besides, as
+    many modes of each; people are the modes' own, standard normal.
+    """
+    topology = reference.topology
+    rows = topology.region_mask("face", "ears").nonzero()[:, 0]
+    models = {
+        "ict by anny": (reference.template, reference.identity_basis, head.mean, head.identity),
+        "anny by ict": (head.mean, head.identity, reference.template, reference.identity_basis),
+    }
+    told = {}
+    for name, (mean, modes, theirs, basis) in models.items():
+        generator = torch.Generator().manual_seed(SEED)
+        weights = torch.randn(PEOPLE, len(basis), generator=generator)
+        people = (theirs + torch.tensordot(weights, basis, 1))[:, rows].double()
+        here, known = mean[rows].double(), modes[:MODES, rows].double()
+        turns = torch.linalg.cross(torch.eye(3).double()[:, None].expand(-1, len(rows), 3),
+                                   here.expand(3, -1, -1))  # fmt: skip
+        shifts = torch.eye(3).double()[:, None].expand(-1, len(rows), 3)
+        matrix = torch.cat([known, turns, shifts, here[None]]).flatten(1).T
+        wanted = (people - here).flatten(1).T
+        rest = wanted - matrix @ torch.linalg.lstsq(matrix, wanted).solution
+        told[name] = round(1000 * float(rest.T.reshape(PEOPLE, -1, 3).norm(dim=-1).mean()), 4)
+    return told
 
 
 def _rounded(quality: BridgeQuality) -> dict:

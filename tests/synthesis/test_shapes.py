@@ -294,7 +294,8 @@ def test_ict_identities_come_over_a_checked_bridge(shared_data):
 
 
 def test_a_bad_bridge_is_refused():
-    quality = {"landmarks_mm": 0.1, "surface_mm": 0.8, "flipped": 0.0, "expressions": 0.8}
+    quality = {"landmarks_mm": 0.1, "lines_mm": 0.8, "surface_mm": 0.8, "flipped": 0.0}
+    quality["expressions"] = 0.8
     empty = CarriedHead(torch.zeros(4, 3), torch.zeros(1, 4, 3), quality)
     assert empty.checked("x") is empty
     bad = replace(empty, quality=quality | {"expressions": 0.2})

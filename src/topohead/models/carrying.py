@@ -5,7 +5,7 @@ the other family's own eyeballs, tongue and teeth with the mouth around them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -48,12 +48,13 @@ class CarriedHead:
     (`landmarks_mm`), how far rims lie apart where they do most (`lines_mm`), 95th percentile of
     the distance from the other family's face to the carried skin over random identities
     (`surface_mm`), share of skin triangles that turn over in them (`flipped`), median correlation
-    of like-named expressions' motion (`expressions`).
+    of like-named expressions' motion (`expressions`), each of them in `actions`.
     """
 
     mean: Float[Tensor, "V 3"]
     identity: Float[Tensor, "I V 3"]
     quality: Mapping[str, float]
+    actions: Mapping[str, float] = field(default_factory=dict)
 
     def checked(self, name: str) -> "CarriedHead":
         """Itself, or ValueError when a gate fails."""
@@ -66,24 +67,26 @@ class CarriedHead:
         return self
 
 
-def carry(other: LinearHead, reference: LinearHead) -> CarriedHead:
+def carry(other: LinearHead, reference: LinearHead, slide: bool = True) -> CarriedHead:
     """The other family's mean and modes on the reference topology, and how well that went.
 
-    A fit to the mean head places the vertices on it; then they slide to where both families' own
+    A fit to the mean head places the vertices on it; then they `slide` to where both families' own
     shapes say that they belong (`models.sliding`).
     """
     mesh = Mesh(replace(other.topology, regions={}), other.template)
     fit = fit_bridge(reference, mesh, other.topology.landmarks["ibug68"])[1]
-    first = _Placed.at(fit.vertices, other, reference)
-    slid = first.mean + first.fill(first.slide(other, reference))
-    placed = _Placed.at(held(slid, reference, other).float(), other, reference)
+    placed = _Placed.at(fit.vertices, other, reference)
+    if slide:
+        slid = placed.mean + placed.fill(placed.slide(other, reference))
+        placed = _Placed.at(held(slid, reference, other).float(), other, reference)
     pose, weights = placed.upright(reference)
     carried = CarriedHead(
         apply(pose, placed.mean).float(),
         without_motion(placed.modes @ pose[:3, :3].T, reference.template.double(), weights).float(),
         {},
     )
-    return replace(carried, quality=_quality(other, reference, placed))
+    quality, actions = _quality(other, reference, placed)
+    return replace(carried, quality=quality, actions=actions)
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,9 @@ def _reseated(own: Float[Tensor, "N 3"], theirs: Float[Tensor, "M 3"]) -> Float[
     return (goal + wanted / size * (own - start)).double()
 
 
-def _quality(other: LinearHead, reference: LinearHead, placed: _Placed) -> dict[str, float]:
+def _quality(
+    other: LinearHead, reference: LinearHead, placed: _Placed
+) -> tuple[dict[str, float], dict[str, float]]:
     topology, bridge, known = reference.topology, placed.bridge, placed.known
     mean, modes = placed.mean.float(), placed.modes.float()
     both = ((topology, mean), (other.topology, other.template))
@@ -207,15 +212,16 @@ def _quality(other: LinearHead, reference: LinearHead, placed: _Placed) -> dict[
         distance.append(closest_points(surface[face], Mesh(topology, ours))[1])
         flipped.append(((face_normals(ours, corners) * before).sum(1) < 0).float().mean())
     ours, theirs = reference.expression_basis, bridge.basis(other.expression_basis)
-    like = [
-        float(torch.corrcoef(torch.stack([a[known].flatten(), b[known].flatten()]))[0, 1])
+    like = {
+        name: float(torch.corrcoef(torch.stack([a[known].flatten(), b[known].flatten()]))[0, 1])
         for name, a, b in zip(ARKIT_52, ours, theirs, strict=True)
         if float(b.abs().amax()) > 0 and not name.startswith("eyeLook")
-    ]
-    return {
+    }
+    quality = {
         "landmarks_mm": 1000 * float((marks[0] - marks[1]).norm(dim=1).median()),
         "lines_mm": 1000 * max(apart),
         "surface_mm": 1000 * float(torch.cat(distance).quantile(0.95)),
         "flipped": float(torch.stack(flipped).mean()),
-        "expressions": float(np.median(like)),
+        "expressions": float(np.median([*like.values()])),
     }
+    return quality, like

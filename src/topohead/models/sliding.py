@@ -12,7 +12,6 @@ shapes with the least is Kotcheff and Taylor's (1998) and Davies et al.'s (2002)
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.spatial import KDTree
@@ -124,13 +123,13 @@ def held(
     Points of a line may lie anywhere along it; what lies around them follows smoothly.
     """
     ours, theirs = reference.topology, other.topology
-    lines = landmark_lines(theirs, other.template)
-    tree = KDTree(torch.cat([drawn(other.template, way) for way in lines.values()]).numpy())
-    own = line_points(ours, reference.template, landmark_lines(ours, reference.template))
-    here = interpolate(own, ours.triangles, places)
-    gap = torch.from_numpy(np.asarray(tree.data)[tree.query(here.numpy())[1]]) - here
     fill = SmoothFill(ours, torch.full((len(places),), LOOSE).double(), torch.zeros_like(places))
-    fill.tie(own, gap, HOLD)
+    lines = landmark_lines(theirs, other.template)
+    for name, way in landmark_lines(ours, reference.template).items():
+        own = line_points(ours, reference.template, {name: way})
+        here = interpolate(own, ours.triangles, places).numpy()
+        there = drawn(other.template, lines[name]).double().numpy()
+        fill.tie(own, torch.from_numpy(there[KDTree(there).query(here)[1]] - here), HOLD)
     chosen = list(CORNERS)
     marks = [t.landmarks["ibug68"] for t in (ours, theirs)]
     points = [SurfacePoints(m.triangles[chosen], m.barycentrics[chosen]) for m in marks]
