@@ -7,7 +7,7 @@ import torch
 
 from topohead.core import Mesh
 from topohead.geometry.correspondence import closest_points, interpolate
-from topohead.geometry.lines import CORNERS, drawn, hausdorff, landmark_lines
+from topohead.geometry.lines import INNER, drawn, hausdorff, landmark_lines
 from topohead.geometry.meshes import vertex_normals
 from topohead.geometry.registered import tangential
 from topohead.io.assets import reference_head
@@ -53,7 +53,7 @@ def test_corners_and_lines_are_held(head):
     shift = torch.tensor([0.0, 0.001, 0.0]).double()
     places = held(head.template.double() + shift, head, head)
     marks = head.topology.landmarks["ibug68"]
-    moved = interpolate(marks, head.topology.triangles, places - head.template)[list(CORNERS)]
+    moved = interpolate(marks, head.topology.triangles, places - head.template)[INNER]
     assert moved.norm(dim=1).max() < 2e-4
     for way in landmark_lines(head.topology, head.template).values():
         assert hausdorff(drawn(places, way), drawn(head.template, way)) < 6e-4

@@ -15,14 +15,11 @@ from topohead.geometry.bridge import Bridge
 from topohead.geometry.bridge_building import folds, random_heads
 from topohead.geometry.correspondence import closest_points, interpolate
 from topohead.geometry.following import BOUND, CONTINUED
-from topohead.geometry.lines import drawn, landmark_lines
+from topohead.geometry.lines import INNER, drawn, landmark_lines
 from topohead.geometry.meshes import neighbour_rings
 from topohead.geometry.regions import mirror_by_position
 
 NAN = float("nan")
-
-INNER = slice(27, 68)
-"""Landmarks of nose, eyes and mouth: brows are drawn in many ways, the outline slides."""
 
 SYMMETRIC = 0.0005
 """A vertex has a partner on the other side when one lies so near (metres) to its reflection."""

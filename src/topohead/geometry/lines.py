@@ -24,9 +24,8 @@ LINES: Mapping[str, tuple[int, ...]] = {
 }
 """iBUG-68 landmarks along each line; lips where they meet."""
 
-CORNERS = (30, 33, 36, 39, 42, 45, 60, 62, 64, 66)
-"""iBUG-68 landmarks that are places of their own on every head: tip and base of the nose, corners
-of the eyes, corners and middles of where lips meet. Others divide a line, each hand its own way."""
+INNER = slice(27, 68)
+"""iBUG-68 landmarks of nose, eyes and mouth: brows are drawn in many ways, the outline slides."""
 
 
 def landmark_lines(

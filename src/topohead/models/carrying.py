@@ -19,7 +19,7 @@ from topohead.geometry.alignment import apply, rigid
 from topohead.geometry.bridge import Bridge, bind, fit_bridge
 from topohead.geometry.correspondence import closest_points, interpolate
 from topohead.geometry.globes import fit_sphere
-from topohead.geometry.lines import CORNERS, LINES, drawn, hausdorff, landmark_lines
+from topohead.geometry.lines import INNER, LINES, drawn, hausdorff, landmark_lines
 from topohead.geometry.meshes import (
     connected_parts,
     face_normals,
@@ -44,7 +44,7 @@ SLIT_RINGS = 2
 class CarriedHead:
     """Identities mean + Σ weight · identity in the reference's head frame and topology, metres.
 
-    Weights are standard normal. `quality`: median distance of corners on the mean head
+    Weights are standard normal. `quality`: median distance of inner landmarks on the mean head
     (`landmarks_mm`), how far rims lie apart where they do most (`lines_mm`), 95th percentile of
     the distance from the other family's face to the carried skin over random identities
     (`surface_mm`), share of skin triangles that turn over in them (`flipped`), median correlation
@@ -191,7 +191,7 @@ def _quality(
     topology, bridge, known = reference.topology, placed.bridge, placed.known
     mean, modes = placed.mean.float(), placed.modes.float()
     both = ((topology, mean), (other.topology, other.template))
-    marks = [interpolate(t.landmarks["ibug68"], t.triangles, v)[list(CORNERS)] for t, v in both]
+    marks = [interpolate(t.landmarks["ibug68"], t.triangles, v)[INNER] for t, v in both]
     named = [
         landmark_lines(t, v)
         for t, v in ((topology, reference.template), (other.topology, other.template))

@@ -21,7 +21,7 @@ from topohead.core import ARKIT_52, Mesh, SurfacePoints
 from topohead.geometry.correspondence import FacingSurface, closest_points, interpolate
 from topohead.geometry.filling import SmoothFill
 from topohead.geometry.fitting import Trust, explain
-from topohead.geometry.lines import CORNERS, drawn, landmark_lines, line_points
+from topohead.geometry.lines import INNER, drawn, landmark_lines, line_points
 from topohead.geometry.meshes import outward_normals, vertex_normals
 from topohead.geometry.registered import tangential
 from topohead.geometry.spectrum import laplace_eigenvectors
@@ -118,7 +118,8 @@ HOLD, LOOSE, STIFF = 3.0, 0.1, 1.0
 def held(
     places: Float[Tensor, "V 3"], reference: LinearHead, other: LinearHead
 ) -> Float[Tensor, "V 3"]:
-    """Places on the other's mean head whose corners and lines (`geometry.lines`) are the other's.
+    """Places on the other's mean head whose inner landmarks and lines (`geometry.lines`) are the
+    other's.
 
     Points of a line may lie anywhere along it; what lies around them follows smoothly.
     """
@@ -130,9 +131,8 @@ def held(
         here = interpolate(own, ours.triangles, places).numpy()
         there = drawn(other.template, lines[name]).double().numpy()
         fill.tie(own, torch.from_numpy(there[KDTree(there).query(here)[1]] - here), HOLD)
-    chosen = list(CORNERS)
     marks = [t.landmarks["ibug68"] for t in (ours, theirs)]
-    points = [SurfacePoints(m.triangles[chosen], m.barycentrics[chosen]) for m in marks]
+    points = [SurfacePoints(m.triangles[INNER], m.barycentrics[INNER]) for m in marks]
     goal = interpolate(points[1], theirs.triangles, other.template.double())
     fill.tie(points[0], goal - interpolate(points[0], ours.triangles, places), HOLD)
     return places + fill.solve(STIFF, places)
