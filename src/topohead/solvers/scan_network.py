@@ -29,8 +29,8 @@ from topohead.models.registration import (
     settled,
     umeyama,
 )
-from topohead.solvers.scan_triangles import skin_normals
 from topohead.models.scan_pose import quarter_turns
+from topohead.solvers.scan_triangles import skin_normals
 
 SAMPLES = 24_576
 """Points drawn from a scan, from which the network chooses."""
