@@ -332,9 +332,12 @@ def _on_triangles(
     over = u + v > 1
     u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
     chosen = a[face] + u * (b[face] - a[face]) + v * (c[face] - a[face])
-    mesh = (torch.from_numpy(part) for part in (points, triangles, face))
-    weights = torch.from_numpy(np.concatenate([1 - u - v, u, v], 1))
-    normals = skin_normals(*mesh, weights, math.sqrt(total[-1] / 2 / SAMPLES))
+    vertices, corners, chosen_face, weights = (
+        torch.from_numpy(part)
+        for part in (points, triangles, face, np.concatenate([1 - u - v, u, v], 1))
+    )
+    spacing = math.sqrt(total[-1] / 2 / SAMPLES)
+    normals = skin_normals(vertices, corners, chosen_face, weights, spacing)
     return chosen, normals.numpy()
 
 
