@@ -23,6 +23,8 @@ PLACES: dict[str, tuple[str, str]] = {
     "H2 anny unseen": ("H2", "anny unseen"),
     "H3 fused": ("H3", "fused"),
     "H3 scattered": ("H3", "scattered"),
+    "H3 fused 1 mm": ("H3", "fused 1 mm"),
+    "H3 scattered 50 k": ("H3", "scattered 50 k"),
 }
 """Columns of the first tables: section and cell."""
 
@@ -69,8 +71,11 @@ def targets(result: Mapping[str, Any]) -> str:
     rows = [row[BEST] for n, row in result.get("H5", {}).items() if n not in APART and BEST in row]
     real = [row.get("p2s_written", row["p2s"]) for row in rows]
     h1 = best["H1"].get("face")
-    h3 = [best[n].get("face") for n in ("H3 fused", "H3 scattered")]
-    h3 = [value - h1 for value in h3 if value is not None and h1 is not None]
+    beyond = {n: _gap(best[n].get("face"), h1) for n in PLACES if n.startswith("H3")}
+    coarse, fine = (
+        max((beyond[n] for n in names if beyond[n] is not None), default=None)
+        for names in (("H3 fused", "H3 scattered"), ("H3 fused 1 mm", "H3 scattered 50 k"))
+    )
     rows = [
         _row("H1, network before refining, vertices", network.get("face"), 0.6),
         _row("H1, vertices beyond pca's in its own family", _gap(h1, pca.get("face")), 0.0),
@@ -79,7 +84,8 @@ def targets(result: Mapping[str, Any]) -> str:
         _row("H2, ICT unseen, to the surface", best["H2 ICT unseen"].get("p2s"), 0.25),
         _row("H2, anny unseen, vertices", best["H2 anny unseen"].get("face"), 1.5),
         _row("H2, anny unseen, to the surface", best["H2 anny unseen"].get("p2s"), 0.25),
-        _row("H3 beyond H1, vertices", max(h3, default=None), 0.1),
+        _row("H3 beyond H1, vertices", coarse, 0.1),
+        _row("H3 beyond H1, in 1 mm and of 50,000", fine, 0.1),
         _row("H4, worst cell, vertices", max(known, default=None), 1.5),
         _row("H4, share of failures", _share(failed, flags.get("scans")), 0.02),
         _row("H4, failures not told", _share(failed and failed - (lost or 0), failed), 0.0),
@@ -266,7 +272,7 @@ def triangulations(result: Mapping[str, Any]) -> str:
             "eyelids": "lids", "nose": "nose", "ears": "ears"}  # fmt: skip
     cells = result.get("off skin", {})
     rows = [[name, *(_digits(cells[name].get(key)) for key in told)]
-            for name in ("fused", "scattered") if name in cells]  # fmt: skip
+            for name in cells if name not in APART]  # fmt: skip
     return _table(["scan", *told.values()], rows)
 
 

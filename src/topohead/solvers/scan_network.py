@@ -30,13 +30,10 @@ from topohead.models.registration import (
     umeyama,
 )
 from topohead.models.scan_pose import quarter_turns
+from topohead.solvers.scan_triangles import skin_normals
 
 SAMPLES = 24_576
 """Points drawn from a scan, from which the network chooses."""
-
-SMALL = 0.35, 0.7
-"""Triangles are small whose sides are shorter than so many spacings between samples (2.9 mm on a
-head), large from the second number on, in between both in part."""
 
 CROWDED = 4
 """Times as many points of a bare cloud are drawn before crowded ones are left out."""
@@ -325,14 +322,9 @@ def _sampled(
 def _on_triangles(
     points: Float[np.ndarray, "N 3"], triangles: Int[np.ndarray, "F 3"], random: np.random.Generator
 ) -> tuple[Float[np.ndarray, "M 3"], Float[np.ndarray, "M 3"]]:
-    """Stratified points by area, and normals.
-
-    Large triangles have their own, small ones (`SMALL`) the mean of their corners' (Max 1999): the
-    normal of a triangle no larger than a scanner's noise is noise.
-    """
+    """Stratified points by area, and normals of the skin there (`scan_triangles`)."""
     a, b, c = (points[triangles[:, k]] for k in range(3))
-    normals = np.cross(b - a, c - a)
-    area = np.linalg.norm(normals, axis=1)
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     total = area.cumsum()
     place = (random.permutation(SAMPLES) + random.random(SAMPLES)) / SAMPLES * total[-1]
     face = np.minimum(np.searchsorted(total, place, side="right"), len(triangles) - 1)
@@ -340,17 +332,13 @@ def _on_triangles(
     over = u + v > 1
     u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
     chosen = a[face] + u * (b[face] - a[face]) + v * (c[face] - a[face])
-    own = normals[face] / np.maximum(area[face, None], 1e-30)
+    vertices, corners, chosen_face, weights = (
+        torch.from_numpy(part)
+        for part in (points, triangles, face, np.concatenate([1 - u - v, u, v], 1))
+    )
     spacing = math.sqrt(total[-1] / 2 / SAMPLES)
-    large = np.clip((np.sqrt(area[face, None]) / spacing - SMALL[0]) / (SMALL[1] - SMALL[0]), 0, 1)
-    if not (large < 1).any():
-        return chosen, own
-    around = vertex_normals(*(torch.from_numpy(part) for part in (points, triangles))).numpy()
-    corners = np.stack([1 - u - v, u, v], 1) * around[triangles[face]]
-    mixed = corners.sum(1)
-    mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-30)
-    mixed = large * own + (1 - large) * mixed
-    return chosen, mixed / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-30)
+    normals = skin_normals(vertices, corners, chosen_face, weights, spacing)
+    return chosen, normals.numpy()
 
 
 def _spread(

@@ -11,6 +11,7 @@ from torch import Tensor
 from topohead.core import Scan
 from topohead.geometry.meshes import outward_normals, triangle_areas
 from topohead.geometry.point_tree import PointTree
+from topohead.solvers.scan_triangles import bulged
 
 AROUND = 9
 """Neighbours (itself among them) from which a sample's normal is estimated or smoothed."""
@@ -51,10 +52,11 @@ class ScanSamples:
 def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
     """At most `count` samples; the same seed gives the same ones, on every device.
 
-    A mesh is sampled by area, one point in each of `count` equal shares of it. Bare points are
-    thinned at random and keep their given normals; without these, normals come from the plane
-    through their neighbours, pointing away from the middle. Unit and winding are the reader's
-    affair; a mesh wound clockwise as a whole is turned over.
+    A mesh is sampled by area, one point in each of `count` equal shares of it, on triangles curved
+    as their corners' normals say. Bare points are thinned at random and keep their given normals;
+    without these, normals come from the plane through their neighbours, pointing away from the
+    middle. Unit and winding are the reader's affair; a mesh wound clockwise as a whole is turned
+    over.
     """
     random = np.random.default_rng(seed)
     if len(scan.triangles):
@@ -92,8 +94,9 @@ def _on_triangles(
     weights = torch.from_numpy(random.dirichlet([1.0, 1.0, 1.0], count)).to(device)
     corners = scan.triangles[face]
     normals = outward_normals(vertices, scan.triangles)
-    points = (weights[..., None] * vertices[corners]).sum(1)
-    mixed = (weights[..., None] * normals[corners]).sum(1)
+    normals = normals[corners]
+    points = bulged(vertices[corners], normals, weights)
+    mixed = (weights[..., None] * normals).sum(1)
     return points, mixed, corners.gather(1, weights.argmax(1, keepdim=True))[:, 0]
 
 

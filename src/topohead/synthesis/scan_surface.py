@@ -77,7 +77,7 @@ def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurf
     folded = finer.region_mask(*names)[corners].all(1) & ~inner
     opposite = _opposite(places[corners], folded.nonzero()[:, 0], folded | globes)
     folded = folded.nonzero()[:, 0]
-    sides = torch.logspace(*(math.log10(side) for side in SIDES), TRIANGULATIONS)
+    sides = torch.logspace(math.log10(SIDES[0]), math.log10(SIDES[1]), TRIANGULATIONS)
     coarser = [_clusters(places, finer.edges, float(side), k) for k, side in enumerate(sides)]
     surface = ScanSurface(
         matrix, smoothing, melting, corners, inner, scalp, globes, folded, opposite,
