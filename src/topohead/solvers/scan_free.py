@@ -41,6 +41,9 @@ class FreeConfig:
     """What one vertex counts in the prior about the start, whose errors neighbours share."""
     cut: float = 3e-3
     """Gaps of bare smooth skin count a quarter from here on, metres, whatever the others are."""
+    folded: float = 0.1
+    """What a match counts on lids, lips, ears and nose: there the nearest sample may be another
+    fold's."""
     hair: float = 0.002
     """Scan farther outside a scalp than this and twice its σ is taken for hair, metres."""
     iterations: int = 80
@@ -77,7 +80,7 @@ def fit_vertices(
         found = _bare_trusted(found, surface, config.cut)
         spread = max(found.spread, config.noise, samples.noise)
         found = joined(found, lips.closing(points, normals, outer))
-        weight = _weights(surface, found, allowed, spread)
+        weight = _weights(surface, found, allowed, config.folded) / spread**2
         known = torch.zeros_like(known).index_put((found.rows,), weight, accumulate=True)
         vertices = vertices + system.step(vertices, found, weight, step.stiffness)
     return vertices, surface.shares @ known
@@ -94,8 +97,9 @@ def _bare_trusted(found: Matches, surface: ScanHead, cut: float) -> Matches:
 
 
 def _weights(
-    surface: ScanHead, found: Matches, allowed: Float[Tensor, " S"], spread: float
+    surface: ScanHead, found: Matches, allowed: Float[Tensor, " S"], folded: float
 ) -> Float[Tensor, " M"]:
-    """1/variance of every match; none where hair stands off the scalp."""
-    hair = surface.scalp[found.rows] & (found.gap > allowed[found.rows])
-    return torch.where(hair, 0.0, found.weights) / spread**2
+    """What every match counts: less in folds, nothing where hair stands off the scalp."""
+    bare, scalp = surface.bare[found.rows], surface.scalp[found.rows]
+    hair = scalp & (found.gap > allowed[found.rows])
+    return torch.where(hair, 0.0, found.weights) * torch.where(bare | scalp, 1.0, folded)
