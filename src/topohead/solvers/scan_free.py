@@ -73,7 +73,7 @@ def fit_vertices(
     )
     finer_sigma = surface.matrix @ sigma
     allowed = config.hair + 2 * finer_sigma
-    trust = _trust(surface, start, finer_sigma, config)
+    trust = trust_by_place(surface, start, finer_sigma, config)
     vertices = start
     known = surface.skin.new_zeros(len(surface.skin), dtype=torch.float64)
     lips = LipLine.of(surface)
@@ -111,7 +111,7 @@ def _weights(
     return torch.where(hair, 0.0, found.weights) / spread**2
 
 
-def _trust(
+def trust_by_place(
     surface: ScanHead, start: Float[Tensor, "V 3"], sigma: Float[Tensor, " S"], config: FreeConfig
 ) -> Float[Tensor, " S"]:
     """What a match counts for its place alone; `sigma` is that of the finer surface's vertices."""
