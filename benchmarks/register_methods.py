@@ -18,6 +18,7 @@ from topohead.core import InputError, Scan, ScanFit
 from topohead.models.linear import LinearHead
 from topohead.models.registration import Registration
 from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
+from topohead.solvers.scan_known import KnownPeople, widened
 from topohead.solvers.scan_network import network_fit
 from topohead.solvers.scan_refine import refine
 from topohead.workflows.registering.network import load_registration
@@ -66,10 +67,21 @@ def methods(names: Sequence[str], head: LinearHead, weights: Weights) -> dict[st
     for name, file in networks.items():
         if name in wanted and (network := _loaded(file, name)) is not None:
             found[name] = Method(lambda scan, _, net=network: network_fit(scan, net, head))
+    known = KnownPeople.of(head.topology, head.template, head.identity_basis)
     for name, start in drawn_on.items():
         if start in found:
-            found[name] = Method(lambda scan, first: refine(scan, first, head), start)
+            judge = known if start == "network" else None
+            found[name] = Method(lambda scan, first, k=judge: _drawn(scan, first, head, k), start)
     return {name: found[name] for name in NAMES if name in wanted and name in found}
+
+
+def _drawn(
+    scan: Scan, start: ScanFit | None, head: LinearHead, known: KnownPeople | None
+) -> ScanFit:
+    """A start drawn onto the scan; with σ as people deserve who are unlike those that are known."""
+    assert start is not None
+    found = refine(scan, start, head)
+    return found if known is None else widened(found, start, head, known)
 
 
 def _loaded(path: Path | None, name: str) -> Registration | None:

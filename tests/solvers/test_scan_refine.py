@@ -14,7 +14,9 @@ from topohead.io.assets import reference_head
 from topohead.solvers.nonrigid_icp import NonrigidConfig
 from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
 from topohead.solvers.scan_detail import refine_level1
+from topohead.solvers.scan_free import FreeConfig, trust_by_place
 from topohead.solvers.scan_head import ScanHead, fitted_surface
+from topohead.solvers.scan_modes import Modes, without_creases
 from topohead.solvers.scan_quality import judge
 from topohead.solvers.scan_refine import refine
 from topohead.synthesis.shapes import load_shapes
@@ -232,3 +234,29 @@ def test_fine_displacement_is_found_along_the_normal(head, truth, start):
     missed = found.displacement[face] - height[face]
     assert 1000 * float(missed.abs().median()) < 0.06
     assert torch.corrcoef(torch.stack([found.displacement[face], height[face].float()]))[0, 1] > 0.9
+
+
+def test_ears_keep_their_form_where_creases_are_taken_out(head):
+    topology = head.topology
+    rough = np.random.default_rng(0).normal(0, 1e-3, (topology.vertex_count, 3))
+    modes = Modes(np.eye(4), np.zeros(1), rough)
+    smooth = without_creases(modes, topology).remainder
+    ears, brows = (topology.region_mask(name).numpy() for name in ("ears", "brows"))
+    assert np.abs(smooth - rough)[ears].mean() < 0.3 * np.abs(rough)[ears].mean()
+    assert np.abs(smooth - rough)[brows].mean() > 0.5 * np.abs(rough)[brows].mean()
+
+
+def test_folds_trust_a_sure_start_more_than_the_scan(head, truth):
+    surface, config = ScanHead.of(head.topology), FreeConfig()
+    sure = torch.full((surface.fine.vertex_count,), 0.5 * config.sure, dtype=torch.float64)
+    trust, rough = (trust_by_place(surface, truth, s, config) for s in (sure, 4 * sure))
+    nose = surface.fine.region_mask("nose")
+    assert float(trust[nose].median()) == pytest.approx(0.25)
+    assert float(rough[nose].median()) == 1
+    cheek = surface.bare & surface.face
+    assert float(trust[cheek].median()) == 1
+    wide = trust_by_place(surface, truth, 4 * sure, replace(config, close=5e-3))
+    for name in ("lips", "ears"):  # lips face each other, ears are thin
+        close = wide[surface.fine.region_mask(name) & surface.skin] == config.folded
+        assert 0.02 < float(close.double().mean()) < 0.7
+    assert float((wide[cheek] < 1).double().mean()) < 0.1

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from topohead.geometry.point_tree import PointTree
 from topohead.solvers.elasticity import ElasticConfig
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_lips import LipLine
@@ -41,6 +42,13 @@ class FreeConfig:
     """What one vertex counts in the prior about the start, whose errors neighbours share."""
     cut: float = 3e-3
     """Gaps of bare smooth skin count a quarter from here on, metres, whatever the others are."""
+    sure: float = 6e-4
+    """On lids, lips, ears and nose a match counts as σ² in this squared, metres: it may be another
+    fold's, and a start that is surer is not improved by it."""
+    folded: float = 0.1
+    """The least of that; and what is left of it where skin lies close to skin."""
+    close: float = 1.5e-3
+    """How close, in front of the skin or behind it, metres."""
     hair: float = 0.002
     """Scan farther outside a scalp than this and twice its σ is taken for hair, metres."""
     iterations: int = 80
@@ -63,7 +71,9 @@ def fit_vertices(
     system = free_system(
         surface, start, config.prior_share / sigma**2, config.elastic, config.iterations
     )
-    allowed = config.hair + 2 * (surface.matrix @ sigma)
+    finer_sigma = surface.matrix @ sigma
+    allowed = config.hair + 2 * finer_sigma
+    trust = trust_by_place(surface, start, finer_sigma, config)
     vertices = start
     known = surface.skin.new_zeros(len(surface.skin), dtype=torch.float64)
     lips = LipLine.of(surface)
@@ -77,7 +87,7 @@ def fit_vertices(
         found = _bare_trusted(found, surface, config.cut)
         spread = max(found.spread, config.noise, samples.noise)
         found = joined(found, lips.closing(points, normals, outer))
-        weight = _weights(surface, found, allowed, spread)
+        weight = _weights(surface, found, allowed, spread) * trust[found.rows]
         known = torch.zeros_like(known).index_put((found.rows,), weight, accumulate=True)
         vertices = vertices + system.step(vertices, found, weight, step.stiffness)
     return vertices, surface.shares @ known
@@ -99,3 +109,21 @@ def _weights(
     """1/variance of every match; none where hair stands off the scalp."""
     hair = surface.scalp[found.rows] & (found.gap > allowed[found.rows])
     return torch.where(hair, 0.0, found.weights) / spread**2
+
+
+def trust_by_place(
+    surface: ScanHead, start: Float[Tensor, "V 3"], sigma: Float[Tensor, " S"], config: FreeConfig
+) -> Float[Tensor, " S"]:
+    """What a match counts for its place alone; `sigma` is that of the finer surface's vertices."""
+    points = surface.surface(start)
+    normals = surface.normals(points)
+    rows = surface.skin_rows
+    tree = PointTree(points[rows])
+    close = torch.zeros_like(surface.skin)
+    for way in (config.close, -config.close):
+        distance, index = (part[:, 0] for part in tree.query(points + way * normals))
+        opposed = (normals[rows[index]] * normals).sum(1) < 0
+        close |= opposed & (distance < 0.8 * config.close)
+    unsure = (sigma / config.sure).square().clamp(config.folded, 1.0)
+    trust = torch.where(surface.bare | surface.scalp, 1.0, unsure)
+    return torch.where(close, config.folded * trust, trust)

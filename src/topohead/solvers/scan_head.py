@@ -23,7 +23,8 @@ class ScanHead:
     """What matching needs of a topology, on one device.
 
     Masks and `matrix` are of the finer surface. `skin` may be drawn to a scan, eyes and what is
-    `inner` may not. `scalp` may carry hair; `bare` skin neither that nor folds of lids and lips.
+    `inner` may not. `scalp` may carry hair; `bare` skin neither that nor folds as lids, lips, ears
+    and nostrils are.
     `triangles` are those of `fine`, `fan` those at each vertex.
     """
 
@@ -64,7 +65,7 @@ class ScanHead:
             inner,
             fine.region_mask("face"),
             fine.region_mask("scalp"),
-            ~(inner | eyes | fine.region_mask("scalp", "eyelids", "lips")),
+            ~(inner | eyes | fine.region_mask("scalp", "eyelids", "lips", "ears", "nose")),
         )
         return {"cpu": head}
 

@@ -42,7 +42,9 @@ PLAYED, BROAD = 0.025, 0.5
 actions rest, so what identity tells as well is not taken for many small ones (a Laplace prior)."""
 SWEEPS, SETTLED = 100, 1e-5
 """Of coordinate descent, at most; and the greatest step after which it has ended."""
-SMOOTHING = 10.0
+SMOOTHING, KEPT = 10.0, 100.0
+"""Of a remainder; and how many times as much as elsewhere it is kept in ears, whose own form is as
+fine as folds are."""
 HELD = 1e12
 """Precision of what must not change."""
 
@@ -205,17 +207,19 @@ def _step(
 
 
 def without_creases(modes: Modes, topology: Topology) -> Modes:
-    """With the remainder's finest waves taken out: networks leave folds in lids and ears.
+    """With the remainder's finest waves taken out, but in ears: networks leave folds in lids.
 
-    (1 + `SMOOTHING` LᵀL) r' = r with the uniform Laplacian L: half is left of waves of nine edges.
+    (W + `SMOOTHING` LᵀL) r' = W r with the uniform Laplacian L and W = 1, in ears `KEPT`: half is
+    left of waves of nine edges.
     """
-    smoother = derived(topology, _smoother)
-    return replace(modes, remainder=smoother.solve(modes.remainder))
+    smoother, kept = derived(topology, _smoother)
+    return replace(modes, remainder=smoother.solve(kept[:, None] * modes.remainder))
 
 
-def _smoother(topology: Topology) -> SuperLU:
+def _smoother(topology: Topology) -> tuple[SuperLU, Float[np.ndarray, " V"]]:
     matrix = laplacian(topology)
-    return splu((sparse.eye(topology.vertex_count) + SMOOTHING * matrix.T @ matrix).tocsc())
+    kept = np.where(topology.region_mask("ears").numpy(), KEPT, 1.0)
+    return splu((sparse.diags(kept) + SMOOTHING * matrix.T @ matrix).tocsc()), kept
 
 
 def explained(

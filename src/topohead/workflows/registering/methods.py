@@ -15,6 +15,7 @@ from topohead.workflows.register import RegisterConfig
 
 if TYPE_CHECKING:
     from topohead.models.registration import Registration
+    from topohead.solvers.scan_known import KnownPeople
     from topohead.solvers.scan_quality import ScanQuality
 
 UNSURE = 1.25e-3
@@ -50,7 +51,10 @@ def fit_scan(scan: Scan, head: HeadModel, method: str, means: Means) -> Found:
     """What a method of `RegisterConfig` finds in a scan in metres."""
     start, _, refined = method.partition("+")
     fit, notes = STARTS[start](scan, head, means)
-    return (refine_fit(scan, fit, head, means.device) if refined else fit), notes
+    if not refined:
+        return fit, notes
+    found = refine_fit(scan, fit, head, means.device)
+    return (_told_of_strangers(found, fit, head) if start == "network" else found), notes
 
 
 def refine_fit(scan: Scan, start: ScanFit, head: HeadModel, device: str = "cpu") -> ScanFit:
@@ -58,6 +62,13 @@ def refine_fit(scan: Scan, start: ScanFit, head: HeadModel, device: str = "cpu")
     from topohead.solvers.scan_refine import refine
 
     return refine(scan.to(device), start, head).to(scan.points.device)
+
+
+def _told_of_strangers(found: ScanFit, start: ScanFit, head: HeadModel) -> ScanFit:
+    """σ as the people deserve whom training has not shown."""
+    from topohead.solvers.scan_known import widened
+
+    return widened(found, start, head, _known_people())
 
 
 def fine_vertices(
@@ -76,6 +87,13 @@ def judge_fit(scan: Scan, fit: ScanFit, head: HeadModel, device: str = "cpu") ->
     from topohead.solvers.scan_quality import judge
 
     return judge(scan.to(device), fit, head)
+
+
+@cache
+def _known_people() -> "KnownPeople":
+    from topohead.workflows.registering.network import load_known_people
+
+    return load_known_people()
 
 
 @cache

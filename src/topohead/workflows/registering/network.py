@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from topohead.models.registration import Registration
+    from topohead.solvers.scan_known import KnownPeople
 
 
 def load_registration(path: Path | None = None) -> "Registration":
@@ -32,3 +33,12 @@ def load_registration(path: Path | None = None) -> "Registration":
             "with `topohead train register`"
         ) from error
     return network.eval()
+
+
+def load_known_people() -> "KnownPeople":
+    """The population that the shipped network was trained on."""
+    from topohead.io.weights import shipped_weights
+    from topohead.solvers.scan_known import KnownPeople
+
+    stored = shipped_weights("register-people").tensors
+    return KnownPeople(stored["rows"].long(), stored["mean"].float(), stored["modes"].float())
