@@ -104,11 +104,12 @@ def _registration(weights: Path | None, device: str) -> "Registration":
 
 
 def _network(scan: Scan, head: HeadModel, means: Means) -> Found:
+    from topohead.core.derived import derived
     from topohead.solvers.scan_network import judged_fit, shown_face
 
     network = _registration(means.weights, means.device)
     fit, ways = judged_fit(scan, network, head, means.seed)
-    doubt = float(fit.sigma[shown_face(head)].median())
+    doubt = float(fit.sigma[derived(head, shown_face)].median())
     if doubt > UNSURE:
         return fit, (
             f"the network expects to be off by {1e3 * doubt:.1f} mm on the face: "
