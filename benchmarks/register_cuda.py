@@ -35,6 +35,7 @@ from topohead.workflows.registering.methods import (
     fine_vertices,
     judge_fit,
     refine_fit,
+    widen_fit,
 )
 
 Answer = TypeVar("Answer")
@@ -107,7 +108,9 @@ def measured(
         return answer
 
     network, _ = timed("network", lambda: STARTS["network"](scan, head, means))
-    refined = timed("refine", lambda: refine_fit(scan, network, head, device))
+    refined = timed(
+        "refine", lambda: widen_fit(refine_fit(scan, network, head, device), network, head)
+    )
     timed("judge", lambda: judge_fit(scan, refined, head, device))
     timed("level 1", lambda: fine_vertices(scan, refined, head, "network+refine", 1, device))
     alike = refined if first is None else refine_fit(scan, first["network"], head, device)

@@ -54,7 +54,7 @@ def fit_scan(scan: Scan, head: HeadModel, method: str, means: Means) -> Found:
     if not refined:
         return fit, notes
     found = refine_fit(scan, fit, head, means.device)
-    return (_told_of_strangers(found, fit, head) if start == "network" else found), notes
+    return (widen_fit(found, fit, head) if start == "network" else found), notes
 
 
 def refine_fit(scan: Scan, start: ScanFit, head: HeadModel, device: str = "cpu") -> ScanFit:
@@ -64,7 +64,7 @@ def refine_fit(scan: Scan, start: ScanFit, head: HeadModel, device: str = "cpu")
     return refine(scan.to(device), start, head).to(scan.points.device)
 
 
-def _told_of_strangers(found: ScanFit, start: ScanFit, head: HeadModel) -> ScanFit:
+def widen_fit(found: ScanFit, start: ScanFit, head: HeadModel) -> ScanFit:
     """σ as the people deserve whom training has not shown."""
     from topohead.solvers.scan_known import widened
 
