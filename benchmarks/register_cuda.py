@@ -4,19 +4,24 @@ CPU's.
     python benchmarks/register_cuda.py --out register_cuda.json --scans 20
 
 Made people's scans, half clean, half with everything that training spoils scans with. Seconds are
-of calls after one that warmed everything up, without reading files, from the scan in the host's
-memory to the head there. `alike` is how far refined heads are from each other when both
-devices draw the first one's network's head.
+of calls after some that warmed everything up (both kinds of scans, with normals and without),
+without reading files, from the scan in the host's memory to the head there. `load` is the host's
+load average before each scan: it tells whether others were at work. `alike` is how far refined
+heads are from each other when both devices draw the first one's network's head.
 """
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from measured_on import commit, hardware
 from register_scans import Bench
@@ -30,11 +35,13 @@ from topohead.workflows.registering.methods import (
     fine_vertices,
     judge_fit,
     refine_fit,
+    widen_fit,
 )
 
 Answer = TypeVar("Answer")
 CELLS = ("clean", "everything")
 OTHER = {"alike": "refined"}
+QUANTILES = {"least": 0.0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "most": 1.0}
 
 
 def main() -> None:
@@ -58,23 +65,29 @@ def main() -> None:
     facts = {"benchmark": "register_cuda", "seed": args.seed, "commit": args.commit or commit(),
              "threads": args.threads, "hardware": hardware(),
              "gpu": torch.cuda.get_device_name() if "cuda" in devices else None}  # fmt: skip
+    for cell in CELLS:
+        (case,) = bench.cases(cell, people[-1:])
+        bare = replace(case.scan, normals=None)
+        for device, scan in product(devices, (case.scan, bare)):
+            measured(bench, scan, device, None)
     rows: list[dict[str, Any]] = []
     for number, person in enumerate(people):
         cell = CELLS[number % len(CELLS)]
         (case,) = bench.cases(cell, [person])
-        if number == 0:
-            for device in devices:
-                measured(bench, case.scan, device, None)
-        row: dict[str, Any] = {"cell": cell, "number": person.number}
+        scan, load = case.scan, os.getloadavg()[0]
+        row: dict[str, Any] = {"cell": cell, "number": person.number, "points": len(scan.points),
+                               "normals": scan.normals is not None, "load": load}  # fmt: skip
         first: dict[str, ScanFit] | None = None
         for device in devices:
-            row[device], fits = measured(bench, case.scan, device, first)
+            row[device], fits = measured(bench, scan, device, first)
             first = first or fits
             for name, fit in fits.items():
                 off = 1e3 * (fit.vertices - first[OTHER.get(name, name)].vertices).norm(dim=1)
                 off /= case.pose.scale
                 row[device][f"{name}_off_mm"] = [float(off.mean()), float(off.max())]
         rows.append(row)
+        if "cuda" in devices:
+            facts["gpu_memory_mib"] = torch.cuda.max_memory_reserved() / 2**20
         args.out.write_text(json.dumps(facts | summed(rows, devices) | {"rows": rows}, indent=1))
         print(number, cell, {d: row[d]["seconds"] for d in devices}, flush=True)
 
@@ -95,7 +108,9 @@ def measured(
         return answer
 
     network, _ = timed("network", lambda: STARTS["network"](scan, head, means))
-    refined = timed("refine", lambda: refine_fit(scan, network, head, device))
+    refined = timed(
+        "refine", lambda: widen_fit(refine_fit(scan, network, head, device), network, head)
+    )
     timed("judge", lambda: judge_fit(scan, refined, head, device))
     timed("level 1", lambda: fine_vertices(scan, refined, head, "network+refine", 1, device))
     alike = refined if first is None else refine_fit(scan, first["network"], head, device)
@@ -104,17 +119,21 @@ def measured(
 
 
 def summed(rows: list[dict[str, Any]], devices: list[str]) -> dict[str, Any]:
-    """Medians of seconds, and the farthest that heads are from the first device's, by device."""
+    """Quantiles of seconds, and the farthest that heads are from the first device's, by device."""
     found: dict[str, Any] = {}
     for device in devices:
         own = [row[device] for row in rows]
-        stages = own[0]["seconds"]
-        median = {s: statistics.median(r["seconds"][s] for r in own) for s in stages}
+        stages = {s: [r["seconds"][s] for r in own] for s in own[0]["seconds"]}
+        judged = [sum(r["seconds"].values()) - r["seconds"]["level 1"] for r in own]
         found[device] = {
-            "seconds": median,
-            "without_level_1": statistics.median(
-                sum(r["seconds"].values()) - r["seconds"]["level 1"] for r in own
-            ),
+            "seconds": {name: statistics.median(values) for name, values in stages.items()},
+            "without_level_1": statistics.median(judged),
+            "quantiles": {
+                name: dict(
+                    zip(QUANTILES, np.quantile(values, list(QUANTILES.values())), strict=True)
+                )
+                for name, values in {**stages, "without level 1": judged}.items()
+            },
         }
         for name in ("network", "refined", "alike"):
             found[device][f"{name}_off_mm"] = {

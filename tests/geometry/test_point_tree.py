@@ -43,6 +43,12 @@ def test_sorted_blocks_find_what_a_tree_finds(width, points, queries, count, rea
     here, asked = clouds(width, points, queries)
     found = SortedPoints(here.to(device)).nearest(asked.to(device), count, reach)
     assert np.array_equal(found.cpu().numpy(), expected(here, asked, count, reach)[1])
+    # what is not finite is not there
+    nowhere = here.new_full((7, width), torch.inf)
+    more, lost = torch.cat([here, nowhere]), torch.cat([asked, nowhere])
+    lost[-3:] = torch.nan
+    again = SortedPoints(more.to(device)).nearest(lost.to(device), count, reach).cpu()
+    assert torch.equal(again[:-7], found.cpu()) and bool((again[-7:] == -1).all())
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -53,6 +59,18 @@ def test_point_tree_is_exact(device, width, count, reach):
     best, rows = expected(here, asked, count, reach)
     assert np.allclose(distance.cpu().numpy(), best, rtol=0, atol=1e-7)
     assert np.mean(index.cpu().numpy() != np.maximum(rows, 0)) < 1e-4
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_what_is_not_finite_is_not_there(device):
+    here, asked = clouds(3, 9000, 400)
+    hidden, lost = torch.arange(9000) % 3 > 0, torch.arange(400) % 5 == 0
+    here[hidden], asked[lost] = torch.inf, torch.nan
+    distance, index = PointTree(here.to(device)).query(asked.to(device), 6, 0.02)
+    best, rows = expected(here[~hidden], asked[~lost], 6, 0.02)
+    assert bool(distance[lost.to(device)].isinf().all())
+    assert np.allclose(distance.cpu().numpy()[~lost], best, rtol=0, atol=1e-7)
+    assert np.array_equal(index.cpu().numpy()[~lost][rows >= 0], 3 * rows[rows >= 0])
 
 
 def test_triangles_around_the_nearest_vertices_hold_the_foot():

@@ -59,6 +59,22 @@ def test_devices_agree():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("points", [3_000, 70_000])
+def test_bare_points_few_and_many_serve_what_was_recorded_for_others(points):
+    head, scan = reference_head(0), dataclasses.replace(made(points), normals=None)
+    start = network_fit(scan, load_registration(), head)
+    assert apart(start, network_fit(scan, load_registration().to("cuda"), head)) < 0.1
+    fits = [refine(scan.to(device), start, head).to("cpu") for device in ("cpu", "cuda")]
+    assert apart(*fits) < REFINED_MM
+    assert int((fits[0].inliers != fits[1].inliers).sum()) <= 2
+    here, there = (judge(scan.to(device), fits[0], head) for device in ("cpu", "cuda"))
+    assert abs(here.whole_to_scan.p95_mm - there.whole_to_scan.p95_mm) < 1e-4
+    assert (here.flipped, here.failures, here.warnings) == (
+        there.flipped, there.failures, there.warnings
+    )  # fmt: skip
+
+
+@pytest.mark.gpu
 def test_a_million_points_on_a_device():
     head, scan = reference_head(0), made(1_000_000)
     fit = refine(scan.to("cuda"), network_fit(scan, load_registration().to("cuda"), head), head)

@@ -8,6 +8,7 @@ from torch import Tensor
 from topohead.io.assets import reference_head
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_lips import RESTING, LipLine
+from topohead.solvers.scan_matching import Matches
 from topohead.solvers.scan_samples import ScanSamples
 
 HEAD = reference_head(0)
@@ -27,19 +28,27 @@ def film(back: float) -> ScanSamples:
     """A sheet of skin over the whole mouth, so far behind the middle of its lips, metres."""
     line = LipLine.of(SURFACE)
     points = opened()
-    above, below = line._facing(points, SURFACE.normals(points))  # pyright: ignore
-    middle = 0.5 * (points[above] + points[below])
+    above, below, facing = line._facing(points, SURFACE.normals(points))  # pyright: ignore
+    middle = 0.5 * (points[above] + points[below])[facing]
     front = middle[middle[:, 2] > middle[:, 2].quantile(0.6)] - torch.tensor([0, 0, back])
     spread = torch.linspace(-0.5, 0.5, 5)[:, None] * torch.tensor([0, GAP, 0])
     sheet = (front[:, None] + spread).reshape(-1, 3)
     assert len(line.upper) + len(line.lower) > 100 and len(sheet) > 100
     normals = torch.tensor([0.0, 0, 1]).double().expand(len(sheet), 3)
-    return ScanSamples(sheet, normals, torch.arange(len(sheet)), 5e-4, 5e-5)
+    spacing, noise = torch.tensor([5e-4, 5e-5]).double()
+    return ScanSamples(sheet, normals, torch.arange(len(sheet)), spacing, noise)
+
+
+def closed(points: Tensor, samples: ScanSamples) -> Matches:
+    """What closes the lips of the finer surface."""
+    found = LipLine.of(SURFACE).closing(points, SURFACE.normals(points), samples)
+    assert not found.weights[~found.found].any() and not found.gap[~found.found].any()
+    return found.those(found.found)
 
 
 def test_lips_close_to_where_they_rest_where_skin_bridges_them() -> None:
     points = opened()
-    found = LipLine.of(SURFACE).closing(points, SURFACE.normals(points), film(0.0))
+    found = closed(points, film(0.0))
     assert len(found.rows) > 20
     assert torch.allclose(found.normals.norm(dim=1), torch.ones(1).double())
     upper = torch.isin(found.rows, SURFACE.fine.regions["lips_upper"])
@@ -52,23 +61,19 @@ def test_lips_close_to_where_they_rest_where_skin_bridges_them() -> None:
 
 
 def test_lips_at_rest_stay_in_any_scan_and_all_do_in_a_coarse_one() -> None:
-    line = LipLine.of(SURFACE)
     rest, points = opened(0.0), opened()
-    steps = [
-        float(line.closing(lips, SURFACE.normals(lips), film(0.0)).gap.abs().sum())
-        for lips in (rest, points)
-    ]
+    steps = [float(closed(lips, film(0.0)).gap.abs().sum()) for lips in (rest, points)]
     assert steps[0] < 0.1 * steps[1]
-    coarse = replace(film(0.0), spacing=0.004)
-    assert not len(line.closing(points, SURFACE.normals(points), coarse).rows)
+    coarse = replace(film(0.0), spacing=torch.tensor(0.004).double())
+    assert not len(closed(points, coarse).rows)
 
 
 def test_teeth_behind_open_lips_do_not_close_them() -> None:
     """But for a few places far in, which lie as deep as the teeth."""
     points = opened()
-    line, normals = LipLine.of(SURFACE), SURFACE.normals(opened())
-    closed, open_ = (line.closing(points, normals, film(back)) for back in (0.0, 0.004))
-    assert len(open_.rows) < 0.1 * len(closed.rows)
+    line = LipLine.of(SURFACE)
+    near, open_ = (closed(points, film(back)) for back in (0.0, 0.004))
+    assert len(open_.rows) < 0.1 * len(near.rows)
     upper = torch.isin(open_.rows, SURFACE.fine.regions["lips_upper"])
     front = points[line.upper, 2].max() - 0.004
     assert (points[open_.rows[upper], 2] < front).all()
@@ -76,5 +81,5 @@ def test_teeth_behind_open_lips_do_not_close_them() -> None:
 
 def test_wide_open_lips_have_nothing_to_close() -> None:
     points = opened(0.05)
-    found = LipLine.of(SURFACE).closing(points, SURFACE.normals(points), film(0.0))
+    found = closed(points, film(0.0))
     assert not len(found.rows) and found.normals.shape == (0, 3)

@@ -13,7 +13,8 @@ from topohead.geometry.subdivision import catmull_clark
 from topohead.io.assets import reference_head
 from topohead.models.registration import Registration, Similarity
 from topohead.models.scan_pose import rotation_from_6d
-from topohead.solvers import scan_network
+from topohead.solvers import network_samples, recording, scan_network, scan_samples
+from topohead.solvers.network_samples import draw_samples, estimated_normals
 from topohead.solvers.scan_network import Hypothesis, judged_fit, network_fit
 from topohead.synthesis.datasets import PosedPeople, ScanBatch, ScanSource
 from topohead.synthesis.expressions import draw_expressions
@@ -174,10 +175,26 @@ def test_samples_are_even_on_any_triangulation() -> None:
     points = torch.cat([grid, torch.tensor([[0, 0.5], [1, 0.5], [1, 1], [0, 1.0]])])
     flat = torch.cat([points, torch.zeros(len(points), 1)], 1)
     scan = Scan(flat, torch.cat([small, large]))
-    samples = scan_network._sampled(scan, None, np.random.default_rng(0), torch.device("cpu"))
+    samples = draw_samples(scan, None, np.random.default_rng(0), torch.device("cpu"))
     upper = float((samples.points[:, 1] > 0.5).float().mean())
     assert upper == pytest.approx(0.5, abs=1e-3)
     assert torch.allclose(samples.normals.abs(), torch.tensor([0.0, 0, 1]).expand_as(flat[:1]))
+
+
+def test_work_that_is_recorded_sees_the_same_head(
+    network: Registration, head: HeadModel, people: ScanBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Filled up to the shapes that CUDA records, and each cell's speaker asked again and again."""
+    scan = mesh(people, 0, head)
+    random = torch.Generator().manual_seed(0)
+    cloud = Scan(scan.points[torch.randperm(len(scan.points), generator=random)[:5000]], BARE)
+    expected = network_fit(cloud, network, head)
+    for module in (recording, scan_network, scan_samples):
+        monkeypatch.setattr(module, "fixed", lambda _: True)
+    found = network_fit(cloud, network, head)
+    for entry in dataclasses.fields(found):
+        here, there = (getattr(fit, entry.name).float() for fit in (found, expected))
+        assert float((here - there).abs().max()) < 2e-6
 
 
 def test_crowded_points_are_thinned() -> None:
@@ -187,7 +204,7 @@ def test_crowded_points_are_thinned() -> None:
     dense = torch.rand(len(ball), generator=generator) < torch.where(ball[:, 0] > 0, 1.0, 1 / 9)
     points = ball[dense]
     assert float((points[:, 0] > 0).float().mean()) > 0.88
-    chosen = scan_network._spread(points.double().numpy(), None, np.random.default_rng(0))
+    chosen = network_samples._spread(points.double(), None, np.random.default_rng(0))
     assert len(chosen) > 5000
     assert float((points[chosen][:, 0] > 0).float().mean()) < 0.67
 
@@ -195,7 +212,7 @@ def test_crowded_points_are_thinned() -> None:
 def test_estimated_normals_are_those_of_a_sphere() -> None:
     generator = torch.Generator().manual_seed(0)
     ball = torch.nn.functional.normalize(torch.randn(4000, 3, generator=generator), dim=1)
-    agree = (scan_network._estimated(ball) * ball).sum(1).abs()
+    agree = (estimated_normals(ball) * ball).sum(1).abs()
     assert float(agree.quantile(0.05)) > math.cos(math.radians(8))
 
 
@@ -209,8 +226,9 @@ def test_normals_are_turned_outwards(head: HeadModel, wrong: str) -> None:
     sign = torch.rand(len(points), 1, generator=torch.Generator().manual_seed(0)).sub(0.5).sign()
     given = {"flipped": -normals, "mixed": normals * sign, "absent": 0 * normals,
              "right": normals}[wrong]  # fmt: skip
-    one = Similarity(torch.ones(1), torch.eye(3)[None], torch.zeros(1, 3))
-    found = scan_network._Found(Hypothesis(torch.eye(4), 0.0, 0.0), one, head.template)
-    turned_out = scan_network._outward(scan_network._Samples(points, given), found, head).normals
+    if wrong == "absent":
+        given = estimated_normals(points)
+    valid = torch.ones(len(points), dtype=torch.bool)
+    turned_out = scan_network._outward(points, given, valid, head.template, topology.triangles)
     agree = (turned_out * normals).sum(1)
     assert float((agree > 0).float().mean()) > (0.999 if wrong in ("flipped", "right") else 0.93)

@@ -11,14 +11,16 @@ from topohead.core import Scan, ScanFit
 from topohead.geometry.alignment import apply, rigid
 from topohead.geometry.metrics import surface_distance
 from topohead.io.assets import reference_head
+from topohead.solvers import recording, scan_lips, scan_matching, scan_quality, scan_samples
 from topohead.solvers.nonrigid_icp import NonrigidConfig
 from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
 from topohead.solvers.scan_detail import refine_level1
-from topohead.solvers.scan_free import FreeConfig, trust_by_place
+from topohead.solvers.scan_free import FreeConfig, FreeStep, trust_by_place
 from topohead.solvers.scan_head import ScanHead, fitted_surface
 from topohead.solvers.scan_modes import Modes, without_creases
 from topohead.solvers.scan_quality import judge
-from topohead.solvers.scan_refine import refine
+from topohead.solvers.scan_refine import RefineConfig, refine
+from topohead.solvers.scan_samples import sample_scan
 from topohead.synthesis.shapes import load_shapes
 
 SEED, PERSON = 3, 0
@@ -112,6 +114,40 @@ def test_refine_finds_a_disturbed_head_again(head, truth, scan, start, found):
 
 def test_refine_is_deterministic(head, scan, start, found):
     assert torch.equal(refine(scan, start, head).vertices, found.vertices)
+
+
+def test_work_that_is_recorded_finds_the_same_head(head, scan, start, monkeypatch):
+    """All shapes are the same for every scan: some samples are only there to fill them up, others
+    lie hidden, and what finds nothing stays."""
+    free = FreeConfig(steps=(FreeStep(0.006, 10.0), FreeStep(0.003, 0.4)))
+    config = RefineConfig(len(scan.points) + 5000, (0.006,), free)
+    cloud = Scan(scan.points[::2], scan.triangles[:0])
+    near = cloud.points[:, 0] > cloud.points[:, 0].quantile(0.2)
+    known = replace(start, inliers=near)
+    expected = refine(cloud, known, head, config)
+    quality, fine = judge(cloud, expected, head), refine_level1(cloud, expected, head, 50_000)
+    for module in (recording, scan_lips, scan_matching, scan_quality, scan_samples):
+        monkeypatch.setattr(module, "fixed", lambda _: True)
+    found = refine(cloud, known, head, config)
+    assert float((found.vertices - expected.vertices).abs().max()) < 1e-7
+    assert float((found.sigma - expected.sigma).abs().max()) < 1e-7
+    assert torch.equal(found.inliers, expected.inliers)
+    finer = refine_level1(cloud, expected, head, 50_000)
+    assert float((finer.vertices - fine.vertices).abs().max()) < 1e-7
+    again = judge(cloud, expected, head)
+    assert again.face.median_mm == pytest.approx(quality.face.median_mm, abs=1e-6)
+    assert again.whole_to_scan.p95_mm == pytest.approx(quality.whole_to_scan.p95_mm, abs=1e-6)
+    assert again.face_seen == pytest.approx(quality.face_seen, abs=1e-9)
+    assert (again.inliers, again.flipped) == (quality.inliers, quality.flipped)
+
+
+def test_bare_points_of_parts_get_normals_that_point_out_of_each():
+    random = torch.Generator().manual_seed(0)
+    ball = torch.nn.functional.normalize(torch.randn(3000, 3, generator=random), dim=1)
+    balls = torch.cat([0.05 * ball, 0.03 * ball[:1500] + torch.tensor([0.0, 0.3, 0.1])])
+    samples = sample_scan(Scan(balls, torch.zeros(0, 3, dtype=torch.long)))
+    agree = (samples.normals * torch.cat([ball, ball[:1500]]).double()).sum(1)
+    assert float((agree > 0.9).double().mean()) > 0.999
 
 
 def test_baselines_find_a_head_in_any_pose(head, truth, scan):

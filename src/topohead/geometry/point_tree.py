@@ -21,14 +21,20 @@ class PointTree:
     Exact on both devices: a KD-tree on the CPU; on CUDA all distances of a few, else (D is 3 or 6)
     blocks of points sorted along a curve, of which a query looks at those near enough. There the
     order of distances is told in float32 about the points' middle, which sees 10⁻⁷ of their extent.
+    What is not finite is not there: nobody's nearest, and without one.
     """
 
     def __init__(self, points: Float[Tensor, "N D"]) -> None:
         self.points = points
 
     @cached_property
-    def _tree(self) -> KDTree:
-        return KDTree(self.points.numpy())
+    def _tree(self) -> tuple[KDTree, Int[Tensor, " M"] | None]:
+        """SciPy's takes finite points alone; and which these are, if not all."""
+        there = self.points.isfinite().all(1)
+        if bool(there.all()):
+            return KDTree(self.points.numpy()), None
+        rows = there.nonzero()[:, 0]
+        return KDTree(self.points[rows].numpy()), rows
 
     @cached_property
     def _sorted(self) -> "SortedPoints":
@@ -48,13 +54,19 @@ class PointTree:
             away = (self.points - queries[:, None]).square().sum(-1)
             away, index = away.topk(count, largest=False)
             away = away.sqrt()
-            beyond = away >= reach
+            beyond = ~(away < reach)
             return away.masked_fill(beyond, torch.inf), index.masked_fill(beyond, 0)
         if self.points.is_cuda:
             index = self._sorted.nearest(queries, count, reach)
             away = (self.points[index.clamp(min=0)] - queries[:, None]).norm(dim=-1)
             return away.masked_fill(index < 0, torch.inf), index.clamp(min=0)
+        tree, rows = self._tree
         wanted: Any = range(1, count + 1)  # one column even for one neighbour
-        found = self._tree.query(queries.numpy(), k=wanted, distance_upper_bound=reach, workers=2)
+        somewhere = queries.isfinite()
+        asked = queries if bool(somewhere.all()) else queries.masked_fill(~somewhere, 0)
+        found = tree.query(asked.numpy(), k=wanted, distance_upper_bound=reach, workers=2)
         distance, index = (torch.from_numpy(part) for part in found)
-        return distance, index.masked_fill(distance.isinf(), 0)
+        if asked is not queries:
+            distance[~somewhere.all(1)] = torch.inf
+        index = index.masked_fill(distance.isinf(), 0)
+        return distance, index if rows is None else rows[index]

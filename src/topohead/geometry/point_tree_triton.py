@@ -28,13 +28,20 @@ NONE = 0x7FFF0000
 
 
 class SortedPoints:
-    """Points [N D], D = 3 or 6, ready to be asked; the first three coordinates make the curve."""
+    """Points [N D], D = 3 or 6, ready to be asked; the first three coordinates make the curve.
+
+    Those that are not finite lie beyond all reach. Nothing here waits for the device.
+    """
 
     def __init__(self, points: Float[Tensor, "N D"]) -> None:
-        self.middle = points.mean(0)
+        there = points.isfinite().all(1, keepdim=True)
+        self.middle = points.masked_fill(~there, 0).sum(0) / there.sum().clamp(min=1)
         placed = (points - self.middle).float()
-        self.low = placed[:, :3].amin(0)
-        self.step = ((placed[:, :3].amax(0) - self.low).amax() / STEPS).clamp(min=1e-20)
+        near = placed[:, :3]
+        self.low = near.masked_fill(~there, torch.inf).amin(0)
+        high = near.masked_fill(~there, -torch.inf).amax(0)
+        self.step = ((high - self.low).amax() / STEPS).clamp(min=1e-20)
+        placed = placed.masked_fill(~there, torch.inf)
         self.order = self._codes(placed).argsort()
         self.total = len(points)
         self.blocks = triton.cdiv(self.total, BLOCK)
@@ -48,6 +55,7 @@ class SortedPoints:
         if many == 0:
             return torch.zeros(0, count, dtype=torch.int64, device=queries.device)
         placed = (queries - self.middle).float()
+        placed = placed.masked_fill(placed.isnan(), torch.inf)  # or it would hide its neighbours
         order = self._codes(placed).argsort()
         columns, (low, high) = _boxed(placed[order], QUERIES)
         gap = torch.maximum(
@@ -125,7 +133,8 @@ def _nearest(
             offset = there[None, :] - here[:, None]
             square += offset * offset
         key = (square.to(tl.int32, bitcast=True).to(tl.int64) << 32) | number.to(tl.int64)[None, :]
-        key = tl.where((number < total)[None, :], key, nothing)
+        # what is not finite is infinitely far, or not even that
+        key = tl.where((number < total)[None, :] & (square < 3.4e38), key, nothing)
         smallest = tl.min(key, 1)
         largest = tl.max(best, 1)
         better = smallest < largest

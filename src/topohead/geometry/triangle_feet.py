@@ -16,27 +16,40 @@ def nearest_triangles(
     triangles: Int[Tensor, "T 3"],
     fan: Int[Tensor, "V K"],
     counts: Bool[Tensor, " T"],
+    rows: Int[Tensor, " R"] | None = None,
 ) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
     """The nearest triangle that counts, and its distance, for places no farther than a few edges.
 
     Asked are the triangles (`vertex_fan`) at the `VERTICES` nearest vertices of any that counts:
     of some thousand places one or two miss their nearest triangle and get a distance that is a few
-    tenths of an edge too great.
+    tenths of an edge too great. `rows` are the vertices of those that count, if they are known. On
+    CUDA nothing waits for the device.
     """
-    used = torch.zeros_like(fan[:, 0], dtype=torch.bool)
-    used[triangles[counts].flatten()] = True
-    rows = used.nonzero()[:, 0]
+    if rows is None:
+        rows = corners_of(triangles[counts], len(vertices))
     _, near = PointTree(vertices[rows]).query(places, min(VERTICES, len(rows)))
     asked = fan[rows[near]].flatten(1).sort(1).values
     there = asked < len(triangles)
     there[:, 1:] &= asked[:, 1:] != asked[:, :-1]
     asked = asked.clamp(max=len(triangles) - 1)
     there &= counts[asked]
-    place, slot = there.nonzero(as_tuple=True)
-    away = torch.full(there.shape, torch.inf).to(places)
-    away[place, slot] = triangle_distances(places[place], vertices[triangles[asked[place, slot]]])
+    if places.is_cuda:
+        away = triangle_distances(places[:, None], vertices[triangles[asked]])
+        away = away.masked_fill(~there, torch.inf)
+    else:
+        place, slot = there.nonzero(as_tuple=True)
+        feet = triangle_distances(places[place], vertices[triangles[asked[place, slot]]])
+        away = torch.full(there.shape, torch.inf).to(places)
+        away[place, slot] = feet
     distance, best = away.min(1)
     return asked.gather(1, best[:, None])[:, 0], distance
+
+
+def corners_of(triangles: Int[Tensor, "T 3"], count: int) -> Int[Tensor, " R"]:
+    """Which of `count` vertices are a triangle's, in order."""
+    used = torch.zeros(count, dtype=torch.bool, device=triangles.device)
+    used[triangles.flatten()] = True
+    return used.nonzero()[:, 0]
 
 
 def triangle_distances(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from topohead.core import ARKIT_52, HeadModel
+from topohead.geometry.alignment import rotations
 from topohead.geometry.meshes import vertex_normals
 from topohead.geometry.neighbours import farthest_points, gather_rows
 from topohead.models.learned_icp import SPREAD, IcpSize, LearnedIcp, Registered, Template
@@ -34,6 +36,9 @@ CLOSER = {1.4: ("face",), 2.0: ("lips", "eyelids", "nose", "ears")}
 
 FACE_CENTRE, FACE_REACH, FACE_SHARE = (0.0, -0.035, 0.02), 0.06, 7.0
 """A Gaussian around any face, head frame, metres: how much denser points are chosen there."""
+
+LAST = 1e30
+"""A clock at which points far from the head are drawn, before those that are not there."""
 
 PASSES = 2
 """Runs of the learned ICP, the second from the first one's similarity."""
@@ -75,6 +80,15 @@ class Similarity(NamedTuple):
         rotation = after.rotation @ self.rotation
         shift = after.apply(self.shift[:, None])[:, 0]
         return Similarity(self.scale * after.scale, rotation, shift)
+
+    def packed(self) -> Float[Tensor, "B 13"]:
+        """Its numbers side by side, so that they travel in one piece."""
+        return torch.cat([self.scale[:, None], self.rotation.flatten(1), self.shift], 1)
+
+    @staticmethod
+    def unpacked(numbers: Float[Tensor, "B 13"]) -> "Similarity":
+        """What `packed` put together."""
+        return Similarity(numbers[:, 0], numbers[:, 1:10].unflatten(1, (3, 3)), numbers[:, 10:])
 
     def inverse(self) -> "Similarity":
         rotation = self.rotation.transpose(1, 2)
@@ -195,16 +209,25 @@ def chosen_points(
     device's rounding would else show a network other points.
     """
     many = valid.shape[1]
-    random = torch.rand(many, generator=torch.Generator().manual_seed(0)).to(placed)
+    random = _chances(1 << max(many - 1, 0).bit_length(), placed.device)[:many]
     # the first of exponential clocks, each as fast as its point's weight (Efraimidis 2006)
     clock = -torch.log1p(-random) / face_density(placed)
-    clock = torch.where(valid & in_head(placed, 1.3), clock, torch.inf)
+    clock = torch.where(in_head(placed, 1.3), clock, LAST).masked_fill(~valid, torch.inf)
     clock, chosen = clock.topk(min(count, many), largest=False)
-    chosen = (chosen + many * clock.isinf()).sort(1).values % many
+    chosen = (chosen + many * (clock >= LAST)).sort(1).values % many
     # the first quarter goes to every fourth place, the second to those half way between
-    place = torch.arange(chosen.shape[1])
-    filled = (place % 4 != 0).int() + (place % 2 != 0).int()
-    return chosen[:, filled.argsort(stable=True).argsort().to(chosen.device)]
+    place = torch.arange(chosen.shape[1], device=chosen.device)
+    some = valid.sum(1, keepdim=True).clamp(max=chosen.shape[1])
+    quarter, half = (some + 3) // 4, (some + 3) // 4 + (some + 1) // 4
+    rank = torch.where(place % 4 == 2, quarter + place // 4, half + place // 2)
+    rank = torch.where(place % 4 == 0, place // 4, rank)
+    return chosen.gather(1, torch.where(place < some, rank, place))
+
+
+@cache
+def _chances(count: int, device: torch.device) -> Float[Tensor, " N"]:
+    """The same random numbers in [0, 1) on every device; fewer of them are the first of more."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 def face_density(points: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B"]:
@@ -291,10 +314,9 @@ def umeyama(source: Float[Tensor, "B N 3"], target: Float[Tensor, "B N 3"]) -> S
     """The similarities that bring `source` onto `target`, least squares (Umeyama 1991)."""
     mean_a, mean_b = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
     a, b = (source - mean_a).double(), (target - mean_b).double()
-    u, singular, vt = torch.linalg.svd(b.transpose(1, 2) @ a)
-    flip = torch.ones_like(singular)
-    flip[:, 2] = torch.sign(torch.linalg.det(u @ vt))
-    rotation = ((u * flip[:, None]) @ vt).to(source.dtype)
-    scale = ((singular * flip).sum(1) / a.square().sum((1, 2))).to(source.dtype)
+    products = b.transpose(1, 2) @ a
+    turn = rotations(products)
+    rotation = turn.to(source.dtype)
+    scale = ((turn * products).sum((1, 2)) / a.square().sum((1, 2))).to(source.dtype)
     shift = mean_b[:, 0] - scale[:, None] * (rotation @ mean_a[:, 0, :, None])[..., 0]
     return Similarity(scale, rotation, shift)

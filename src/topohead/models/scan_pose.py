@@ -6,6 +6,7 @@ about all quarter turns it finds any orientation; asked again about its own answ
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -115,8 +116,9 @@ def rotation_from_6d(columns: Float[Tensor, "*B 6"]) -> Float[Tensor, "*B 3 3"]:
     return torch.stack([first, second, torch.linalg.cross(first, second)], -1)
 
 
+@cache
 def quarter_turns() -> Float[Tensor, "24 3 3"]:
-    """The rotations of a cube: every orientation is within 63° of one of them."""
+    """The rotations of a cube: every orientation is within 63° of one. Not to be changed."""
     turns = []
     for axes in itertools.permutations(range(3)):
         for signs in itertools.product((1.0, -1.0), repeat=3):

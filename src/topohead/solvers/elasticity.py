@@ -36,7 +36,7 @@ class Elasticity:
         self, topology: Topology, rest: Float[Tensor, "V 3"], config: ElasticConfig
     ) -> None:
         vertices = rest.double().numpy()
-        self._pattern = pattern = derived(topology, _Pattern)
+        self._pattern = pattern = derived(topology, Pattern)
         i, j = pattern.edges
         count = len(vertices)
         # an isolated vertex has no edge: tie it weakly to nothing, the damping holds it
@@ -75,7 +75,7 @@ class Elasticity:
         return self._incidence.T @ stretch + self.umbrella.T @ (self.bend @ curl)
 
 
-class _Pattern:
+class Pattern:
     """What of an `Elasticity` is the topology's own, whatever the rest shape."""
 
     def __init__(self, topology: Topology) -> None:

@@ -45,7 +45,7 @@ def pca_fit(scan: Scan, head: HeadModel, seed: int = 0) -> ScanFit:
     model = HeadModes.of(head, scan.points.device)
     samples, modes = _placed(scan, model, seed)
     prior = population_prior(model.arrays)
-    modes = fit_modes(model, samples, modes, prior, REACHES, seed)
+    modes = fit_modes(model, samples.padded(SAMPLES), modes, prior, REACHES, seed)
     return _fit(scan, model.surface, samples, modes, modes.vertices(model))
 
 
@@ -61,8 +61,8 @@ def nricp_fit(
     placed = modes.vertices(model)
     moving = (connected_parts(head.topology) == 0).numpy()
     vertices = deform(model.surface, placed, samples, moving, config or NonrigidConfig())
-    followed = Followers.of(head).follow(placed.cpu().numpy(), vertices, modes.pose)
-    vertices = torch.from_numpy(followed).to(placed)
+    vertices = torch.from_numpy(vertices).to(placed)
+    vertices = Followers.of(head, placed.device).follow(placed, vertices, modes.pose)
     return _fit(scan, model.surface, samples, modes, vertices, NONRIGID_SIGMA)
 
 
@@ -74,7 +74,7 @@ def _placed(scan: Scan, model: HeadModes, seed: int) -> tuple[ScanSamples, Modes
     there = surface.surface(modes.vertices(model))
     samples = oriented(samples, there, surface.normals(there))
     held = held_prior(arrays, SIZE_SPREAD)
-    return samples, fit_modes(model, samples, modes, held, POSE_REACHES, seed)
+    return samples, fit_modes(model, samples.padded(SAMPLES), modes, held, POSE_REACHES, seed)
 
 
 def _fit(

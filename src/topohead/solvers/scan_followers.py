@@ -1,7 +1,7 @@
 """What a scan does not show moves with the skin around it: globes, tongue, teeth; lids and lips are
 taken apart again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from topohead.core import HeadModel, Topology
 from topohead.core.derived import derived
-from topohead.geometry.alignment import apply, rigid
+from topohead.geometry.alignment import apply, rotations
 from topohead.geometry.lids import GlobeContact
 from topohead.geometry.meshes import connected_parts
 from topohead.geometry.slits import Slit, divided
+from topohead.solvers.recording import Recordings
 
 ROUNDS = 4
 """Times that lips and lids are taken apart; their surfaces bend while they move."""
@@ -33,14 +34,28 @@ class Followers:
     sockets: tuple[Int[Tensor, " _"], ...]
     parts: tuple[tuple[Int[Tensor, " _"], Int[Tensor, " _"]], ...]
     slits: tuple[Slit, ...]
+    recordings: Recordings = field(default_factory=Recordings)
 
     @staticmethod
-    def of(head: HeadModel) -> "Followers":
-        """Of a head with the reference's regions; made once for each."""
-        return derived(head, Followers._made)
+    def of(head: HeadModel, device: torch.device | str = "cpu") -> "Followers":
+        """Of a head with the reference's regions; made once for each, and each device."""
+        known = derived(head, Followers._made)
+        name = str(device)
+        if name not in known:
+            known[name] = known["cpu"]._to(device)
+        return known[name]
+
+    def _to(self, device: torch.device | str) -> "Followers":
+        return Followers(
+            self.template.to(device),
+            tuple(globe.to(device) for globe in self.globes),
+            tuple(rows.to(device) for rows in self.sockets),
+            tuple((own.to(device), around.to(device)) for own, around in self.parts),
+            tuple(slit.to(device) for slit in self.slits),
+        )
 
     @staticmethod
-    def _made(head: HeadModel) -> "Followers":
+    def _made(head: HeadModel) -> "dict[str, Followers]":
         topology, template = head.topology, head.template.float()
         globes, sockets = [], []
         part = connected_parts(topology)
@@ -59,9 +74,9 @@ class Followers:
                 continue
             gap = torch.cdist(template[main], template[own]).amin(1)
             parts.append((own.nonzero()[:, 0], main.nonzero()[:, 0][gap < AROUND]))
-        return Followers(
-            template, tuple(globes), tuple(sockets), tuple(parts), _slits(topology, template)
-        )
+        slits = _slits(topology, template)
+        made = Followers(template, tuple(globes), tuple(sockets), tuple(parts), slits)
+        return {"cpu": made}
 
     @cached_property
     def crossed(self) -> tuple[Float[Tensor, "1 K"], ...]:
@@ -70,27 +85,34 @@ class Followers:
 
     def follow(
         self,
-        before: Float[np.ndarray, "V 3"],
-        after: Float[np.ndarray, "V 3"],
+        before: Float[Tensor, "V 3"],
+        after: Float[Tensor, "V 3"],
         pose: Float[np.ndarray, "4 4"],
-    ) -> Float[np.ndarray, "V 3"]:
-        """`after` with its other parts where rigid motions of the skin around carry them.
+    ) -> Float[Tensor, "V 3"]:
+        """`after` with its other parts where rigid motions of the skin around carry them, float64.
 
         Globes become spheres again. Lids are pushed out of the globes, lips and lids apart, no
-        farther than on the template. All in the scan's frame; `pose` is head frame to scan.
+        farther than on the template. All in the scan's frame, on the device of the followers;
+        `pose` is head frame to scan.
         """
-        back = torch.from_numpy(np.linalg.inv(pose))
-        old = apply(back, torch.from_numpy(before)).float()
-        new = apply(back, torch.from_numpy(after)).float()
-        for own, around in self.parts:
-            new[own] = apply(rigid(old[around], new[around]), old[own])
-        for globe, socket in zip(self.globes, self.sockets, strict=True):
+        there, back = (torch.from_numpy(m).to(before) for m in (pose, np.linalg.inv(pose)))
+        return self.recordings("follow", self._followed, before, after, there, back)[0]
+
+    def _followed(
+        self, before: Tensor, after: Tensor, there: Tensor, back: Tensor
+    ) -> tuple[Float[Tensor, "V 3"]]:
+        old, new = apply(back, before).float(), apply(back, after).float()
+        around = [*(carriers for _, carriers in self.parts), *self.sockets]
+        motions = _motions([(old[rows], new[rows]) for rows in around])
+        for (own, _), motion in zip(self.parts, motions, strict=False):
+            new[own] = apply(motion, old[own])
+        sockets = motions[len(self.parts) :]
+        for globe, motion in zip(self.globes, sockets, strict=True):
             center, size = globe.placed(old[None])
-            motion = rigid(old[socket], new[socket])
             arms = globe.arms - globe.offset
             new[globe.globe] = apply(motion, center + size * arms)
         new = self.apart(new[None])[0]
-        return apply(torch.from_numpy(pose), new.double()).numpy()
+        return (apply(there, new.double()),)
 
     def played(
         self, rest: Float[Tensor, "V 3"], moved: Float[Tensor, "B V 3"]
@@ -112,26 +134,47 @@ class Followers:
         return moved
 
     def crossing(
-        self, vertices: Float[np.ndarray, "V 3"], pose: Float[np.ndarray, "4 4"]
-    ) -> tuple[float, float]:
+        self, vertices: Float[Tensor, "V 3"], pose: Float[np.ndarray, "4 4"]
+    ) -> Float[Tensor, "2"]:
         """How deep lips, and lids, lie in each other beyond the template's, metres, at least 0."""
-        back = torch.from_numpy(np.linalg.inv(pose))
-        own = apply(back, torch.from_numpy(vertices)).float()[None]
+        back = torch.from_numpy(np.linalg.inv(pose)).to(vertices)
+        return self.recordings("crossing", self._crossing, vertices, back)[0]
+
+    def _crossing(self, vertices: Tensor, back: Tensor) -> tuple[Float[Tensor, "2"]]:
+        own = apply(back, vertices).float()[None]
         beyond = [
-            float((slit.depth(own) - allowed).clamp(min=0).max())
+            (slit.depth(own) - allowed).clamp(min=0).max()
             for slit, allowed in zip(self.slits, self.crossed, strict=True)
         ]
-        return beyond[-1], max(beyond[:-1])
+        return (torch.stack([beyond[-1], torch.stack(beyond[:-1]).max()]),)
 
     def apart(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B V 3"]:
         """Heads in the head frame with lips and lids as far apart as the template's, at least."""
         for slit, allowed in zip(self.slits, self.crossed, strict=True):
             vertices = slit.apart(vertices, allowed, ROUNDS)
-        still = torch.eye(3)[None]
+        still = torch.eye(3, device=vertices.device)[None]
         for globe in self.globes:
             needed = globe.needed[None]
             vertices = globe.outside(vertices, *globe.placed(vertices), still, needed)
         return vertices
+
+
+def _motions(
+    pairs: list[tuple[Float[Tensor, "_ 3"], Float[Tensor, "_ 3"]]],
+) -> list[Float[Tensor, "4 4"]]:
+    """The rigid motion of each set of points from where they were to where they are."""
+    middles = [tuple(part.double().mean(0) for part in pair) for pair in pairs]
+    arms = [
+        tuple(part.double() - middle for part, middle in zip(*both, strict=True))
+        for both in zip(pairs, middles, strict=True)
+    ]
+    turns = rotations(torch.stack([now.T @ was for was, now in arms]))
+    found = torch.eye(4, dtype=turns.dtype, device=turns.device).repeat(len(pairs), 1, 1)
+    found[:, :3, :3] = turns
+    found[:, :3, 3] = torch.stack(
+        [now - turn @ was for turn, (was, now) in zip(turns, middles, strict=True)]
+    )
+    return list(found.to(pairs[0][0].dtype))
 
 
 def _slits(topology: Topology, template: Float[Tensor, "V 3"]) -> tuple[Slit, ...]:

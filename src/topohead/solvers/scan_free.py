@@ -1,6 +1,7 @@
 """The free remainder of a registration: every vertex moves, held by elasticity and by the start."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,9 +11,9 @@ from topohead.geometry.point_tree import PointTree
 from topohead.solvers.elasticity import ElasticConfig
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_lips import LipLine
-from topohead.solvers.scan_matching import MatchConfig, Matches, joined, match, on_skin
+from topohead.solvers.scan_matching import MatchConfig, Matches, joined, match_all, on_skin
 from topohead.solvers.scan_samples import ScanSamples
-from topohead.solvers.scan_system import free_system
+from topohead.solvers.scan_system import FreeSystem, free_system
 
 
 @dataclass(frozen=True)
@@ -66,30 +67,44 @@ def fit_vertices(
 
     Minimises point-to-plane distances + as-rigid-as-possible energy (`Elasticity`) about the start
     + |v − start|²/σ² by Gauss–Newton. Where the scan shows nothing the surface follows smoothly.
-    All float64, on the device of `start`.
+    All float64, on the device of `start`; on CUDA all steps are recorded once for each number of
+    samples.
     """
-    system = free_system(
-        surface, start, config.prior_share / sigma**2, config.elastic, config.iterations
-    )
+    system = free_system(surface, config.elastic, config.iterations)
+    work = partial(_fitted, surface, LipLine.of(surface), system, config)
+    vertices, known = surface.recordings(("free", config), work, start, sigma, *samples.parts)
+    return vertices, known
+
+
+def _fitted(
+    surface: ScanHead,
+    lips: LipLine,
+    system: FreeSystem,
+    config: FreeConfig,
+    start: Float[Tensor, "V 3"],
+    sigma: Float[Tensor, " V"],
+    *parts: Tensor,
+) -> tuple[Float[Tensor, "V 3"], Float[Tensor, " V"]]:
+    samples = ScanSamples(*parts)
+    rest = system.about(start, config.prior_share / sigma**2)
     finer_sigma = surface.matrix @ sigma
     allowed = config.hair + 2 * finer_sigma
     trust = trust_by_place(surface, start, finer_sigma, config)
     vertices = start
-    known = surface.skin.new_zeros(len(surface.skin), dtype=torch.float64)
-    lips = LipLine.of(surface)
+    known = torch.zeros_like(allowed)
     outer = samples
     for number, step in enumerate(config.steps):
         points = surface.surface(vertices)
         normals = surface.normals(points)
         if number % 3 == 0:
-            outer = samples.subset(on_skin(points, normals, surface.skin, samples))
-        found = match(points, normals, surface.skin_rows, outer, MatchConfig(step.reach))
+            outer = samples.only(on_skin(points, normals, surface.skin, samples))
+        found = match_all(points, normals, surface.skin_rows, outer, MatchConfig(step.reach))
         found = _bare_trusted(found, surface, config.cut)
-        spread = max(found.spread, config.noise, samples.noise)
+        spread = torch.maximum(found.spread, samples.noise).clamp(min=config.noise)
         found = joined(found, lips.closing(points, normals, outer))
         weight = _weights(surface, found, allowed, spread) * trust[found.rows]
         known = torch.zeros_like(known).index_put((found.rows,), weight, accumulate=True)
-        vertices = vertices + system.step(vertices, found, weight, step.stiffness)
+        vertices = vertices + system.step(rest, vertices, found, weight, step.stiffness)
     return vertices, surface.shares @ known
 
 
@@ -99,12 +114,13 @@ def _bare_trusted(found: Matches, surface: ScanHead, cut: float) -> Matches:
     A patch of cheek or neck that the start has wrong would else be left as an outlier for good.
     """
     known = 1 / (1 + (found.gap / cut) ** 2) ** 2
-    weights = torch.maximum(found.weights, torch.where(surface.bare[found.rows], known, 0.0))
+    bare = surface.bare[found.rows] & found.found
+    weights = torch.maximum(found.weights, torch.where(bare, known, 0.0))
     return replace(found, weights=weights)
 
 
 def _weights(
-    surface: ScanHead, found: Matches, allowed: Float[Tensor, " S"], spread: float
+    surface: ScanHead, found: Matches, allowed: Float[Tensor, " S"], spread: Float[Tensor, ""]
 ) -> Float[Tensor, " M"]:
     """1/variance of every match; none where hair stands off the scalp."""
     hair = surface.scalp[found.rows] & (found.gap > allowed[found.rows])

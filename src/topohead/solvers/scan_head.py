@@ -1,6 +1,6 @@
 """A head as the surface that a scan shows: one Catmull–Clark step finer than its control mesh."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -13,6 +13,8 @@ from topohead.core.derived import derived
 from topohead.geometry.meshes import fan_normals, uniform_laplacian, vertex_fan
 from topohead.geometry.sparse_rows import SparseRows
 from topohead.geometry.subdivision import catmull_clark
+from topohead.geometry.triangle_feet import corners_of
+from topohead.solvers.recording import Recordings
 
 INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 """Regions that scans rarely show."""
@@ -38,6 +40,8 @@ class ScanHead:
     face: Bool[Tensor, " S"]
     scalp: Bool[Tensor, " S"]
     bare: Bool[Tensor, " S"]
+    recordings: Recordings = field(default_factory=Recordings)
+    """What is done with this surface on its device, again and again."""
 
     @staticmethod
     def of(topology: Topology, device: torch.device | str = "cpu") -> "ScanHead":
@@ -71,7 +75,8 @@ class ScanHead:
 
     def _to(self, device: torch.device | str) -> "ScanHead":
         names = ("matrix", "triangles", "fan", "skin", "inner", "face", "scalp", "bare")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        parts = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **parts, recordings=Recordings())
 
     @property
     def device(self) -> torch.device:
@@ -81,6 +86,17 @@ class ScanHead:
     def skin_rows(self) -> Int[Tensor, " M"]:
         """The finer surface's vertices that are skin."""
         return self.skin.nonzero()[:, 0]
+
+    @cached_property
+    def outside(self) -> tuple[Bool[Tensor, " T"], Int[Tensor, " R"]]:
+        """Triangles that can be seen, and their vertices."""
+        seen = ~self.inner[self.triangles].all(1)
+        return seen, corners_of(self.triangles[seen], len(self.skin))
+
+    @cached_property
+    def face_triangles(self) -> Bool[Tensor, " T"]:
+        """Those of the face."""
+        return self.face[self.triangles].all(1)
 
     @cached_property
     def shares(self) -> SparseRows:

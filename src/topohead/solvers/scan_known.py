@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import HeadModel, ScanFit, Topology
+from topohead.core.derived import derived
 from topohead.solvers.scan_modes import EXPRESSION, SHARE
 
 NOISE = 1e-4
@@ -42,13 +43,21 @@ class KnownPeople:
         metres of the head frame."""
         pose, shape = fit.pose.double().cpu(), fit.vertices.cpu()[self.rows].double()
         shape = (shape - pose[:3, 3]) @ torch.linalg.inv(pose[:3, :3]).T
-        columns, precision = self._columns(head)
+        known = derived(self, _factored)
+        if id(head) not in known:
+            known[id(head)] = (head, *self._explaining(head))
+        _, columns, back = known[id(head)]
         wanted = (shape - self.mean.double()).flatten()
+        left = wanted - columns @ (back @ wanted)
+        return float((left.square().sum() / len(self.rows)).sqrt())
+
+    def _explaining(self, head: HeadModel) -> tuple[Float[Tensor, "N P"], Float[Tensor, "P N"]]:
+        """How the unknowns move the rows, and the unknowns that follow from moved rows."""
+        columns, precision = self._columns(head)
         # neighbours miss alike: all of them together count as `SHARE` measurements
         weight = SHARE / len(self.rows) / NOISE**2
         system = weight * columns.T @ columns + precision.diag()
-        left = wanted - columns @ torch.linalg.solve(system, weight * columns.T @ wanted)
-        return float((left.square().sum() / len(self.rows)).sqrt())
+        return columns, torch.linalg.solve(system, weight * columns.T)
 
     def _columns(self, head: HeadModel) -> tuple[Float[Tensor, "N P"], Float[Tensor, " P"]]:
         """How modes, expressions and a similarity move the rows; and what holds each at nought."""
@@ -60,6 +69,11 @@ class KnownPeople:
         holds = (1.0, EXPRESSION**-2, 0.0, 0.0, 0.0)
         precision = [torch.full((len(p),), h) for p, h in zip(parts, holds, strict=True)]
         return torch.cat(parts).flatten(1).T, torch.cat(precision).double()
+
+
+def _factored(known: KnownPeople) -> dict[int, tuple[HeadModel, Tensor, Tensor]]:
+    """By head, which is kept so that no other gets its number; filled as they are met."""
+    return {}
 
 
 def widened(found: ScanFit, start: ScanFit, head: HeadModel, known: KnownPeople) -> ScanFit:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.geometry.point_tree import PointTree
+from topohead.solvers.recording import fixed
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_matching import Matches
 from topohead.solvers.scan_samples import ScanSamples
@@ -57,30 +58,32 @@ class LipLine:
         leave lips as far open as they began. Open lips have nothing between them, or teeth farther
         in.
         """
-        above, below = self._facing(points, normals)
+        above, below, facing = self._facing(points, normals)
+        if not fixed(points):  # what does not face each other is no work
+            above, below, facing = (part[facing] for part in (above, below, facing))
         way = points[below] - points[above]
         bridged, sample = _bridged(points[above], way, samples)
-        above, below, sample, way = (a[bridged] for a in (above, below, sample, way))
         normal = normals[above] - normals[below]
-        normal = normal / normal.norm(dim=1, keepdim=True)
-        half = 0.5 * ((normal * way).sum(1) - max(RESTING, samples.spacing))
-        above, below, normal, half, sample = (
-            part[half > 0] for part in (above, below, normal, half, sample)
-        )
+        normal = normal / normal.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        half = 0.5 * ((normal * way).sum(1) - samples.spacing.clamp(min=RESTING))
+        closed = facing & bridged & (half > 0)
+        half = half.masked_fill(~closed, 0)
         return Matches(
             torch.cat([above, below]),
             torch.cat([normal, -normal]),
             torch.cat([half, half]),
-            half.new_ones(2 * len(half)),
+            torch.cat([closed, closed]).to(half.dtype),
             torch.cat([sample, sample]),
+            torch.cat([closed, closed]),
         )
 
     def _facing(
         self, points: Float[Tensor, "S 3"], normals: Float[Tensor, "S 3"]
-    ) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
-        """Pairs of places, one of each lip, that face each other no farther than `WIDEST`."""
+    ) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"], Bool[Tensor, " P"]]:
+        """Pairs of places, one of each lip, and whether they face each other no farther than
+        `WIDEST`; that of two which face each other is told once."""
         if not len(self.upper) or not len(self.lower):
-            return self.upper[:0], self.lower[:0]
+            return self.upper[:0], self.lower[:0], self.upper[:0].bool()
         pairs = []
         for own, other in ((self.upper, self.lower), (self.lower, self.upper)):
             distance, index = (t[:, 0] for t in PointTree(points[other]).query(points[own]))
@@ -88,12 +91,14 @@ class LipLine:
             way = points[there] - points[own]
             ahead = (way * normals[own]).sum(1) >= AHEAD * distance
             opposed = (normals[own] * normals[there]).sum(1) < OPPOSED
-            kept = (distance < WIDEST) & ahead & opposed
-            pairs.append((own[kept], there[kept]))
-        (first, second), (third, fourth) = pairs
-        size = len(points)
-        both = torch.unique(torch.cat([first, fourth]) * size + torch.cat([second, third]))
-        return both // size, both % size
+            pairs.append((there, index, (distance < WIDEST) & ahead & opposed))
+        (below, _, down), (above, upper, up) = pairs
+        again = down[upper] & (below[upper] == self.lower)
+        return (
+            torch.cat([self.upper, above]),
+            torch.cat([below, self.lower]),
+            torch.cat([down, up & ~again]),
+        )
 
 
 def _bridged(

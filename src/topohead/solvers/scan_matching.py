@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.geometry.point_tree import PointTree
+from topohead.solvers.recording import fixed
 from topohead.solvers.scan_samples import ScanSamples, median
 
 NEIGHBOURS = 6
@@ -17,7 +18,8 @@ NEIGHBOURS = 6
 class Matches:
     """Where surface points `rows` want to go: by `gap` metres along unit `normals`.
 
-    `weights` in (0, 1] say how far each is believed; `samples` is the nearest sample.
+    `weights` in (0, 1] say how far each is believed; `samples` is the nearest sample. Rows that are
+    not `found` have no match: their gap and weight are 0.
     """
 
     rows: Int[Tensor, " M"]
@@ -25,11 +27,16 @@ class Matches:
     gap: Float[Tensor, " M"]
     weights: Float[Tensor, " M"]
     samples: Int[Tensor, " M"]
+    found: Bool[Tensor, " M"]
 
     @property
-    def spread(self) -> float:
+    def spread(self) -> Float[Tensor, ""]:
         """The gaps' deviation, by their median; 0 without any."""
-        return 1.4826 * float(median(self.gap.abs()))
+        return 1.4826 * median(self.gap.abs(), self.found)
+
+    def those(self, kept: Bool[Tensor, " M"]) -> "Matches":
+        """Some of them."""
+        return Matches(*(getattr(self, entry.name)[kept] for entry in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,21 @@ def match(
     samples: ScanSamples,
     config: MatchConfig,
 ) -> Matches:
-    """Matches of the given rows of a surface with normals.
+    """Matches of those rows of a surface with normals that have one; see `match_all`."""
+    every = match_all(points, normals, rows, samples, config)
+    return every.those(every.found)
+
+
+def match_all(
+    points: Float[Tensor, "P 3"],
+    normals: Float[Tensor, "P 3"],
+    rows: Int[Tensor, " R"],
+    samples: ScanSamples,
+    config: MatchConfig,
+) -> Matches:
+    """The given rows of a surface with normals, matched or not.
+
+    Where work is recorded it is all of them; elsewhere some without a match are left out.
 
     The gap is measured along the mean of both sides' normals, which is exact on any surface of
     second order (Rusinkiewicz 2019), and averaged over near samples that face alike, which takes
@@ -66,25 +87,27 @@ def match(
     distance, index = samples.tree.query(here, NEIGHBOURS, config.reach)
     theirs = samples.normals[index]
     alike = distance.isfinite() & ((theirs * own[:, None]).sum(2) > config.agreement)
-    kept = alike.any(1)
-    rows, here, own = rows[kept], here[kept], own[kept]
-    index, theirs, alike, distance = (a[kept] for a in (index, theirs, alike, distance))
+    found = alike.any(1)
+    if not fixed(points):  # rows that find nothing are no work
+        parts = (rows, here, own, distance, index, theirs, alike, found)
+        rows, here, own, distance, index, theirs, alike, found = (part[found] for part in parts)
     first = alike.to(torch.int8).argmax(1, keepdim=True)
-    nearest = distance.gather(1, first)
+    nearest = distance.gather(1, first).masked_fill(~found[:, None], 0)
     width = (1.5 * samples.spacing) ** 2
     falloff = torch.exp(-(distance.masked_fill(~alike, torch.inf) ** 2 - nearest**2) / width)
-    falloff = falloff / falloff.sum(1, keepdim=True)
+    falloff = falloff / falloff.sum(1, keepdim=True).masked_fill(~found[:, None], 1)
     between = theirs + own[:, None]
-    between = between / between.norm(dim=2, keepdim=True)
-    offset = samples.points[index] - here[:, None]
+    between = between / between.norm(dim=2, keepdim=True).clamp(min=1e-12)
+    # what is not alike may be infinitely far
+    offset = (samples.points[index] - here[:, None]).masked_fill(~alike[..., None], 0)
     gap = (falloff * (offset * between).sum(2)).sum(1)
     normal = (falloff[..., None] * between).sum(1)
-    normal = normal / normal.norm(dim=1, keepdim=True)
+    normal = normal / normal.norm(dim=1, keepdim=True).clamp(min=1e-12)
     sideways = (nearest[:, 0] ** 2 - gap**2).clamp(min=0).sqrt()
-    inside = sideways < config.edge * samples.spacing + 0.3 * gap.abs()
-    chosen = index.gather(1, first)[:, 0]
-    rows, normal, gap, chosen = (a[inside] for a in (rows, normal, gap, chosen))
-    return Matches(rows, normal, gap, robust(gap, config), chosen)
+    found &= sideways < config.edge * samples.spacing + 0.3 * gap.abs()
+    gap = torch.where(found, gap, 0.0)
+    weights = torch.where(found, robust(gap, config, found), 0.0)
+    return Matches(rows, normal, gap, weights, index.gather(1, first)[:, 0], found)
 
 
 def joined(first: Matches, second: Matches) -> Matches:
@@ -93,9 +116,11 @@ def joined(first: Matches, second: Matches) -> Matches:
     return Matches(*(torch.cat([getattr(m, n) for m in (first, second)]) for n in names))
 
 
-def robust(gap: Float[Tensor, " M"], config: MatchConfig) -> Float[Tensor, " M"]:
-    """Geman–McClure weights about the gaps' own spread (median absolute, made Gaussian)."""
-    spread = (1.4826 * median(gap.abs())).clamp(min=config.finest)
+def robust(
+    gap: Float[Tensor, " M"], config: MatchConfig, found: Bool[Tensor, " M"]
+) -> Float[Tensor, " M"]:
+    """Geman–McClure weights about the found gaps' spread (median absolute, made Gaussian)."""
+    spread = (1.4826 * median(gap.abs(), found)).clamp(min=config.finest)
     return 1 / (1 + (gap / (config.cut * spread)) ** 2) ** 2
 
 

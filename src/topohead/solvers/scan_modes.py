@@ -1,6 +1,8 @@
 """A linear head's pose, identity and expression by iterated closest points on a scan."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from topohead.solvers.headfit import (
 )
 from topohead.solvers.kernels.boxed import boxed_minimum
 from topohead.solvers.scan_head import ScanHead, laplacian
-from topohead.solvers.scan_matching import MatchConfig, Matches, match
+from topohead.solvers.scan_matching import MatchConfig, match_all
 from topohead.solvers.scan_samples import ScanSamples
 
 ROWS = 3000
@@ -108,13 +110,22 @@ class Modes:
             torch.from_numpy(part).to(head.basis)
             for part in (self.pose, self.coefficients, self.remainder)
         )
-        shape = head.template + head.basis @ coefficients + remainder
-        return shape @ pose[:3, :3].T + pose[:3, 3]
+        return _posed(head, pose, coefficients, remainder)
 
     @property
     def size(self) -> float:
         """The similarity's scale."""
         return float(np.linalg.det(self.pose[:3, :3]) ** (1 / 3))
+
+
+def _posed(
+    head: HeadModes,
+    pose: Float[Tensor, "4 4"],
+    coefficients: Float[Tensor, " K"],
+    remainder: Float[Tensor, "V 3"],
+) -> Float[Tensor, "V 3"]:
+    shape = head.template + head.basis @ coefficients + remainder
+    return shape @ pose[:3, :3].T + pose[:3, 3]
 
 
 @dataclass(frozen=True)
@@ -153,42 +164,66 @@ def fit_modes(
 
     Point-to-plane from surface to scan with robust weights; expressions stay within [0, 1].
     """
-    surface = head.surface
     rows, moves = head.askers(seed)
+    remainder = torch.from_numpy(start.remainder).to(head.basis)
+    unknowns = 7 + len(start.coefficients)
     modes = start
     for reach in reaches:
-        points = surface.surface(modes.vertices(head))
-        found = match(points, surface.normals(points), rows, samples, MatchConfig(reach))
-        if len(found.rows) < 30:
+        work = partial(_looked, head, rows, moves, reach)
+        given = (torch.from_numpy(part).to(head.basis) for part in (modes.pose, modes.coefficients))
+        inputs = (*given, remainder, *samples.parts)
+        told = head.surface.recordings(("modes", seed, reach), work, *inputs)[0].cpu().numpy()
+        count, middle, normals = told[0], told[1:4], told[4:].reshape(unknowns, -1)
+        if count < 30:
             break
-        own = moves[torch.searchsorted(rows, found.rows)]
-        modes = _step(head, modes, prior, points, found, own)
+        modes = _step(head, modes, prior, normals, middle)
     return modes
+
+
+def _looked(
+    head: HeadModes,
+    rows: Int[Tensor, " R"],
+    moves: Float[Tensor, "R 3 K"],
+    reach: float,
+    pose: Float[Tensor, "4 4"],
+    coefficients: Float[Tensor, " K"],
+    remainder: Float[Tensor, "V 3"],
+    *samples: Tensor,
+) -> tuple[Float[Tensor, " M"]]:
+    """What the samples say of pose and coefficients, in one piece for the host: how many matches
+    there are, the middle that the surface turns about, and P normal equations [P P + 1]."""
+    surface = head.surface
+    points = surface.surface(_posed(head, pose, coefficients, remainder))
+    near = ScanSamples(*samples)
+    found = match_all(points, surface.normals(points), rows, near, MatchConfig(reach))
+    if len(found.rows) < len(rows):
+        moves = moves[torch.searchsorted(rows, found.rows)]
+    rows = found.rows
+    here, normal = points[rows], found.normals
+    count = found.found.sum()
+    center = here.masked_fill(~found.found[:, None], 0).sum(0) / count.clamp(min=1)
+    arm = here - center
+    along = ((normal @ pose[:3, :3])[:, None] @ moves)[:, 0]
+    jacobian = torch.cat(
+        [torch.linalg.cross(arm, normal), normal, (arm * normal).sum(1, keepdim=True), along], 1
+    )
+    weight = found.weights * torch.where(surface.face[rows], 1.0, ELSEWHERE)
+    weight = weight.masked_fill(surface.scalp[rows] & (found.gap > HAIR), 0)
+    weight = weight * (SHARE / weight.sum()).clamp(max=1) / found.spread.clamp(min=FINEST) ** 2
+    both = torch.cat([jacobian, -found.gap[:, None]], 1)
+    normals = (jacobian * weight[:, None]).T @ both
+    return (torch.cat([count[None], center, normals.flatten()]),)
 
 
 def _step(
     head: HeadModes,
     modes: Modes,
     prior: ModePrior,
-    points: Float[Tensor, "S 3"],
-    found: Matches,
-    moves: Float[Tensor, "M 3 K"],
+    normals: Float[np.ndarray, "P Q"],
+    middle: Float[np.ndarray, "3"],
 ) -> Modes:
-    surface, identities = head.surface, head.arrays.identity_count
-    here = points[found.rows]
-    center = here.mean(0)
-    arm, normal = here - center, found.normals
-    upright = normal @ torch.from_numpy(modes.pose[:3, :3]).to(normal)
-    along = (upright[:, None] @ moves)[:, 0]
-    jacobian = torch.cat(
-        [torch.linalg.cross(arm, normal), normal, (arm * normal).sum(1, keepdim=True), along], 1
-    )
-    spread = max(found.spread, FINEST)
-    weight = found.weights * torch.where(surface.face[found.rows], 1.0, ELSEWHERE)
-    weight = weight.masked_fill(surface.scalp[found.rows] & (found.gap > HAIR), 0)
-    weight = weight * min(1.0, SHARE / float(weight.sum())) / spread**2
-    both = torch.cat([jacobian, -found.gap[:, None]], 1)
-    normals = ((jacobian * weight[:, None]).T @ both).cpu().numpy()
+    """The step that normal equations about a middle and the prior ask for."""
+    identities = head.arrays.identity_count
     system, gradient = normals[:, :-1].copy(), normals[:, -1].copy()
     system[np.arange(6), np.arange(6)] += 1e-9 * np.trace(system[:6, :6])
     system[6, 6] += 1 / prior.size_spread**2
@@ -199,8 +234,8 @@ def _step(
     expression = slice(7 + identities, None)
     lower[expression] = -modes.coefficients[identities:]
     upper[expression] = 1 + lower[expression]
-    step = bounded_minimum(system, gradient, lower, upper)
-    turn, middle = np.eye(4), center.cpu().numpy()
+    step = _eliminated(system, gradient, lower, upper, bounded_minimum)
+    turn = np.eye(4)
     turn[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix() * np.exp(step[6])
     turn[:3, 3] = middle + step[3:6] - turn[:3, :3] @ middle
     return replace(modes, pose=turn @ modes.pose, coefficients=modes.coefficients + step[7:])
@@ -269,14 +304,26 @@ def _boxed_minimum(
     lower: Float[np.ndarray, " P"],
     upper: Float[np.ndarray, " P"],
 ) -> Float[np.ndarray, " P"]:
-    """argmin ½xᵀHx + gᵀx within bounds: unbounded unknowns eliminated, the others one at a time."""
+    """argmin ½xᵀHx + gᵀx within bounds, one unknown after the other."""
+    minimum = partial(boxed_minimum, sweeps=SWEEPS, settled=SETTLED)
+    return _eliminated(system, gradient, lower, upper, minimum)
+
+
+def _eliminated(
+    system: Float[np.ndarray, "P P"],
+    gradient: Float[np.ndarray, " P"],
+    lower: Float[np.ndarray, " P"],
+    upper: Float[np.ndarray, " P"],
+    minimum: Callable[..., Float[np.ndarray, " B"]],
+) -> Float[np.ndarray, " P"]:
+    """argmin ½xᵀHx + gᵀx: unbounded unknowns follow from the B others, which `minimum` finds."""
     boxed = np.isfinite(lower)
     free = ~boxed
     across = system[np.ix_(free, boxed)]
     solved = np.linalg.solve(system[np.ix_(free, free)], np.c_[across, gradient[free]])
     reduced = system[np.ix_(boxed, boxed)] - across.T @ solved[:, :-1]
     slope = gradient[boxed] - across.T @ solved[:, -1]
-    x = boxed_minimum(reduced, slope, lower[boxed], upper[boxed], SWEEPS, SETTLED)
+    x = minimum(reduced, slope, lower[boxed], upper[boxed])
     found = np.empty(len(gradient))
     found[boxed], found[free] = x, -solved[:, :-1] @ x - solved[:, -1]
     return found

@@ -6,8 +6,9 @@ looks at parts of it: a bust is mostly shoulders. Points are chosen evenly from 
 first, then from around the head that was found.
 """
 
-import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import ARKIT_52, HeadModel, Scan, ScanFit
+from topohead.core.derived import derived
 from topohead.geometry.meshes import vertex_normals
 from topohead.geometry.point_tree import PointTree
-from topohead.models.learned_icp import Registered
 from topohead.models.registration import (
     Registration,
-    Registrations,
     Similarity,
     in_head,
     judge,
@@ -30,13 +30,13 @@ from topohead.models.registration import (
     umeyama,
 )
 from topohead.models.scan_pose import quarter_turns
-from topohead.solvers.scan_triangles import skin_normals
-
-SAMPLES = 24_576
-"""Points drawn from a scan, from which the network chooses."""
-
-CROWDED = 4
-"""Times as many points of a bare cloud are drawn before crowded ones are left out."""
+from topohead.solvers.network_samples import (
+    SAMPLES,
+    NetworkSamples,
+    draw_samples,
+    estimated_normals,
+)
+from topohead.solvers.recording import USUAL, Recordings, done, filled, fixed
 
 MOST = 6
 """Hypotheses that are registered at most."""
@@ -91,14 +91,6 @@ class Hypothesis:
     sigma: float
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Even samples of a scan in random order; normals are zero where unknown."""
-
-    points: Float[Tensor, "N 3"]
-    normals: Float[Tensor, "N 3"]
-
-
 def network_fit(scan: Scan, network: Registration, head: HeadModel, seed: int = 0) -> ScanFit:
     """The reference head in the shape of a scan, as the network sees it.
 
@@ -123,82 +115,124 @@ def judged_fit(
     device = network.icp.template.device
     generator = np.random.default_rng(seed)
     points = scan.points.detach().to(device, torch.float32)
-    samples = _sampled(scan, None, generator, device)
+    samples = draw_samples(scan, None, generator, device)
     found = _hypotheses(samples, network, head)
     if found[0].hypothesis.sigma > UNSEEN:
         found = sorted([*found, *_in_parts(samples, network, head)], key=_sigma)
-    start = found[0].similarity
-    if float(_around(start, samples.points).float().mean()) < CROPPED:
-        near = _around(start, points).cpu().numpy()
-        samples = _sampled(scan, near, generator, device)
-    samples = _outward(samples, found[0], head)
-    known, chosen = _registered_twice(network, samples, start, head)
-    fit = ScanFit(
-        start.inverse().apply(known.vertices)[0],
-        known.log_sigma[0].exp() / 1e3 / start.scale,
-        _matrix(start.inverse()),
-        known.coefficients[0].clamp(0, 1),
-        _inliers(
-            start.apply(points[None])[0],
-            start.apply(samples.points[chosen][None])[0],
-            known.inlier[0] > 0,
-        ),
+    best = found[0]
+    start = Similarity.unpacked(best.to_head)
+    if best.near < CROPPED:
+        samples = draw_samples(scan, _around(start, points), generator, device)
+    if not bool(samples.normals.any()):
+        samples = replace(samples, normals=estimated_normals(samples.points))
+    samples = samples.padded()
+    inputs = (best.to_head, best.vertices, *samples.parts)
+    *parts, looked_at, on_head = _recorded(network, samples)(
+        "both", partial(_registered_twice, network, _Mirror.of(head, device)), *inputs
     )
+    points = filled(points, USUAL, torch.inf)
+    usual = fixed(points) and len(points) == USUAL
+    inputs = (best.to_head, points, looked_at, on_head)
+    recorded = derived(network, _recordings) if usual else done
+    inliers = recorded("inliers", partial(_inliers, usual), *inputs)[0][: len(scan.points)]
     there = scan.points.device
-    fit = ScanFit(*(getattr(fit, entry.name).to(there) for entry in fields(fit)))
+    fit = ScanFit(*(part.to(there) for part in (*parts, inliers)))
     return fit, [each.hypothesis for each in found]
 
 
 class _Found(NamedTuple):
-    """A hypothesis, the similarity (batch of one) to the head frame, vertices in that frame."""
+    """A hypothesis, the similarity to the head frame, vertices there, samples' share near it."""
 
     hypothesis: Hypothesis
-    similarity: Similarity
+    to_head: Float[Tensor, "1 13"]
     vertices: Float[Tensor, "V 3"]
+    near: float
 
 
-def _hypotheses(samples: _Samples, network: Registration, head: HeadModel) -> list[_Found]:
+def _recorded(network: Registration, samples: NetworkSamples) -> Callable[..., tuple[Tensor, ...]]:
+    """Records work on as many samples as most scans have."""
+    return derived(network, _recordings) if len(samples.points) == SAMPLES else done
+
+
+def _recordings(network: Registration) -> Recordings:
+    return Recordings()
+
+
+def _hypotheses(samples: NetworkSamples, network: Registration, head: HeadModel) -> list[_Found]:
     """Those that the pose stage finds likely, registered until one is sure, the surest first."""
-    count = network.size.pose.points
-    turns = quarter_turns().to(samples.points)
-    looked = _batch(samples, count, len(turns))
-    similarity, score = judge(network.pose, *looked, turns)
-    likely = _different(similarity, score)
-    looked = _batch(samples, count, len(likely))
-    similarity, score = settled(network.pose, *looked, _rows(similarity, likely))
+    samples = samples.padded()
+    recorded, device = _recorded(network, samples), samples.points.device
+    looked = samples.first(network.size.pose.points).parts
+    told = recorded("turns", partial(_turns, network, quarter_turns().to(device)), *looked)[0].cpu()
+    likely = _different(told)
+    if samples.points.is_cuda:  # as many as there may be, so that they are recorded once
+        likely = (likely + likely[-1:] * MOST)[:MOST]
+    told = recorded("settled", partial(_settled, network), told[likely].to(device), *looked)[0]
+    told = told.cpu()
     found: list[_Found] = []
-    face = shown_face(head)
-    for number in _different(similarity, score):
-        start = _rows(similarity, [number])
-        result = _registered(network, samples, start, 1)
-        fix = umeyama(result.found.vertices, network.icp.template[None])
-        closer = start.then(fix)
-        vertices = fix.apply(result.found.vertices)[0]
-        pose = _matrix(closer.inverse()).to("cpu")
-        sigma = float(result.found.log_sigma[0, face].mean().exp()) / 1e3
-        hypothesis = Hypothesis(pose, float(score[number]), sigma)
-        found.append(_Found(hypothesis, closer, vertices))
+    work = partial(_registered, network, derived(head, shown_face).to(device))
+    for number in _different(told):
+        start = told[number, None, 1:].to(device)
+        to_head, vertices, sure = recorded("one", work, start, *samples.parts)
+        sigma, near, *numbers = torch.cat([sure, to_head[0]]).tolist()
+        pose = _matrix(Similarity.unpacked(torch.tensor([numbers])).inverse())
+        hypothesis = Hypothesis(pose, float(told[number, 0]), sigma)
+        found.append(_Found(hypothesis, to_head, vertices, near))
         if sigma < SURE:
             break
     return sorted(found, key=_sigma)
+
+
+def _turns(
+    network: Registration, turns: Float[Tensor, "24 3 3"], *looked: Tensor
+) -> tuple[Float[Tensor, "24 14"]]:
+    """The score of each turn, and the similarity that follows from it."""
+    points, normals, valid = (part.expand(len(turns), *part.shape) for part in looked)
+    return (_told(*judge(network.pose, points, normals, valid, turns)),)
+
+
+def _settled(
+    network: Registration, guesses: Float[Tensor, "B 14"], *looked: Tensor
+) -> tuple[Float[Tensor, "B 14"]]:
+    points, normals, valid = (part.expand(len(guesses), *part.shape) for part in looked)
+    start = Similarity.unpacked(guesses[:, 1:])
+    return (_told(*settled(network.pose, points, normals, valid, start)),)
+
+
+def _told(similarity: Similarity, score: Float[Tensor, " B"]) -> Float[Tensor, "B 14"]:
+    return torch.cat([score[:, None], similarity.packed()], 1)
+
+
+def _registered(
+    network: Registration, face: Int[Tensor, " M"], start: Float[Tensor, "1 13"], *cloud: Tensor
+) -> tuple[Float[Tensor, "1 13"], Float[Tensor, "V 3"], Float[Tensor, "2"]]:
+    """The similarity to the head frame; vertices there; σ on the face, and samples' share near."""
+    points, normals, valid = (part[None] for part in cloud)
+    similarity = Similarity.unpacked(start)
+    found = register_points(network, points, normals, valid, similarity, 1).found
+    fix = umeyama(found.vertices, network.icp.template[None])
+    closer = similarity.then(fix)
+    sigma = found.log_sigma[0, face].mean().exp() / 1e3
+    near = (_around(closer, cloud[0]) & cloud[2]).sum() / cloud[2].sum()
+    return closer.packed(), fix.apply(found.vertices)[0], torch.stack([sigma, near])
 
 
 def _sigma(found: _Found) -> float:
     return found.hypothesis.sigma
 
 
-def _in_parts(samples: _Samples, network: Registration, head: HeadModel) -> list[_Found]:
+def _in_parts(samples: NetworkSamples, network: Registration, head: HeadModel) -> list[_Found]:
     """The surest hypothesis of those parts of a scan that look most like a head."""
-    count = network.size.pose.points
-    turns = quarter_turns().to(samples.points)
+    count, turns = network.size.pose.points, quarter_turns().to(samples.points)
     parts = [part for part in _parts(samples) if len(part.points) >= count]
-    scores = [judge(network.pose, *_batch(part, count, len(turns)), turns)[1] for part in parts]
+    scores = [_turns(network, turns, *part.first(count).parts)[0][:, 0] for part in parts]
     order = sorted(range(len(parts)), key=lambda k: -float(scores[k].max()))
     found = [_hypotheses(parts[k], network, head)[0] for k in order[:ASKED]]
-    return sorted(found, key=_sigma)[:1]
+    best = sorted(found, key=_sigma)[:1]
+    return [each._replace(near=_share_around(each.to_head, samples.points)) for each in best]
 
 
-def _parts(samples: _Samples) -> list[_Samples]:
+def _parts(samples: NetworkSamples) -> list[NetworkSamples]:
     """What lies within `PART` of places as far from each other as can be, strays left out."""
     points = samples.points
     low, high = (points.sort(0).values[k] for k in (len(points) // 100, -1 - len(points) // 100))
@@ -210,7 +244,7 @@ def _parts(samples: _Samples) -> list[_Samples]:
         center = place[far.argmax()]
         far = torch.minimum(far, (place - center).norm(dim=1))
         near = (points - center).norm(dim=1) < radius
-        parts.append(_Samples(points[near], samples.normals[near]))
+        parts.append(NetworkSamples.of(points[near], samples.normals[near]))
     return parts
 
 
@@ -221,9 +255,9 @@ def shown_face(head: HeadModel) -> Int[Tensor, " N"]:
     return (head.topology.region_mask("face") & ~inner).nonzero()[:, 0]
 
 
-def _different(similarity: Similarity, score: Float[Tensor, " B"]) -> list[int]:
+def _different(told: Float[Tensor, "B 14"]) -> list[int]:
     """Numbers of the likely similarities, best first, without what another one says too."""
-    similarity, score = Similarity(*(part.cpu() for part in similarity)), score.cpu()
+    score, similarity = told[:, 0], Similarity.unpacked(told[:, 1:])
     kept: list[int] = []
     for number in score.argsort(descending=True).tolist():
         if len(kept) == MOST or score[number] < score.max() - LIKELY:
@@ -237,57 +271,68 @@ def _different(similarity: Similarity, score: Float[Tensor, " B"]) -> list[int]:
     return kept
 
 
-def _registered(
-    network: Registration, samples: _Samples, start: Similarity, passes: int
-) -> Registrations:
-    return register_points(network, *_batch(samples, None, 1), start, passes)
+class _Mirror(NamedTuple):
+    """What a head is in a mirror, its triangles, and axes as they are and mirrored."""
+
+    vertices: Int[Tensor, " V"]
+    actions: Int[Tensor, " 52"]
+    triangles: Int[Tensor, "T 3"]
+    sides: Float[Tensor, "2 1 3"]
+
+    @staticmethod
+    def of(head: HeadModel, device: torch.device) -> "_Mirror":
+        mirror = head.topology.mirror
+        assert mirror is not None
+        sides = torch.tensor([[[1.0, 1, 1]], [[-1.0, 1, 1]]])
+        parts = (mirror, torch.tensor(OTHER_SIDE), head.topology.triangles, sides)
+        return _Mirror(*(part.to(device) for part in parts))
 
 
 def _registered_twice(
-    network: Registration, samples: _Samples, start: Similarity, head: HeadModel
-) -> tuple[Registered, Int[Tensor, " M"]]:
-    """The mean of two answers, to the scan and to its mirror image, and the points looked at.
+    network: Registration,
+    mirror: _Mirror,
+    to_head: Float[Tensor, "1 13"],
+    vertices: Float[Tensor, "V 3"],
+    *cloud: Tensor,
+) -> tuple[Tensor, ...]:
+    """The mean of two answers, to the scan and to its mirror image, as parts of a `ScanFit`; and
+    the points looked at, in the head frame, with whether each is on the head.
 
-    Vertices are in the head frame. The mean of both is closer than either: 4 % on clean tuning
-    scans, more on others.
+    The mean of both is closer than either: 4 % on clean tuning scans, more on others.
     """
-    mirror = head.topology.mirror
-    assert mirror is not None
-    mirror = mirror.to(samples.points.device)
-    sides = samples.points.new_tensor([[[1.0, 1, 1]], [[-1.0, 1, 1]]])
-    placed = start.apply(samples.points[None]) * sides
-    normals = (samples.normals @ start.rotation[0].T) * sides
+    start, sides = Similarity.unpacked(to_head), mirror.sides
+    near = start.apply(cloud[0][None])
+    normals = cloud[1] @ start.rotation[0].T
+    normals = _outward(near[0], normals, cloud[2], vertices, mirror.triangles)
+    placed = near * sides
     one = Similarity(
-        placed.new_ones(2), torch.eye(3).to(placed).expand(2, 3, 3), placed.new_zeros(2, 3)
+        placed.new_ones(2),
+        torch.eye(3, device=placed.device).expand(2, 3, 3),
+        placed.new_zeros(2, 3),
     )
-    everything = placed.new_ones(placed.shape[:2], dtype=torch.bool)
     # both images of a point are chosen or neither: chances are the same on both sides
-    result = register_points(network, placed, normals, everything, one, 1)
+    result = register_points(network, placed, normals * sides, cloud[2].expand(2, -1), one, 1)
     found = result.found
-    both = Registered(
-        found.rounds[:, :1],
-        torch.stack([found.vertices[0], (found.vertices[1] * sides[1])[mirror]]),
-        torch.stack([found.log_sigma[0], found.log_sigma[1, mirror]]),
-        found.inlier,
-        torch.stack([found.coefficients[0], found.coefficients[1, OTHER_SIDE]]),
+    vertices = torch.stack([found.vertices[0], (found.vertices[1] * sides[1])[mirror.vertices]])
+    log_sigma = torch.stack([found.log_sigma[0], found.log_sigma[1, mirror.vertices]])
+    actions = torch.stack([found.coefficients[0], found.coefficients[1, mirror.actions]])
+    back = start.inverse()
+    return (
+        back.apply(vertices.mean(0, keepdim=True))[0],
+        log_sigma.mean(0).exp() / 1e3 / start.scale,
+        _matrix(back),
+        actions.mean(0).clamp(0, 1),
+        near[0].masked_fill(~cloud[2][:, None], torch.inf)[result.chosen[0]],
+        found.inlier.mean(0) > 0,
     )
-    means = (part.mean(0, keepdim=True) for part in both[1:])
-    return Registered(both.rounds, *means), result.chosen[0]
-
-
-def _batch(samples: _Samples, count: int | None, times: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Points, normals and that all are valid, as the network takes them."""
-    points, normals = (part[None, :count].expand(times, -1, -1)
-                       for part in (samples.points, samples.normals))  # fmt: skip
-    return points, normals, points.new_ones(points.shape[:2], dtype=torch.bool)
-
-
-def _rows(similarity: Similarity, rows: list[int]) -> Similarity:
-    return Similarity(*(part[rows] for part in similarity))
 
 
 def _around(to_head: Similarity, points: Float[Tensor, "N 3"]) -> Bool[Tensor, " N"]:
     return in_head(to_head.apply(points[None])[0], 1.3)
+
+
+def _share_around(to_head: Float[Tensor, "1 13"], points: Float[Tensor, "N 3"]) -> float:
+    return float(_around(Similarity.unpacked(to_head), points).float().mean())
 
 
 def _matrix(similarity: Similarity) -> Float[Tensor, "4 4"]:
@@ -297,109 +342,47 @@ def _matrix(similarity: Similarity) -> Float[Tensor, "4 4"]:
     return matrix
 
 
-# Points of a scan
-
-
-def _sampled(
-    scan: Scan, kept: Bool[np.ndarray, " N"] | None, random: np.random.Generator, device
-) -> _Samples:
-    """Even samples of triangles by area, or of points by cells; `kept` points alone."""
-    points = scan.points.detach().cpu().double().numpy()
-    triangles = scan.triangles.cpu().numpy()
-    if kept is not None and len(triangles):
-        triangles = triangles[kept[triangles].all(1)]
-    if len(triangles):
-        chosen, normals = _on_triangles(points, triangles, random)
-    else:
-        numbers = _spread(points, kept, random)
-        chosen, normals = points[numbers], np.zeros((len(numbers), 3))
-        if scan.normals is not None:
-            normals = scan.normals.detach().cpu().double().numpy()[numbers]
-            normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    return _Samples(*(torch.from_numpy(part).float().to(device) for part in (chosen, normals)))
-
-
-def _on_triangles(
-    points: Float[np.ndarray, "N 3"], triangles: Int[np.ndarray, "F 3"], random: np.random.Generator
-) -> tuple[Float[np.ndarray, "M 3"], Float[np.ndarray, "M 3"]]:
-    """Stratified points by area, and normals of the skin there (`scan_triangles`)."""
-    a, b, c = (points[triangles[:, k]] for k in range(3))
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    total = area.cumsum()
-    place = (random.permutation(SAMPLES) + random.random(SAMPLES)) / SAMPLES * total[-1]
-    face = np.minimum(np.searchsorted(total, place, side="right"), len(triangles) - 1)
-    u, v = random.random((2, SAMPLES, 1))
-    over = u + v > 1
-    u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
-    chosen = a[face] + u * (b[face] - a[face]) + v * (c[face] - a[face])
-    vertices, corners, chosen_face, weights = (
-        torch.from_numpy(part)
-        for part in (points, triangles, face, np.concatenate([1 - u - v, u, v], 1))
-    )
-    spacing = math.sqrt(total[-1] / 2 / SAMPLES)
-    normals = skin_normals(vertices, corners, chosen_face, weights, spacing)
-    return chosen, normals.numpy()
-
-
-def _spread(
-    points: Float[np.ndarray, "N 3"], kept: Bool[np.ndarray, " N"] | None, random
-) -> Int[np.ndarray, " M"]:
-    """Numbers of at most `SAMPLES` points; of crowded ones, one in a cell."""
-    numbers = np.arange(len(points)) if kept is None else np.flatnonzero(kept)
-    numbers = random.permutation(numbers)[: CROWDED * SAMPLES]
-    if len(numbers) <= SAMPLES // 2:
-        return numbers
-    here = points[numbers] - np.median(points[numbers], axis=0)
-    # so that a sphere of the median radius meets about as many cells as samples are wanted
-    side = np.median(np.linalg.norm(here, axis=1)) * math.sqrt(6 * math.pi / SAMPLES)
-    cells = np.floor(here / max(side, 1e-30)).astype(np.int64)
-    _, first = np.unique(cells @ np.array([1, 1 << 20, 1 << 40]), return_index=True)
-    return numbers[np.sort(first)[:SAMPLES]]
-
-
-def _outward(samples: _Samples, found: _Found, head: HeadModel) -> _Samples:
-    """Samples with normals that point out of the head: estimated, flipped or turned one by one.
+def _outward(
+    placed: Float[Tensor, "N 3"],
+    normals: Float[Tensor, "N 3"],
+    valid: Bool[Tensor, " N"],
+    vertices: Float[Tensor, "V 3"],
+    triangles: Int[Tensor, "T 3"],
+) -> Float[Tensor, "N 3"]:
+    """Normals that point out of a head: flipped all together or one by one, head frame.
 
     What is out is read off the nearest vertex of the registered head.
     """
-    points, normals = samples.points, samples.normals
-    if not float(normals.abs().max()) > 0:
-        normals = _estimated(points)
-    placed = found.similarity.apply(points[None])[0]
-    index = PointTree(found.vertices).query(placed)[1][:, 0]
-    outwards = vertex_normals(found.vertices, head.topology.triangles.to(points.device))[index]
-    agree = ((normals @ found.similarity.rotation[0].T) * outwards).sum(1)
-    clear = (agree.abs() > 0.5) & in_head(placed, 1.0)
-    share = float((agree[clear] > 0).float().mean()) if bool(clear.any()) else 1.0
-    if share < TURNED[0]:
-        normals = -normals
-    elif share < TURNED[1]:
-        normals = normals * torch.where(agree < 0, -1.0, 1.0)[:, None]
-    return _Samples(points, normals)
-
-
-def _estimated(points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-    """Normals of either sign: the direction in which a point's neighbours vary least."""
-    _, near = PointTree(points.double()).query(points.double(), min(10, len(points)))
-    around = points.double()[near].cpu().numpy()
-    arms = around - around.mean(1, keepdims=True)
-    axes = np.linalg.eigh(arms.transpose(0, 2, 1) @ arms)[1]
-    return torch.from_numpy(axes[:, :, 0].copy()).to(points)
+    index = PointTree(vertices).query(placed)[1][:, 0]
+    agree = (normals * vertex_normals(vertices, triangles)[index]).sum(1)
+    clear = (agree.abs() > 0.5) & in_head(placed, 1.0) & valid
+    count = clear.sum()
+    share = torch.where(count > 0, (clear & (agree > 0)).sum() / count, 1.0)
+    each = (share < TURNED[1]) & (agree < 0)
+    return torch.where((share < TURNED[0]) | each[:, None], -normals, normals)
 
 
 def _inliers(
-    points: Float[Tensor, "N 3"], chosen: Float[Tensor, "M 3"], on_head: Bool[Tensor, " M"]
-) -> Bool[Tensor, " N"]:
-    """What the nearest chosen point is, cell by cell; none far from the head (head frame)."""
-    near = in_head(points, 1.3)
-    there = points[near].double()
-    x, y, z = (there / CELL).floor().long().unbind(1)
-    cells, cell = torch.unique(x + (y << 20) + (z << 40), return_inverse=True)
-    # each cell's first point speaks for it
-    first = torch.full_like(cells, len(there)).scatter_reduce(
-        0, cell, torch.arange(len(there), device=cell.device), "amin"
-    )
-    index = PointTree(chosen.double()).query(there[first])[1][:, 0]
-    inliers = torch.zeros_like(near)
-    inliers[near] = on_head[index][cell]
-    return inliers
+    all_asked: bool,
+    to_head: Float[Tensor, "1 13"],
+    points: Float[Tensor, "N 3"],
+    chosen: Float[Tensor, "M 3"],
+    on_head: Bool[Tensor, " M"],
+) -> tuple[Bool[Tensor, " N"]]:
+    """What the nearest chosen point is, cell by cell; none far from the head.
+
+    Each cell's first point speaks for it, alone or asked once for each of them.
+    """
+    placed = Similarity.unpacked(to_head).apply(points[None])[0]
+    near = in_head(placed, 1.3)
+    x, y, z = (placed.double() / CELL).floor().long().unbind(1)
+    cells = (x + (y << 20) + (z << 40)).masked_fill(~near, torch.iinfo(torch.int64).max)
+    cells, order = cells.sort(stable=True)
+    first = torch.cat([torch.ones_like(near[:1]), cells[1:] != cells[:-1]])
+    place = torch.arange(len(cells), device=cells.device)
+    if all_asked:
+        speakers, number = order[torch.where(first, place, 0).cummax(0).values], place
+    else:
+        speakers, number = order[first], first.cumsum(0) - 1
+    index = PointTree(chosen.double()).query(placed[speakers].double())[1][:, 0]
+    return (near & torch.empty_like(near).scatter(0, order, on_head[index][number]),)

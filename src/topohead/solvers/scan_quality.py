@@ -1,11 +1,12 @@
 """Whether a registered head is to be believed, and in plain words why not."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import HeadModel, Scan, ScanFit
@@ -15,11 +16,12 @@ from topohead.geometry.meshes import face_normals, vertex_areas, vertex_normals
 from topohead.geometry.point_tree import PointTree
 from topohead.geometry.triangle_feet import nearest_triangles
 from topohead.solvers.headfit import HeadArrays
+from topohead.solvers.recording import done, filled, fixed
 from topohead.solvers.scan_followers import Followers
 from topohead.solvers.scan_head import ScanHead
-from topohead.solvers.scan_matching import MatchConfig, match
+from topohead.solvers.scan_matching import MatchConfig, match_all
 from topohead.solvers.scan_modes import explained
-from topohead.solvers.scan_samples import ScanSamples, oriented, sample_scan
+from topohead.solvers.scan_samples import ScanSamples, outward_sign, sample_scan
 from topohead.solvers.scan_search import find_head, skull_of
 
 SAMPLES = 12_000
@@ -97,38 +99,44 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
 
     `failures` are what a caller should refuse; `warnings` what it should pass on.
     """
-    there, fit = fit.to(scan.points.device), fit.to("cpu")
-    surface, arrays = ScanHead.of(head.topology, scan.points.device), derived(head, HeadArrays)
-    points = surface.surface(there.vertices.double())
-    normals = surface.normals(points)
-    samples = oriented(sample_scan(scan, SAMPLES, seed), points, normals)
+    device = scan.points.device
+    there, fit = fit.to(device), fit.to("cpu")
+    surface, arrays = ScanHead.of(head.topology, device), derived(head, HeadArrays)
+    vertices = there.vertices.double()
+    samples = sample_scan(scan, SAMPLES, seed)
     inlier = there.inliers[samples.source]
-    distance, on_face = _to_surface(samples.points[inlier][:: SAMPLES // MEASURED], surface, points)
-    reach = max(SEEN_M, SEEN_SPACINGS * samples.spacing, SEEN_NOISES * samples.noise)
-    alike = SEEN_AGREEMENT if samples.noise < ROUGH else ROUGH_AGREEMENT
-    found = match(points, normals, surface.skin_rows, samples, MatchConfig(reach, alike))
-    near = found.gap.abs() < reach
-    gap, seen = found.gap.abs()[near], found.rows[near]
-    area = vertex_areas(points, surface.triangles)
-    face = surface.face & surface.skin
-    vertices = fit.vertices.double().numpy()
-    lips, lids = Followers.of(head).crossing(vertices, fit.pose.double().numpy())
+    spacing, noise = torch.stack([samples.spacing, samples.noise]).tolist()
+    reach = max(SEEN_M, SEEN_SPACINGS * spacing, SEEN_NOISES * noise)
+    config = MatchConfig(reach, SEEN_AGREEMENT if noise < ROUGH else ROUGH_AGREEMENT)
+    recorded = surface.recordings if reach == SEEN_M else done
+    padded, inlier = samples.padded(SAMPLES), filled(inlier, SAMPLES)
+    work = partial(_looked, surface, _Folds.of(head, device), config)
+    told = recorded(("judged", config), work, vertices, inlier, *padded.parts)
+    crossing = Followers.of(head, device).crossing(vertices, fit.pose.double().numpy())
+    # the host measures while the device does
+    sizes, remainder = _sizes(head, fit), _remainder(arrays, fit)
+    *found, gap = (part.cpu() for part in told)
+    (away, sign, face_seen, trusted, flipped), distance, on_face = found
+    lips, lids = crossing.tolist()
+    asked = ~distance.isnan()
     measured = ScanQuality(
-        Distances.of(distance[on_face]),
-        Distances.of(distance),
-        Distances.of(gap),
-        float(area[seen][face[seen]].sum() / area[face].sum()),
-        float(inlier.double().mean()),
-        _flipped(head, fit.vertices),
+        Distances.of(distance[asked & on_face]),
+        Distances.of(distance[asked]),
+        Distances.of(gap[~gap.isnan()]),
+        float(face_seen),
+        float(trusted),
+        int(flipped),
         1000 * lips,
         1000 * lids,
-        _sizes(head, fit),
-        _remainder(arrays, fit),
+        sizes,
+        remainder,
         {},
         {},
     )
+    samples = replace(samples, normals=samples.normals * float(sign))
     failures, warnings = _failures(measured), _warnings(measured, scan, samples)
-    if not failures and _another_head(samples, surface, points, arrays, seed):
+    several = not failures and float(away) >= AWAY_SHARE
+    if several and _another_head(samples, surface, surface.surface(vertices), arrays, seed):
         if measured.face.median_mm > WORST_MM:  # neither is one
             failures["no head"] = (
                 f"no head was found: the best fit's face lies {measured.face.median_mm:.1f} mm "
@@ -137,6 +145,83 @@ def judge(scan: Scan, fit: ScanFit, head: HeadModel, seed: int = 0) -> ScanQuali
         else:
             failures["several heads"] = SEVERAL
     return replace(measured, failures=failures, warnings=warnings)
+
+
+class _Folds(NamedTuple):
+    """Triangles of smooth skin that are not folded on the template.
+
+    Lids, lips, nostrils and ears are folded by nature and do not count.
+    """
+
+    triangles: Int[Tensor, "T 3"]
+    counts: Bool[Tensor, " T"]
+
+    @staticmethod
+    def of(head: HeadModel, device: torch.device) -> "_Folds":
+        """Made once for each head and device."""
+        known = derived(head, _Folds._made)
+        name = str(device)
+        if name not in known:
+            known[name] = _Folds(*(part.to(device) for part in known["cpu"]))
+        return known[name]
+
+    @staticmethod
+    def _made(head: HeadModel) -> "dict[str, _Folds]":
+        triangles = head.topology.triangles
+        smooth = head.topology.region_mask("skin")
+        smooth &= ~head.topology.region_mask("eyelids", "lips", "nose", "ears")
+        skin = smooth[triangles].all(1)
+        return {"cpu": _Folds(triangles, skin & ~_opposed(head.template.double(), triangles))}
+
+
+def _opposed(vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> Bool[Tensor, " T"]:
+    """Which triangles oppose the vertices around them."""
+    around = vertex_normals(vertices, triangles)[triangles].mean(1)
+    return (face_normals(vertices, triangles) * around).sum(1) < 0
+
+
+def _looked(
+    surface: ScanHead,
+    folds: _Folds,
+    config: MatchConfig,
+    vertices: Float[Tensor, "V 3"],
+    inlier: Bool[Tensor, " N"],
+    *parts: Tensor,
+) -> tuple[Tensor, ...]:
+    """Shares of the scan that are away from the head and on it, which way its normals point, the
+    share of the face that is seen, folded triangles; samples' distances, NaN where not asked, and
+    whether on the face; the seen surface's distances, NaN where not seen."""
+    samples = ScanSamples(*parts)
+    points = surface.surface(vertices)
+    normals = surface.normals(points)
+    there = samples.points.isfinite().all(1)
+    away, near = (part[:, 0] for part in PointTree(points).query(samples.points))
+    sign = outward_sign(samples, away, normals[near])
+    samples = replace(samples, normals=samples.normals * sign)
+    trusted = inlier & there
+    asked = trusted & ((trusted.cumsum(0) - 1) % (SAMPLES // MEASURED) == 0)
+    places = samples.points
+    if not fixed(places):
+        places, asked = places[asked], asked[asked]
+    triangle, distance = nearest_triangles(
+        places, points, surface.triangles, surface.fan, *surface.outside
+    )
+    found = match_all(points, normals, surface.skin_rows, samples, config)
+    seen = found.found & (found.gap.abs() < config.reach)
+    area, face = vertex_areas(points, surface.triangles), surface.face & surface.skin
+    numbers = [
+        (~(away < AWAY_M) & there).double().sum() / there.sum(),
+        sign,
+        (area * face)[found.rows].masked_fill(~seen, 0).sum() / (area * face).sum(),
+        trusted.double().sum() / there.sum(),
+        (_opposed(vertices, folds.triangles) & folds.counts).sum(),
+    ]
+    return (
+        torch.stack([number.double() for number in numbers]),
+        distance.masked_fill(~asked, torch.nan),
+        surface.face_triangles[triangle],
+        found.gap.abs().masked_fill(~seen, torch.nan),
+    )
 
 
 def _failures(measured: ScanQuality) -> dict[Reason, str]:
@@ -205,8 +290,6 @@ def _another_head(
     """Whether what lies away from the fitted head holds one as good."""
     # what is not found is away
     away = PointTree(points).query(samples.points, 1, AWAY_M)[0][:, 0].isinf()
-    if float(away.double().mean()) < AWAY_SHARE:
-        return False
     skull = skull_of(ScanHead.of(surface.topology), arrays)
     placed = [find_head(samples.subset(keep), *skull, seed) for keep in (away, ~away)]
     other, own = (float(found.misfit[0]) for found in placed)
@@ -214,40 +297,18 @@ def _another_head(
     return bool(larger < np.log(ALIKE)) and other < max(own + 0.05, 0.3)
 
 
-def _to_surface(
-    places: Float[Tensor, "N 3"], surface: ScanHead, points: Float[Tensor, "S 3"]
-) -> tuple[Float[Tensor, " N"], Bool[Tensor, " N"]]:
-    """Distances to what can be seen of the head, and which feet are on the face."""
-    seen = ~surface.inner[surface.triangles].all(1)
-    triangle, distance = nearest_triangles(places, points, surface.triangles, surface.fan, seen)
-    return distance, surface.face[surface.triangles].all(1)[triangle]
-
-
-def _flipped(head: HeadModel, vertices: Float[Tensor, "V 3"]) -> int:
-    """Triangles of smooth skin that oppose the vertices around them and do not on the template.
-
-    Lids, lips, nostrils and ears are folded by nature and do not count.
-    """
-    triangles = head.topology.triangles
-    smooth = head.topology.region_mask("skin")
-    smooth &= ~head.topology.region_mask("eyelids", "lips", "nose", "ears")
-    skin = smooth[triangles].all(1)
-
-    def opposed(places: Tensor) -> Bool[Tensor, " T"]:
-        around = vertex_normals(places, triangles)[triangles].mean(1)
-        return (face_normals(places, triangles) * around).sum(1) < 0
-
-    return int((opposed(vertices.double()) & ~opposed(head.template.double()) & skin).sum())
-
-
 def _sizes(head: HeadModel, fit: ScanFit) -> dict[str, float]:
     """Of the fitted head with its expression, in millimetres of the scan."""
     pose = fit.pose.double()
     turn = pose[:3, :3] / torch.linalg.det(pose[:3, :3]) ** (1 / 3)
     upright = (fit.vertices.double() - pose[:3, 3]) @ turn
-    callipers = Callipers.of(head.topology, head.template)
+    callipers = derived(head, _callipers)
     sizes = callipers(upright[callipers.vertices][None].numpy())
     return {name: float(value[0]) for name, value in sizes.items()}
+
+
+def _callipers(head: HeadModel) -> Callipers:
+    return Callipers.of(head.topology, head.template)
 
 
 def _remainder(arrays: HeadArrays, fit: ScanFit) -> float:

@@ -1,6 +1,7 @@
 """From a first guess of a scanned head to an accurate one: head model first, then free vertices."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from topohead.solvers.scan_seen import on_head
 POPULATION = 0.004
 """How far heads lie from the mean one along an axis, metres: a start that is better by a factor
 keeps its modes' prior tighter by it."""
+LEAST = 1e-4
+"""A start's σ is not taken for less, metres."""
 ACROSS = 0.1
 """Share of a start's variance that lies along the normal, a third if it were the same in all
 directions: starts slide along the skin far more than they leave it. 0.07 for the network on clean
@@ -56,50 +59,58 @@ def refine(
     the scan's device; on CUDA what costs little stays with the CPU.
     """
     config = config or RefineConfig()
-    device = scan.points.device
+    device, known = scan.points.device, start.to("cpu")
     start = start.to(device)
     model = HeadModes.of(head, device)
     surface = model.surface
-    sigma = start.sigma.double().clamp(min=1e-4)
+    sigma = start.sigma.double().clamp(min=LEAST)
     samples = _trusted(scan, start, surface, config)
-    modes = _model_step(model, samples, start, sigma, config)
+    modes = _model_step(model, samples, known, config)
     guess = modes.vertices(model)
-    vertices, known = fit_vertices(surface, samples, guess, sigma, config.free)
-    followed = Followers.of(head).follow(guess.cpu().numpy(), vertices.cpu().numpy(), modes.pose)
-    vertices = torch.from_numpy(followed).to(device)
+    vertices, precision = fit_vertices(surface, samples, guess, sigma, config.free)
+    vertices = Followers.of(head, device).follow(guess, vertices, modes.pose)
     expression = torch.from_numpy(modes.coefficients[model.arrays.identity_count :])
     return replace(
         start,
         vertices=vertices.float(),
-        sigma=_posterior(sigma, known).float(),
+        sigma=_posterior(sigma, precision).float(),
         pose=torch.from_numpy(modes.pose).float().to(device),
         expression=expression.float().to(device),
-        inliers=on_head(scan, surface, vertices, 0.003),
+        inliers=on_head(scan, surface, vertices, 0.003, again=True),
     )
 
 
 def _trusted(scan: Scan, start: ScanFit, surface: ScanHead, config: RefineConfig) -> ScanSamples:
     """The samples that the start takes for head, with normals turned outward."""
-    samples = sample_scan(scan, config.samples, config.seed)
-    samples = samples.subset(start.inliers[samples.source])
-    points = surface.surface(start.vertices.double())
-    return oriented(samples, points, surface.normals(points))
+    samples = sample_scan(scan, config.samples, config.seed).padded(config.samples)
+    samples = samples.only(start.inliers[samples.source])
+    work = partial(_oriented, surface)
+    inputs = start.vertices.double(), *samples.parts
+    return replace(samples, normals=surface.recordings("oriented", work, *inputs)[0])
+
+
+def _oriented(
+    surface: ScanHead, vertices: Float[Tensor, "V 3"], *samples: Tensor
+) -> tuple[Float[Tensor, "S 3"]]:
+    points = surface.surface(vertices)
+    return (oriented(ScanSamples(*samples), points, surface.normals(points)).normals,)
 
 
 def _model_step(
     model: HeadModes,
     samples: ScanSamples,
     start: ScanFit,
-    sigma: Float[Tensor, " V"],
     config: RefineConfig,
 ) -> Modes:
-    """Pose, identity and expression, as tightly about the start as it is sure of itself."""
+    """Pose, identity and expression, as tightly about the start as it is sure of itself.
+
+    `start` is the CPU's, so that a device may still be at work on the samples.
+    """
     arrays, topology = model.arrays, model.surface.topology
     rows = np.flatnonzero(topology.region_mask("face").numpy())
-    doubt = float(np.median(sigma.cpu().numpy()[rows]))
-    vertices, pose, expression = (
-        part.double().cpu().numpy() for part in (start.vertices, start.pose, start.expression)
-    )
+    parts = (start.vertices, start.pose, start.expression, start.sigma.double().clamp(min=LEAST))
+    vertices, pose, expression, sigma = (part.double().numpy() for part in parts)
+    doubt = float(np.median(sigma[rows]))
     modes = without_creases(explained(arrays, vertices, pose, expression, doubt), topology)
     share = min(1.0, doubt / POPULATION)
     prior = population_prior(arrays)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from topohead.core import Scan
 from topohead.geometry.meshes import outward_normals, triangle_areas
+from topohead.geometry.planes import plane_normals
 from topohead.geometry.point_tree import PointTree
+from topohead.solvers.recording import Recordings, filled, fixed
 from topohead.solvers.scan_triangles import bulged
 
 AROUND = 9
@@ -30,13 +32,28 @@ class ScanSamples:
     points: Float[Tensor, "S 3"]
     normals: Float[Tensor, "S 3"]
     source: Int[Tensor, " S"]
-    spacing: float
-    noise: float
+    spacing: Float[Tensor, ""]
+    noise: Float[Tensor, ""]
 
     @cached_property
     def tree(self) -> PointTree:
         """Of the points."""
         return PointTree(self.points)
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """Of which it is made, in order."""
+        return self.points, self.normals, self.source, self.spacing, self.noise
+
+    def padded(self, count: int) -> "ScanSamples":
+        """On CUDA, where work is recorded for so many samples, filled up with ones that are
+        infinitely far; elsewhere as it is."""
+        return replace(
+            self,
+            points=filled(self.points, count, torch.inf),
+            normals=filled(self.normals, count),
+            source=filled(self.source, count),
+        )
 
     def subset(self, keep: Bool[Tensor, " S"]) -> "ScanSamples":
         """Only some of the samples; `spacing` stays, so that new gaps count as holes."""
@@ -44,9 +61,11 @@ class ScanSamples:
             self, points=self.points[keep], normals=self.normals[keep], source=self.source[keep]
         )
 
-    def turned(self) -> "ScanSamples":
-        """The same with normals on the other side."""
-        return replace(self, normals=-self.normals)
+    def only(self, keep: Bool[Tensor, " S"]) -> "ScanSamples":
+        """`subset`; on CUDA the others stay, infinitely far, so that no shape hangs on a scan."""
+        if not fixed(self.points):
+            return self.subset(keep)
+        return replace(self, points=self.points.masked_fill(~keep[:, None], torch.inf))
 
 
 def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
@@ -64,23 +83,53 @@ def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
     else:
         points, normals, source = _of_points(scan, count, random)
     good = points.isfinite().all(1)
-    points, source = points[good], source[good]
-    normals = None if normals is None else normals[good]
-    distance, near = PointTree(points).query(points, min(AROUND, len(points)))
-    spacing = float(median(distance[:, 1])) if distance.shape[1] > 1 else 0.0
-    normals = _estimated(points, near) if normals is None else _smoothed(normals, near)
-    height = ((points[near[:, 1:]] - points[:, None]) * normals[:, None]).sum(2)
+    if not bool(good.all()):
+        points, source = points[good], source[good]
+        normals = None if normals is None else normals[good]
+    here, padded = len(points), filled(points, count, torch.inf)
+    if normals is None:
+        away, near = _RECORDINGS("around", _around, padded)
+        normals = filled(_estimated(points, near[:here]), count)
+        normals, told = _RECORDINGS("bare", _measured, padded, normals, away, near)
+    else:
+        normals, told = _RECORDINGS("smoothed", _smoothed, padded, filled(normals, count))
+    return ScanSamples(points, normals[:here], source, *told)
+
+
+_RECORDINGS = Recordings()
+
+
+def _around(points: Float[Tensor, "S 3"]) -> tuple[Float[Tensor, "S K"], Int[Tensor, "S K"]]:
+    return PointTree(points).query(points, min(AROUND, len(points)))
+
+
+def _measured(
+    points: Float[Tensor, "S 3"], normals: Float[Tensor, "S 3"], away: Tensor, near: Tensor
+) -> tuple[Float[Tensor, "S 3"], Float[Tensor, "2"]]:
+    """The normals, with the spacing of points and their noise."""
+    there = away.isfinite()
+    alone = away.shape[1] < 2
+    spacing = away.new_zeros(()) if alone else median(away[:, 1], there[:, 1])
+    height = ((points[near[:, 1:]] - points[:, None]) * normals[:, None]).sum(2).abs()
     # both points of a pair are off their place
-    noise = 1.4826 * float(median(height.abs().flatten())) / 2**0.5
-    return ScanSamples(points, normals, source, max(spacing, 1e-6), noise)
+    noise = 1.4826 * median(height.flatten(), there[:, 1:].flatten()) / 2**0.5
+    return normals, torch.stack([spacing.clamp(min=1e-6), noise])
 
 
-def median(values: Float[Tensor, " N"]) -> Float[Tensor, ""]:
-    """The middle value, of an even number the mean of both; 0 where there is none."""
-    if not len(values):
-        return values.new_zeros(())
-    ordered, half = values.sort().values, len(values) // 2
-    return (ordered[half] + ordered[half - 1 + len(values) % 2]) / 2
+def median(
+    values: Float[Tensor, " N"], among: Bool[Tensor, " N"] | None = None
+) -> Float[Tensor, ""]:
+    """The middle value (`among` some), of an even number the mean of both; 0 of none."""
+    if not fixed(values):
+        values = values if among is None else values[among]
+        if not len(values):
+            return values.new_zeros(())
+        low, high = 1 + (len(values) - 1) // 2, 1 + len(values) // 2
+        return (values.kthvalue(low).values + values.kthvalue(high).values) / 2
+    among = torch.ones_like(values, dtype=torch.bool) if among is None else among
+    ordered, count = values.masked_fill(~among, torch.inf).sort().values, among.sum()
+    places = torch.stack([count // 2, (count - 1) // 2]).clamp(0, len(values) - 1)
+    return torch.where(count > 0, ordered[places].sum() / 2, 0.0)
 
 
 def _on_triangles(
@@ -113,51 +162,54 @@ def _of_points(
     return scan.points[chosen].double(), normals, chosen
 
 
-def _smoothed(normals: Tensor, near: Tensor) -> Float[Tensor, "S 3"]:
+def _smoothed(
+    points: Float[Tensor, "S 3"], normals: Float[Tensor, "S 3"]
+) -> tuple[Float[Tensor, "S 3"], Float[Tensor, "2"]]:
     """Means over neighbours that face alike: a scanner's noise is rougher than skin."""
+    away, near = _around(points)
     normals = normals / normals.norm(dim=1, keepdim=True).clamp(min=1e-12)
     around = normals[near]
     alike = (around * normals[:, None]).sum(2) > 0.5
     mean = (around * alike[..., None]).sum(1)
     length = mean.norm(dim=1, keepdim=True)
-    return torch.where(length > 1e-9, mean / length.clamp(min=1e-12), normals)
+    normals = torch.where(length > 1e-9, mean / length.clamp(min=1e-12), normals)
+    return _measured(points, normals, away, near)
 
 
 def _estimated(points: Tensor, near: Tensor) -> Float[Tensor, "S 3"]:
     """Least-squares planes; signs by agreement along a spanning tree (Hoppe et al. 1992).
 
-    The tree as a whole points away from the middle of the points. Planes and tree are the CPU's.
+    Each part that hangs together points away from the middle of the points. The tree is the CPU's.
     """
-    places, rows = points.cpu().numpy(), near.cpu().numpy()
-    around = places[rows] - places[rows].mean(1, keepdims=True)
-    normals = np.linalg.eigh(np.einsum("skc,skd->scd", around, around))[1][:, :, 0]
-    normals = _agreeing(normals, rows)
-    outward = places - np.median(places, axis=0)
-    normals = normals if (outward * normals).sum() >= 0 else -normals
-    return torch.from_numpy(np.ascontiguousarray(normals)).to(points)
+    normals = plane_normals(points[near])
+    outward = ((points - points.median(0).values) * normals).sum(1)
+    bend = 1 + 1e-6 - (normals[near[:, 1:]] * normals[:, None]).sum(2).abs()
+    signs = _agreeing(*(part.cpu().numpy() for part in (normals, near[:, 1:], bend, outward)))
+    return normals * torch.from_numpy(signs).to(normals)[:, None]
 
 
-def _agreeing(normals: np.ndarray, near: np.ndarray) -> Float[np.ndarray, "S 3"]:
-    from scipy.sparse import coo_array  # noqa: PLC0415  0.1 s that scans with normals need not wait
+def _agreeing(
+    normals: Float[np.ndarray, "S 3"],
+    near: Int[np.ndarray, "S K"],
+    bend: Float[np.ndarray, "S K"],
+    outward: Float[np.ndarray, " S"],
+) -> Float[np.ndarray, " S"]:
+    """Signs with which neighbours agree that bend least, and each part points outward."""
+    from scipy.sparse import csr_array  # noqa: PLC0415  0.1 s that scans with normals need not wait
     from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree  # noqa: PLC0415
 
     count = len(normals)
-    row = np.repeat(np.arange(count), near.shape[1] - 1)
-    column = near[:, 1:].ravel()
-    bend = 1 + 1e-6 - np.abs(np.einsum("ec,ec->e", normals[row], normals[column]))
-    tree = minimum_spanning_tree(coo_array((bend, (row, column)), (count, count)).tocsr())
-    normals = normals.copy()
-    left = np.ones(count, bool)
+    starts = np.arange(0, near.size + 1, near.shape[1])
+    tree = minimum_spanning_tree(csr_array((bend.ravel(), near.ravel(), starts), (count, count)))
+    parent, left = np.arange(count), np.ones(count, bool)
     while left.any():
-        # parts that do not hang together are each begun anew, with the sign of the mean direction
-        start = int(left.argmax())
-        order, before = breadth_first_order(tree, start, directed=False)
-        for node in order[1:].tolist():
-            parent = before[node]
-            if normals[node] @ normals[parent] < 0:
-                normals[node] = -normals[node]
+        order, before = breadth_first_order(tree, int(left.argmax()), directed=False)
+        parent[order[1:]] = before[order[1:]]
         left[order] = False
-    return normals
+    signs = np.where(np.einsum("sc,sc->s", normals, normals[parent]) < 0, -1.0, 1.0)
+    while (parent != parent[parent]).any():  # everyone asks twice as far each time
+        signs, parent = signs * signs[parent], parent[parent]
+    return signs * np.where(np.bincount(parent, signs * outward, count)[parent] < 0, -1.0, 1.0)
 
 
 def oriented(
@@ -165,6 +217,20 @@ def oriented(
 ) -> ScanSamples:
     """Samples whose normals are turned over, all of them, when most oppose a surface near them."""
     distance, near = (part[:, 0] for part in PointTree(points).query(samples.points))
-    close = distance <= distance.sort().values[int(0.7 * (len(distance) - 1))]
-    agree = (samples.normals * normals[near]).sum(1)[close]
-    return samples if float(agree.sign().sum()) >= 0 else samples.turned()
+    sign = outward_sign(samples, distance, normals[near])
+    return replace(samples, normals=samples.normals * sign)
+
+
+def outward_sign(
+    samples: ScanSamples, distance: Float[Tensor, " S"], theirs: Float[Tensor, "S 3"]
+) -> Float[Tensor, ""]:
+    """−1 where most normals oppose those of the nearest places of a surface, else 1."""
+    there = distance.isfinite()
+    if fixed(distance):
+        last = (0.7 * (there.sum() - 1).double()).long().clamp(min=0)
+        farthest = distance.sort().values[last[None]]
+    else:
+        farthest = distance.kthvalue(1 + int(0.7 * (int(there.sum()) - 1))).values
+    agree = (samples.normals * theirs).sum(1).sign()
+    total = agree.masked_fill(~(there & (distance <= farthest)), 0).sum()
+    return torch.where(total >= 0, 1.0, -1.0)

@@ -1,12 +1,15 @@
 """Which parts of a head a scan shows, which points of a scan are head, and what that says of
 errors."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from topohead.core import Scan
 from topohead.geometry.point_tree import PointTree
+from topohead.solvers.recording import USUAL, done, filled
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_matching import MatchConfig, match
 from topohead.solvers.scan_samples import ScanSamples
@@ -45,13 +48,27 @@ def spread_sigma(
 
 
 def on_head(
-    scan: Scan, surface: ScanHead, vertices: Float[Tensor, "V 3"], reach: float
+    scan: Scan,
+    surface: ScanHead,
+    vertices: Float[Tensor, "V 3"],
+    reach: float,
+    again: bool = False,
 ) -> Bool[Tensor, " N"]:
-    """Which points of a scan lie within `reach` (metres) of the fitted head's outside."""
+    """Which points of a scan lie within `reach` (metres) of the fitted head's outside.
+
+    If other scans will be asked `again` with the same reach, the work is recorded on CUDA.
+    """
+    query, work = filled(scan.points.double(), USUAL, torch.inf), partial(_on_head, surface, reach)
+    recorded = surface.recordings if again and len(query) == USUAL else done
+    return recorded(("on head", reach), work, vertices, query)[0][: len(scan.points)]
+
+
+def _on_head(
+    surface: ScanHead, reach: float, vertices: Float[Tensor, "V 3"], query: Float[Tensor, "N 3"]
+) -> tuple[Bool[Tensor, " N"]]:
     points = surface.surface(vertices)
     normals = surface.normals(points)
-    query = scan.points.double().nan_to_num(nan=1e6)
     distance, near = (part[:, 0] for part in PointTree(points).query(query, 1, reach + SIDEWAYS))
     height = ((query - points[near]) * normals[near]).sum(1).abs()
     sideways = (distance**2 - height**2).clamp(min=0).sqrt()
-    return (height < reach) & (sideways < SIDEWAYS) & ~surface.inner[near]
+    return ((height < reach) & (sideways < SIDEWAYS) & ~surface.inner[near],)

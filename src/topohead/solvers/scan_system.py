@@ -5,6 +5,7 @@ Its pattern is the topology's: it is worked out once. The solvers are the tracke
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,27 +56,29 @@ class PlanePattern:
         return np.flatnonzero(rows == self.columns)
 
 
+@dataclass(frozen=True)
+class Rest:
+    """The shape [V 3] that vertices are held to, with `precision` [V], 1/m², and its elasticity."""
+
+    vertices: Float[Tensor, "V 3"]
+    precision: Float[Tensor, " V"]
+    elasticity: Any
+
+
 class FreeSystem:
-    """Steps of all vertices about a rest shape [V 3], float64, on its device.
+    """Steps of all vertices about a rest shape, float64, on the device of a surface."""
 
-    `precision` [V] holds each vertex to the rest shape, 1/m².
-    """
-
-    def __init__(
-        self,
-        surface: ScanHead,
-        rest: Float[Tensor, "V 3"],
-        precision: Float[Tensor, " V"],
-        config: ElasticConfig,
-        iterations: int,
-    ) -> None:
-        self.surface, self.rest, self.precision = surface, rest, precision
+    def __init__(self, surface: ScanHead, config: ElasticConfig, iterations: int) -> None:
+        self.surface, self.config, self.iterations = surface, config, iterations
         self.pattern = PlanePattern.of(surface.topology)
-        self.elasticity = Elasticity(surface.topology, rest.cpu(), config)
-        self.iterations = iterations
+
+    def about(self, vertices: Float[Tensor, "V 3"], precision: Float[Tensor, " V"]) -> Rest:
+        """A rest shape that vertices are held to."""
+        return Rest(vertices, precision, Elasticity(self.surface.topology, vertices, self.config))
 
     def step(
         self,
+        rest: Rest,
         vertices: Float[Tensor, "V 3"],
         found: Matches,
         weight: Float[Tensor, " M"],
@@ -86,7 +89,7 @@ class FreeSystem:
         Solves (SᵀN W NᵀS + stiffness K + prior) x = −½ gradient, all divided by the stiffness.
         """
         planes, pull = self._planes(found, weight / stiffness)
-        return self._solved(vertices, planes, pull, self.precision / stiffness)
+        return self._solved(rest, vertices, planes, pull, rest.precision / stiffness)
 
     def _planes(
         self, found: Matches, weight: Float[Tensor, " M"]
@@ -101,15 +104,16 @@ class FreeSystem:
         return every[:, :6], every[:, 6:]
 
     def _solved(
-        self, vertices: Tensor, planes: Tensor, pull: Tensor, anchor: Tensor
+        self, rest: Rest, vertices: Tensor, planes: Tensor, pull: Tensor, anchor: Tensor
     ) -> Float[Tensor, "V 3"]:
-        pattern, rest, now = self.pattern, self.rest.numpy(), vertices.numpy()
-        rotations = self.elasticity.rotations(rest, now)
-        right = (pattern.pull @ pull).numpy() - self.elasticity.gradient(rest, now, rotations)
-        right -= anchor.numpy()[:, None] * (now - rest)
+        pattern, still, now = self.pattern, rest.vertices.numpy(), vertices.numpy()
+        elasticity: Elasticity = rest.elasticity
+        rotations = elasticity.rotations(still, now)
+        right = (pattern.pull @ pull).numpy() - elasticity.gradient(still, now, rotations)
+        right -= anchor.numpy()[:, None] * (now - still)
         blocks = pattern.blocks @ planes.numpy()
         blocks[pattern.diagonal[:, None], [0, 3, 5]] += anchor.numpy()[:, None]
-        stiff = self.elasticity.matrix
+        stiff = elasticity.matrix
         found = conjugate_gradient(
             right.astype(np.float32),
             pattern.starts,
@@ -124,16 +128,10 @@ class FreeSystem:
         return torch.from_numpy(found).double()
 
 
-def free_system(
-    surface: ScanHead,
-    rest: Float[Tensor, "V 3"],
-    precision: Float[Tensor, " V"],
-    config: ElasticConfig,
-    iterations: int,
-) -> FreeSystem:
-    """The system on the device of `rest`."""
-    if not rest.is_cuda:
-        return FreeSystem(surface, rest, precision, config, iterations)
+def free_system(surface: ScanHead, config: ElasticConfig, iterations: int) -> FreeSystem:
+    """The system on the device of a surface."""
+    if surface.device.type != "cuda":
+        return FreeSystem(surface, config, iterations)
     from topohead.solvers.scan_system_cuda import DeviceSystem  # noqa: PLC0415 -- needs Triton
 
-    return DeviceSystem(surface, rest, precision, config, iterations)
+    return DeviceSystem(surface, config, iterations)

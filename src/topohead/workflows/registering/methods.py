@@ -54,7 +54,7 @@ def fit_scan(scan: Scan, head: HeadModel, method: str, means: Means) -> Found:
     if not refined:
         return fit, notes
     found = refine_fit(scan, fit, head, means.device)
-    return (_told_of_strangers(found, fit, head) if start == "network" else found), notes
+    return (widen_fit(found, fit, head) if start == "network" else found), notes
 
 
 def refine_fit(scan: Scan, start: ScanFit, head: HeadModel, device: str = "cpu") -> ScanFit:
@@ -64,7 +64,7 @@ def refine_fit(scan: Scan, start: ScanFit, head: HeadModel, device: str = "cpu")
     return refine(scan.to(device), start, head).to(scan.points.device)
 
 
-def _told_of_strangers(found: ScanFit, start: ScanFit, head: HeadModel) -> ScanFit:
+def widen_fit(found: ScanFit, start: ScanFit, head: HeadModel) -> ScanFit:
     """σ as the people deserve whom training has not shown."""
     from topohead.solvers.scan_known import widened
 
@@ -104,11 +104,12 @@ def _registration(weights: Path | None, device: str) -> "Registration":
 
 
 def _network(scan: Scan, head: HeadModel, means: Means) -> Found:
+    from topohead.core.derived import derived
     from topohead.solvers.scan_network import judged_fit, shown_face
 
     network = _registration(means.weights, means.device)
     fit, ways = judged_fit(scan, network, head, means.seed)
-    doubt = float(fit.sigma[shown_face(head)].median())
+    doubt = float(fit.sigma[derived(head, shown_face)].median())
     if doubt > UNSURE:
         return fit, (
             f"the network expects to be off by {1e3 * doubt:.1f} mm on the face: "
