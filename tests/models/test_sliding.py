@@ -49,12 +49,12 @@ def test_a_bridge_that_slid_is_led_back(head, misplaced):
     assert torch.equal(found, found[opposite] * flip)
 
 
-def test_corners_and_lines_are_held(head):
+def test_landmarks_and_lines_are_held(head):
     shift = torch.tensor([0.0, 0.001, 0.0]).double()
     places = held(head.template.double() + shift, head, head)
     marks = head.topology.landmarks["ibug68"]
     moved = interpolate(marks, head.topology.triangles, places - head.template)[INNER]
-    assert moved.norm(dim=1).max() < 2e-4
+    assert moved.norm(dim=1).max() < 2.5e-4
     for way in landmark_lines(head.topology, head.template).values():
         assert hausdorff(drawn(places, way), drawn(head.template, way)) < 6e-4
     scalp = head.topology.region_mask("scalp")
