@@ -195,6 +195,29 @@ def meshed(bench: Bench, person: Person, random: Draws, kind: str, size: float =
     return Case(person, Scan(points, rank[made.triangles]), pose, whole)
 
 
+def shown(bench: Bench, person: Person, random: Draws) -> Case:
+    """As `clean`, but of what is seen from outside: nothing that lies lip on lip or lid on globe."""
+    vertices, triangles = seen_part(bench.skin(person))
+    corner, second, third = vertices[triangles].unbind(1)
+    facing = torch.linalg.cross(second - corner, third - corner)
+    generator = torch.Generator().manual_seed(person.number)
+    chosen = torch.multinomial(facing.norm(dim=1), POINTS, True, generator=generator)
+    u, v = torch.rand(2, POINTS, 1, generator=generator).sort(0).values
+    a, b, c = vertices[triangles[chosen]].unbind(1)
+    points = u * a + (v - u) * b + (1 - v) * c
+    points = points + 1e-3 * SCANNER_MM * torch.randn(POINTS, 3, generator=generator)
+    shaken = 0.035 * torch.randn(POINTS, 3, generator=generator)
+    normals = torch.nn.functional.normalize(facing[chosen], dim=1) + shaken
+    normals = torch.nn.functional.normalize(normals, dim=1)
+    pose = upright(random)
+    scan = Scan(
+        pose.apply(points[None])[0],
+        torch.zeros(0, 3, dtype=torch.long),
+        normals @ pose.rotation[0].T,
+    )
+    return Case(person, scan, pose, torch.ones(POINTS, dtype=torch.bool))
+
+
 def upright(random: Draws) -> Pose:
     """Turned by up to 5° about each axis and moved by a few centimetres; true size."""
     angles = math.radians(5) * random.between("upright", -1, 1, 3)
@@ -236,6 +259,7 @@ def _mesh(kind: str, size: float = 0.0) -> Maker:
 
 CELLS: dict[str, Maker] = {
     "clean": clean,
+    "seen": shown,
     "fused": _mesh("fused", 0.002),
     "scattered": _mesh("scattered", 12_000),
     "fused 1 mm": _mesh("fused", 0.001),
