@@ -196,7 +196,7 @@ def meshed(bench: Bench, person: Person, random: Draws, kind: str, size: float =
 
 
 def shown(bench: Bench, person: Person, random: Draws) -> Case:
-    """As `clean`, but of what is seen from outside: nothing that lies lip on lip or lid on globe."""
+    """As `clean`, but of what is seen from outside: nothing that lies lip on lip, lid on eye."""
     vertices, triangles = seen_part(bench.skin(person))
     corner, second, third = vertices[triangles].unbind(1)
     facing = torch.linalg.cross(second - corner, third - corner)
