@@ -101,8 +101,10 @@ def _fitted(
         found = match_all(points, normals, surface.skin_rows, outer, MatchConfig(step.reach))
         found = _bare_trusted(found, surface, config.cut)
         spread = torch.maximum(found.spread, samples.noise).clamp(min=config.noise)
-        found = joined(found, lips.closing(points, normals, outer))
-        weight = _weights(surface, found, allowed, spread) * trust[found.rows]
+        closing = lips.closing(points, normals, outer)
+        believed = torch.cat([trust[found.rows], torch.ones_like(closing.gap)])
+        found = joined(found, closing)
+        weight = _weights(surface, found, allowed, spread) * believed
         known = torch.zeros_like(known).index_put((found.rows,), weight, accumulate=True)
         vertices = vertices + system.step(rest, vertices, found, weight, step.stiffness)
     return vertices, surface.shares @ known
@@ -130,7 +132,7 @@ def _weights(
 def trust_by_place(
     surface: ScanHead, start: Float[Tensor, "V 3"], sigma: Float[Tensor, " S"], config: FreeConfig
 ) -> Float[Tensor, " S"]:
-    """What a match counts for its place alone; `sigma` is that of the finer surface's vertices."""
+    """What a match with the scan counts for its place alone; `sigma` is the finer vertices'."""
     points = surface.surface(start)
     normals = surface.normals(points)
     rows = surface.skin_rows
