@@ -15,9 +15,9 @@ from topohead.solvers.scan_refine import refine
 from topohead.synthesis.shapes import load_shapes
 from topohead.workflows.registering.network import load_registration
 
-WORST_MM, MEAN_MM = 0.1, 5e-3
-"""Greatest and mean distance between vertices of two devices' heads. A vertex at which a match is
-taken on one device alone may be off by hundredths of a millimetre, the others by far less."""
+NETWORK_MM, REFINED_MM = 0.02, 0.02
+"""Greatest distance between a vertex of two devices' heads: through the network, and from the same
+start."""
 
 
 def made(points: int) -> Scan:
@@ -43,14 +43,14 @@ def test_devices_agree():
     head, scan = reference_head(0), made(20_000)
     networks = {device: load_registration().to(device) for device in ("cpu", "cuda")}
     starts = {device: network_fit(scan, networks[device], head) for device in networks}
-    assert alike(starts["cpu"], starts["cuda"])
+    assert apart(starts["cpu"], starts["cuda"]) < NETWORK_MM
     fits = {device: refine(scan.to(device), starts["cpu"], head).to("cpu") for device in networks}
-    assert alike(fits["cpu"], fits["cuda"])
+    assert apart(fits["cpu"], fits["cuda"]) < REFINED_MM
     again = refine(scan.to("cuda"), starts["cpu"], head).to("cpu")
     for entry in dataclasses.fields(again):
         assert torch.equal(getattr(again, entry.name), getattr(fits["cuda"], entry.name))
-    fine = [refine_level1(scan.to(d), fits["cpu"], head) for d in networks]
-    assert alike(*fine)
+    fine = [refine_level1(scan.to(d), fits["cpu"], head).vertices.cpu() for d in networks]
+    assert 1e3 * float((fine[0] - fine[1]).norm(dim=1).max()) < REFINED_MM
     here, there = (judge(scan.to(device), fits["cpu"], head) for device in networks)
     assert abs(here.face.median_mm - there.face.median_mm) < 1e-4
     assert abs(here.whole_to_scan.p95_mm - there.whole_to_scan.p95_mm) < 1e-4
@@ -63,9 +63,9 @@ def test_devices_agree():
 def test_bare_points_few_and_many_serve_what_was_recorded_for_others(points):
     head, scan = reference_head(0), dataclasses.replace(made(points), normals=None)
     start = network_fit(scan, load_registration(), head)
-    assert alike(start, network_fit(scan, load_registration().to("cuda"), head))
+    assert apart(start, network_fit(scan, load_registration().to("cuda"), head)) < 0.1
     fits = [refine(scan.to(device), start, head).to("cpu") for device in ("cpu", "cuda")]
-    assert alike(*fits)
+    assert apart(*fits) < REFINED_MM
     assert int((fits[0].inliers != fits[1].inliers).sum()) <= 2
     here, there = (judge(scan.to(device), fits[0], head) for device in ("cpu", "cuda"))
     assert abs(here.whole_to_scan.p95_mm - there.whole_to_scan.p95_mm) < 1e-4
@@ -83,7 +83,6 @@ def test_a_million_points_on_a_device():
     assert quality.face.median_mm < 0.15
 
 
-def alike(one, other) -> bool:
-    """Whether the same vertices lie close enough."""
-    off = 1e3 * (one.vertices.cpu() - other.vertices.cpu()).norm(dim=1)
-    return float(off.max()) < WORST_MM and float(off.mean()) < MEAN_MM
+def apart(one, other) -> float:
+    """Greatest distance between the same vertices, mm."""
+    return 1e3 * float((one.vertices - other.vertices).norm(dim=1).max())

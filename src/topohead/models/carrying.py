@@ -103,7 +103,7 @@ class _Placed:
     def at(vertices: Float[Tensor, "V 3"], other: LinearHead, reference: LinearHead) -> "_Placed":
         """With the reference's vertices put down where they lie beside the other's mean head."""
         topology = reference.topology
-        bridge = bind(Mesh(skin_of(other), other.template), Mesh(topology, vertices))
+        bridge = bind(Mesh(_skin_of(other), other.template), Mesh(topology, vertices))
         known = bridge.near & topology.region_mask("skin") & _unmistaken(other, topology, bridge)
         fill = _Fill(topology, known)
         foot = bridge.values(other.template)
@@ -134,7 +134,7 @@ class _Placed:
         return torch.where(self.known[:, None], found @ pose[:3, :3], 0.0)
 
 
-def skin_of(head: LinearHead) -> Topology:
+def _skin_of(head: LinearHead) -> Topology:
     """The topology with the faces of skin alone: no shells, globes or teeth to be caught by."""
     inside = head.topology.region_mask("skin")[head.topology.faces].all(1)
     faces = head.topology.faces[inside]
