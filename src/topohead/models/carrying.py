@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import ARKIT_52, Mesh, Topology
+from topohead.core import ARKIT_52, Mesh
 from topohead.geometry.alignment import apply, rigid
 from topohead.geometry.bridge import fit_bridge
 from topohead.geometry.correspondence import closest_points, interpolate
@@ -170,10 +170,8 @@ def _quality(
         surface = other.template + torch.tensordot(weights, other.identity_basis, 1)
         distance.append(closest_points(surface[face], Mesh(topology, ours))[1])
         flipped.append(((face_normals(ours, corners) * before).sum(1) < 0).float().mean())
-    ours, theirs = (
-        reference.expression_basis,
-        torch.stack([placed.places(row) for row in other.expression_basis]).float(),
-    )
+    ours = reference.expression_basis
+    theirs = torch.stack([placed.places(row).float() for row in other.expression_basis])
     like = {
         name: float(torch.corrcoef(torch.stack([a[known].flatten(), b[known].flatten()]))[0, 1])
         for name, a, b in zip(ARKIT_52, ours, theirs, strict=True)
