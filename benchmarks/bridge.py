@@ -6,8 +6,9 @@ Every bridge is made anew, past the cache, and measured by the gates of `geometr
 Meshes "unnamed" have lost regions and landmarks, stand turned in centimetres, and what their names
 would have said is the truth that `truth` compares with; the made one also knows where each vertex
 of the reference is. `families`: ICT-FaceKit's people on the reference topology, placed by the fit
-alone and after both families have slid them (`models.sliding`), and what judges that without
-having had a part in it: like-named actions, and either family's people explained by the other's.
+alone and after both families have slid them (`models.sliding`), both laid smooth where they fold
+(`models.unfolding`); `pierced` counts the folds that are left. What judges that without having had
+a part in it: like-named actions, and either family's people explained by the other's.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from measured_on import commit, hardware
 from topohead.core import HeadModel, Mesh, Topology
 from topohead.geometry.bridge_building import build_bridge
 from topohead.geometry.bridge_quality import BridgeQuality, check_bridge
+from topohead.geometry.mesh_quality import self_intersections
 from topohead.io.assets import ict_head, reference_head
 from topohead.io.bridges import ICT_EXCEPTIONS
 from topohead.models.carrying import CarriedHead, carry
@@ -158,8 +160,20 @@ def families(ict_path: Path) -> dict:
             "quality": {key: round(value, 4) for key, value in head.quality.items()},
             "actions": {key: round(value, 4) for key, value in head.actions.items()},
             "explained_mm": explained(head, reference),
+            "pierced": pierced(head, reference.topology),
         }
     return found
+
+
+def pierced(head: CarriedHead, topology: Topology) -> dict:
+    """Triangles of skin that run through others: on the mean, on eight random people's heads."""
+    skin = topology.region_mask("skin")
+    corners = topology.triangles[skin[topology.triangles].all(1)]
+    generator = torch.Generator().manual_seed(SEED)
+    weights = torch.randn(8, len(head.identity), generator=generator)
+    people = head.mean + torch.tensordot(weights, head.identity, 1)
+    mean, *others = (int(self_intersections(v, corners).sum()) for v in [head.mean, *people])
+    return {"mean": mean, "people": others}
 
 
 def explained(head: CarriedHead, reference: LinearHead) -> dict:

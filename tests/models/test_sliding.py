@@ -7,7 +7,7 @@ import torch
 
 from topohead.core import Mesh
 from topohead.geometry.correspondence import closest_points, interpolate
-from topohead.geometry.lines import INNER, drawn, hausdorff, landmark_lines
+from topohead.geometry.lines import INNER, drawn, hausdorff, landmark_lines, nearest_along
 from topohead.geometry.meshes import vertex_normals
 from topohead.geometry.registered import tangential
 from topohead.io.assets import reference_head
@@ -59,6 +59,14 @@ def test_landmarks_and_lines_are_held(head):
         assert hausdorff(drawn(places, way), drawn(head.template, way)) < 6e-4
     scalp = head.topology.region_mask("scalp")
     assert torch.allclose((places - head.template)[scalp], shift, atol=1e-4)
+
+
+def test_points_of_a_line_are_found_on_it(head):
+    topology, template = head.topology, head.template
+    for way in landmark_lines(topology, template).values():
+        points = drawn(template, way)
+        found = nearest_along(topology, template, way, points)
+        assert (interpolate(found, topology.triangles, template) - points).norm(dim=1).max() < 1e-6
 
 
 def test_skin_meshes_know_their_landmarks(head):

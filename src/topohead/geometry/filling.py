@@ -52,6 +52,15 @@ def bending(topology: Topology) -> csr_array:
     return (matrix.T @ matrix).tocsr()
 
 
+def picking(topology: Topology, points: SurfacePoints) -> csr_array:
+    """The matrix [N V] that takes vertex fields to surface points."""
+    corners = topology.triangles[points.triangles].numpy()
+    row = np.repeat(np.arange(len(corners)), 3)
+    value = points.barycentrics.double().numpy().reshape(-1)
+    shape = (len(corners), topology.vertex_count)
+    return csr_array((value, (row, corners.reshape(-1))), shape=shape)
+
+
 def turned_over(
     topology: Topology, before: Float[Tensor, "V 3"], after: Float[Tensor, "V 3"],
     inside: Bool[Tensor, " V"],
@@ -72,11 +81,7 @@ class SmoothFill:
 
     def tie(self, points: SurfacePoints, gap: Tensor, weight: float) -> None:
         """Ask surface points to move by their gaps [N 3]."""
-        corners = self.topology.triangles[points.triangles].numpy()
-        row = np.repeat(np.arange(len(corners)), 3)
-        value = points.barycentrics.double().numpy().reshape(-1)
-        shape = (len(corners), self.topology.vertex_count)
-        picks = csr_array((value, (row, corners.reshape(-1))), shape=shape)
+        picks = picking(self.topology, points)
         self.system = self.system + weight * (picks.T @ picks)
         self.right = self.right + weight * (picks.T @ gap.numpy())
 

@@ -92,6 +92,19 @@ def drawn(
     return torch.cat([inner, vertices[way[-1:]]])
 
 
+def nearest_along(
+    topology: Topology, vertices: Float[Tensor, "V 3"], pieces: tuple[Int[Tensor, " _"], ...],
+    points: Float[Tensor, "N 3"],
+) -> SurfacePoints:  # fmt: skip
+    """Where on a line over vertices points have their nearest, to a sixth of an edge."""
+    split = 6
+    way = torch.cat([pieces[0][:1], *(piece[1:] for piece in pieces)])
+    there = drawn(vertices, pieces, split).double().numpy()
+    near = torch.from_numpy(KDTree(there).query(points.double().numpy())[1])
+    edge = (near // split).clamp(max=len(way) - 2)
+    return between_vertices(topology, way[edge], way[edge + 1], near / split - edge)
+
+
 def hausdorff(first: Float[Tensor, "N 3"], second: Float[Tensor, "M 3"]) -> float:
     """The farthest that a point of either set lies from the other set, in their unit."""
     one, other = first.double().numpy(), second.double().numpy()

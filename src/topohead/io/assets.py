@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 7
+FORMAT = 8
 """Raised whenever what is derived from the packages' data changes, so that caches renew."""
 
 ICT_FILE = "ict_face_model.npz"

@@ -9,35 +9,25 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from scipy.sparse import csr_array, diags_array
-from scipy.sparse.linalg import splu
+from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import ARKIT_52, Mesh, Topology
+from topohead.core import ARKIT_52, Mesh
 from topohead.geometry.alignment import apply, rigid
-from topohead.geometry.bridge import Bridge, bind, fit_bridge
+from topohead.geometry.bridge import fit_bridge
 from topohead.geometry.correspondence import closest_points, interpolate
 from topohead.geometry.globes import fit_sphere
 from topohead.geometry.lines import INNER, LINES, drawn, hausdorff, landmark_lines
-from topohead.geometry.meshes import (
-    connected_parts,
-    face_normals,
-    neighbour_rings,
-    uniform_laplacian,
-)
+from topohead.geometry.meshes import face_normals
 from topohead.models.controls import skull_weights, without_motion
 from topohead.models.linear import LinearHead
 from topohead.models.sliding import common_slide, held, skin_mesh
+from topohead.models.unfolding import FIRM, Continued, Places, places_on, unfolded
 
 GATES = {
     "landmarks_mm": 1.0, "lines_mm": 1.2, "surface_mm": 1.2, "flipped": 0.004, "expressions": 0.7,
 }  # fmt: skip
 """The worst that a bridge may be to be used. All but the last are upper limits."""
-
-
-SLIT_RINGS = 2
-"""Edge loops along slits that follow the skin around: there both lips are equally near."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +61,17 @@ def carry(other: LinearHead, reference: LinearHead, slide: bool = True) -> Carri
     """The other family's mean and modes on the reference topology, and how well that went.
 
     A fit to the mean head places the vertices on it; then they `slide` to where both families' own
-    shapes say that they belong (`models.sliding`).
+    shapes say that they belong (`models.sliding`), and what folds is laid smooth
+    (`models.unfolding`).
     """
     mesh = Mesh(replace(other.topology, regions={}), other.template)
     fit = fit_bridge(reference, mesh, other.topology.landmarks["ibug68"])[1]
-    placed = _Placed.at(fit.vertices, other, reference)
+    places = fit.vertices
     if slide:
-        slid = placed.mean + placed.fill(placed.slide(other, reference))
-        placed = _Placed.at(held(slid, reference, other).float(), other, reference)
+        first = _Placed.at(places, other, reference)
+        slid = first.mean + first.fill(first.slide(other, reference))
+        places = held(slid, reference, other).float()
+    placed = _Placed.smooth(places, other, reference)
     pose, weights = placed.upright(reference)
     carried = CarriedHead(
         apply(pose, placed.mean).float(),
@@ -93,30 +86,41 @@ def carry(other: LinearHead, reference: LinearHead, slide: bool = True) -> Carri
 class _Placed:
     """The other family's mean and modes at places on its surface, in its own frame, metres."""
 
-    bridge: Bridge
-    known: Bool[Tensor, " V"]
-    fill: "_Fill"
+    places: Places
+    fill: Continued
     mean: Float[Tensor, "V 3"]
     modes: Float[Tensor, "I V 3"]
 
     @staticmethod
     def at(vertices: Float[Tensor, "V 3"], other: LinearHead, reference: LinearHead) -> "_Placed":
         """With the reference's vertices put down where they lie beside the other's mean head."""
-        topology = reference.topology
-        bridge = bind(Mesh(_skin_of(other), other.template), Mesh(topology, vertices))
-        known = bridge.near & topology.region_mask("skin") & _unmistaken(other, topology, bridge)
-        fill = _Fill(topology, known)
-        foot = bridge.values(other.template)
-        mean = vertices.double() + fill(torch.where(known[:, None], foot - vertices, 0.0))
-        modes = torch.stack([fill(bridge.values(row)) for row in other.identity_basis])
+        places = places_on(vertices, other, reference.topology)
+        fill = Continued(reference.topology, FIRM * places.weight)
+        foot = places(other.template)
+        mean = vertices.double() + fill(foot - vertices)
+        modes = torch.stack([fill(places(row)) for row in other.identity_basis])
+        return _Placed(places, fill, mean, modes).seated(other, reference)
+
+    @staticmethod
+    def smooth(
+        vertices: Float[Tensor, "V 3"], other: LinearHead, reference: LinearHead
+    ) -> "_Placed":
+        """From where `at` would put them, without folds (`models.unfolding`)."""
+        laid = unfolded(vertices, other, reference)
+        modes = torch.stack([laid.mode(row, other.topology) for row in other.identity_basis])
+        return _Placed(laid.places, laid.fill, laid.mean, modes).seated(other, reference)
+
+    def seated(self, other: LinearHead, reference: LinearHead) -> "_Placed":
+        """With eyeballs where the other's are and as large."""
+        mean, modes = self.mean.clone(), self.modes.clone()
         for side in ("eye_left", "eye_right"):
-            own, theirs = topology.regions[side], other.topology.regions[side]
+            own, theirs = reference.topology.regions[side], other.topology.regions[side]
             still = _reseated(reference.template[own], other.template[theirs])
             mean[own] = still
             for row, delta in zip(modes, other.identity_basis[:, theirs], strict=True):
                 moved = other.template[theirs] + delta
                 row[own] = _reseated(reference.template[own], moved) - still
-        return _Placed(bridge, known, fill, mean, modes)
+        return replace(self, mean=mean, modes=modes)
 
     def upright(self, reference: LinearHead) -> tuple[Float[Tensor, "4 4"], Float[Tensor, " V"]]:
         """What brings the mean to the head frame, and the weights of the skull that say so."""
@@ -131,52 +135,7 @@ class _Placed:
         upright = replace(other, template=apply(pose, other.template.double()).float())
         theirs = replace(reference, template=mean, identity_basis=modes)
         found = common_slide(reference, theirs, skin_mesh(upright), skin_mesh(reference))
-        return torch.where(self.known[:, None], found @ pose[:3, :3], 0.0)
-
-
-def _skin_of(head: LinearHead) -> Topology:
-    """The topology with the faces of skin alone: no shells, globes or teeth to be caught by."""
-    inside = head.topology.region_mask("skin")[head.topology.faces].all(1)
-    faces = head.topology.faces[inside]
-    neck = {"neck": head.topology.regions["neck"]}
-    return Topology(head.topology.vertex_count, faces, head.topology.uv, 0 * faces, neck)
-
-
-def _unmistaken(other: LinearHead, topology: Topology, bridge: Bridge) -> Bool[Tensor, " V"]:
-    """Vertices that may be carried: none at a slit's edge, and no lip found on the other one."""
-    slit = topology.region_mask("mouth_socket", "eye_sockets")
-    good = neighbour_rings(topology, slit, SLIT_RINGS) > SLIT_RINGS
-    for ours, wrong in (("lips_upper", "lips_lower"), ("lips_lower", "lips_upper")):
-        found = bridge.values(other.topology.region_mask(wrong).float()[:, None])[:, 0] > 0.3
-        good &= ~(topology.region_mask(ours) & found)
-    return good
-
-
-class _Fill:
-    """Fields known on part of the skin, continued with least bending over the rest of the head.
-
-    Parts apart from the skin move as the mouth's socket does on average.
-    """
-
-    def __init__(self, topology: Topology, known: Bool[Tensor, " V"]) -> None:
-        laplacian = uniform_laplacian(topology)
-        index, value = laplacian.indices().numpy(), laplacian.values().double().numpy()
-        matrix = csr_array((value, (index[0], index[1])), shape=tuple(laplacian.shape))
-        part = connected_parts(topology)
-        self.main = (part == 0).numpy()
-        self.hold = (1e3 * known.double().numpy())[self.main]
-        system = (matrix.T @ matrix)[self.main][:, self.main] + diags_array(self.hold)
-        self.solver = splu(system.tocsc())
-        self.mouth = topology.region_mask("mouth_socket")
-        self.apart = part != 0
-
-    def __call__(self, values: Float[Tensor, "V 3"]) -> Float[Tensor, "V 3"]:
-        filled = np.zeros((len(self.main), 3))
-        right = self.hold[:, None] * values.double().numpy()[self.main]
-        filled[self.main] = self.solver.solve(right)
-        out = torch.from_numpy(filled)
-        out[self.apart] = out[self.mouth].mean(0)
-        return out
+        return torch.where(self.places.known[:, None], found @ pose[:3, :3], 0.0)
 
 
 def _reseated(own: Float[Tensor, "N 3"], theirs: Float[Tensor, "M 3"]) -> Float[Tensor, "N 3"]:
@@ -188,7 +147,7 @@ def _reseated(own: Float[Tensor, "N 3"], theirs: Float[Tensor, "M 3"]) -> Float[
 def _quality(
     other: LinearHead, reference: LinearHead, placed: _Placed
 ) -> tuple[dict[str, float], dict[str, float]]:
-    topology, bridge, known = reference.topology, placed.bridge, placed.known
+    topology, known = reference.topology, placed.places.known
     mean, modes = placed.mean.float(), placed.modes.float()
     both = ((topology, mean), (other.topology, other.template))
     marks = [interpolate(t.landmarks["ibug68"], t.triangles, v)[INNER] for t, v in both]
@@ -211,7 +170,8 @@ def _quality(
         surface = other.template + torch.tensordot(weights, other.identity_basis, 1)
         distance.append(closest_points(surface[face], Mesh(topology, ours))[1])
         flipped.append(((face_normals(ours, corners) * before).sum(1) < 0).float().mean())
-    ours, theirs = reference.expression_basis, bridge.basis(other.expression_basis)
+    ours = reference.expression_basis
+    theirs = torch.stack([placed.places(row).float() for row in other.expression_basis])
     like = {
         name: float(torch.corrcoef(torch.stack([a[known].flatten(), b[known].flatten()]))[0, 1])
         for name, a, b in zip(ARKIT_52, ours, theirs, strict=True)

@@ -14,14 +14,13 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import ARKIT_52, Mesh, SurfacePoints
 from topohead.geometry.correspondence import FacingSurface, closest_points, interpolate
 from topohead.geometry.filling import SmoothFill
 from topohead.geometry.fitting import Trust, explain
-from topohead.geometry.lines import INNER, drawn, landmark_lines, line_points
+from topohead.geometry.lines import INNER, landmark_lines, line_points, nearest_along
 from topohead.geometry.meshes import outward_normals, vertex_normals
 from topohead.geometry.registered import tangential
 from topohead.geometry.spectrum import laplace_eigenvectors
@@ -125,14 +124,34 @@ def held(
     """
     ours, theirs = reference.topology, other.topology
     fill = SmoothFill(ours, torch.full((len(places),), LOOSE).double(), torch.zeros_like(places))
-    lines = landmark_lines(theirs, other.template)
-    for name, way in landmark_lines(ours, reference.template).items():
-        own = line_points(ours, reference.template, {name: way})
-        here = interpolate(own, ours.triangles, places).numpy()
-        there = drawn(other.template, lines[name]).double().numpy()
-        fill.tie(own, torch.from_numpy(there[KDTree(there).query(here)[1]] - here), HOLD)
-    marks = [t.landmarks["ibug68"] for t in (ours, theirs)]
-    points = [SurfacePoints(m.triangles[INNER], m.barycentrics[INNER]) for m in marks]
-    goal = interpolate(points[1], theirs.triangles, other.template.double())
-    fill.tie(points[0], goal - interpolate(points[0], ours.triangles, places), HOLD)
+    own, goal = shared_points(places, reference, other)
+    there = interpolate(goal, theirs.triangles, other.template.double())
+    fill.tie(own, there - interpolate(own, ours.triangles, places), HOLD)
     return places + fill.solve(STIFF, places)
+
+
+def shared_points(
+    places: Float[Tensor, "V 3"], reference: LinearHead, other: LinearHead
+) -> tuple[SurfacePoints, SurfacePoints]:
+    """Points of lines (`geometry.lines`) and the inner landmarks, on ours and on the other's head.
+
+    A point of a line belongs to the place on the other's line that is nearest to it when the
+    reference's vertices are at `places` on the other's mean head.
+    """
+    ours, theirs = reference.topology, other.topology
+    lines = landmark_lines(theirs, other.template)
+    own, goal = [], []
+    for name, way in landmark_lines(ours, reference.template).items():
+        own.append(line_points(ours, reference.template, {name: way}))
+        here = interpolate(own[-1], ours.triangles, places)
+        goal.append(nearest_along(theirs, other.template, lines[name], here))
+    for topology, points in ((ours, own), (theirs, goal)):
+        marks = topology.landmarks["ibug68"]
+        points.append(SurfacePoints(marks.triangles[INNER], marks.barycentrics[INNER]))
+    return _together(own), _together(goal)
+
+
+def _together(points: list[SurfacePoints]) -> SurfacePoints:
+    return SurfacePoints(
+        torch.cat([p.triangles for p in points]), torch.cat([p.barycentrics for p in points])
+    )
