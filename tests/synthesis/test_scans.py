@@ -12,6 +12,7 @@ import torch
 from topohead.core import ARKIT_52
 from topohead.core.shapes import Heads, ShapeSource
 from topohead.geometry.correspondence import TriangleTree
+from topohead.geometry.meshes import edges_around
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.shards import write_shards
 from topohead.models.registration import FACE_CENTRE
@@ -24,6 +25,7 @@ from topohead.synthesis.datasets import (
     PooledPeople,
     PosedPeople,
     RippledPeople,
+    Ripples,
     ScanBatch,
     ScanSource,
     pooled,
@@ -157,15 +159,26 @@ def test_coarse_scans_are_flat_triangles_between_points_of_the_skin(source: Scan
 def test_rippled_people_are_others_of_the_stated_size(source: ScanSource) -> None:
     pool = pooled(source.people, 2, torch.device("cpu"))
     numbers = torch.arange(120)
-    moved = (RippledPeople(pool, 0.5, 2e-3, 5).at(numbers)[0] - pool.at(numbers)[0]) * 1e3
+    topology, template = source.people.shapes.topology, source.people.shapes.head.template
+    edges = edges_around(topology, template)
+    long = Ripples("ripple", 0.5, 2e-3, (0.035, 0.15))
+    moved = (RippledPeople(pool, [long], edges, 5).at(numbers)[0] - pool.at(numbers)[0]) * 1e3
     rms = moved.square().sum(-1).mean(1).sqrt()
     assert 0.3 < float((rms > 1e-6).float().mean()) < 0.7
     assert 0.6 < float(rms[rms > 1e-6].mean()) < 1.4
     # neighbours move alike: a ripple bends the skin and tears nothing
-    first, second = source.people.shapes.topology.edges.unbind(1)
+    first, second = topology.edges.unbind(1)
     length = (pool.at(numbers[:1])[0][0, first] - pool.at(numbers[:1])[0][0, second]).norm(dim=-1)
     apart = (moved[:, first] - moved[:, second]).norm(dim=-1) / 1e3
     assert float((apart / length.clamp(min=1e-4)).quantile(0.99)) < 0.5
+    # waves as short as its edges leave coarse skin alone, and features not; each has its own people
+    short = replace(long, name="short", waves=(0.008, 0.02))
+    both = RippledPeople(pool, [long, short], edges, 5).at(numbers)[0] - pool.at(numbers)[0]
+    fine = (1e3 * both - moved).norm(dim=-1)
+    lids, scalp = (fine[:, topology.region_mask(name)] for name in ("eyelids", "scalp"))
+    assert 0.5 < float(lids.mean()) / float(rms.mean()) < 1.2
+    assert float(scalp.mean()) < 0.35 * float(lids.mean())
+    assert 30 < int(((fine.amax(1) > 1e-3) ^ (rms > 1e-6)).sum()) < 90
 
 
 def test_mild_scans_are_whole_and_near_their_surface(source: ScanSource) -> None:

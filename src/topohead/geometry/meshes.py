@@ -33,6 +33,17 @@ def vertex_areas(
     return total
 
 
+def edges_around(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, " V"]:
+    """Mean length of the edges at each vertex, metres; 0 where there are none."""
+    edges = topology.edges.to(vertices.device)
+    length = (vertices[edges[:, 0]] - vertices[edges[:, 1]]).norm(dim=1)
+    total, count = vertices.new_zeros(2, len(vertices))
+    for end in edges.unbind(1):
+        total.index_add_(0, end, length)
+        count.index_add_(0, end, torch.ones_like(length))
+    return total / count.clamp(min=1)
+
+
 def vertex_normals(
     vertices: Float[Tensor, "*B V 3"], triangles: Int[Tensor, "T 3"]
 ) -> Float[Tensor, "*B V 3"]:

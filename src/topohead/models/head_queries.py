@@ -13,7 +13,7 @@ from torch import Tensor
 
 from topohead.core import ARKIT_52, HeadModel, Topology
 from topohead.geometry.bridge import Bridge
-from topohead.geometry.meshes import vertex_normals
+from topohead.geometry.meshes import edges_around, vertex_normals
 from topohead.geometry.neighbours import farthest_points
 from topohead.geometry.spectrum import laplace_eigenvectors
 from topohead.geometry.subdivision import refine
@@ -134,7 +134,7 @@ def nodes_of(topology: Topology, queries: Queries, count: int, patch: int) -> No
     back = torch.full((len(places),), -1)
     back[paired] = torch.arange(len(paired))
     # as dense as the vertices that the artist needed, linings half so
-    density = (0.5 + 0.5 * queries.parts[:, 0]) / _edge_length(topology, queries.opened)
+    density = (0.5 + 0.5 * queries.parts[:, 0]) / edges_around(topology, queries.opened)
     chosen = paired[farthest_points(places[paired], count, back[mirror[paired]], density[paired])]
     left = chosen[side[chosen] > 0]
     assert 2 * len(left) == count
@@ -148,17 +148,6 @@ def nodes_of(topology: Topology, queries: Queries, count: int, patch: int) -> No
 def _parity(fields: Float[Tensor, "V K"], mirror: Int[Tensor, " V"]) -> Float[Tensor, " K"]:
     """1 for fields that a mirror leaves, −1 for those that it turns over."""
     return (fields * fields[mirror]).sum(0).sign()
-
-
-def _edge_length(topology: Topology, vertices: Float[Tensor, "V 3"]) -> Float[Tensor, " V"]:
-    """Mean length of the edges at each vertex, metres."""
-    edges = topology.edges
-    length = (vertices[edges[:, 0]] - vertices[edges[:, 1]]).norm(dim=1)
-    total, count = vertices.new_zeros(2, len(vertices))
-    for end in edges.unbind(1):
-        total.index_add_(0, end, length)
-        count.index_add_(0, end, torch.ones_like(length))
-    return total / count.clamp(min=1)
 
 
 @dataclass(frozen=True)

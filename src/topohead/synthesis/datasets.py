@@ -1,6 +1,7 @@
 """Training samples for every consumer: what a step sees is a function of seed and step alone."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from topohead.core.shapes import ExpressionSource, ShapeSource
 from topohead.models.shape_space import ShapeSpace
 from topohead.synthesis import scans
-from topohead.synthesis.device_draws import draws
+from topohead.synthesis.device_draws import Draws, draws
 from topohead.synthesis.mixture import field_spectrum
 from topohead.synthesis.scan_poses import Pose, random_pose
 from topohead.synthesis.scan_surface import ScanSurface
@@ -106,37 +107,65 @@ class BentPeople:
         return vertices + torch.tensordot(weights, self.fields, dims=1), coefficients
 
 
-WAVES, WAVE_M = 24, (0.035, 0.15)
-"""Plane waves of a ripple, and between which lengths theirs lie, metres."""
+WAVES = 24
+"""Plane waves of a ripple."""
+CARRIED = 2.0
+"""So many edges of the mesh a wave must be longer than, for vertices there to take part in it."""
+
+
+@dataclass(frozen=True)
+class Ripples:
+    """Whom ripples displace, and how; lengths in metres."""
+
+    name: str
+    """Of the random numbers."""
+    share: float
+    """Of the people."""
+    most: float
+    """Greatest rms of the displacement, between which and none all are as likely."""
+    waves: tuple[float, float]
+    """The shortest and the longest; every octave between them has as many."""
+    slope: float = 1.0
+    """Heights are as length^slope: at 1 all waves are as steep, below it the short ones more so."""
 
 
 @dataclass(frozen=True)
 class RippledPeople:
-    """People of whom a `share` are displaced by a sum of plane waves of at most `most` metres rms.
+    """People displaced by sums of plane waves: faces that no family holds.
 
-    Waves are in space, not along the skin, so what lies near moves alike. They are shorter than
-    those of `BentPeople`: faces that no family holds, but whose features are where they seem.
+    Waves are in space, not along the skin, so what lies near moves alike and features stay where
+    they seem. `edges` are the lengths of edges around each vertex, metres: foreheads and cheeks,
+    whose mesh is coarse, keep out of waves that it cannot carry, which leaves these to features.
     """
 
     people: People
-    share: float
-    most: float
+    ripples: Sequence[Ripples]
+    edges: Float[Tensor, " V"]
     seed: int
 
     def at(self, indices: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
         vertices, coefficients = self.people.at(indices)
         random = draws(self.seed, indices)
-        low, high = WAVE_M
-        length = low * (high / low) ** random.uniform("ripple length", WAVES, 1)
-        towards = torch.nn.functional.normalize(random.normal("ripple axis", WAVES, 3), dim=-1)
-        phase = 2 * math.pi * random.uniform("ripple phase", 1, WAVES)
-        waves = torch.sin(vertices @ (2 * math.pi / length * towards).transpose(1, 2) + phase)
-        # long waves are higher; the sum of sines of unit height has a square of a half each
-        height = length * random.normal("ripple", WAVES, 3)
+        moved = vertices
+        for ripples in self.ripples:
+            moved = moved + self._ripple(vertices, ripples, random)
+        return moved, coefficients
+
+    def _ripple(
+        self, vertices: Float[Tensor, "B V 3"], ripples: Ripples, random: Draws
+    ) -> Float[Tensor, "B V 3"]:
+        name, (low, high) = ripples.name, ripples.waves
+        length = low * (high / low) ** random.uniform(f"{name} length", WAVES, 1)
+        axes = torch.nn.functional.normalize(random.normal(f"{name} axis", WAVES, 3), dim=-1)
+        phase = 2 * math.pi * random.uniform(f"{name} phase", 1, WAVES)
+        waves = torch.sin(vertices @ (2 * math.pi / length * axes).transpose(1, 2) + phase)
+        waves = waves * torch.exp(-((CARRIED * self.edges[:, None] / length[:, None, :, 0]) ** 2))
+        height = length**ripples.slope * random.normal(name, WAVES, 3)
+        # the sum of sines of unit height has a square of a half each
         rms = (0.5 * height.square().sum((1, 2), keepdim=True)).sqrt()
-        size = self.most * random.uniform("ripple size", 1, 1)
-        size = size * random.chance("rippled", self.share, 1, 1)
-        return vertices + waves @ (height * (size / rms)), coefficients
+        size = ripples.most * random.uniform(f"{name} size", 1, 1)
+        size = size * random.chance(f"{name} there", ripples.share, 1, 1)
+        return waves @ (height * (size / rms))
 
 
 def smooth_fields(space: ShapeSpace) -> Float[Tensor, "F V 3"]:
