@@ -79,7 +79,7 @@ def mild_cloud(
     focused: bool = False,
 ) -> Cloud:
     """What a good scanner leaves: the outer surface and little noise. Half have their folds filled
-    up, a third are of few triangles; seven of ten lack what lies lip on lip or lid on lid or globe,
+    up, nine of twenty are of few triangles; 17 of 20 lack what lies lip on lip or lid on lid or globe,
     half of these across wider gaps too.
     """
     points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True, closed=True)
@@ -164,7 +164,7 @@ def _sampled(
         if mild:
             wider = random.uniform("bridge", 1, 1) * random.chance("bridged", 0.5, 1, 1)
             gap = TOUCHING + BRIDGED * wider
-        hidden = lying_on(surface, corner, facing, gap) & random.chance("closed", 0.7, 1)
+        hidden = lying_on(surface, corner, facing, gap) & random.chance("closed", 0.85, 1)
         shown = weight[:, surface.folded] * ~hidden
         weight = weight.index_copy(1, surface.folded, shown)
     if faulty:

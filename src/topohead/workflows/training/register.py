@@ -122,12 +122,15 @@ _STRANGE = (
 )
 
 RIPPLES: Mapping[Families, tuple[Ripples, ...]] = {
-    "all": (Ripples("ripple", 0.25, 1.0e-3, (0.035, 0.15)),),
+    "all": (
+        Ripples("ripple", 0.3, 2.0e-3, (0.035, 0.3)),
+        Ripples("fine ripple", 0.3, 1.0e-3, (0.006, 0.035), 0.5),
+    ),
     "anny": _STRANGE,
     "ict": _STRANGE,
 }
-"""Where one family is all that is known, others are guessed at: they differ from it by shapes as
-long as the head, and at nose, lids and lips by some as short as 6 mm."""
+"""Who is not of the known families differs from them by shapes as long as the head, and at nose,
+lids and lips by some as short as 6 mm; by more where one family is all that is known."""
 
 Network = Literal["register", "register-perceiver"]
 
