@@ -123,8 +123,8 @@ _STRANGE = (
 
 RIPPLES: Mapping[Families, tuple[Ripples, ...]] = {
     "all": (
-        Ripples("ripple", 0.3, 2.0e-3, (0.035, 0.3)),
-        Ripples("fine ripple", 0.3, 1.0e-3, (0.006, 0.035), 0.5),
+        Ripples("ripple", 0.4, 2.5e-3, (0.035, 0.3)),
+        Ripples("fine ripple", 0.4, 1.2e-3, (0.006, 0.035), 0.5),
     ),
     "anny": _STRANGE,
     "ict": _STRANGE,
