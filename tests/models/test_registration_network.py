@@ -1,5 +1,6 @@
 """The registration network: exact look-ups and poses, a start at the template, learning."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import torch
 from topohead.geometry.neighbours import farthest_points, gather_rows, nearest
 from topohead.io.assets import reference_head
 from topohead.losses.registration import landmark_places, loss_surface
-from topohead.models.learned_icp import IcpSize, LearnedIcp
+from topohead.models.learned_icp import IcpSize, LearnedIcp, Round
 from topohead.models.registration import (
     FACE_CENTRE,
     Registration,
@@ -51,6 +52,28 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(min(2, before))
     yield
     torch.set_num_threads(before)
+
+
+def test_rounding_tells_no_neighbour_of_a_node(network: Registration) -> None:
+    """The last neighbour wanted and the next are equally far, another device's rounding apart."""
+    icp = copy.deepcopy(network.icp).eval()
+    assert isinstance(icp, LearnedIcp)
+    work, count = icp.rounds[0], icp.size.neighbours
+    assert isinstance(work, Round)
+    random = torch.Generator().manual_seed(2)
+    node = 1e3 * icp.rest[:1]
+    ways = torch.nn.functional.normalize(torch.randn(40, 3, generator=random), dim=1)
+    away = 2 + 0.5 * torch.arange(40.0)  # mm
+    away[count] = away[count - 1]
+    places = node.expand(1, len(icp.rest), 3)
+    seen = []
+    for nearer in (count - 1, count):
+        rounded = away.clone()
+        rounded[nearer] -= 1e-4
+        points = (node + rounded[:, None] * ways)[None]
+        with torch.no_grad():
+            seen.append(icp._look_up(work, places, points, ways[None])[0, 0])  # pyright: ignore
+    assert float((seen[0] - seen[1]).abs().max()) < 3e-3 * float(seen[0].abs().max())
 
 
 def random_similarity(count: int, seed: int = 0) -> Similarity:

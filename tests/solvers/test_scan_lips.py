@@ -7,7 +7,7 @@ from torch import Tensor
 
 from topohead.io.assets import reference_head
 from topohead.solvers.scan_head import ScanHead
-from topohead.solvers.scan_lips import RESTING, LipLine
+from topohead.solvers.scan_lips import RESTING, LipLine, _facing  # pyright: ignore[reportPrivateUsage]
 from topohead.solvers.scan_matching import Matches
 from topohead.solvers.scan_samples import ScanSamples
 
@@ -28,8 +28,8 @@ def film(back: float) -> ScanSamples:
     """A sheet of skin over the whole mouth, so far behind the middle of its lips, metres."""
     line = LipLine.of(SURFACE)
     points = opened()
-    above, below, facing = line._facing(points, SURFACE.normals(points))  # pyright: ignore
-    middle = 0.5 * (points[above] + points[below])[facing]
+    above, _, _, way, _, facing = _facing(points, SURFACE.normals(points), line.upper, line.lower)
+    middle = (points[above] + 0.5 * way)[facing > 0.5]
     front = middle[middle[:, 2] > middle[:, 2].quantile(0.6)] - torch.tensor([0, 0, back])
     spread = torch.linspace(-0.5, 0.5, 5)[:, None] * torch.tensor([0, GAP, 0])
     sheet = (front[:, None] + spread).reshape(-1, 3)
@@ -54,10 +54,15 @@ def test_lips_close_to_where_they_rest_where_skin_bridges_them() -> None:
     upper = torch.isin(found.rows, SURFACE.fine.regions["lips_upper"])
     step = found.gap[:, None] * found.normals
     assert step[upper, 1].median() < -0.2 * GAP and step[~upper, 1].median() > 0.2 * GAP
-    # the first half of the matches are one side, the second half what it faces
-    first, second = (points[found.rows] + step).chunk(2)
-    apart = ((second - first) * found.normals.chunk(2)[0]).sum(1)
-    assert float((apart - RESTING).abs().max()) < 1e-6
+    # places that are told more than once go their mean way; then little is left to close
+    share = found.weights.double()
+    total = torch.zeros(len(points)).double().index_add(0, found.rows, share).clamp(min=1e-9)
+    moved = points.index_add(0, found.rows, step * (share / total[found.rows])[:, None])
+    line = LipLine.of(SURFACE)
+    rows, *_, way, normal, facing = _facing(moved, SURFACE.normals(moved), line.upper, line.lower)
+    apart = (way * normal).sum(1)[(facing > 0.9) & (total[rows] > 1)]
+    assert len(apart) > 10
+    assert float((apart - RESTING).abs().max()) < 0.2 * RESTING
 
 
 def test_lips_at_rest_stay_in_any_scan_and_all_do_in_a_coarse_one() -> None:

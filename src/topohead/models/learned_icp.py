@@ -29,6 +29,10 @@ FIRST_LOG_SIGMA = 1.5
 SPREAD = 8
 """Nodes that each vertex listens to."""
 
+SPARE, LAST = 2, 0.004
+"""Neighbours looked at beyond those wanted; and the share of the distance between the last of these
+and the next by which a neighbour must be nearer to count fully, or farther to count nothing."""
+
 FEATURES = 16
 """Nine, and zeros: matrix products want multiples of eight."""
 
@@ -153,11 +157,20 @@ class LearnedIcp(nn.Module):
         self, work: "Round", places: Float[Tensor, "B K 3"], points: Tensor, normals: Tensor
     ) -> Float[Tensor, "B K E"]:
         """What each node sees of its nearest points."""
-        # networks do not mind a wrong twelfth neighbour while they learn
-        _, index = nearest(places, points, self.size.neighbours, quick=self.training)
+        count, share = self.size.neighbours, None
+        if self.training or points.shape[1] < count + 2 * SPARE:
+            # networks do not mind a wrong twelfth neighbour while they learn
+            _, index = nearest(places, points, count, quick=self.training)
+        else:
+            # rounding must not tell which is the twelfth: it would move vertices by 0.07 mm
+            distance, index = nearest(places, points, count + 2 * SPARE)
+            distance, order = distance.topk(count + SPARE, largest=False)
+            index = index.gather(2, order)
+            limit = distance[..., count - 1 : count + 1].mean(-1, keepdim=True).clamp(min=1e-6)
+            share = (0.5 + (1 - distance / limit) / (2 * LAST)).clamp(0, 1)[..., None]
         offset = gather_rows(points, index) - places[:, :, None]
         normal = gather_rows(normals.float(), index)
-        return work.seeing(offset, normal, self.node_normals[:, None])
+        return work.seeing(offset, normal, self.node_normals[:, None], share)
 
     def _decoded(
         self, state: Float[Tensor, "B K D"], moves: Float[Tensor, "B K 3"]
@@ -251,9 +264,16 @@ class Seeing(nn.Module):
         offset: Float[Tensor, "B K P 3"],
         normal: Float[Tensor, "B K P 3"],
         outward: Float[Tensor, "K 1 3"],
+        share: Float[Tensor, "B K P 1"] | None = None,
     ) -> Float[Tensor, "B K E"]:
+        """`share` in [0, 1] says how much each point counts; without it all do."""
         said = self.layers(_features(offset, normal, outward))
-        return torch.cat([said.amax(2), said.mean(2)], -1)
+        if share is None:
+            return torch.cat([said.amax(2), said.mean(2)], -1)
+        share = share.to(said.dtype)
+        mean = (share * said).sum(2) / share.sum(2)
+        # what counts little says little more than all of them do
+        return torch.cat([torch.lerp(mean[:, :, None], said, share).amax(2), mean], -1)
 
 
 def _features(offset: Tensor, normal: Tensor, outward: Tensor) -> Float[Tensor, "*B 16"]:

@@ -11,9 +11,21 @@ from topohead.geometry.point_tree import PointTree
 from topohead.solvers.elasticity import ElasticConfig
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_lips import LipLine
-from topohead.solvers.scan_matching import MatchConfig, Matches, joined, match_all, on_skin
+from topohead.solvers.scan_matching import (
+    MatchConfig,
+    Matches,
+    joined,
+    match_all,
+    on_skin,
+    ramp,
+    within,
+)
 from topohead.solvers.scan_samples import ScanSamples
 from topohead.solvers.scan_system import FreeSystem, free_system
+
+NEAR, TURNED = 4, 0.1
+"""Places looked at for skin close to skin; and the cosine from above zero to below it over which
+that is opposed."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +128,8 @@ def _bare_trusted(found: Matches, surface: ScanHead, cut: float) -> Matches:
     A patch of cheek or neck that the start has wrong would else be left as an outlier for good.
     """
     known = 1 / (1 + (found.gap / cut) ** 2) ** 2
-    bare = surface.bare[found.rows] & found.found
-    weights = torch.maximum(found.weights, torch.where(bare, known, 0.0))
+    bare = torch.where(surface.bare[found.rows], found.belief * known, 0.0)
+    weights = torch.maximum(found.weights, bare)
     return replace(found, weights=weights)
 
 
@@ -125,8 +137,8 @@ def _weights(
     surface: ScanHead, found: Matches, allowed: Float[Tensor, " S"], spread: Float[Tensor, ""]
 ) -> Float[Tensor, " M"]:
     """1/variance of every match; none where hair stands off the scalp."""
-    hair = surface.scalp[found.rows] & (found.gap > allowed[found.rows])
-    return torch.where(hair, 0.0, found.weights) / spread**2
+    skin = torch.where(surface.scalp[found.rows], within(found.gap, allowed[found.rows]), 1.0)
+    return skin * found.weights / spread**2
 
 
 def trust_by_place(
@@ -137,11 +149,15 @@ def trust_by_place(
     normals = surface.normals(points)
     rows = surface.skin_rows
     tree = PointTree(points[rows])
-    close = torch.zeros_like(surface.skin)
+    close = torch.zeros_like(points[:, 0])
     for way in (config.close, -config.close):
-        distance, index = (part[:, 0] for part in tree.query(points + way * normals))
-        opposed = (normals[rows[index]] * normals).sum(1) < 0
-        close |= opposed & (distance < 0.8 * config.close)
+        distance, index = tree.query(points + way * normals, min(NEAR, len(rows)))
+        opposed = ramp((normals[rows[index]] * normals[:, None]).sum(2), TURNED, -TURNED)
+        near = within(distance, 0.8 * config.close)
+        # only what is about as near as the nearest
+        nearest, last = distance[:, :1], distance[:, -1:]
+        nearly = ramp(distance, torch.minimum(1.1 * nearest, last) + 1e-12, nearest)
+        close = torch.maximum(close, (opposed * near * nearly).amax(1))
     unsure = (sigma / config.sure).square().clamp(config.folded, 1.0)
     trust = torch.where(surface.bare | surface.scalp, 1.0, unsure)
-    return torch.where(close, config.folded * trust, trust)
+    return trust * (1 - close + config.folded * close)

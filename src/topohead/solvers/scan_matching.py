@@ -10,24 +10,35 @@ from topohead.geometry.point_tree import PointTree
 from topohead.solvers.recording import fixed
 from topohead.solvers.scan_samples import ScanSamples, median
 
-NEIGHBOURS = 6
-"""Samples that tell where the scan's surface is."""
+NEIGHBOURS = 8
+"""Samples that tell where the scan's surface is, but for the last, which counts nothing."""
+ALIKE = 0.02
+"""Cosines so far above what normals must agree in count fully, so far below it nothing."""
+LEAST_ALIKE = 0.002
+"""Share of the samples around that must face alike for a match to count fully."""
+TINY = 1e-6
+"""What the farthest sample counts: all where all are equally far."""
 
 
 @dataclass(frozen=True)
 class Matches:
     """Where surface points `rows` want to go: by `gap` metres along unit `normals`.
 
-    `weights` in (0, 1] say how far each is believed; `samples` is the nearest sample. Rows that are
-    not `found` have no match: their gap and weight are 0.
+    `belief` in [0, 1] says how far each has a match at all, `weights` how much it counts: belief
+    times a robust weight. All of them move by little when the surface or the scan does, so that
+    rounding stays what it is. Rows that are not `found` have no belief: gap and weight are 0.
     """
 
     rows: Int[Tensor, " M"]
     normals: Float[Tensor, "M 3"]
     gap: Float[Tensor, " M"]
     weights: Float[Tensor, " M"]
-    samples: Int[Tensor, " M"]
-    found: Bool[Tensor, " M"]
+    belief: Float[Tensor, " M"]
+
+    @property
+    def found(self) -> Bool[Tensor, " M"]:
+        """Which have a match."""
+        return self.belief > 0
 
     @property
     def spread(self) -> Float[Tensor, ""]:
@@ -41,7 +52,7 @@ class Matches:
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """What counts as a match."""
+    """What counts as a match; at each limit half of it does."""
 
     reach: float
     """Farthest sample, metres."""
@@ -52,8 +63,21 @@ class MatchConfig:
     finest: float = 1e-4
     """The spread is not taken for less, metres."""
     edge: float = 2.5
-    """Sideways distance to the nearest sample, in spacings, from which on a point is beyond the
+    """Sideways distance to the samples around, in spacings, from which on a point is beyond the
     scan's edge or over a hole."""
+
+
+def ramp(
+    values: Float[Tensor, "*N"], none: float | Tensor, full: float | Tensor
+) -> Float[Tensor, "*N"]:
+    """0 at `none` and beyond, 1 at `full` and beyond, linear between; either may be the greater."""
+    return ((values - none) / (full - none)).clamp(0, 1)
+
+
+def within(values: Float[Tensor, "*N"], limit: float | Tensor) -> Float[Tensor, "*N"]:
+    """1 below a limit and 0 above it, linear from 0.9 to 1.1 of it: a decision that rounding cannot
+    turn over."""
+    return ramp(values, 1.1 * limit, 0.9 * limit)
 
 
 def match(
@@ -81,33 +105,42 @@ def match_all(
 
     The gap is measured along the mean of both sides' normals, which is exact on any surface of
     second order (Rusinkiewicz 2019), and averaged over near samples that face alike, which takes
-    out noise. Neither rims nor holes attract: there the nearest sample lies sideways.
+    out noise. Neither rims nor holes attract: there the samples around lie sideways.
     """
     here, own = points[rows], normals[rows]
-    distance, index = samples.tree.query(here, NEIGHBOURS, config.reach)
+    reach = 1.1 * config.reach
+    distance, index = samples.tree.query(here, NEIGHBOURS, reach)
     theirs = samples.normals[index]
-    alike = distance.isfinite() & ((theirs * own[:, None]).sum(2) > config.agreement)
-    found = alike.any(1)
+    cosine = (theirs * own[:, None]).sum(2)
+    alike = ramp(cosine, config.agreement - ALIKE, config.agreement + ALIKE)
+    alike = alike.masked_fill(distance.isinf(), 0)
     if not fixed(points):  # rows that find nothing are no work
-        parts = (rows, here, own, distance, index, theirs, alike, found)
-        rows, here, own, distance, index, theirs, alike, found = (part[found] for part in parts)
-    first = alike.to(torch.int8).argmax(1, keepdim=True)
-    nearest = distance.gather(1, first).masked_fill(~found[:, None], 0)
-    width = (1.5 * samples.spacing) ** 2
-    falloff = torch.exp(-(distance.masked_fill(~alike, torch.inf) ** 2 - nearest**2) / width)
-    falloff = falloff / falloff.sum(1, keepdim=True).masked_fill(~found[:, None], 1)
+        parts = (rows, here, own, distance, index, theirs, alike)
+        some = (alike > 0).any(1)
+        rows, here, own, distance, index, theirs, alike = (part[some] for part in parts)
+    square = distance.clamp(max=reach) ** 2
+    falloff = torch.exp(-(square - square[:, :1]) / (1.5 * samples.spacing) ** 2)
+    # who is the last to be asked, or just within reach, must not matter
+    falloff = falloff - (1 - TINY) * falloff[:, -1:]
+    believed = falloff * alike
+    total = believed.sum(1)
+    shares = believed / total.masked_fill(total == 0, 1)[:, None]
     between = theirs + own[:, None]
     between = between / between.norm(dim=2, keepdim=True).clamp(min=1e-12)
     # what is not alike may be infinitely far
-    offset = (samples.points[index] - here[:, None]).masked_fill(~alike[..., None], 0)
-    gap = (falloff * (offset * between).sum(2)).sum(1)
-    normal = (falloff[..., None] * between).sum(1)
+    offset = (samples.points[index] - here[:, None]).masked_fill((alike == 0)[..., None], 0)
+    gap = (shares * (offset * between).sum(2)).sum(1)
+    normal = (shares[..., None] * between).sum(1)
     normal = normal / normal.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    sideways = (nearest[:, 0] ** 2 - gap**2).clamp(min=0).sqrt()
-    found &= sideways < config.edge * samples.spacing + 0.3 * gap.abs()
+    sideways = ((shares * square).sum(1) - gap**2).clamp(min=0).sqrt()
+    belief = (
+        within(distance[:, 0], config.reach)
+        * within(sideways, config.edge * samples.spacing + 0.3 * gap.abs())
+        * ramp(total / falloff.sum(1), 0, LEAST_ALIKE)
+    )
+    found = belief > 0
     gap = torch.where(found, gap, 0.0)
-    weights = torch.where(found, robust(gap, config, found), 0.0)
-    return Matches(rows, normal, gap, weights, index.gather(1, first)[:, 0], found)
+    return Matches(rows, normal, gap, belief * robust(gap, config, found), belief)
 
 
 def joined(first: Matches, second: Matches) -> Matches:

@@ -24,7 +24,7 @@ from topohead.solvers.headfit import (
 )
 from topohead.solvers.kernels.boxed import boxed_minimum
 from topohead.solvers.scan_head import ScanHead, laplacian
-from topohead.solvers.scan_matching import MatchConfig, match_all
+from topohead.solvers.scan_matching import MatchConfig, match_all, within
 from topohead.solvers.scan_samples import ScanSamples
 
 ROWS = 3000
@@ -208,7 +208,7 @@ def _looked(
         [torch.linalg.cross(arm, normal), normal, (arm * normal).sum(1, keepdim=True), along], 1
     )
     weight = found.weights * torch.where(surface.face[rows], 1.0, ELSEWHERE)
-    weight = weight.masked_fill(surface.scalp[rows] & (found.gap > HAIR), 0)
+    weight = weight * torch.where(surface.scalp[rows], within(found.gap, HAIR), 1.0)
     weight = weight * (SHARE / weight.sum()).clamp(max=1) / found.spread.clamp(min=FINEST) ** 2
     both = torch.cat([jacobian, -found.gap[:, None]], 1)
     normals = (jacobian * weight[:, None]).T @ both

@@ -207,7 +207,7 @@ def _looked(
         places, points, surface.triangles, surface.fan, *surface.outside
     )
     found = match_all(points, normals, surface.skin_rows, samples, config)
-    seen = found.found & (found.gap.abs() < config.reach)
+    seen = (found.belief >= 0.5) & (found.gap.abs() < config.reach)
     area, face = vertex_areas(points, surface.triangles), surface.face & surface.skin
     numbers = [
         (~(away < AWAY_M) & there).double().sum() / there.sum(),

@@ -29,7 +29,7 @@ def seen_surface(
     normals = surface.normals(points)
     found = match(points, normals, surface.skin_rows, samples, MatchConfig(reach))
     seen = torch.zeros_like(surface.skin)
-    seen[found.rows] = True
+    seen[found.rows[found.belief >= 0.5]] = True
     return seen
 
 
