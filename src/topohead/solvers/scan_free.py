@@ -9,6 +9,7 @@ from torch import Tensor
 
 from topohead.geometry.point_tree import PointTree
 from topohead.solvers.elasticity import ElasticConfig
+from topohead.solvers.scan_folds import shown
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_lips import LipLine
 from topohead.solvers.scan_matching import MatchConfig, Matches, joined, match_all, on_skin
@@ -90,6 +91,8 @@ def _fitted(
     finer_sigma = surface.matrix @ sigma
     allowed = config.hair + 2 * finer_sigma
     trust = trust_by_place(surface, start, finer_sigma, config)
+    points = surface.surface(start)
+    trust = trust * shown(surface, points, surface.normals(points), samples)
     vertices = start
     known = torch.zeros_like(allowed)
     outer = samples

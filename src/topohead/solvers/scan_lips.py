@@ -24,6 +24,9 @@ AHEAD = 0.7
 MIDDLE = 0.3
 """Skin bridges two places if the scan is this near to their middle, in shares of their distance:
 along the way between them, and across the skin."""
+SIDEWAYS = 0.5
+"""Greatest cosine between the normal of skin that bridges two places and the way between them: what
+faces along it is a lip itself, and parted lips (1.7 mm, say) were drawn together over their own."""
 LOOKED_AT = 8
 """Samples nearest to the middle that are asked."""
 
@@ -109,9 +112,10 @@ def _bridged(
     middle = places + 0.5 * way
     _, index = samples.tree.query(middle, min(LOOKED_AT, len(samples.points)))
     offset = samples.points[index] - middle[:, None]
-    along = (offset * (way / apart.clamp(min=1e-9))[:, None]).sum(2)
-    across = (offset * samples.normals[index]).sum(2)
+    over, facing = (way / apart.clamp(min=1e-9))[:, None], samples.normals[index]
+    along, across = (offset * over).sum(2), (offset * facing).sum(2)
     aside = offset.norm(dim=2) < apart + samples.spacing
     near = MIDDLE * apart + samples.noise
-    found = (along.abs() < near) & (across.abs() < near) & aside
+    between = (facing * over).sum(2).abs() < SIDEWAYS
+    found = (along.abs() < near) & (across.abs() < near) & aside & between
     return found.any(1), index[:, 0]
