@@ -1,4 +1,4 @@
-"""What a scan can show of folds: its triangles are too large for some, and its surface runs over."""
+"""What a scan can show of folds: for some its triangles are too large, and it runs over them."""
 
 import torch
 from jaxtyping import Float, Int
