@@ -100,7 +100,8 @@ def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
         normals, told = _RECORDINGS("bare", _measured, padded, normals, away, near)
     else:
         normals, told = _RECORDINGS("smoothed", _smoothed, padded, filled(normals, count))
-    return ScanSamples(points, normals[:here], source, *told, grain)
+    spacing, noise = told.unbind()
+    return ScanSamples(points, normals[:here], source, spacing, noise, grain)
 
 
 _RECORDINGS = Recordings()
