@@ -93,11 +93,11 @@ def _wanted(
     """Weights 1/m² and the displacements that the scan asks for."""
     samples = ScanSamples(*parts)
     points = base + displacement[:, None] * normals
-    facing = surface.normals(points)
-    matches = match_all(points, facing, surface.skin_rows, samples, config)
+    facing, rows = surface.normals(points), surface.skin_rows
+    matches = match_all(points, facing, rows, samples, config)
     weight, goal = torch.zeros_like(displacement), displacement.clone()
     weight[matches.rows] = matches.weights / samples.noise.clamp(min=LEAST_NOISE) ** 2
-    weight = weight * shown(surface, points, facing, samples)
+    weight[rows] *= shown(surface, points, facing, samples, rows)
     lean = (matches.normals * normals[matches.rows]).sum(1).clamp(min=0.5)
     goal[matches.rows] += matches.gap / lean
     return weight, goal

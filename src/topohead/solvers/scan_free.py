@@ -91,8 +91,8 @@ def _fitted(
     finer_sigma = surface.matrix @ sigma
     allowed = config.hair + 2 * finer_sigma
     trust = trust_by_place(surface, start, finer_sigma, config)
-    points = surface.surface(start)
-    trust = trust * shown(surface, points, surface.normals(points), samples)
+    points, rows = surface.surface(start), surface.skin_rows
+    trust[rows] *= shown(surface, points, surface.normals(points), samples, rows)
     vertices = start
     known = torch.zeros_like(allowed)
     outer = samples
