@@ -1,9 +1,9 @@
-"""The people that the registration network knows, as principal modes: what σ is judged by.
+"""The people that the registration network knows, as principal modes: what scans are fitted with.
 
     python benchmarks/known_people.py --ict ict_face_model.npz --out src/topohead/weights
 
-Of the linear head that stands beside the network in benchmarks/register.py, some vertices of the
-face are kept. `SHIPPED` in topohead.io.weights names the hash that is printed.
+They are the linear head that stands beside the network in benchmarks/register.py. `SHIPPED` in
+topohead.io.weights names the hash that is printed.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from register_methods import HEADS, MODES, TRAINING_SEED, linear_head
 from register_scans import Bench
 
 from topohead.io.weights import write_weights
-from topohead.solvers.scan_known import KnownPeople
 from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.shapes import load_shapes
 
@@ -27,8 +26,7 @@ def main() -> None:
     args = parser.parse_args()
     bench = Bench(load_shapes("cpu", args.ict), TRAINING_SEED)
     head = linear_head(bench, SOURCES, args.work)
-    known = KnownPeople.of(head.topology, head.template, head.identity_basis)
-    tensors = {"rows": known.rows.short(), "mean": known.mean, "modes": known.modes.half()}
+    tensors = {"mean": head.template, "modes": head.identity_basis.half()}
     config = {"network": "register-people", "sources": list(SOURCES), "people": HEADS,
               "modes": MODES, "seed": TRAINING_SEED}  # fmt: skip
     print(write_weights(args.out / "register-people.safetensors", tensors, config, {}))

@@ -37,6 +37,7 @@ from topohead.workflows.registering.methods import (
     refine_fit,
     widen_fit,
 )
+from topohead.workflows.registering.network import load_people
 
 Answer = TypeVar("Answer")
 CELLS = ("clean", "everything")
@@ -96,7 +97,7 @@ def measured(
     bench: Bench, scan: Scan, device: str, first: dict[str, ScanFit] | None
 ) -> tuple[dict[str, Any], dict[str, ScanFit]]:
     """Seconds by stage; the network's head, the refined one, and that from the first network's."""
-    head, means = bench.shapes.head, Means(0, device)
+    head, people, means = bench.shapes.head, load_people(), Means(0, device)
     seconds: dict[str, float] = {}
 
     def timed(name: str, work: Callable[[], Answer]) -> Answer:
@@ -107,13 +108,13 @@ def measured(
         seconds[name] = time.perf_counter() - start
         return answer
 
-    network, _ = timed("network", lambda: STARTS["network"](scan, head, means))
+    network, _ = timed("network", lambda: STARTS["network"](scan, people, means))
     refined = timed(
-        "refine", lambda: widen_fit(refine_fit(scan, network, head, device), network, head)
+        "refine", lambda: widen_fit(refine_fit(scan, network, people, device), network, people)
     )
     timed("judge", lambda: judge_fit(scan, refined, head, device))
     timed("level 1", lambda: fine_vertices(scan, refined, head, "network+refine", 1, device))
-    alike = refined if first is None else refine_fit(scan, first["network"], head, device)
+    alike = refined if first is None else refine_fit(scan, first["network"], people, device)
     found = {"network": network, "refined": refined, "alike": alike}
     return {"seconds": seconds}, found
 

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from topohead.core import ScanFit
 from topohead.io.assets import reference_head
 from topohead.solvers.scan_known import EXPECTED, GROWTH, KnownPeople, widened
-from topohead.workflows.registering.network import load_known_people
+from topohead.workflows.registering.network import load_people
 
 SIGMA = 2e-4
 
@@ -52,6 +52,7 @@ def test_sigma_grows_by_what_is_left_of_a_stranger(head):
 
 
 def test_shipped_people_know_the_mean_head_and_no_waves(head):
-    known = load_known_people()
+    people = load_people()
+    known = KnownPeople.of(people.topology, people.template, people.identity_basis)
     assert known.remainder(fit_of(head, head.template), head) < EXPECTED * SIGMA
     assert known.remainder(fit_of(head, head.template + waves(head)), head) > 2 * SIGMA

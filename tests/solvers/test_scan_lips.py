@@ -36,7 +36,8 @@ def film(back: float) -> ScanSamples:
     assert len(line.upper) + len(line.lower) > 100 and len(sheet) > 100
     normals = torch.tensor([0.0, 0, 1]).double().expand(len(sheet), 3)
     spacing, noise = torch.tensor([5e-4, 5e-5]).double()
-    return ScanSamples(sheet, normals, torch.arange(len(sheet)), spacing, noise)
+    bare = torch.zeros(len(sheet)).double()
+    return ScanSamples(sheet, normals, torch.arange(len(sheet)), spacing, noise, bare)
 
 
 def closed(points: Tensor, samples: ScanSamples) -> Matches:
@@ -88,3 +89,9 @@ def test_wide_open_lips_have_nothing_to_close() -> None:
     points = opened(0.05)
     found = closed(points, film(0.0))
     assert not len(found.rows) and found.normals.shape == (0, 3)
+
+
+def test_lips_themselves_do_not_bridge_what_parts_them() -> None:
+    skin = film(0.0)
+    turned = skin.normals[:, [0, 2, 1]]
+    assert not len(closed(opened(), replace(skin, normals=turned)).rows)

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from topohead.core import HeadModel, ScanFit, Topology
 from topohead.core.derived import derived
-from topohead.solvers.scan_modes import EXPRESSION, SHARE
+from topohead.solvers.scan_modes import EXPRESSION
 
+SHARE = 400.0
+"""So many independent measurements a face's vertices count as: neighbours miss alike."""
 NOISE = 1e-4
 """What the people's modes are fitted with, metres: nearly all that they can explain, they do."""
 EXPECTED = 0.75

@@ -28,6 +28,9 @@ TURNED = 0.1
 MIDDLE = 0.3
 """Skin bridges two places if the scan is this near to their middle, in shares of their distance:
 along the way between them, and across the skin."""
+SIDEWAYS = 0.5
+"""Greatest cosine between the normal of skin that bridges two places and the way between them: what
+faces along it is a lip itself, and parted lips (1.7 mm, say) were drawn together over their own."""
 AROUND = 4
 """Vertices of the other lip whose mean is a place's counterpart, but for the last."""
 TWICE = 0.7
@@ -130,13 +133,14 @@ def _bridged(
     middle = places + 0.5 * way
     away, index = samples.tree.query(middle, min(LOOKED_AT, len(samples.points)))
     offset = samples.points[index] - middle[:, None]
-    along = (offset * (way / apart.clamp(min=1e-9))[:, None]).sum(2)
-    across = (offset * samples.normals[index]).sum(2)
+    over, facing = (way / apart.clamp(min=1e-9))[:, None], samples.normals[index]
+    along, across = (offset * over).sum(2), (offset * facing).sum(2)
     near = MIDDLE * apart + samples.noise
     found = (
         within(along.abs(), near)
         * within(across.abs(), near)
         * within(away, apart + samples.spacing)
+        * within((facing * over).sum(2).abs(), SIDEWAYS)
         * ramp(away, away[:, -1:], 0.9 * away[:, -1:])
     )
     return found.masked_fill(away.isinf(), 0).amax(1)

@@ -196,9 +196,9 @@ def coarsened(
 ) -> tuple[Float[Tensor, "B S 3"], Bool[Tensor, "B T"]]:
     """Surfaces of few flat triangles, and which triangles are still there.
 
-    Nine of twenty are, with sides of 1.5 to 6 mm: vertices move to the one that stands for them, and
-    triangles between fewer than three of those have no area. Half of these lose up to half a side's
-    length where lips and lids turn in, as triangulations without points behind there do.
+    Nine of twenty are, with sides of 1.5 to 6 mm: vertices move to the one that stands for them,
+    and triangles between fewer than three of those have no area. Half of these lose up to half a
+    side's length where lips and lids turn in, as triangulations without points behind there do.
     """
     count = len(surface.sides)
     kind = (count * random.uniform("triangulation", 1)).long()

@@ -79,8 +79,8 @@ def mild_cloud(
     focused: bool = False,
 ) -> Cloud:
     """What a good scanner leaves: the outer surface and little noise. Half have their folds filled
-    up, nine of twenty are of few triangles; 17 of 20 lack what lies lip on lip or lid on lid or globe,
-    half of these across wider gaps too.
+    up, nine of twenty are of few triangles; 17 of 20 lack what lies lip on lip or lid on lid or
+    globe, half of these across wider gaps too.
     """
     points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True, closed=True)
     strength = random.uniform("mild noise", 1, 1).square()

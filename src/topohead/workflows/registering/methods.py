@@ -91,9 +91,11 @@ def judge_fit(scan: Scan, fit: ScanFit, head: HeadModel, device: str = "cpu") ->
 
 @cache
 def _known_people() -> "KnownPeople":
-    from topohead.workflows.registering.network import load_known_people
+    from topohead.solvers.scan_known import KnownPeople
+    from topohead.workflows.registering.network import load_people
 
-    return load_known_people()
+    people = load_people()
+    return KnownPeople.of(people.topology, people.template, people.identity_basis)
 
 
 @cache

@@ -1,11 +1,13 @@
-"""The registration network from the weights that come with the package, or from a training run."""
+"""The registration network from the weights that come with the package, or from a training run;
+and the people that it knows."""
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from topohead.models.linear import LinearHead
     from topohead.models.registration import Registration
-    from topohead.solvers.scan_known import KnownPeople
 
 
 def load_registration(path: Path | None = None) -> "Registration":
@@ -35,10 +37,14 @@ def load_registration(path: Path | None = None) -> "Registration":
     return network.eval()
 
 
-def load_known_people() -> "KnownPeople":
-    """The population that the shipped network was trained on."""
+@cache
+def load_people() -> "LinearHead":
+    """The people that the shipped network was trained on: the reference head's topology and
+    actions, their mean and principal modes, one deviation each."""
+    from topohead.io.assets import reference_head
     from topohead.io.weights import shipped_weights
-    from topohead.solvers.scan_known import KnownPeople
+    from topohead.models.linear import LinearHead
 
-    stored = shipped_weights("register-people").tensors
-    return KnownPeople(stored["rows"].long(), stored["mean"].float(), stored["modes"].float())
+    stored, head = shipped_weights("register-people").tensors, reference_head(0)
+    mean, modes = stored["mean"].float(), stored["modes"].float()
+    return LinearHead(head.topology, mean, modes, head.expression_basis)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from topohead.core import Mesh, Topology
@@ -20,6 +20,8 @@ YAWS = (0.0, 0.785)
 """From the front, and halfway to the person's left."""
 
 INK = 0.4
+INSIDE = 0.35
+"""What is left of the colours of a scan's inside: they would pass for skin between the lips."""
 CLOUD_GREY = 0.62
 
 
@@ -76,9 +78,22 @@ def _scan_picture(
     topology = Topology(len(scan.points), faces, uv, face_uv, name="scan")
     kind = "texture" if textured else "clay" if scan.colors is None else "colors"
     appearance = {"texture": picture, "clay": None, "colors": scan.colors}[kind]
-    return render_mesh(
+    shown = render_mesh(
         scan.points, topology, appearance, pose, intrinsics, size, shading=kind, background=BACKDROP
     )
+    behind = _from_inside(scan, pose, intrinsics, size)
+    return torch.where(behind[..., None], INSIDE * shown, shown)
+
+
+def _from_inside(
+    scan: Scan, pose: Float[Tensor, "4 4"], intrinsics: Float[Tensor, "3 3"], size: tuple[int, int]
+) -> Bool[Tensor, "H W"]:
+    """Where a scan is seen from its inside: through parted lips, with no mouth behind them."""
+    local = scan.points.double() @ pose[:3, :3].T.double() + pose[:3, 3].double()
+    raster = rasterize(scan.points, scan.triangles, pose, intrinsics, size, cull=False)
+    first, second, third = local[scan.triangles[raster.triangle.clamp(min=0)]].unbind(2)
+    away = torch.linalg.cross(second - first, third - first, dim=-1)
+    return raster.covered & ((away * first).sum(-1) > 0)
 
 
 def _cloud_picture(

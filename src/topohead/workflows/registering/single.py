@@ -28,6 +28,7 @@ from topohead.workflows.registering.cutting import cropped, mirrored
 from topohead.workflows.registering.files import Place, place_of, write_head
 from topohead.workflows.registering.heads import registered_head
 from topohead.workflows.registering.methods import fine_vertices, fit_scan, judge_fit, means_of
+from topohead.workflows.registering.network import load_people
 from topohead.workflows.registering.proof import proof
 from topohead.workflows.registering.request import read_manifest, request_hash, weights_hash
 from topohead.workflows.registering.topologies import bridge_for, topology_name, write_in_topology
@@ -159,14 +160,14 @@ def found_in(
     guessed unit makes a head that nobody has, the next one that may be meant is tried.
     """
     assert config.method is not None, "resolved"
-    head, means = reference_head(0), means_of(config)
-    fit, doubts = fit_scan(prepared.scan, head, config.method, means)
+    head, people, means = reference_head(0), load_people(), means_of(config)
+    fit, doubts = fit_scan(prepared.scan, people, config.method, means)
     quality = judge_fit(prepared.scan, fit, head, means.device)
     unit = next_unit(prepared.file.scan, prepared.unit) if config.unit == "auto" else None
     if unit is None or "size" not in quality.failures:
         return prepared, fit, quality, doubts
     other = in_metres(prepared.file.scan, unit)
-    refit, redoubts = fit_scan(other, head, config.method, means)
+    refit, redoubts = fit_scan(other, people, config.method, means)
     requality = judge_fit(other, refit, head, means.device)
     if requality.failures:
         return prepared, fit, quality, doubts

@@ -9,7 +9,6 @@ from topohead.core import Mesh
 from topohead.core.scans import Scan
 from topohead.geometry.bridge import Bridge
 from topohead.geometry.carried_rigs import rig_in_topology, sigma_in_topology
-from topohead.io.assets import reference_head
 from topohead.io.bridges import ENDING, bridge_to
 from topohead.io.images import write_image
 from topohead.rendering.uv_carrying import carried_texture
@@ -17,6 +16,7 @@ from topohead.workflows.register import RegisterConfig
 from topohead.workflows.registering.files import Place, write_mesh
 from topohead.workflows.registering.heads import RegisteredHead, level_one
 from topohead.workflows.registering.methods import fit_scan, means_of
+from topohead.workflows.registering.network import load_people
 from topohead.workflows.registering.units import METRES, find_unit, in_metres
 
 
@@ -33,7 +33,7 @@ def bridge_for(config: RegisterConfig, topology: Path) -> Bridge:
     def find(mesh: Mesh) -> Float[Tensor, "V 3"]:
         scan = Scan(mesh.vertices, mesh.topology.triangles)
         unit, _ = find_unit(scan, str(topology))
-        fit, _ = fit_scan(in_metres(scan, unit), reference_head(0), method, means_of(config))
+        fit, _ = fit_scan(in_metres(scan, unit), load_people(), method, means_of(config))
         return level_one(fit) / METRES[unit]
 
     return bridge_to(topology, find)
