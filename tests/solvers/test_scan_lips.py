@@ -36,8 +36,7 @@ def film(back: float) -> ScanSamples:
     assert len(line.upper) + len(line.lower) > 100 and len(sheet) > 100
     normals = torch.tensor([0.0, 0, 1]).double().expand(len(sheet), 3)
     spacing, noise = torch.tensor([5e-4, 5e-5]).double()
-    bare = torch.zeros(len(sheet)).double()
-    return ScanSamples(sheet, normals, torch.arange(len(sheet)), spacing, noise, bare)
+    return ScanSamples(sheet, normals, torch.arange(len(sheet)), spacing, noise)
 
 
 def closed(points: Tensor, samples: ScanSamples) -> Matches:

@@ -11,7 +11,6 @@ from torch import Tensor
 from topohead.core import HeadModel, Scan, ScanFit
 from topohead.core.derived import derived
 from topohead.geometry.sparse_rows import SparseRows
-from topohead.solvers.scan_folds import shown
 from topohead.solvers.scan_head import ScanHead, laplacian
 from topohead.solvers.scan_matching import MatchConfig, match_all, on_skin
 from topohead.solvers.scan_samples import ScanSamples, oriented, sample_scan
@@ -93,11 +92,9 @@ def _wanted(
     """Weights 1/m² and the displacements that the scan asks for."""
     samples = ScanSamples(*parts)
     points = base + displacement[:, None] * normals
-    facing, rows = surface.normals(points), surface.skin_rows
-    matches = match_all(points, facing, rows, samples, config)
+    matches = match_all(points, surface.normals(points), surface.skin_rows, samples, config)
     weight, goal = torch.zeros_like(displacement), displacement.clone()
     weight[matches.rows] = matches.weights / samples.noise.clamp(min=LEAST_NOISE) ** 2
-    weight[rows] *= shown(surface, points, facing, samples, rows)
     lean = (matches.normals * normals[matches.rows]).sum(1).clamp(min=0.5)
     goal[matches.rows] += matches.gap / lean
     return weight, goal

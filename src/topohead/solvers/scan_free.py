@@ -9,7 +9,6 @@ from torch import Tensor
 
 from topohead.geometry.point_tree import PointTree
 from topohead.solvers.elasticity import ElasticConfig
-from topohead.solvers.scan_folds import shown
 from topohead.solvers.scan_head import ScanHead
 from topohead.solvers.scan_lips import LipLine
 from topohead.solvers.scan_matching import (
@@ -103,8 +102,6 @@ def _fitted(
     finer_sigma = surface.matrix @ sigma
     allowed = config.hair + 2 * finer_sigma
     trust = trust_by_place(surface, start, finer_sigma, config)
-    points, rows = surface.surface(start), surface.skin_rows
-    trust[rows] *= shown(surface, points, surface.normals(points), samples, rows)
     vertices = start
     known = torch.zeros_like(allowed)
     outer = samples

@@ -23,7 +23,6 @@ from topohead.solvers.headfit import (
     symmetry_precision,
 )
 from topohead.solvers.kernels.boxed import boxed_minimum
-from topohead.solvers.scan_folds import shown
 from topohead.solvers.scan_head import ScanHead, laplacian
 from topohead.solvers.scan_matching import MatchConfig, match_all, within
 from topohead.solvers.scan_samples import ScanSamples
@@ -197,8 +196,7 @@ def _looked(
     surface = head.surface
     points = surface.surface(_posed(head, pose, coefficients, remainder))
     near = ScanSamples(*samples)
-    facing = surface.normals(points)
-    found = match_all(points, facing, rows, near, MatchConfig(reach))
+    found = match_all(points, surface.normals(points), rows, near, MatchConfig(reach))
     if len(found.rows) < len(rows):
         moves = moves[torch.searchsorted(rows, found.rows)]
     rows = found.rows
@@ -211,7 +209,6 @@ def _looked(
         [torch.linalg.cross(arm, normal), normal, (arm * normal).sum(1, keepdim=True), along], 1
     )
     weight = found.weights * torch.where(surface.face[rows], 1.0, ELSEWHERE)
-    weight = weight * shown(surface, points, facing, near, rows)
     weight = weight * torch.where(surface.scalp[rows], within(found.gap, HAIR), 1.0)
     weight = weight * (SHARE / weight.sum()).clamp(max=1) / found.spread.clamp(min=FINEST) ** 2
     both = torch.cat([jacobian, -found.gap[:, None]], 1)

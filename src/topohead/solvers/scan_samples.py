@@ -26,7 +26,7 @@ class ScanSamples:
 
     `source` is the scan's point that each sample lies nearest to along its triangle, `spacing` the
     median distance between neighbours, `noise` the deviation of points from the planes through
-    their neighbours, metres; `grain` the side of the scan's triangles there, 0 for bare points.
+    their neighbours, metres.
     """
 
     points: Float[Tensor, "S 3"]
@@ -34,7 +34,6 @@ class ScanSamples:
     source: Int[Tensor, " S"]
     spacing: Float[Tensor, ""]
     noise: Float[Tensor, ""]
-    grain: Float[Tensor, " S"]
 
     @cached_property
     def tree(self) -> PointTree:
@@ -44,7 +43,7 @@ class ScanSamples:
     @property
     def parts(self) -> tuple[Tensor, ...]:
         """Of which it is made, in order."""
-        return self.points, self.normals, self.source, self.spacing, self.noise, self.grain
+        return self.points, self.normals, self.source, self.spacing, self.noise
 
     def padded(self, count: int) -> "ScanSamples":
         """On CUDA, where work is recorded for so many samples, filled up with ones that are
@@ -54,17 +53,12 @@ class ScanSamples:
             points=filled(self.points, count, torch.inf),
             normals=filled(self.normals, count),
             source=filled(self.source, count),
-            grain=filled(self.grain, count),
         )
 
     def subset(self, keep: Bool[Tensor, " S"]) -> "ScanSamples":
         """Only some of the samples; `spacing` stays, so that new gaps count as holes."""
         return replace(
-            self,
-            points=self.points[keep],
-            normals=self.normals[keep],
-            source=self.source[keep],
-            grain=self.grain[keep],
+            self, points=self.points[keep], normals=self.normals[keep], source=self.source[keep]
         )
 
     def only(self, keep: Bool[Tensor, " S"]) -> "ScanSamples":
@@ -85,13 +79,12 @@ def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
     """
     random = np.random.default_rng(seed)
     if len(scan.triangles):
-        points, normals, source, grain = _on_triangles(scan, count, random)
+        points, normals, source = _on_triangles(scan, count, random)
     else:
         points, normals, source = _of_points(scan, count, random)
-        grain = torch.zeros_like(points[:, 0])
     good = points.isfinite().all(1)
     if not bool(good.all()):
-        points, source, grain = points[good], source[good], grain[good]
+        points, source = points[good], source[good]
         normals = None if normals is None else normals[good]
     here, padded = len(points), filled(points, count, torch.inf)
     if normals is None:
@@ -100,8 +93,7 @@ def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
         normals, told = _RECORDINGS("bare", _measured, padded, normals, away, near)
     else:
         normals, told = _RECORDINGS("smoothed", _smoothed, padded, filled(normals, count))
-    spacing, noise = told.unbind()
-    return ScanSamples(points, normals[:here], source, spacing, noise, grain)
+    return ScanSamples(points, normals[:here], source, *told)
 
 
 _RECORDINGS = Recordings()
@@ -142,11 +134,10 @@ def median(
 
 def _on_triangles(
     scan: Scan, count: int, random: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     vertices, device = scan.points.double(), scan.points.device
-    areas = triangle_areas(vertices, scan.triangles)
     # summed on the CPU: a share of the area then ends at the same triangle on every device
-    total = areas.cpu().cumsum(0)
+    total = triangle_areas(vertices, scan.triangles).cpu().cumsum(0)
     place = torch.from_numpy((np.arange(count) + random.random(count)) / count) * total[-1]
     face = torch.searchsorted(total, place, right=True).clamp(max=len(total) - 1).to(device)
     weights = torch.from_numpy(random.dirichlet([1.0, 1.0, 1.0], count)).to(device)
@@ -155,10 +146,7 @@ def _on_triangles(
     normals = normals[corners]
     points = bulged(vertices[corners], normals, weights)
     mixed = (weights[..., None] * normals).sum(1)
-    owned = torch.zeros_like(vertices[:, 0])  # a vertex's share of the triangles at it
-    owned = owned.index_put((scan.triangles.T,), areas / 3, accumulate=True)
-    grain = (weights * owned[corners]).sum(1).sqrt()
-    return points, mixed, corners.gather(1, weights.argmax(1, keepdim=True))[:, 0], grain
+    return points, mixed, corners.gather(1, weights.argmax(1, keepdim=True))[:, 0]
 
 
 def _of_points(
