@@ -23,7 +23,7 @@ LARGEST_PIECE = 16 << 20
 """Bytes beyond which weights are split over several files."""
 
 SHIPPED: Mapping[str, str] = {
-    "register": "a4fd97d1080ad0d600e55e5dff73e8587a58e7c5eeba365a11f37705e9b4dac1",
+    "register": "f4132711e5bfec7b5a7cc4818b2fdeaa1066b3c411d35b4358d144e3da97e43f",
     "register-people": "fa762b2a19a994fe323f21df57d0275fac8c5e10138d329c7591e0f55e39389d",
     "head-vae": "6e4b14df9f12fa0258267dbb12d6661109c9b922a437ac51a3e54bf5753aaf5f",
 }
