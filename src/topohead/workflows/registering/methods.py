@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from topohead.solvers.scan_known import KnownPeople
     from topohead.solvers.scan_quality import ScanQuality
 
-UNSURE = 1.25e-3
+UNSURE = 1.2e-3
 """Metres that the network expects to be off by on the face (median) where it may well be lost."""
 
 ALIKE = 1.5
