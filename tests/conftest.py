@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.pop("TOPOHEAD_ICT", None)  # tests name the families that they want
 
 import torch
 from jaxtyping import install_import_hook
