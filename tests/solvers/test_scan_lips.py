@@ -54,11 +54,22 @@ def test_lips_close_to_where_they_rest_where_skin_bridges_them() -> None:
     upper = torch.isin(found.rows, SURFACE.fine.regions["lips_upper"])
     step = found.gap[:, None] * found.normals
     assert step[upper, 1].median() < -0.2 * GAP and step[~upper, 1].median() > 0.2 * GAP
-    # places that are told more than once go their mean way; then little is left to close
+    # a place and what it faces meet at rest, were each told once
+    line, normals = LipLine.of(SURFACE), SURFACE.normals(points)
+    sides = (line.upper, line.lower), (line.lower, line.upper)
+    parts = zip(*(_facing(points, normals, *side) for side in sides), strict=True)
+    _, _, share, way, normal, facing = map(torch.cat, parts)
+    share, way, normal = (part[facing > 0] for part in (share, way, normal))
+    every = line.closing(points, normals, film(0.0))
+    own, theirs = every.gap[: len(way)], every.gap[len(way) :].view_as(share)
+    apart = (way * normal).sum(1) - own - (share * theirs).sum(1)
+    met = every.found[: len(way)]
+    assert int(met.sum()) > 20
+    assert float((apart - RESTING)[met].abs().max()) < 1e-6
+    # those that are told more than once go their mean way; then little is left to close
     share = found.weights.double()
     total = torch.zeros(len(points)).double().index_add(0, found.rows, share).clamp(min=1e-9)
     moved = points.index_add(0, found.rows, step * (share / total[found.rows])[:, None])
-    line = LipLine.of(SURFACE)
     rows, *_, way, normal, facing = _facing(moved, SURFACE.normals(moved), line.upper, line.lower)
     apart = (way * normal).sum(1)[(facing > 0.9) & (total[rows] > 1)]
     assert len(apart) > 10

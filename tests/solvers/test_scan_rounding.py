@@ -1,5 +1,5 @@
-"""Another device's rounding decides nothing about a registered head: matches, lips and free
-vertices change by as little as places do."""
+"""Another device's rounding decides no match: matches, lips and free vertices change by as little as
+places do."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_rounding_turns_no_match_over(what, samples, start):
         return match_all(points, normals, SURFACE.skin_rows, samples, MatchConfig(0.004))
 
     pull, weight = everywhere(asked(points))
-    assert float(weight.sum()) > 5  # something is asked at all
+    assert int((weight > 0).sum()) > 10
     for seed in range(3):  # gaps are up to a millimetre, and what tells one is as fine as a sample
         other_pull, other_weight = everywhere(asked(rounded(points, seed)))
         assert float((pull - other_pull).norm(dim=1).max()) < 100 * ROUNDING
