@@ -1,5 +1,5 @@
-"""Another device's rounding decides no match: matches, lips and free vertices change by as little as
-places do."""
+"""Another device's rounding decides no match: matches, lips and free vertices change by as little
+as places do."""
 
 import pytest
 import torch
