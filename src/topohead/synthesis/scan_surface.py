@@ -23,7 +23,7 @@ TOUCHING, FACING, OPPOSITE = 1.2e-3, -0.4, 16
 """Metres in front of a triangle of lips or lids within which one that faces it hides it, the cosine
 of their normals at most, and how many are asked."""
 
-MELTED, MELTINGS = 1.5e-3, 6
+MELTED, MELTINGS = 2.2e-3, 24
 """Deviation of the blur of melted surfaces, metres, in as many steps."""
 
 TRIANGULATIONS, SIDES = 24, (1.5e-3, 6e-3)
@@ -35,17 +35,18 @@ class ScanSurface:
     """The surface that is scanned: one Catmull–Clark step finer than the control mesh.
 
     `smoothing` moves its vertices half-way to their neighbours' middle, `melting` less where edges
-    are long: `MELTINGS` times it is a blur of `MELTED`. `inner` marks triangles inside mouth and
-    sockets, `scalp` those under the hair, `globes` those of the eyes, which are seen only where
-    they look forward. `folded` numbers triangles of lips and lids, `opposite` those that each of
-    them may lie against. `coarser` tells which vertex stands for each in coarse triangulations,
-    `sides` how long its sides are about, `rim` how far each triangle is from what is hidden behind
-    lips and lids at rest, metres.
+    are long: `MELTINGS` times it is a blur of `MELTED`. `facing` sums triangles' normals at each
+    vertex. `inner` marks triangles inside mouth and sockets, `scalp` those under the hair, `globes`
+    those of the eyes, which are seen only where they look forward. `folded` numbers triangles of
+    lips and lids, `opposite` those that each of them may lie against. `coarser` tells which vertex
+    stands for each in coarse triangulations, `sides` how long its sides are about, `rim` how far
+    each triangle is from what is hidden behind lips and lids at rest, metres.
     """
 
     refinement: Float[Tensor, "S V"]
     smoothing: Float[Tensor, "S S"]
     melting: Float[Tensor, "S S"]
+    facing: Float[Tensor, "S T"]
     triangles: Int[Tensor, "T 3"]
     inner: Bool[Tensor, " T"]
     scalp: Bool[Tensor, " T"]
@@ -80,8 +81,8 @@ def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurf
     sides = torch.logspace(math.log10(SIDES[0]), math.log10(SIDES[1]), TRIANGULATIONS)
     coarser = [_clusters(places, finer.edges, float(side), k) for k, side in enumerate(sides)]
     surface = ScanSurface(
-        matrix, smoothing, melting, corners, inner, scalp, globes, folded, opposite,
-        torch.stack(coarser), sides, torch.zeros(len(corners)),
+        matrix, smoothing, melting, _facing(corners, finer.vertex_count), corners, inner, scalp,
+        globes, folded, opposite, torch.stack(coarser), sides, torch.zeros(len(corners)),
     )  # fmt: skip
     return replace(surface, rim=_rim(surface, places, finer.edges))
 
@@ -167,6 +168,15 @@ def _half_way(
     return torch.sparse_coo_tensor(rows, values, (count, count), check_invariants=False).coalesce()
 
 
+def _facing(triangles: Int[Tensor, "T 3"], count: int) -> Float[Tensor, "S T"]:
+    """The sparse matrix that sums what triangles have at their vertices."""
+    triangle = torch.arange(len(triangles)).repeat_interleave(3)
+    index = torch.stack([triangles.flatten(), triangle])
+    shape = (count, len(triangles))
+    ones = torch.ones(index.shape[1])
+    return torch.sparse_coo_tensor(index, ones, shape, check_invariants=False).coalesce()
+
+
 def blunted(
     surface: ScanSurface, fine: Float[Tensor, "B S 3"], random: Draws
 ) -> Float[Tensor, "B S 3"]:
@@ -183,12 +193,21 @@ def melted(
 ) -> Float[Tensor, "B S 3"]:
     """Surfaces blurred by up to `MELTED`, one width everywhere: lids and nostrils lose their folds,
     as in cells or triangles of a few millimetres; half of them keep theirs.
+
+    Of half of the blurred ones creases fill up and ridges stay, as where no scanner looks to the
+    bottom.
     """
     melted = fine
     for _ in range(MELTINGS):
         melted = refine(surface.melting, melted)
+    moved = melted - fine
+    corner, second, third = fine[:, surface.triangles].unbind(2)
+    normal = refine(surface.facing, torch.linalg.cross(second - corner, third - corner))
+    normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-20)
+    raised = (moved * normal).sum(-1, keepdim=True).clamp(min=0) * normal
+    moved = torch.where(random.chance("filled", 0.5, 1, 1), raised, moved)
     strength = random.uniform("melt", 1, 1) * random.chance("melted", 0.5, 1, 1)
-    return torch.lerp(fine, melted, strength)
+    return fine + strength * moved
 
 
 def coarsened(
