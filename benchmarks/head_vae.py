@@ -118,7 +118,7 @@ def lost(network: HeadVae, shapes: Shapes) -> dict[str, float]:
     found = network.decode(network.encode(truth).mean)
     error = 1e3 * (found.points - truth).norm(dim=-1)
     regions = {name: float(error[:, shapes.topology.regions[name]].mean()) for name in LOST_IN}
-    sigma = found.log_sigma.exp().flatten()
+    sigma = 1e-3 * found.log_sigma.exp().flatten()
     within = {
         f"within_{k}": float(coverage(found.points.flatten(0, 1), truth.flatten(0, 1), sigma, k))
         for k in (50, 90)

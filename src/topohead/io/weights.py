@@ -23,9 +23,9 @@ LARGEST_PIECE = 16 << 20
 """Bytes beyond which weights are split over several files."""
 
 SHIPPED: Mapping[str, str] = {
-    "register": "f4132711e5bfec7b5a7cc4818b2fdeaa1066b3c411d35b4358d144e3da97e43f",
+    "register": "79690d5ce851c21b13222a95e1edc17554688fb44cc39607f1736838b362770e",
     "register-people": "fa762b2a19a994fe323f21df57d0275fac8c5e10138d329c7591e0f55e39389d",
-    "head-vae": "6e4b14df9f12fa0258267dbb12d6661109c9b922a437ac51a3e54bf5753aaf5f",
+    "head-vae": "9ca5959dd41f16f2f6993a8b023dc27422b2d59bddc2e36b85784c5280d60d8d",
 }
 """Networks whose weights come with the package, and the hash of each."""
 
