@@ -67,7 +67,7 @@ def targets(result: Mapping[str, Any]) -> str:
     cells = [h4[c][BEST] for c in h4 if c not in APART and BEST in h4[c]]
     known = [cell["face"] for cell in cells if "face" in cell]
     flags = h4.get("flags", {}).get(BEST, {})
-    lost, failed = flags.get("failed_and_warned"), flags.get("failed")
+    lost, failed, scans = (flags.get(n) for n in ("failed_and_warned", "failed", "scans"))
     slides = [_cell(result, "H1", "clean", m).get("slide") for m in ("nricp", BEST)]
     rows = [row[BEST] for n, row in result.get("H5", {}).items() if n not in APART and BEST in row]
     real = [row.get("p2s_written", row["p2s"]) for row in rows]
@@ -92,8 +92,8 @@ def targets(result: Mapping[str, Any]) -> str:
         _row("H3 beyond H1, in 1 mm and of 50,000", fine, 0.1),
         _row("beyond points of what it shows", fine_seen, 0.1),
         _row("H4, worst cell, vertices", max(known, default=None), 1.5),
-        _row("H4, share of failures", _share(failed, flags.get("scans")), 0.02),
-        _row("H4, failures not told", _share(failed and failed - (lost or 0), failed), 0.0),
+        _row("H4, share of failures", _share(failed, scans), 0.02),
+        _row("H4, failed and not told", _share(failed and failed - (lost or 0), scans), 0.0),
         _row("H1, slide of this / of nricp", _share(slides[1], slides[0]), 0.5),
         _row("H5, worst scan, to the written surface", max(real, default=None), 0.2),
         _row("seconds of one core, 20 k points", best["H1"].get("cpu_seconds"), 3.0),
