@@ -187,7 +187,7 @@ def faces(posed: PosedViews) -> list[tuple[Tensor, Tensor]]:
     """Every picture, and where it shows the face and what is between its lips, within the matte."""
     topology, found = posed.topology, []
     names = [name for name in FACE if name in topology.regions]
-    inside = topology.region_mask(*names)[topology.triangles].all(1)
+    inside = topology.triangle_mask(*names)
     for view, vertices in zip(posed.views, posed.vertices.float(), strict=True):
         for c, image in enumerate(view.images):
             raster = rasterize(

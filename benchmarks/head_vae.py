@@ -138,7 +138,7 @@ def level_1(network: HeadVae, heads: Tensor, topology: Topology) -> dict[str, di
     }
     truth = refine(matrix, heads)
     skin = finer.region_mask("skin")
-    face = finer.triangles[finer.region_mask("face")[finer.triangles].all(1)]
+    face = finer.triangles[finer.triangle_mask("face")]
     rows = {}
     for name, found in ways.items():
         cosine = (face_normals(found, face) * face_normals(truth, face)).sum(-1)

@@ -60,7 +60,7 @@ def strands_of(level: int, count: int, strands: int, points: int) -> Strands:
     """Straight hair that falls outward and down from random places of the scalp."""
     head = reference_head(level)
     generator = torch.Generator().manual_seed(SEED + 1)
-    scalp = head.topology.region_mask("scalp")[head.topology.triangles].all(1)
+    scalp = head.topology.triangle_mask("scalp")
     triangles = head.topology.triangles[scalp]
     pick = triangles[torch.randint(len(triangles), (count, strands), generator=generator)]
     weight = torch.rand(count, strands, 3, generator=generator)

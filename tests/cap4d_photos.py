@@ -32,7 +32,7 @@ def planted_points() -> SurfacePoints:
     """As many points as FLAME has vertices, evenly at random on the front of the skin."""
     head = reference_head(0)
     topology, generator = head.topology, torch.Generator().manual_seed(1)
-    skin = topology.region_mask("face", "neck", "scalp", "ears")[topology.triangles].all(1)
+    skin = topology.triangle_mask("face", "neck", "scalp", "ears")
     areas = triangle_areas(head.template, topology.triangles) * skin
     chosen = torch.multinomial(areas, FLAME_VERTICES, True, generator=generator)
     corners = torch.rand(FLAME_VERTICES, 3, generator=generator)

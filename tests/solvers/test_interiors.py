@@ -66,7 +66,7 @@ def test_the_radial_map_gives_distances_to_a_sphere(mesh: Mesh) -> None:
     center, radius = fit_sphere(mesh.vertices[left])
     assert radius == pytest.approx(RADIUS, rel=1e-3)
     assert torch.allclose(center, torch.tensor([APART, 0, 0]), atol=1e-5)
-    own = mesh.topology.triangles[mesh.topology.region_mask("eyes")[mesh.topology.triangles].all(1)]
+    own = mesh.topology.triangles[mesh.topology.triangle_mask("eyes")]
     own = own[(own <= int(left.max())).all(1)]
     shape = RadialMap.of(mesh.vertices.double() - center, own, radius)
     generator = torch.Generator().manual_seed(0)

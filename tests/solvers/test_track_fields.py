@@ -13,7 +13,7 @@ SMOOTH = Smoothness(offset=0.1, bend=0.0001)
 
 def spread_points(generator: torch.Generator, count: int = 3000) -> SurfacePoints:
     topology = reference_head(0).topology
-    skin = topology.region_mask("skin")[topology.triangles].all(1).nonzero()[:, 0]
+    skin = topology.triangle_mask("skin").nonzero()[:, 0]
     chosen = skin[torch.randint(len(skin), (count,), generator=generator)]
     corners = torch.rand(count, 3, generator=generator).double()
     return SurfacePoints(chosen, corners / corners.sum(1, keepdim=True))

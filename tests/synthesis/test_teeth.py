@@ -41,7 +41,7 @@ def _teeth_pixels(
     """Pixels of pictures of the mouth, 0.2 mm each, from three sides, that show teeth or gums:
     where the inside of the mouth would be seen without them, and where skin would be."""
     topology = head.topology
-    shown = ~topology.region_mask(*BANDS)[topology.triangles].all(1)
+    shown = ~topology.triangle_mask(*BANDS)
     outside = topology.triangles[shown]
     inner = topology.region_mask("mouth_interior")[outside].all(1)
     triangles = torch.cat([outside, teeth.topology.triangles + len(skin)])

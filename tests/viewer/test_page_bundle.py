@@ -44,7 +44,7 @@ def write_bundle(path: Path, harmonics: torch.Tensor | None = None) -> Path:
     place = (cells.centers[:, :, None] * corners).sum(1)
     low, high = place.amin(0), place.amax(0)
     colors = 0.15 + 0.7 * (place - low) / (high - low)
-    mouth = head.topology.region_mask("mouth_interior")[head.topology.triangles].all(1)
+    mouth = head.topology.triangle_mask("mouth_interior")
     colors[mouth[cells.triangles]] = torch.tensor([0.3, 0.0, 0.0])
     shades = ((colors - 0.5) / 0.28209479177387814)[:, None]
     if harmonics is not None:

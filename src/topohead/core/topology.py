@@ -91,6 +91,10 @@ class Topology:
             mask[self.regions[name]] = True
         return mask
 
+    def triangle_mask(self, *names: str) -> torch.Tensor:
+        """Triangles all of whose corners belong to the named regions together, bool [T]."""
+        return self.region_mask(*names)[self.triangles].all(1)
+
 
 @dataclass(frozen=True)
 class Mesh:

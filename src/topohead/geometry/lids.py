@@ -38,7 +38,7 @@ class GlobeContact:
         """Of the region `name`, `eye_left` or `eye_right`."""
         globe = topology.regions[name]
         center, radius = fit_sphere(template[globe])
-        inside = topology.region_mask(name)[topology.triangles].all(1)
+        inside = topology.triangle_mask(name)
         arms = template - center
         shape = RadialMap.of(arms, topology.triangles[inside], radius)
         lids = topology.region_mask("eyelids")

@@ -215,7 +215,7 @@ def outline_masks(
         inside = max_pool2d(grown, (window, 1), 1, (margin, 0))[0] > 0
     if region not in mesh.topology.regions:
         return inside, torch.zeros_like(inside)
-    within = mesh.topology.region_mask(region)[mesh.topology.triangles].all(1)
+    within = mesh.topology.triangle_mask(region)
     within = within.to(vertices.device)
     seen = raster.covered & within[raster.triangle.long().clamp(min=0)]
     return inside, seen

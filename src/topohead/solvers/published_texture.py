@@ -190,7 +190,7 @@ def _counts(
     )
     shows = layout.is_cut.clone()
     if "mouth_interior" in topology.regions:
-        shows &= ~topology.region_mask("mouth_interior")[topology.triangles].all(1)
+        shows &= ~topology.triangle_mask("mouth_interior")
     seen = raster.covered & shows.to(device)[raster.triangle.long().clamp(min=0)]
     hidden = max_pool2d((~seen).float()[None, None], 3, 1, 1)
     counts = 1 - interpolate(hidden, (height, width))[0, 0]

@@ -131,7 +131,7 @@ def _triangle_parts(topology: Topology) -> UInt8[np.ndarray, " T"]:
     parts = np.zeros(len(topology.triangles), np.uint8)
     for part, name in ((EYES, "eyes"), (MOUTH, "mouth_interior")):
         if name in topology.regions:
-            member = topology.region_mask(name)[topology.triangles].all(1)
+            member = topology.triangle_mask(name)
             parts[member.numpy()] = part
     return parts
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.core import Strands, Topology
@@ -270,12 +270,12 @@ def portrait_mesh(
     for names, kind in ((("mouth_interior", "teeth", "tongue"), "mouth"), (("eyes",), "eye")):
         known = [name for name in names if name in topology.regions]
         if known:
-            label[_inside(topology, known)] = LABELS.index(kind)
+            label[topology.triangle_mask(*known)] = LABELS.index(kind)
     hidden = ["eye_shells"] if teeth is None else ["eye_shells", *BANDS]
     shown = torch.ones(len(topology.triangles), dtype=torch.bool)
     for name in hidden:  # shells are transparent: tears and lashes of some heads
         if name in topology.regions:
-            shown &= ~_inside(topology, [name])
+            shown &= ~topology.triangle_mask(name)
     count = topology.vertex_count
     triangles, uv = [topology.triangles[shown]], topology.uv[topology.triangle_uv[shown]].float()
     labels, parts = [label[shown]], 0
@@ -289,8 +289,3 @@ def portrait_mesh(
     plain = torch.zeros(sum(map(len, labels)) - len(uv), 3, 2)
     whole = torch.cat(triangles)
     return PortraitMesh.of(whole, torch.cat([uv, plain]), torch.cat(labels), count + parts, count)
-
-
-def _inside(topology: Topology, names: list[str]) -> Bool[Tensor, " T"]:
-    """Triangles all within named regions."""
-    return topology.region_mask(*names)[topology.triangles].all(1)

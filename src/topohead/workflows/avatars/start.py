@@ -80,7 +80,7 @@ def starting_gaussians(sitting: Sitting, count: int, hull: bool = False) -> Boun
     banded = all(name in topology.regions for name in BANDS)
     drawn = triangle_areas(rest, topology.triangles) > 1e-10
     if banded:
-        drawn &= ~topology.region_mask(*BANDS)[topology.triangles].all(1)
+        drawn &= ~topology.triangle_mask(*BANDS)
     kept, fineness = drawn.nonzero()[:, 0], _fineness(topology)
     if count < len(kept):
         found = patches(rest, topology.triangles, kept, fineness, count)
@@ -157,7 +157,7 @@ def hull_gaussians(sitting: Sitting) -> BoundSplats:
     carriers = torch.ones(len(topology.triangles), dtype=torch.bool)
     if "scalp" in topology.regions:
         still = [name for name in ("scalp", "neck", "ears") if name in topology.regions]
-        carriers = topology.region_mask(*still)[topology.triangles].all(1)
+        carriers = topology.triangle_mask(*still)
     carriers &= triangle_areas(rest, topology.triangles) > 1e-8
     if sitting.counted is not None:
         carriers[:] = False
@@ -277,7 +277,7 @@ def _fineness(topology: Topology) -> Float[Tensor, " T"]:
     fineness = torch.ones(len(topology.triangles))
     for name, value in FINENESS.items():
         if name in topology.regions:
-            fineness[topology.region_mask(name)[topology.triangles].all(1)] = value
+            fineness[topology.triangle_mask(name)] = value
     return fineness
 
 
@@ -320,7 +320,7 @@ def _row_gaussians(
 ) -> BoundSplats:
     """Discs spread evenly over one row, bound to the nearest triangles of its band."""
     name = ("upper", "lower")[row]
-    mine = teeth.topology.region_mask(name)[teeth.topology.triangles].all(1)
+    mine = teeth.topology.triangle_mask(name)
     triangles = teeth.topology.triangles[mine]
     areas = triangle_areas(vertices, triangles).double()
     count = TEETH // 2
@@ -330,7 +330,7 @@ def _row_gaussians(
     corners = vertices[triangles[chosen]]
     colors = linear_to_srgb(TEETH_LIGHT * teeth.colors[triangles[chosen]].mean(1))
     discs = _discs(corners, (areas.sum() / count).sqrt().float().expand(count), colors)
-    band = topology.region_mask(BANDS[row])[topology.triangles].all(1)
+    band = topology.triangle_mask(BANDS[row])
     band &= triangle_areas(rest, topology.triangles) > 1e-9
     owners = band.nonzero()[:, 0]
     tree = TriangleTree(rest[topology.triangles[owners]].double().numpy())

@@ -86,7 +86,7 @@ def _fineness(source: Source) -> Float[Tensor, " T"] | None:
     topology = with_regions(source.sequence.topology, source.run / "regions.json")
     if "eyes" not in topology.regions:
         return None
-    inside = topology.region_mask("eyes")[topology.triangles].all(1)
+    inside = topology.triangle_mask("eyes")
     return 1 + (EYE_FINENESS - 1) * inside.float()
 
 
