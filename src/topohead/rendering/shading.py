@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from topohead.core import Topology
 from topohead.geometry.meshes import vertex_normals
+from topohead.rendering.creases import openness
 from topohead.rendering.mesh import Raster, interpolate, rasterize
 
 Shading = Literal["texture", "clay", "colors"]
@@ -71,7 +72,8 @@ def render_mesh(
     raster = rasterize(
         vertices, topology.triangles, world_to_camera, fine, (width, height), cull=False
     )
-    linear = _surface_colors(vertices, topology, appearance, raster, world_to_camera, shading)
+    cameras = world_to_camera, fine
+    linear = _surface_colors(vertices, topology, appearance, raster, cameras, shading)
     empty = srgb_to_linear(torch.tensor(background, dtype=torch.float32))
     linear = torch.where(raster.triangle[..., None] >= 0, linear, empty)
     pooled = functional.avg_pool2d(linear.permute(2, 0, 1)[None], supersample)[0].permute(1, 2, 0)
@@ -133,14 +135,14 @@ def _surface_colors(
     topology: Topology,
     appearance: Float[Tensor, "*A 3"] | None,
     raster: Raster,
-    world_to_camera: Float[Tensor, "4 4"],
+    cameras: tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"]],
     shading: Shading,
 ) -> Float[Tensor, "H W 3"]:
     """Linear colours of the pixels that a mesh covers; what the rest holds is undefined."""
     if shading == "texture" and appearance is not None:
         uv = interpolate(topology.uv.float(), topology.triangle_uv, raster)
         return srgb_to_linear(sample_texture(appearance.float(), uv))
-    light = _clay_light(vertices, topology.triangles, raster, world_to_camera)
+    light = _clay_light(vertices, topology.triangles, raster, *cameras)
     if shading == "colors" and appearance is not None:
         colors = interpolate(appearance.float(), topology.triangles, raster)
         # half of the light stays flat, so that a colour can be read against its legend
@@ -153,8 +155,10 @@ def _clay_light(
     triangles: Int[Tensor, "T 3"],
     raster: Raster,
     world_to_camera: Float[Tensor, "4 4"],
+    intrinsics: Float[Tensor, "3 3"],
 ) -> Float[Tensor, "H W"]:
-    """Irradiance of a studio that turns with the camera: soft key, sky above, warm bounce below."""
+    """Irradiance of a studio that turns with the camera: soft key, sky above, warm bounce below;
+    less of it in creases."""
     rotation = world_to_camera[:3, :3].float()
     normals = vertex_normals(vertices.float(), triangles) @ rotation.T
     normals = functional.normalize(interpolate(normals, triangles, raster), dim=-1)
@@ -166,4 +170,5 @@ def _clay_light(
     sky = 0.5 - 0.5 * normals[..., 1]
     facing = (-normals[..., 2]).clamp(0, 1)
     light = 0.85 * lit + 0.22 * sky + 0.10 + 0.12 * facing
+    light = light * openness(raster.depth, normals, intrinsics).square()
     return torch.where(inside, 0.35 * light, light)
