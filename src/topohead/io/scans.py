@@ -20,7 +20,7 @@ from topohead.io.scan_formats import (
     read_usd_scan,
 )
 from topohead.io.scan_pictures import ScanFile
-from topohead.io.scan_scenes import read_scene_scan
+from topohead.io.scan_scenes import read_gltf_scan, read_scene_scan
 
 CLOUDS = (".xyz", ".pts", ".txt", ".asc")
 SCANS = (".obj", ".ply", ".stl", ".glb", ".gltf", ".off", ".xyz", ".pts", ".asc", *USD)
@@ -31,6 +31,7 @@ READERS = (
     ((".ply",), read_ply_scan),
     (CLOUDS, read_cloud_scan),
     (USD, read_usd_scan),
+    ((".glb", ".gltf"), read_gltf_scan),
 )
 """Who reads which endings; the rest is trimesh's."""
 

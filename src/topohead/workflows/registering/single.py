@@ -133,6 +133,9 @@ def _whole(out: Path) -> Iterator[Path]:
 def prepare(config: RegisterConfig) -> Prepared:
     """The scan in metres."""
     file = open_scan(config.source)
+    if config.unit != "auto":  # it names the unit of the file's own numbers
+        own = file.scan.points.double() / file.metres_per_unit
+        file = replace(file, scan=replace(file.scan, points=own.float()))
     colored = file.picture is not None or file.scan.colors is not None
     if config.texture is not None:
         path = config.texture
