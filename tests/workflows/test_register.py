@@ -189,6 +189,45 @@ def test_scans_of_a_folder_have_names_of_their_own(tmp_path: Path) -> None:
         register(RegisterConfig(tmp_path, out, method="template", device="cpu"))
 
 
+def test_scans_are_ordered_as_people_number_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("take 10.ply", "take 9.ply", "b/1.obj", "B/2.obj", "take 010.ply"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for _, path in batch.scans_in(tmp_path)]
+    assert found == ["B/2.obj", "b/1.obj", "take 9.ply", "take 10.ply", "take 010.ply"]
+    walk = os.walk
+
+    def barred(folder: Path, onerror: Callable[[OSError], object]) -> object:
+        onerror(PermissionError(13, "Permission denied", str(folder / "b")))
+        return walk(folder)
+
+    monkeypatch.setattr(os, "walk", barred)
+    batch.scans_in(tmp_path)
+    assert "cannot be read (Permission denied): left out" in caplog.text
+
+
+def test_what_a_scan_names_counts_for_what_is_finished(
+    tmp_path: Path, knowing: Callable[[Planted], None]
+) -> None:
+    """A picture of its material that changes, or the middle of a file of the same length."""
+    from topohead.workflows.registering.request import request_hash, resolved
+
+    scan = tmp_path / "scan.obj"
+    filler = "#" * 100_000 + "\n"
+    scan.write_text(f"mtllib scan.mtl\n{filler}v 1 2 3\n{filler}")
+    (tmp_path / "scan.mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
+    (tmp_path / "skin.png").write_bytes(b"one")
+    asked = resolved(RegisterConfig(scan, tmp_path / "out", method="template", device="cpu"))
+    hashes = [request_hash(asked), request_hash(asked)]
+    (tmp_path / "skin.png").write_bytes(b"two")
+    hashes.append(request_hash(asked))
+    scan.write_text(scan.read_text().replace("v 1 2 3", "v 1 2 4"))
+    hashes.append(request_hash(asked))
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
+
+
 def test_a_fault_of_the_program_stops_no_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

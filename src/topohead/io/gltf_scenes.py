@@ -78,6 +78,15 @@ class GltfScene:
         uri = self.document["images"][number].get("uri", "data:")
         return not uri.startswith("data:") and not self._file(uri).is_file()
 
+    def files(self) -> list[Path]:
+        """The files beside the document that it names."""
+
+        def named() -> list[str]:
+            owners = (*self.document.get("buffers", ()), *self.document.get("images", ()))
+            return [owner.get("uri", "data:") for owner in owners]
+
+        return [self._file(uri) for uri in self._told(named) if not uri.startswith("data:")]
+
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What it names and cannot be read."""

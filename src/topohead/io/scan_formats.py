@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from topohead.core import InputError, Topology
 from topohead.core.scans import Scan
 from topohead.io.meshes import read_obj
-from topohead.io.ply_elements import Columns, Lists, read_ply_elements
+from topohead.io.ply_elements import Columns, Lists, ply_comments, read_ply_elements
 from topohead.io.polygons import fan_triangles
 from topohead.io.scan_pictures import (
     Picture,
@@ -156,8 +156,17 @@ def read_ply_scan(path: Path) -> ScanFile:
         uv,
         triangle_uv,
     )
-    pictures = [c.split(None, 1)[1] for c in comments if c.lower().startswith("texturefile ")]
-    return _with_picture(scan, path.parent / pictures[0].strip() if pictures else None)
+    return _with_picture(scan, next(iter(_named_pictures(path, comments)), None))
+
+
+def ply_pictures(path: Path) -> list[Path]:
+    """The pictures that a PLY's comments name (MeshLab's `TextureFile`)."""
+    return _named_pictures(path, ply_comments(path))
+
+
+def _named_pictures(path: Path, comments: Sequence[str]) -> list[Path]:
+    named = [c.split(None, 1)[1] for c in comments if c.lower().startswith("texturefile ")]
+    return [path.parent / name.strip() for name in named]
 
 
 def _ply_uv(
@@ -190,6 +199,13 @@ def read_usd_scan(path: Path) -> ScanFile:
     from topohead.io import usd_scans
 
     return usd_scans.read_usd_scan(path)
+
+
+def usd_files(path: Path) -> list[Path]:
+    """The layers and pictures that a stage is made of."""
+    from topohead.io import usd_scans
+
+    return usd_scans.files_of(path)
 
 
 # XYZ and PTS

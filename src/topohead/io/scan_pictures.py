@@ -58,10 +58,8 @@ def obj_pictures(path: Path) -> dict[str, Path]:
 
     A path of another machine is looked for beside the material file by its name alone.
     """
-    named = [line[7:] for line in obj_lines(path) if line[:7] in (b"mtllib ", b"mtllib\t")]
-    libraries = [name.decode(errors="replace").strip() for name in named]
     found: dict[str, Path] = {}
-    for material in (file for library in libraries for file in _libraries(path.parent, library)):
+    for material in obj_libraries(path):
         name = ""
         for line in material.read_text("utf-8-sig", "replace").splitlines():
             words = line.split(None, 1)
@@ -70,6 +68,13 @@ def obj_pictures(path: Path) -> dict[str, Path]:
             elif len(words) == 2 and words[0].lower() == "map_kd":
                 found.setdefault(name, _picture_named(material.parent, words[1]))
     return found
+
+
+def obj_libraries(path: Path) -> list[Path]:
+    """The material files that an OBJ names and that are there."""
+    named = [line[7:] for line in obj_lines(path) if line[:7] in (b"mtllib ", b"mtllib\t")]
+    told = (name.decode(errors="replace").strip() for name in named)
+    return [file for library in told for file in _libraries(path.parent, library)]
 
 
 def _libraries(folder: Path, named: str) -> list[Path]:

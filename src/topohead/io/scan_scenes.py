@@ -32,13 +32,16 @@ def read_scene_scan(path: Path) -> ScanFile:
     """The surface of an STL or OFF file, as trimesh reads it."""
     import trimesh
 
-    _check_promises(path)
+    promised = _check_promises(path)
     try:
         loaded: Any = trimesh.load_scene(path, process=False)
         parts = [_part(part) for part in loaded.dump() if len(getattr(part, "vertices", ()))]
     except Exception as error:  # trimesh raises whatever its parsers meet
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path} is not a readable {path.suffix} scan ({reason})") from None
+    faces = sum(len(part.triangles) for part in parts)
+    if faces < promised:
+        raise InputError(f"{path} is cut off: it promises {promised} faces and holds {faces}")
     return ScanFile(_joined(parts, path))
 
 
@@ -120,23 +123,31 @@ def _part(mesh: Any) -> Shown:
     return Shown(points, np.asarray(mesh.faces, np.int64), colors=colors)
 
 
-def _check_promises(path: Path) -> None:
-    """Compares counts in headers with the file's size before anything is allocated for them."""
-    size, suffix = path.stat().st_size, path.suffix.lower()
+def _check_promises(path: Path) -> int:
+    """Compares counts in headers with the file's size before anything is allocated for them; gives
+    the least number of triangles that are to follow.
+    """
+    size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(1024)
-    if suffix == ".stl" and not head.lstrip().startswith(b"solid"):
-        count = int.from_bytes(head[80:84], "little")
+        stream.seek(max(0, size - 1024))
+        tail = stream.read()
+    if path.suffix.lower() == ".stl":
+        count, told = int.from_bytes(head[80:84], "little"), head.lstrip().lower()
+        if told.startswith(b"solid") and size != 84 + 50 * count:  # some binary ones begin so, too
+            if b"endsolid" not in tail.lower():
+                raise InputError(f"{path} is cut off: it does not end with 'endsolid'")
+            return 0
         if size < 84 + 50 * count:
             raise InputError(f"{path} is cut off: {count} triangles do not fit in {size} bytes")
-    if suffix == ".off":
-        words = [w for line in head.splitlines() if line[:1] != b"#" for w in line.split()]
-        words = words[1:] if words and words[0].endswith(b"OFF") else words
-        if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
-            raise InputError(f"{path} is no OFF file; expected 'OFF' and its counts")
-        vertices, faces = int(words[0]), int(words[1])
-        if 6 * vertices + 6 * faces > size:
-            raise InputError(
-                f"{path} is cut off: {vertices} vertices and {faces} faces do not fit in "
-                f"{size} bytes"
-            )
+        return count
+    words = [w for line in head.splitlines() if line[:1] != b"#" for w in line.split()]
+    words = words[1:] if words and words[0].endswith(b"OFF") else words
+    if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
+        raise InputError(f"{path} is no OFF file; expected 'OFF' and its counts")
+    vertices, faces = int(words[0]), int(words[1])
+    if 6 * vertices + 6 * faces > size:
+        raise InputError(
+            f"{path} is cut off: {vertices} vertices and {faces} faces do not fit in {size} bytes"
+        )
+    return faces

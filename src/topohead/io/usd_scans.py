@@ -84,6 +84,15 @@ def read_usd_scan(path: Path) -> ScanFile:
     return _with_pictures(found, torch.cat(uv), torch.cat(owners), list(assets), path)
 
 
+def files_of(path: Path) -> list[Path]:
+    """The layers and pictures that a stage names and that are there."""
+    (UsdUtils,) = pxr("UsdUtils")
+
+    open_stage(path)  # tells what is no stage
+    layers, assets, _ = UsdUtils.ComputeAllDependencies(str(path))
+    return [Path(name) for name in (*(layer.realPath for layer in layers), *assets) if name]
+
+
 def _with_pictures(
     found: ScanFile, corner_uv: Tensor, owner: Tensor, assets: Sequence[str], path: Path
 ) -> ScanFile:
