@@ -418,12 +418,38 @@ def test_a_blink_and_a_mouth_that_opens_are_followed() -> None:
     sigma, everything = torch.full((len(FACE),), 5e-4), torch.ones(count, dtype=torch.bool)
     last = ScanFit(still.vertices, sigma, still.pose, still.expression, everything)
     asked = RegisterConfig(Path("frames"), Path("run"), method="network+refine", device="cpu")
-    found = sequence.following(truth.scan, sequence.personal(last), last, asked)
+    found, doubts = sequence.following(truth.scan, sequence.personal(last), last, asked)
+    assert not doubts
     regions = reference_head(0).topology.regions
     for name in ("lips", "eyelids"):
         rows = regions[name]
         off = 1000 * (found.vertices - truth.vertices)[rows].norm(dim=1)
         assert float(off.median()) < 1.0, name
+
+
+@pytest.mark.slow
+def test_a_frame_without_a_head_is_told_and_leads_nobody_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A ball between two frames: the network's doubt is heard, and the frame after begins where the
+    one before the ball was, as it does when the ball's frame was made by an earlier call."""
+    frames, run = tmp_path / "frames", tmp_path / "run"
+    frames.mkdir()
+    truth = planted(seed=3)
+    for number in (9, 11):
+        written(truth, frames / f"take {number}.ply")
+    trimesh.creation.icosphere(5, 0.11).export(frames / "take 10.ply")
+    words = ["register", str(frames), "--out", str(run), "--sequence", "--no-report"]
+    assert cli.run([*words, "--texture-size", "0", "--level", "0"]) == 0
+    told = capsys.readouterr().out
+    assert "warning: frame 000002: the network expects" in told and "frame 000003" not in told
+    last = run / "frames" / "000003"
+    made = (last / "mesh.obj").read_bytes()
+    error = 1000 * (read_mesh(last / "mesh.obj").vertices - truth.vertices)[FACE].norm(dim=1)
+    assert float(error.median()) < 0.6
+    (last / "state.safetensors").unlink()
+    assert cli.run([*words, "--texture-size", "0", "--level", "0"]) == 0
+    assert (last / "mesh.obj").read_bytes() == made
 
 
 @pytest.mark.slow
