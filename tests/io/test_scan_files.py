@@ -328,6 +328,17 @@ FAULTS: list[tuple[str, Callable[[Path], object], tuple[str, ...]]] = [
     ("a.ply", _ply_promise, ("cut off", "200000000", "2400000000")),
     ("a.ply", _list_promise, ("does not hold",)),
     ("a.stl", lambda path: path.write_bytes(b"\0" * 80 + b"\xff\xff\xff\x02"), ("cut off",)),
+    ("a.stl", lambda p: p.write_text("solid a\n" + 900 * "facet normal 0 0 1\n"), ("cut off",)),
+    (
+        "a.xyz",
+        lambda p: np.savetxt(p, 1e6 + np.random.default_rng(0).random((600, 3))),
+        ("from the origin", "move it"),
+    ),
+    (
+        "a.off",
+        lambda p: p.write_text("OFF 3 9 0\n" + "0 0 1\n0 1 0\n1 0 0\n3 0 1 2\n" + " " * 99),
+        ("cut off", "9 faces"),
+    ),
     ("a.off", lambda path: path.write_text("OFF\n90000000 1 0\n0 0 0\n"), ("cut off",)),
     ("a.glb", lambda path: path.write_bytes(b"glTF" + b"\2\0\0\0" + b"\xff" * 4), ("cut off",)),
     ("a.pts", lambda path: path.write_text("100000\n1 2 3\n"), ("cut off", "100000")),

@@ -296,3 +296,16 @@ def test_folds_trust_a_sure_start_more_than_the_scan(head, truth):
         close = wide[surface.fine.region_mask(name) & surface.skin] == config.folded
         assert 0.02 < float(close.double().mean()) < 0.7
     assert float((wide[cheek] < 1).double().mean()) < 0.1
+
+
+def test_the_number_of_cores_decides_nothing(head, scan, start) -> None:
+    """Bytes are the same whatever PyTorch may use, as several jobs at a time use fewer."""
+    cores, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            fit = refine(scan, start, head, RefineConfig(samples=6000))
+            found.append((fit.vertices, fit.sigma, refine_level1(scan, fit, head).vertices))
+    finally:
+        torch.set_num_threads(cores)
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))

@@ -189,6 +189,45 @@ def test_scans_of_a_folder_have_names_of_their_own(tmp_path: Path) -> None:
         register(RegisterConfig(tmp_path, out, method="template", device="cpu"))
 
 
+def test_scans_are_ordered_as_people_number_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("take 10.ply", "take 9.ply", "b/1.obj", "B/2.obj", "take 010.ply"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for _, path in batch.scans_in(tmp_path)]
+    assert found == ["B/2.obj", "b/1.obj", "take 9.ply", "take 10.ply", "take 010.ply"]
+    walk = os.walk
+
+    def barred(folder: Path, onerror: Callable[[OSError], object]) -> object:
+        onerror(PermissionError(13, "Permission denied", str(folder / "b")))
+        return walk(folder)
+
+    monkeypatch.setattr(os, "walk", barred)
+    batch.scans_in(tmp_path)
+    assert "cannot be read (Permission denied): left out" in caplog.text
+
+
+def test_what_a_scan_names_counts_for_what_is_finished(
+    tmp_path: Path, knowing: Callable[[Planted], None]
+) -> None:
+    """A picture of its material that changes, or the middle of a file of the same length."""
+    from topohead.workflows.registering.request import request_hash, resolved
+
+    scan = tmp_path / "scan.obj"
+    filler = "#" * 100_000 + "\n"
+    scan.write_text(f"mtllib scan.mtl\n{filler}v 1 2 3\n{filler}")
+    (tmp_path / "scan.mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
+    (tmp_path / "skin.png").write_bytes(b"one")
+    asked = resolved(RegisterConfig(scan, tmp_path / "out", method="template", device="cpu"))
+    hashes = [request_hash(asked), request_hash(asked)]
+    (tmp_path / "skin.png").write_bytes(b"two")
+    hashes.append(request_hash(asked))
+    scan.write_text(scan.read_text().replace("v 1 2 3", "v 1 2 4"))
+    hashes.append(request_hash(asked))
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
+
+
 def test_a_fault_of_the_program_stops_no_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,12 +418,38 @@ def test_a_blink_and_a_mouth_that_opens_are_followed() -> None:
     sigma, everything = torch.full((len(FACE),), 5e-4), torch.ones(count, dtype=torch.bool)
     last = ScanFit(still.vertices, sigma, still.pose, still.expression, everything)
     asked = RegisterConfig(Path("frames"), Path("run"), method="network+refine", device="cpu")
-    found = sequence.following(truth.scan, sequence.personal(last), last, asked)
+    found, doubts = sequence.following(truth.scan, sequence.personal(last), last, asked)
+    assert not doubts
     regions = reference_head(0).topology.regions
     for name in ("lips", "eyelids"):
         rows = regions[name]
         off = 1000 * (found.vertices - truth.vertices)[rows].norm(dim=1)
         assert float(off.median()) < 1.0, name
+
+
+@pytest.mark.slow
+def test_a_frame_without_a_head_is_told_and_leads_nobody_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A ball between two frames: the network's doubt is heard, and the frame after begins where the
+    one before the ball was, as it does when the ball's frame was made by an earlier call."""
+    frames, run = tmp_path / "frames", tmp_path / "run"
+    frames.mkdir()
+    truth = planted(seed=3)
+    for number in (9, 11):
+        written(truth, frames / f"take {number}.ply")
+    trimesh.creation.icosphere(5, 0.11).export(frames / "take 10.ply")
+    words = ["register", str(frames), "--out", str(run), "--sequence", "--no-report"]
+    assert cli.run([*words, "--texture-size", "0", "--level", "0"]) == 0
+    told = capsys.readouterr().out
+    assert "warning: frame 000002: the network expects" in told and "frame 000003" not in told
+    last = run / "frames" / "000003"
+    made = (last / "mesh.obj").read_bytes()
+    error = 1000 * (read_mesh(last / "mesh.obj").vertices - truth.vertices)[FACE].norm(dim=1)
+    assert float(error.median()) < 0.6
+    (last / "state.safetensors").unlink()
+    assert cli.run([*words, "--texture-size", "0", "--level", "0"]) == 0
+    assert (last / "mesh.obj").read_bytes() == made
 
 
 @pytest.mark.slow

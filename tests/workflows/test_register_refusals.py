@@ -63,3 +63,36 @@ def test_no_head_is_one_line_and_no_file(
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and re.search(says, told), told
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_read_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor a file that somebody else wrote."""
+    scan = written(planted(seed=3), tmp_path / "scan.ply")
+    (tmp_path / "notes.obj").write_text("# mine")
+    before = scan.read_bytes()
+    for name in ("scan.ply", "notes.obj"):
+        words = ["register", str(scan), "--out", str(tmp_path / name), "--method", "template"]
+        assert cli.run(words) == 2
+        assert "choose another" in capsys.readouterr().err
+    assert scan.read_bytes() == before and (tmp_path / "notes.obj").read_text() == "# mine"
+    assert {file.name for file in tmp_path.iterdir()} == {"scan.ply", "notes.obj"}
+
+
+def test_flags_without_meaning_for_sequences_are_refused(tmp_path: Path) -> None:
+    for flag in ("--neutral", "--reference-frame"):
+        words = ["register", str(tmp_path), "--out", str(tmp_path / "run"), "--sequence", flag]
+        assert cli.run(words) == 2
+
+
+def test_a_topology_that_cannot_be_used_is_told_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    written(planted(seed=3), scans / "a.ply")
+    (tmp_path / "mine.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 2\n")
+    for source, target in ((scans, out), (scans / "a.ply", tmp_path / "a.obj")):
+        words = ["register", str(source), "--out", str(target), "--topology"]
+        assert cli.run([*words, str(tmp_path / "mine.obj")]) == 2
+        assert "uses a vertex twice" in capsys.readouterr().err
+    assert {file.name for file in tmp_path.iterdir()} == {"scans", "mine.obj"}

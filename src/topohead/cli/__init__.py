@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -102,7 +101,7 @@ def overview(names: Collection[str] = VERBS) -> str:
 def _call(name: str, function: Any, config: Any) -> int:
     from topohead.cli.progress import listener_for
     from topohead.core.errors import InputError
-    from topohead.io.atomic import TEMPORARY, disk_full_as_input_error
+    from topohead.io.atomic import disk_full_as_input_error, final_path
     from topohead.workflows.progress import showing
 
     as_json = getattr(config, "json", False)
@@ -123,7 +122,7 @@ def _call(name: str, function: Any, config: Any) -> int:
     except OSError as error:
         if error.errno not in _NOT_OURS or error.filename is None:
             raise
-        path = re.sub(rf"{re.escape(TEMPORARY)}\d+-\d+-", "", str(error.filename))
+        path = final_path(Path(str(error.filename)))
         return _fail(f"topohead {name}", f"{path}: {error.strerror}; choose another place")
     except KeyboardInterrupt:
         _fail(f"topohead {name}", "stopped; the same command continues where it was")

@@ -2,9 +2,10 @@
 
 import errno
 import os
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ TEMPORARY = ".tmp-"
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL_WORDS = ("no space left on device", "disk quota exceeded")
+_TOO_LARGE_WORDS = "file too large"
 
 
 @contextmanager
@@ -25,6 +27,7 @@ def disk_full_as_input_error(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
+        path = final_path(path)
         # safetensors and PyAV wrap the system's errno in exceptions of their own
         words = str(error).lower()
         if getattr(error, "errno", None) in _DISK_FULL or any(w in words for w in _DISK_FULL_WORDS):
@@ -32,7 +35,19 @@ def disk_full_as_input_error(path: Path) -> Iterator[None]:
                 f"the disk is full: could not write {path}; what was finished before is intact, "
                 "free some space and run the same command again"
             ) from error
+        if getattr(error, "errno", None) == errno.EFBIG or _TOO_LARGE_WORDS in words:
+            raise InputError(
+                f"files may not become as large here as {path} would; what was finished before is "
+                "intact, raise the limit (ulimit -f) or choose another disk"
+            ) from error
         raise
+
+
+def final_path(path: Path) -> Path:
+    """A path as it will be called when the unfinished files and folders in it are finished."""
+    named = re.compile(rf"{re.escape(TEMPORARY)}\d+-\d+-(.*)")
+    parts = ((match[1] if (match := named.fullmatch(part)) else part) for part in path.parts)
+    return Path(*(part for part in parts if part))
 
 
 @contextmanager
@@ -79,6 +94,31 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def atomic_files(folder: Path, first: str, replaced: Collection[str] = ()) -> Iterator[Path]:
+    """A temporary folder whose files (no folders) move into `folder` when the block ends well.
+
+    Those of `replaced` go before, then `first` comes, then the others: `first`, which says what
+    belongs to it, never stands beside older ones. On an error nothing changes.
+    """
+    folder = Path(folder)
+    fresh = folder / f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}-"
+    try:
+        with disk_full_as_input_error(folder / first):
+            fresh.mkdir(parents=True)
+            yield fresh
+            files = sorted(fresh.iterdir(), key=lambda file: file.name != first)
+            for file in files:
+                _sync(file)
+            for name in (first, *replaced):
+                (folder / name).unlink(missing_ok=True)
+            for file in files:
+                file.replace(folder / file.name)
+            _sync(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def remove_stale(folder: Path) -> None:

@@ -97,7 +97,7 @@ def checked_bridge(given: str | Path, find: Finder | None = None) -> CheckedBrid
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         known = "ibug68" in mesh.topology.landmarks
-        remedy = "" if known else f"; landmarks in {_landmark_file(path).name} would guide it"
+        remedy = "" if known else f"; landmarks in {landmark_file(path).name} would guide it"
         raise InputError(
             f"{given}: the bridge from the reference head fails its gate: "
             f"{failures[0]}{more}{remedy}"
@@ -105,13 +105,14 @@ def checked_bridge(given: str | Path, find: Finder | None = None) -> CheckedBrid
     return found
 
 
-def _landmark_file(path: Path) -> Path:
+def landmark_file(path: Path) -> Path:
+    """Where the 68 points of a mesh are looked for."""
     return path.with_name(f"{path.stem}.landmarks.json")
 
 
 def _with_landmarks(mesh: Mesh, path: Path) -> Mesh:
     """The mesh with the points that a file beside it names."""
-    file = _landmark_file(path)
+    file = landmark_file(path)
     if not file.is_file():
         return mesh
     try:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 
-def digest(*paths: Path, sampled: int = 65_536) -> str:
+def digest(*paths: Path, sampled: int | None = 65_536) -> str:
     """A short hash of files, or of all files in folders: names, sizes, first and last 64 KiB.
 
     Whole images are not read: encoders end a file differently when any pixel changes size or
     value, and a take of thousands of large images must open in seconds. Run folders and hidden
-    files inside a folder do not count. Moving or copying the inputs changes nothing.
+    files inside a folder do not count. Moving or copying the inputs changes nothing. With `sampled`
+    None all of every file is read: a mesh may change in its middle alone.
     """
     state = hashlib.sha256()
     for path in paths:
@@ -22,6 +23,9 @@ def digest(*paths: Path, sampled: int = 65_536) -> str:
             size = file.stat().st_size
             state.update(f"{name}\0{size}\0".encode())
             with file.open("rb") as stream:
+                if sampled is None:
+                    state.update(hashlib.file_digest(stream, "sha256").digest())
+                    continue
                 state.update(stream.read(sampled))
                 if size > sampled:
                     stream.seek(max(sampled, size - sampled))

@@ -74,6 +74,11 @@ def read_ply_elements(path: Path) -> tuple[Mapping[str, Columns], tuple[str, ...
         ) from None
 
 
+def ply_comments(path: Path) -> tuple[str, ...]:
+    """The comments of a header, the rest of the file unread."""
+    return _header(path)[2]
+
+
 def _header(path: Path) -> tuple[list[_Element], str, tuple[str, ...], int]:
     with path.open("rb") as stream:
         head = stream.read(_LONGEST_HEADER)

@@ -1,19 +1,20 @@
 """Scans in the formats of other programs: OBJ, PLY, USD and point lists."""
 
+import codecs
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from topohead.core import InputError, Topology
 from topohead.core.scans import Scan
 from topohead.io.meshes import read_obj
-from topohead.io.ply_elements import Columns, Lists, read_ply_elements
+from topohead.io.ply_elements import Columns, Lists, ply_comments, read_ply_elements
 from topohead.io.polygons import fan_triangles
 from topohead.io.scan_pictures import (
     Picture,
@@ -21,10 +22,13 @@ from topohead.io.scan_pictures import (
     face_materials,
     grey,
     joined_pictures,
+    obj_lines,
     obj_pictures,
     read_picture,
     scan_colors,
     side_by_side,
+    udim_tiles,
+    usable_normals,
 )
 
 # OBJ
@@ -50,6 +54,7 @@ def _with_pictures(scan: Scan, topology: Topology, path: Path) -> ScanFile:
     if len(named) == 1 and not (owner == 0).any():
         owner[:] = 0  # the faces name no material
     owner[(corners < 0).any(1).numpy()] = -1
+    named, owner = _by_tiles(named, owner, topology)
     whole = bool((corners >= 0).all())
     uv = (topology.uv, topology.triangle_uv) if whole else (None, None)
     plainly = replace(scan, uv=uv[0], triangle_uv=uv[1])
@@ -73,14 +78,35 @@ def _with_pictures(scan: Scan, topology: Topology, path: Path) -> ScanFile:
     return ScanFile(scan, lambda: joined_pictures(readers), notes=tuple(notes))
 
 
+def _by_tiles(
+    named: Mapping[str, Path], owner: NDArray[np.int64], topology: Topology
+) -> tuple[dict[str, Path], NDArray[np.int64]]:
+    """Materials and the faces' owners with a material of each tile where a picture has several."""
+    place = topology.uv[topology.face_uv.clamp(min=0)].mean(1).floor().long().numpy()
+    tile = 1001 + place[:, 0] + 10 * place[:, 1]
+    found, owners = dict[str, Path](), owner.copy()
+    for number, (name, picture) in enumerate(named.items()):
+        mine, known = owner == number, udim_tiles(picture)
+        if not picture.is_file() or len(np.unique(tile[mine])) > 1:
+            parts = {f"{name} {at}": at for at in sorted(set(tile[mine].tolist()) & set(known))}
+        else:
+            parts = {}
+        if not parts:
+            owners[mine], found[name] = len(found), picture
+            continue
+        owners[mine] = -1  # in a tile without a picture
+        for part, at in parts.items():
+            owners[mine & (tile == at)], found[part] = len(found), known[at]
+    return found, owners
+
+
 def _reader(picture: Path) -> Picture:
     return (lambda: read_picture(picture)) if picture.is_file() else grey
 
 
 def _vertex_table(path: Path, count: int) -> NDArray[np.float64]:
     """All numbers of the `v` lines; no columns when lines have different ones."""
-    with path.open("rb") as stream:
-        lines = [line[1:] for line in stream if line[:2] in (b"v ", b"v\t")]
+    lines = [line[1:] for line in obj_lines(path) if line[:2] in (b"v ", b"v\t")]
     width = len(lines[0].split()) if lines else 0
     if width < 6:
         return np.empty((count, 0))
@@ -109,9 +135,10 @@ def read_ply_scan(path: Path) -> ScanFile:
     points = _stacked(vertex, ("x", "y", "z"))
     if points is None:
         raise InputError(f"{path} has no vertices with x, y and z")
-    colors = _stacked(vertex, ("red", "green", "blue"))
-    if colors is None:
-        colors = _stacked(vertex, ("r", "g", "b"))
+    named = (("red", "green", "blue"), ("r", "g", "b"),
+             ("diffuse_red", "diffuse_green", "diffuse_blue"))  # fmt: skip
+    found = (_stacked(vertex, names) for names in named)
+    colors = next((columns for columns in found if columns is not None), None)
     face = elements.get("face", {})
     corners = face.get("vertex_indices", face.get("vertex_index"))
     triangles = torch.zeros((0, 3), dtype=torch.long)
@@ -120,7 +147,7 @@ def read_ply_scan(path: Path) -> ScanFile:
         rows = fan_triangles(corners.lengths)
         triangles = torch.from_numpy(corners.items.astype(np.int64)[rows])
         uv, triangle_uv = _ply_uv(vertex, face, corners, rows, triangles)
-    normals = None if len(triangles) else _unit(_stacked(vertex, ("nx", "ny", "nz")))
+    normals = None if len(triangles) else usable_normals(_stacked(vertex, ("nx", "ny", "nz")))
     scan = Scan(
         torch.from_numpy(points.astype(np.float32)),
         triangles,
@@ -129,8 +156,17 @@ def read_ply_scan(path: Path) -> ScanFile:
         uv,
         triangle_uv,
     )
+    return _with_picture(scan, next(iter(_named_pictures(path, comments)), None))
+
+
+def ply_pictures(path: Path) -> list[Path]:
+    """The pictures that a PLY's comments name (MeshLab's `TextureFile`)."""
+    return _named_pictures(path, ply_comments(path))
+
+
+def _named_pictures(path: Path, comments: Sequence[str]) -> list[Path]:
     named = [c.split(None, 1)[1] for c in comments if c.lower().startswith("texturefile ")]
-    return _with_picture(scan, path.parent / named[0].strip() if named else None)
+    return [path.parent / name.strip() for name in named]
 
 
 def _ply_uv(
@@ -155,12 +191,6 @@ def _stacked(columns: Columns, names: tuple[str, ...]) -> NDArray | None:
     return np.stack([np.asarray(column) for column in found], 1)
 
 
-def _unit(normals: NDArray | None) -> Float[Tensor, "N 3"] | None:
-    if normals is None or not np.isfinite(normals).all() or not normals.any():
-        return None
-    return torch.nn.functional.normalize(torch.from_numpy(normals.astype(np.float32)), dim=1)
-
-
 # USD
 
 
@@ -168,8 +198,14 @@ def read_usd_scan(path: Path) -> ScanFile:
     """What a stage shows, metres and y up."""
     from topohead.io import usd_scans
 
-    scan, picture = usd_scans.read_usd_scan(path)
-    return ScanFile(scan, picture, metric=True)
+    return usd_scans.read_usd_scan(path)
+
+
+def usd_files(path: Path) -> list[Path]:
+    """The layers and pictures that a stage is made of."""
+    from topohead.io import usd_scans
+
+    return usd_scans.files_of(path)
 
 
 # XYZ and PTS
@@ -180,7 +216,8 @@ def read_cloud_scan(path: Path) -> ScanFile:
 
     A first line with one number (PTS) is a count, one with words a title.
     """
-    text = re.sub(rb"(#|//)[^\n]*", b"", path.read_bytes().replace(b"\r", b"\n"))
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\r", b"\n")
+    text = re.sub(rb"(#|//)[^\n]*", b"", text)
     text = text.replace(b",", b" ").replace(b";", b" ")
     lines = [line for line in text.split(b"\n") if line.strip()]
     count = None
@@ -202,13 +239,15 @@ def read_cloud_scan(path: Path) -> ScanFile:
     if width < 3:
         raise InputError(f"{path}: a point of {width} numbers; expected x y z")
     rest = table[:, 3:]
-    if width in (4, 7, 10):  # an intensity stands before the colours
+    if width in (7, 10) and (rest[:, 3] == rest[0, 3]).all() and rest[0, 3] in (1, 255):
+        rest = np.delete(rest, 3, 1)  # alpha stands behind the colours
+    elif width in (4, 7, 10):  # an intensity stands before them
         rest = rest[:, 1:]
     normals, colors = None, None
     while rest.shape[1] >= 3:
         part, rest = rest[:, :3], rest[:, 3:]
         if normals is None and np.allclose(np.linalg.norm(part, axis=1), 1, atol=0.02):
-            normals = _unit(part)
+            normals = usable_normals(part)
         elif colors is None and part.min() >= 0:
             colors = scan_colors(part)
     points = torch.from_numpy(table[:, :3].astype(np.float32))

@@ -1,7 +1,9 @@
 """Colour pictures of scans: those that an OBJ's materials name, several in one, any format."""
 
+import codecs
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -26,13 +28,15 @@ Picture = Callable[[], Float[Tensor, "H W 3"]]
 class ScanFile:
     """A scan, its colour picture (srgb, read when called), and what was odd about the file.
 
-    `metric` says that the format's unit is the metre.
+    `metric` says that the file tells its unit: its points come in metres, and were
+    `metres_per_unit` apart for every one of the file's own units.
     """
 
     scan: Scan
     picture: Picture | None = None
     metric: bool = False
     notes: tuple[str, ...] = ()
+    metres_per_unit: float = 1.0
 
 
 LARGEST_TILE, TEXELS = 4096, 2**26
@@ -42,7 +46,7 @@ shrunk."""
 
 def obj_lines(path: Path) -> list[bytes]:
     """The lines of an OBJ, whatever ends them; one that ends in a backslash goes on."""
-    text = path.read_bytes()
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     if b"\\" in text:
         text = text.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
     lone = b"\r" in text and b"\n" not in text
@@ -54,21 +58,51 @@ def obj_pictures(path: Path) -> dict[str, Path]:
 
     A path of another machine is looked for beside the material file by its name alone.
     """
-    with path.open("rb") as stream:
-        named = [line[7:] for line in stream if line[:7] == b"mtllib "]
-    libraries = [name.decode(errors="replace").strip() for name in named]
     found: dict[str, Path] = {}
-    for library in libraries:
-        material = _beside(path.parent, library)
+    for material in obj_libraries(path):
         name = ""
-        if material.is_file():
-            for line in material.read_text(errors="replace").splitlines():
-                words = line.split(None, 1)
-                if len(words) == 2 and words[0] == "newmtl":
-                    name = words[1].strip()
-                elif len(words) == 2 and words[0].lower() == "map_kd":
-                    found.setdefault(name, _beside(material.parent, _without_options(words[1])))
+        for line in material.read_text("utf-8-sig", "replace").splitlines():
+            words = line.split(None, 1)
+            if len(words) == 2 and words[0] == "newmtl":
+                name = words[1].strip()
+            elif len(words) == 2 and words[0].lower() == "map_kd":
+                found.setdefault(name, _picture_named(material.parent, words[1]))
     return found
+
+
+def obj_libraries(path: Path) -> list[Path]:
+    """The material files that an OBJ names and that are there."""
+    named = [line[7:] for line in obj_lines(path) if line[:7] in (b"mtllib ", b"mtllib\t")]
+    told = (name.decode(errors="replace").strip() for name in named)
+    return [file for library in told for file in _libraries(path.parent, library)]
+
+
+def _libraries(folder: Path, named: str) -> list[Path]:
+    """The material files of a `mtllib` line: one whose name may have spaces, or several."""
+    whole = _beside(folder, named)
+    files = [whole] if whole.is_file() else [_beside(folder, name) for name in named.split()]
+    return [file for file in files if file.is_file()]
+
+
+def _picture_named(folder: Path, text: str) -> Path:
+    """The picture of a `map_Kd` line, which may have options before and a remark behind it."""
+    name = _without_options(text)
+    picture = _beside(folder, name)
+    return picture if picture.is_file() else _beside(folder, name.split(" #")[0])
+
+
+def udim_tiles(picture: Path) -> dict[int, Path]:
+    """The pictures of a UDIM layout by their tile (1001 at the origin); none where it is not one.
+
+    Either the name holds `<UDIM>`, or it is the first tile's and others lie beside it.
+    """
+    first = re.search(r"<udim>|(?<!\d)1001(?!\d)", picture.name, re.IGNORECASE)
+    if first is None or not picture.parent.is_dir():
+        return {}
+    start, end = picture.name[: first.start()], picture.name[first.end() :]
+    tile = re.compile(re.escape(start) + r"(1\d{3})" + re.escape(end), re.IGNORECASE)
+    known = ((tile.fullmatch(file.name), file) for file in sorted(picture.parent.iterdir()))
+    return {int(match[1]): file for match, file in known if match is not None}
 
 
 def _beside(folder: Path, name: str) -> Path:
@@ -110,7 +144,7 @@ def face_materials(path: Path) -> list[str]:
         if line[:2] in (b"f ", b"f\t"):
             names.append(name)
             sizes.append(len(line.split()) - 1)
-        elif line[:7] == b"usemtl ":
+        elif line[:7] in (b"usemtl ", b"usemtl\t"):
             name = line[7:].decode(errors="replace").strip()
     return np.repeat(np.array(names, dtype=object), pieces(np.array(sizes, int))).tolist()
 
@@ -119,7 +153,7 @@ def side_by_side(
     corner_uv: Float[Tensor, "T 3 2"], owner: Int[Tensor, " T"], count: int
 ) -> Float[Tensor, "T 3 2"]:
     """UVs into `count` pictures that lie side by side, the triangle's own being `owner`."""
-    inside = corner_uv - corner_uv.amin(1, keepdim=True).floor()  # tiles of a UDIM layout
+    inside = corner_uv - corner_uv.mean(1, keepdim=True).floor()  # tiles of a UDIM layout
     u = (inside[..., 0].clamp(0, 1) + owner[:, None]) / count
     return torch.stack([u, inside[..., 1].clamp(0, 1)], -1)
 
@@ -169,3 +203,16 @@ def scan_colors(values: NDArray) -> Float[Tensor, "N 3"]:
     if peak > 255:
         scale = 65535
     return torch.from_numpy((values / scale).clip(0, 1).astype(np.float32))
+
+
+def usable_normals(normals: NDArray | None) -> Float[Tensor, "N 3"] | None:
+    """Normals of length one; None where a file has none, or none that can be used."""
+    if normals is None or not np.isfinite(normals).all() or not normals.any():
+        return None
+    return torch.nn.functional.normalize(torch.from_numpy(normals.astype(np.float32)), dim=1)
+
+
+def srgb_shares(linear: NDArray) -> NDArray[np.float64]:
+    """Linear shares as srgb ones (IEC 61966-2-1), clipped to [0, 1]."""
+    linear = linear.astype(np.float64).clip(0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -1,6 +1,8 @@
-"""Scans in the formats that trimesh reads, STL, OFF and glTF: all meshes in their places."""
+"""Scans of several parts: glTF, all meshes in their places; and what trimesh reads, STL and OFF."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,145 +14,140 @@ from torch import Tensor
 
 from topohead.core import InputError
 from topohead.core.scans import Scan
+from topohead.io.gltf_scenes import GltfScene, Shown, read_gltf
 from topohead.io.meshes import merged_positions
-from topohead.io.scan_pictures import ScanFile, grey, joined_pictures, scan_colors, side_by_side
+from topohead.io.scan_pictures import (
+    Picture,
+    ScanFile,
+    decoded,
+    grey,
+    joined_pictures,
+    scan_colors,
+    side_by_side,
+    usable_normals,
+)
 
 
 def read_scene_scan(path: Path) -> ScanFile:
-    """All meshes of a scene in their places, as trimesh reads them."""
+    """The surface of an STL or OFF file, as trimesh reads it."""
     import trimesh
 
-    _check_promises(path)
+    promised = _check_promises(path)
     try:
         loaded: Any = trimesh.load_scene(path, process=False)
-        parts = [part for part in loaded.dump() if len(getattr(part, "vertices", ()))]
+        parts = [_part(part) for part in loaded.dump() if len(getattr(part, "vertices", ()))]
     except Exception as error:  # trimesh raises whatever its parsers meet
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path} is not a readable {path.suffix} scan ({reason})") from None
-    if not parts:
-        raise InputError(f"{path} holds no points; expected a scan of a head")
-    scan = _joined(parts)
-    metric = path.suffix.lower() in (".glb", ".gltf")
-    images = [_image(part) for part in parts]
-    known = list({id(image): image for image in images if image is not None}.values())
+    faces = sum(len(part.triangles) for part in parts)
+    if faces < promised:
+        raise InputError(f"{path} is cut off: it promises {promised} faces and holds {faces}")
+    return ScanFile(_joined(parts, path))
+
+
+def read_gltf_scan(path: Path) -> ScanFile:
+    """All meshes of a glTF's scene, with their pictures or colours."""
+    scene = read_gltf(path)
+    parts, notes = scene.shown(), list(scene.notes)
+    gone = {k for part in parts if (k := part.picture) is not None and scene.picture_missing(k)}
+    notes += [f"no colours from {scene.picture_name(number)}: not there" for number in sorted(gone)]
+    parts = [replace(part, picture=None) if part.picture in gone else part for part in parts]
+    scan = _joined(parts, path)
+    known = sorted({part.picture for part in parts if part.picture is not None})
     if not known:
-        return ScanFile(replace(scan, uv=None, triangle_uv=None), None, metric)
-    if len(known) == 1 and all(image is not None for image in images):
-        return ScanFile(replace(scan, colors=None), lambda: _pixels(known[0]), metric)
+        plain = replace(scan, uv=None, triangle_uv=None)
+        return ScanFile(plain, None, metric=True, notes=tuple(notes))
+    readers: list[Picture] = [partial(_pixels, scene, number) for number in known]
+    if len(known) == 1 and all(part.picture is not None for part in parts):
+        return ScanFile(replace(scan, colors=None), readers[0], metric=True, notes=tuple(notes))
     # what has no picture gets one of its own colour
-    number = {id(image): index for index, image in enumerate(known)}
-    readers = [lambda image=image: _pixels(image) for image in known]
-    readers += [lambda part=part: _plain(part) for part in parts if _image(part) is None]
-    numbers, bare = [], iter(range(len(known), len(readers)))
-    for part, image in zip(parts, images, strict=True):
-        own = next(bare) if image is None else number[id(image)]
-        numbers.append(np.full(len(getattr(part, "faces", ())), own))
-    assert scan.uv is not None and scan.triangle_uv is not None
-    owners = torch.from_numpy(np.concatenate(numbers))
-    uv = side_by_side(scan.uv[scan.triangle_uv], owners, len(readers)).reshape(-1, 2)
-    scan = replace(scan, colors=None, uv=uv, triangle_uv=torch.arange(len(uv)).reshape(-1, 3))
-    return ScanFile(scan, lambda: joined_pictures(readers), metric)
-
-
-def _joined(parts: list[Any]) -> Scan:
-    """All parts as one surface, vertices that a file repeats along seams merged again; with UVs,
-    the middle where a part has none.
-    """
-    positions, faces, uv, colors, count = [], [], [], [], 0
+    owners: list[NDArray[np.int64]] = []
     for part in parts:
-        vertices = np.asarray(part.vertices, np.float64)
-        positions.append(vertices)
-        faces.append(np.asarray(getattr(part, "faces", np.zeros((0, 3))), np.int64) + count)
-        given = getattr(part.visual, "uv", None) if hasattr(part, "visual") else None
-        known = given is not None and len(given) == len(vertices)
-        uv.append(np.asarray(given, np.float64) if known else np.full((len(vertices), 2), 0.5))
-        colors.append(_part_colors(part))
-        count += len(vertices)
-    corners = np.concatenate(faces)
-    merged, first = merged_positions(np.concatenate(positions))
-    everywhere = [c for c in colors if c is not None and len(c)]
-    painted = len(everywhere) == len(parts)
-    triangles = torch.from_numpy(merged[corners] if len(corners) else corners.reshape(0, 3))
+        if part.picture is None:
+            readers.append(partial(_plain, part))
+        own = len(readers) - 1 if part.picture is None else known.index(part.picture)
+        owners.append(np.full(len(part.triangles), own))
+    assert scan.uv is not None and scan.triangle_uv is not None
+    owner = torch.from_numpy(np.concatenate(owners))
+    uv = side_by_side(scan.uv[scan.triangle_uv], owner, len(readers)).reshape(-1, 2)
+    scan = replace(scan, colors=None, uv=uv, triangle_uv=torch.arange(len(uv)).reshape(-1, 3))
+    return ScanFile(scan, lambda: joined_pictures(readers), metric=True, notes=tuple(notes))
+
+
+def _joined(parts: Sequence[Shown], path: Path) -> Scan:
+    """All parts as one surface, vertices that a file repeats along seams merged again; with UVs,
+    the middle where a part has none. Normals and colours where every part has some.
+    """
+    if not sum(len(part.points) for part in parts):
+        raise InputError(f"{path} holds no points; expected a scan of a head")
+    starts = np.cumsum([0, *(len(part.points) for part in parts[:-1])])
+    positions = np.concatenate([part.points for part in parts])
+    corners = np.concatenate(
+        [part.triangles + start for part, start in zip(parts, starts, strict=True)]
+    )
+    if len(corners) and not 0 <= int(corners.min()) <= int(corners.max()) < len(positions):
+        raise InputError(f"{path}: a face names point {int(corners.max()) + 1} of {len(positions)}")
+    merged, first = merged_positions(positions)
+    colors = [part.colors for part in parts if part.colors is not None]
+    normals = [part.normals for part in parts if part.normals is not None]
+    uv = [np.full((len(p.points), 2), 0.5) if p.uv is None else p.uv for p in parts]
     return Scan(
-        torch.from_numpy(np.concatenate(positions)[first].astype(np.float32)),
-        triangles,
-        None,
-        scan_colors(np.concatenate(everywhere)[first]) if painted else None,
+        torch.from_numpy(positions[first].astype(np.float32)),
+        torch.from_numpy(merged[corners]),
+        usable_normals(np.concatenate(normals)[first])
+        if len(normals) == len(parts) and not len(corners)
+        else None,
+        scan_colors(np.concatenate(colors)[first]) if len(colors) == len(parts) else None,
         torch.from_numpy(np.concatenate(uv).astype(np.float32)),
         torch.from_numpy(corners),
     )
 
 
-def _image(part: Any) -> Any:
-    """The PIL image of a part's base colour; None without one."""
-    material = getattr(getattr(part, "visual", None), "material", None)
-    image = getattr(material, "baseColorTexture", None)
-    return getattr(material, "image", None) if image is None else image
+def _pixels(scene: GltfScene, number: int) -> Float[Tensor, "H W 3"]:
+    return decoded(scene.picture(number), f"{scene.path.name}, {scene.picture_name(number)}")
 
 
-def _pixels(image: Any) -> Float[Tensor, "H W 3"]:
-    return torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255)
-
-
-def _plain(part: Any) -> Float[Tensor, "1 1 3"]:
+def _plain(part: Shown) -> Float[Tensor, "1 1 3"]:
     """One texel of the mean colour of a part without a picture, grey where it has none."""
-    visual = getattr(part, "visual", None)
-    material = getattr(visual, "material", None)
-    if material is not None:
-        color = np.asarray(material.main_color, np.float32)[None]
-    elif visual is not None and len(visual.vertex_colors):
-        color = np.asarray(visual.vertex_colors, np.float32)
-    else:
-        return grey()
-    return torch.from_numpy(color[:, :3].mean(0) / 255)[None, None]
+    if part.colors is not None and len(part.colors):
+        return torch.from_numpy(part.colors.mean(0)).float()[None, None]
+    return grey() if part.plain is None else torch.from_numpy(part.plain).float()[None, None]
 
 
-def _part_colors(part: Any) -> NDArray[np.uint8] | None:
-    """Colours of a part's points; None without any."""
-    if hasattr(part, "colors"):  # a cloud
-        return np.asarray(part.colors)[:, :3] if len(part.colors) == len(part.vertices) else None
-    visual = part.visual
-    if visual.kind not in ("vertex", "texture") or not hasattr(visual, "vertex_colors"):
-        return None
-    colors = np.asarray(visual.vertex_colors)
-    return colors[:, :3] if colors.shape[0] == len(part.vertices) else None
+def _part(mesh: Any) -> Shown:
+    """A mesh of trimesh's."""
+    colors = None
+    if getattr(mesh, "visual", None) is not None and mesh.visual.kind == "vertex":
+        colors = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255
+    points = np.asarray(mesh.vertices, np.float64)
+    return Shown(points, np.asarray(mesh.faces, np.int64), colors=colors)
 
 
-def _check_promises(path: Path) -> None:
-    """Compares counts in headers with the file's size before anything is allocated for them."""
-    size, suffix = path.stat().st_size, path.suffix.lower()
+def _check_promises(path: Path) -> int:
+    """Compares counts in headers with the file's size before anything is allocated for them; gives
+    the least number of triangles that are to follow.
+    """
+    size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(1024)
-    if suffix == ".stl" and not head.lstrip().startswith(b"solid"):
-        count = int.from_bytes(head[80:84], "little")
+        stream.seek(max(0, size - 1024))
+        tail = stream.read()
+    if path.suffix.lower() == ".stl":
+        count, told = int.from_bytes(head[80:84], "little"), head.lstrip().lower()
+        if told.startswith(b"solid") and size != 84 + 50 * count:  # some binary ones begin so, too
+            if b"endsolid" not in tail.lower():
+                raise InputError(f"{path} is cut off: it does not end with 'endsolid'")
+            return 0
         if size < 84 + 50 * count:
             raise InputError(f"{path} is cut off: {count} triangles do not fit in {size} bytes")
-    if suffix == ".off":
-        words = [w for line in head.splitlines() if line[:1] != b"#" for w in line.split()]
-        words = words[1:] if words and words[0].endswith(b"OFF") else words
-        if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
-            raise InputError(f"{path} is no OFF file; expected 'OFF' and its counts")
-        vertices, faces = int(words[0]), int(words[1])
-        if 6 * vertices + 6 * faces > size:
-            raise InputError(
-                f"{path} is cut off: {vertices} vertices and {faces} faces do not fit in "
-                f"{size} bytes"
-            )
-    if suffix == ".glb":
-        if head[:4] != b"glTF":
-            raise InputError(f"{path} is no GLB; expected 'glTF' at its beginning")
-        promised = int.from_bytes(head[8:12], "little")
-        if promised > size:
-            raise InputError(f"{path} is cut off: {promised} bytes promised, {size} there")
-        _check_accessors(path, size)
-
-
-def _check_accessors(path: Path, size: int) -> None:
-    from topohead.io.sequences import glb_document
-
-    for index, accessor in enumerate(glb_document(path).get("accessors", ())):
-        if not 0 <= int(accessor.get("count", 0)) <= size:
-            raise InputError(
-                f"{path}: accessor {index} promises {accessor['count']} elements and the file has "
-                f"{size} bytes"
-            )
+        return count
+    words = [w for line in head.splitlines() if line[:1] != b"#" for w in line.split()]
+    words = words[1:] if words and words[0].endswith(b"OFF") else words
+    if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
+        raise InputError(f"{path} is no OFF file; expected 'OFF' and its counts")
+    vertices, faces = int(words[0]), int(words[1])
+    if 6 * vertices + 6 * faces > size:
+        raise InputError(
+            f"{path} is cut off: {vertices} vertices and {faces} faces do not fit in {size} bytes"
+        )
+    return faces

@@ -12,15 +12,18 @@ import torch
 from topohead.core import InputError
 from topohead.core.scans import Scan
 from topohead.geometry.meshes import face_normals, triangle_areas
+from topohead.io.gltf_scenes import read_gltf
 from topohead.io.meshes import USD
 from topohead.io.scan_formats import (
+    ply_pictures,
     read_cloud_scan,
     read_obj_scan,
     read_ply_scan,
     read_usd_scan,
+    usd_files,
 )
-from topohead.io.scan_pictures import ScanFile
-from topohead.io.scan_scenes import read_scene_scan
+from topohead.io.scan_pictures import ScanFile, obj_libraries, obj_pictures, udim_tiles
+from topohead.io.scan_scenes import read_gltf_scan, read_scene_scan
 
 CLOUDS = (".xyz", ".pts", ".txt", ".asc")
 SCANS = (".obj", ".ply", ".stl", ".glb", ".gltf", ".off", ".xyz", ".pts", ".asc", *USD)
@@ -31,11 +34,15 @@ READERS = (
     ((".ply",), read_ply_scan),
     (CLOUDS, read_cloud_scan),
     (USD, read_usd_scan),
+    ((".glb", ".gltf"), read_gltf_scan),
 )
 """Who reads which endings; the rest is trimesh's."""
 
 FEWEST = 500
 """Points below which nothing can be told of a head."""
+
+COARSE, COARSEST = 1e-4, 2e-3
+"""Shares of a scan's size that the steps of its float32 positions may be: a warning, a refusal."""
 
 
 def read_scan(path: str | Path) -> Scan:
@@ -50,7 +57,7 @@ def open_scan(path: str | Path) -> ScanFile:
     inwards; normals of a cloud that point both ways are left out. The notes say so.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     suffix = path.suffix.lower()
     if suffix not in (*SCANS, *CLOUDS):
         raise InputError(f"{path}: unknown scan format; expected {', '.join(SCANS)}")
@@ -58,11 +65,32 @@ def open_scan(path: str | Path) -> ScanFile:
     return _oriented(_checked(read(path), path))
 
 
+def companions(path: Path) -> list[Path]:
+    """The files beside a scan that it names: materials, pictures, buffers, layers; in order.
+
+    None of them need be there, nor the scan be readable.
+    """
+    suffix, found = path.suffix.lower(), list[Path]()
+    try:
+        if suffix == ".obj":
+            found = [*obj_libraries(path), *obj_pictures(path).values()]
+        elif suffix in (".glb", ".gltf"):
+            found = read_gltf(path).files()
+        elif suffix == ".ply":
+            found = ply_pictures(path)
+        elif suffix in USD:
+            found = usd_files(path)
+    except InputError:
+        return []  # reading it will say what is wrong
+    tiles = (file for picture in found for file in udim_tiles(picture).values())
+    return sorted({file.resolve() for file in (*found, *tiles) if file.is_file()})
+
+
 # What is checked
 
 
-def _check_file(path: Path) -> None:
-    """Tells what is no scan whatever its ending says."""
+def check_file(path: Path) -> None:
+    """Tells what is no scan whatever its ending says, or cannot be read."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected one scan, {', '.join(SCANS)}")
     if not path.is_file():
@@ -106,7 +134,23 @@ def _checked(found: ScanFile, path: Path) -> ScanFile:
             raise InputError(f"{path}: a face names point {high + 1} of {len(scan.points)}")
     if float((scan.points.amax(0) - scan.points.amin(0)).max()) == 0:
         raise InputError(f"{path}: all {len(scan.points)} points lie in one place")
-    return found
+    return _near_enough(found, path)
+
+
+def _near_enough(found: ScanFile, path: Path) -> ScanFile:
+    """The same, and a note or an InputError where float32 blurs what lies far from the origin."""
+    ordered = found.scan.points.sort(0).values
+    low, middle, high = (ordered[int(share * (len(ordered) - 1))] for share in (0.05, 0.5, 0.95))
+    away, size = float(middle.abs().max()), float((high - low).max())
+    share = away * 2.0**-23 / size if size > 0 else 0.0
+    if share <= COARSE:
+        return found
+    told = (
+        f"it lies {away:.4g} of its units from the origin, which rounds its points by {share:.1%}"
+    )
+    if share > COARSEST:
+        raise InputError(f"{path}: {told} of its size; move it to the origin")
+    return replace(found, notes=(*found.notes, f"{told} of its size"))
 
 
 def _oriented(found: ScanFile) -> ScanFile:

@@ -54,11 +54,16 @@ def usd_sequence(path: Path) -> MeshSequence:
 
 
 def open_stage(path: Path) -> Any:
-    Tf, Usd = pxr("Tf", "Usd")
+    """The stage of a file; layers that it names and that are not there are left out."""
+    Tf, Usd, UsdUtils = pxr("Tf", "Usd", "UsdUtils")
+    told = UsdUtils.CoalescingDiagnosticDelegate()  # else USD writes lines of its own to stderr
     try:
         return Usd.Stage.Open(str(path))
     except Tf.ErrorException as error:
-        raise InputError(f"{path} is no readable USD stage ({error})") from None
+        reason = str(error).strip().splitlines()[0].rpartition(" : ")[2].strip("'")
+        raise InputError(f"{path} is no readable USD stage ({reason})") from None
+    finally:
+        del told
 
 
 def points_at(stage: Any, mesh: Any, time: Any) -> Float[Tensor, "V 3"]:
@@ -80,12 +85,16 @@ def stage_topology(mesh: Any, path: Path) -> Topology:
     """Quads and UV indices of a mesh as stored; larger faces become triangles."""
     (UsdGeom,) = pxr("UsdGeom")
 
-    sizes = np.array(mesh.GetFaceVertexCountsAttr().Get(), np.int64)
-    corners = np.array(mesh.GetFaceVertexIndicesAttr().Get(), np.int64)
+    sizes = face_sizes(mesh)
+    corners = np.array(_first(mesh.GetFaceVertexIndicesAttr()) or (), np.int64)
     count = len(_first(mesh.GetPointsAttr()) or ())
-    if not len(sizes) or sizes.min() < 3 or corners.max() >= count:
+    if not len(sizes) or sizes.min() < 3 or sizes.sum() != len(corners) or not (
+        0 <= corners.min() <= corners.max() < count
+    ):  # fmt: skip
         raise InputError(f"{path}: {mesh.GetPath()} has no faces, or faces without their points")
     uv, rows = _uv(mesh, corners)
+    if len(rows) != len(corners) or (len(uv) and not 0 <= rows.min() <= rows.max() < len(uv)):
+        raise InputError(f"{path}: {mesh.GetPath()} has UVs that do not fit its faces")
     chosen = fans(sizes)
     if mesh.GetOrientationAttr().Get() == UsdGeom.Tokens.leftHanded:
         quad = (chosen[:, 3] != chosen[:, 2])[:, None]
@@ -99,12 +108,18 @@ def stage_topology(mesh: Any, path: Path) -> Topology:
     )
 
 
+def face_sizes(mesh: Any) -> NDArray[np.int64]:
+    """How many corners each face of a mesh has; none where it has no faces."""
+    return np.array(_first(mesh.GetFaceVertexCountsAttr()) or (), np.int64)
+
+
 def _uv(mesh: Any, corners: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """UV rows [U 2] and the row of every corner; no rows when the mesh has none."""
     (UsdGeom,) = pxr("UsdGeom")
 
-    for name in ("st", "UVMap", "map1", "uv"):
-        primvar = UsdGeom.PrimvarsAPI(mesh).GetPrimvar(name)
+    primvars = UsdGeom.PrimvarsAPI(mesh)
+    others = [p for p in primvars.GetPrimvars() if p.GetTypeName().role == "TextureCoordinate"]
+    for primvar in (*map(primvars.GetPrimvar, ("st", "UVMap", "map1", "uv")), *others):
         if not primvar or not primvar.HasValue():
             continue
         uv = np.array(primvar.Get(), np.float32).reshape(-1, 2)
@@ -113,7 +128,8 @@ def _uv(mesh: Any, corners: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDA
         if primvar.GetInterpolation() == UsdGeom.Tokens.faceVarying:
             return uv, index
         if primvar.GetInterpolation() in (UsdGeom.Tokens.vertex, UsdGeom.Tokens.varying):
-            return uv, index[corners]
+            fits = len(index) > corners.max()
+            return uv, index[corners] if fits else np.full_like(corners, -1)
     return np.zeros((0, 2), np.float32), np.zeros_like(corners)
 
 

@@ -1,6 +1,7 @@
 """A linear head's pose, identity and expression by iterated closest points on a scan."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -129,6 +130,17 @@ def _posed(
     return shape @ pose[:3, :3].T + pose[:3, 3]
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """PyTorch's dense products on one core: several add in an order that hangs on their number."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
+
+
 @dataclass(frozen=True)
 class ModePrior:
     """Gaussian about `mean` coefficients with a precision matrix; and about the log of `size`."""
@@ -153,6 +165,7 @@ def population_prior(arrays: HeadArrays, expression: float = EXPRESSION) -> Mode
     return ModePrior(np.zeros(len(precision)), precision)
 
 
+@one_core()
 def fit_modes(
     head: HeadModes,
     samples: ScanSamples,
@@ -230,7 +243,7 @@ def _step(
     system[6, 6] += 1 / prior.size_spread**2
     gradient[6] += np.log(modes.size / prior.size) / prior.size_spread**2
     system[7:, 7:] += prior.precision
-    gradient[7:] += prior.precision @ (modes.coefficients - prior.mean)
+    gradient[7:] += _product(prior.precision, modes.coefficients - prior.mean)
     lower, upper = np.full(len(gradient), -np.inf), np.full(len(gradient), np.inf)
     expression = slice(7 + identities, None)
     lower[expression] = -modes.coefficients[identities:]
@@ -258,6 +271,7 @@ def _smoother(topology: Topology) -> tuple[SuperLU, Float[np.ndarray, " V"]]:
     return splu((sparse.diags(kept) + SMOOTHING * matrix.T @ matrix).tocsc()), kept
 
 
+@one_core()
 def explained(
     arrays: HeadArrays,
     vertices: Float[np.ndarray, "V 3"],
@@ -279,15 +293,15 @@ def explained(
     share = SHARE / (len(rows) * noise**2)
     precision = np.minimum(prior_precision(arrays, HeadPriors(expression=BROAD)), HELD)
     system = share * squares + np.diag(precision)
-    bare = (shape - arrays.template)[rows].ravel() - basis @ start
-    gradient = -share * basis.T @ bare
+    bare = (shape - arrays.template)[rows].ravel() - _product(basis, start)
+    gradient = -share * _product(basis.T, bare)
     gradient[count:] += 1 / PLAYED
     bounds = np.full(len(start), np.inf)
     lower, upper = -bounds, bounds
     lower[count:], upper[count:] = -expression, 1 - expression
     coefficients = start + _boxed_minimum(system, gradient, lower, upper)
     # float32 halves the work and is good to 10⁻⁸ m
-    remainder = shape - arrays.template - arrays.basis @ coefficients.astype(np.float32)
+    remainder = shape - arrays.template - _product(arrays.basis, coefficients.astype(np.float32))
     return Modes(pose, coefficients, remainder)
 
 
@@ -296,7 +310,7 @@ def _face_regression(arrays: HeadArrays) -> tuple[np.ndarray, np.ndarray, np.nda
     rows = np.flatnonzero(arrays.topology.region_mask("face").numpy())
     rows = rows[:: max(1, len(rows) // 600)]
     basis = arrays.basis[rows].reshape(3 * len(rows), -1).astype(np.float64)
-    return rows, basis, basis.T @ basis
+    return rows, basis, _product(basis.T, basis)
 
 
 def _boxed_minimum(
@@ -321,10 +335,16 @@ def _eliminated(
     boxed = np.isfinite(lower)
     free = ~boxed
     across = system[np.ix_(free, boxed)]
-    solved = np.linalg.solve(system[np.ix_(free, free)], np.c_[across, gradient[free]])
-    reduced = system[np.ix_(boxed, boxed)] - across.T @ solved[:, :-1]
-    slope = gradient[boxed] - across.T @ solved[:, -1]
+    wanted = torch.from_numpy(np.c_[across, gradient[free]])
+    solved = torch.linalg.solve(torch.from_numpy(system[np.ix_(free, free)]), wanted).numpy()
+    both = _product(across.T, solved)
+    reduced, slope = system[np.ix_(boxed, boxed)] - both[:, :-1], gradient[boxed] - both[:, -1]
     x = minimum(reduced, slope, lower[boxed], upper[boxed])
     found = np.empty(len(gradient))
-    found[boxed], found[free] = x, -solved[:, :-1] @ x - solved[:, -1]
+    found[boxed], found[free] = x, -_product(solved[:, :-1], x) - solved[:, -1]
     return found
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`left @ right` by PyTorch, whose number of cores can be told (`one_core`)."""
+    return (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()

@@ -127,6 +127,7 @@ class RegisterResult:
 def register(config: RegisterConfig) -> RegisterResult:
     """Register a scan, a folder of scans, or the frames of one performer."""
     from topohead.core.errors import InputError
+    from topohead.io.atomic import remove_stale
     from topohead.workflows.registering import batch, request, sequence, single
 
     if config.texture_size != 0 and not 64 <= config.texture_size <= 16384:
@@ -138,6 +139,7 @@ def register(config: RegisterConfig) -> RegisterResult:
         return sequence.register_sequence(config)
     if config.source.is_dir():
         return batch.register_folder(config)
+    remove_stale(config.out.parent)
     found = single.register_scan(config)
     batch.tell_warnings(found)
     return RegisterResult(config.out, (found,))

@@ -3,7 +3,6 @@
 import logging
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ from topohead.workflows.capturing.first import Head, read_head
 from topohead.workflows.capturing.take import Take, calibrated, open_take
 from topohead.workflows.progress import Sight, show
 from topohead.workflows.tracking_state import State
+from topohead.workflows.workers import stop_with_caller
 
 
 class Tracker:
@@ -112,7 +112,7 @@ _trackers: list[Tracker] = []
 
 def _begin(config: CaptureConfig, run: Path, numbers: "SimpleQueue[int]") -> None:
     """Makes a worker of this process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller stops its workers
+    stop_with_caller()
     device = config.device
     if device == "cuda":
         device = f"cuda:{numbers.get() % torch.cuda.device_count()}"

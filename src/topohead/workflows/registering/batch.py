@@ -4,7 +4,7 @@ import json
 import logging
 import multiprocessing
 import os
-import signal
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +21,8 @@ from topohead.workflows.register import RegisterConfig, RegisteredScan, Register
 from topohead.workflows.registering.files import WRITERS
 from topohead.workflows.registering.request import read_manifest
 from topohead.workflows.registering.single import register_scan
+from topohead.workflows.registering.topologies import bridges_for
+from topohead.workflows.workers import stop_with_caller
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ def register_folder(config: RegisterConfig) -> RegisterResult:
         present = (path.name for path in sorted(config.out.iterdir()) if path.name[0] != ".")
         if foreign := next((name for name in present if name not in ours), None):
             raise InputError(f"--out {config.out} holds {foreign!r}; choose an empty or new folder")
+    bridges_for(config)  # a mesh that cannot be used is told once, and bridges are made once
     config.out.mkdir(parents=True, exist_ok=True)
     remove_stale(config.out)
     found: list[RegisteredScan] = []
@@ -58,14 +61,17 @@ def register_folder(config: RegisterConfig) -> RegisterResult:
 
 def scans_in(folder: Path, out: Path | None = None) -> list[tuple[str, Path]]:
     """Every scan below a folder but those below `out`, in order, each under a name of its own."""
-    files = [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in SCANS
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and (out is None or out.resolve() not in file.resolve().parents)
-    ]
+    files = sorted(
+        (
+            file
+            for file in _files_below(folder)
+            if file.suffix.lower() in SCANS
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+            and (out is None or out.resolve() not in file.resolve().parents)
+        ),
+        key=lambda file: _in_order(file.relative_to(folder)),
+    )
     if not files:
         raise InputError(f"{folder} holds no scans; expected files {', '.join(SCANS)}")
     # no dots: what follows one would be taken for a format
@@ -80,6 +86,25 @@ def scans_in(folder: Path, out: Path | None = None) -> list[tuple[str, Path]]:
         (name if named.count(name) == 1 else f"{name}_{k}", file)
         for k, (name, file) in enumerate(zip(named, files, strict=True), 1)
     ]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files of a folder and those in it; what cannot be looked into is told."""
+
+    def tell(error: OSError) -> None:
+        log.warning("%s cannot be read (%s): left out", error.filename, error.strerror)
+
+    for place, _, names in os.walk(folder, onerror=tell):
+        yield from (Path(place) / name for name in names)
+
+
+def _in_order(path: Path) -> list[list[tuple[int, int, str]]]:
+    """What paths are sorted by: folder by folder, numbers in names by their value."""
+    return [
+        [(0, int(part), "") if part.isdecimal() else (1, 0, part)
+         for part in re.split(r"(\d+)", name) if part]
+        for name in path.parts
+    ]  # fmt: skip
 
 
 def tell_warnings(scan: RegisteredScan) -> None:
@@ -116,7 +141,7 @@ def _begin(threads: int) -> None:
     """Makes a worker of this process: with its share of the cores, stopped by the caller alone."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop_with_caller()
     torch.set_num_threads(threads)
     os.environ["NUMBA_NUM_THREADS"] = str(threads)  # numba reads it when its first kernel starts
 
@@ -127,6 +152,9 @@ def attempt(config: RegisterConfig) -> RegisteredScan:
         return register_scan(config)
     except InputError as error:
         reason = str(error).removeprefix(f"{config.source}").lstrip(": ")
+        return RegisteredScan(config.source, None, config.method or "", failure=reason)
+    except PermissionError as error:
+        reason = f"cannot be read or written ({error.filename}: {error.strerror})"
         return RegisteredScan(config.source, None, config.method or "", failure=reason)
     except Exception as error:
         log.exception("%s", config.source)

@@ -9,8 +9,9 @@ from typing import Any
 
 import topohead
 from topohead.core.errors import InputError
-from topohead.io.bridges import ICT
+from topohead.io.bridges import ICT, landmark_file
 from topohead.io.digests import digest, plain
+from topohead.io.scans import companions
 from topohead.io.weights import SHIPPED, read_weights
 from topohead.workflows.register import RegisterConfig
 from topohead.workflows.registering.topologies import topology_name
@@ -44,6 +45,16 @@ def resolved(config: RegisterConfig) -> RegisterConfig:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"--topology: two are called {name}, and so would be their files")
+    if config.sequence:
+        for flag, given in (
+            ("topology", topologies), ("neutral", config.neutral),
+            ("reference-frame", config.reference_frame),
+        ):  # fmt: skip
+            if given:
+                raise InputError(
+                    f"--{flag} is for single scans; of a sequence's run, `topohead export` and "
+                    "`topohead rig` make it"
+                )
     asked = [("topology", path) for path in topologies if str(path) != ICT]
     for flag, path in [*asked, ("texture", config.texture)]:
         if path is not None and not Path(path).exists():
@@ -75,10 +86,10 @@ def request_hash(config: RegisterConfig) -> str:
     """16 digits that two requests share when they must come to the same head."""
     settings = {k: v for k, v in plain(config).items() if k not in WITHOUT_EFFECT}
     named = (path for path in (*config.topology, config.texture) if path and path.exists())
-    inputs = [config.source, *named]
-    told = json.dumps(
-        [topohead.__version__, settings, weights_hash(config), digest(*inputs)], sort_keys=True
-    )
+    guides = (landmark_file(path) for path in config.topology)
+    inputs = [config.source, *companions(config.source), *named, *(g for g in guides if g.exists())]
+    hashes = weights_hash(config), digest(*inputs, sampled=None)
+    told = json.dumps([topohead.__version__, settings, *hashes], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 

@@ -35,6 +35,7 @@ from topohead.workflows.register import RegisterConfig, RegisteredScan, Register
 from topohead.workflows.registering.batch import scans_in
 from topohead.workflows.registering.heads import at_rest, level_of, registered_head
 from topohead.workflows.registering.methods import (
+    Found,
     Means,
     fit_scan,
     judge_fit,
@@ -89,22 +90,28 @@ def _track(run: RunFolder, config: RegisterConfig, scans: Sequence[Path]) -> lis
     found: list[RegisteredScan] = []
     person: HeadModel | None = None
     first = last = None
+    told: set[str] = set()
     for name, path in progress(list(zip(names, scans, strict=True)), "frames"):
         state = run.path / "frames" / name / "state.safetensors"
         if run.has(f"frames/{name}/mesh.obj", f"frames/{name}/state.safetensors"):
-            last = _stored(state)
+            fit, sure = _stored(state)
             found.append(RegisteredScan(path, state.with_name("mesh.obj"), kept=True))
         else:
             try:
-                last = _frame(run, config, name, path, person, first, last, found)
+                fit, sure = _frame(run, config, name, path, person, first, last, found)
             except InputError as error:
                 if first is None and not config.force:
                     raise  # without a first frame nobody knows the person
                 log.warning("frame %s: %s", name, error)
                 found.append(RegisteredScan(path, None, failure=str(error)))
                 continue
+            for warning in found[-1].warnings:
+                if warning not in told:  # of what all frames have in common, once
+                    log.warning("frame %s: %s", name, warning)
+                told.add(warning)
+        last = fit if sure or last is None else last
         if first is None:
-            first, person = last, personal(last)
+            first, person = fit, personal(fit)
             metres = float(load_file(state)["unit_metres"])
             unit = min(METRES, key=lambda known: abs(METRES[known] - metres))
             config = replace(config, unit=unit)  # the frames of a sequence share one
@@ -121,8 +128,10 @@ def _frame(
     first: ScanFit | None,
     last: ScanFit | None,
     found: list[RegisteredScan],
-) -> ScanFit:
-    """Registers a frame and writes it; its state comes last and says that it is done."""
+) -> tuple[ScanFit, bool]:
+    """Registers a frame and writes it; its state comes last and says that it is done. Gives the fit
+    and whether it may be believed, and the next frame begin from it.
+    """
     began = time.perf_counter()
     prepared = prepare(replace(config, source=path))
     assert config.method is not None, "resolved"
@@ -130,7 +139,7 @@ def _frame(
     if person is None or last is None:
         prepared, fit, quality, doubts = found_in(prepared, config)
     else:
-        fit = following(prepared.scan, person, last, config)
+        fit, doubts = following(prepared.scan, person, last, config)
         quality = judge_fit(prepared.scan, fit, reference_head(0), config.device)
     failures = tuple(quality.failures.values())
     if failures and not config.force and first is None:
@@ -142,7 +151,7 @@ def _frame(
     write_obj(shown.mesh, folder / "mesh.obj")
     seconds = time.perf_counter() - began
     told = {"p2s_median_mm": quality.whole.median_mm, "p2s_p95_mm": quality.whole.p95_mm}
-    doubtful = bool(failures)
+    doubtful = bool(failures or doubts)
     run.append_metrics("track", name, seconds=seconds, doubtful=doubtful, scan=path.name, **told)
     motion = rigid_motion(fit if first is None else first, fit)
     tensors = {
@@ -153,6 +162,7 @@ def _frame(
         "fit_pose": fit.pose,
         "expression": fit.expression,
         "unit_metres": torch.tensor(METRES[prepared.unit]),
+        "doubtful": torch.tensor(doubtful),
     }
     with run.write(f"frames/{name}/state.safetensors") as partial:
         save_file(packed(tensors), partial)
@@ -164,16 +174,16 @@ def _frame(
             (*prepared.notes, *doubts, *quality.warnings.values(), *failures),
         )
     )  # fmt: skip
-    return fit
+    return fit, not doubtful
 
 
-def following(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConfig) -> ScanFit:
-    """The person in the next frame, anew where nothing leads there.
+def following(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConfig) -> Found:
+    """The person in the next frame, anew where nothing leads there; and the network's doubts.
 
     With the network, from the pose and the expression that it sees: a blink, or a mouth that opens
     fast, is out of reach of the frame before, from which all else begins.
     """
-    start = _seen(scan, person, last, config)
+    start, doubts = _seen(scan, person, last, config)
     if start is None:
         tree = KDTree(last.vertices.double().numpy())
         near = tree.query(scan.points.double().numpy(), distance_upper_bound=NEAR)[0] < NEAR
@@ -185,31 +195,34 @@ def following(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConf
     if start.inliers.any():
         fit = refine_fit(scan, start, person, config.device)
         if judge_fit(scan, fit, person, config.device).whole.median_mm < LOST_MM:
-            return fit
-    return fit_scan(scan, person, "pca+refine", Means(config.seed, config.device))[0]
+            return fit, doubts
+    return fit_scan(scan, person, "pca+refine", Means(config.seed, config.device))[0], doubts
 
 
-def _seen(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConfig) -> ScanFit | None:
+def _seen(
+    scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConfig
+) -> tuple[ScanFit | None, tuple[str, ...]]:
     """The person as the network sees them in a scan: its pose and expression, the person's shape
-    and size. None without the network, or where it is in doubt."""
+    and size. None without the network, or where it is in doubt, which is told."""
     assert config.method is not None, "resolved"
     if not config.method.startswith("network"):
-        return None
+        return None, ()
     seen, doubts = fit_scan(scan, reference_head(0), "network", means_of(config))
     if doubts:
-        return None
+        return None, doubts
     shape = person.template + torch.tensordot(seen.expression, person.expression_basis, 1)
     size = torch.linalg.det(last.pose[:3, :3].double()) ** (1 / 3)
     face = person.topology.region_mask("face")
     pose = rigid(size * shape[face].double(), seen.vertices[face].double())
     pose[:3, :3] *= size
-    return ScanFit(
+    fit = ScanFit(
         apply(pose, shape.double()).float(),
         torch.full_like(last.sigma, START_SIGMA),
         pose.float(),
         seen.expression,
         seen.inliers,
     )
+    return fit, ()
 
 
 def personal(fit: ScanFit) -> LinearHead:
@@ -230,11 +243,13 @@ def rigid_motion(first: ScanFit, fit: ScanFit) -> Tensor:
     return rigid(here[0], here[1]).float()
 
 
-def _stored(state: Path) -> ScanFit:
-    """A frame's fit as it was written; which points were inliers is not kept."""
+def _stored(state: Path) -> tuple[ScanFit, bool]:
+    """A frame's fit as it was written, and whether to believe it; which points were inliers is not
+    kept."""
     told = packed(load_file(state))
     none = torch.zeros(0, dtype=torch.bool)
-    return ScanFit(told["control"], told["sigma"], told["fit_pose"], told["expression"], none)
+    fit = ScanFit(told["control"], told["sigma"], told["fit_pose"], told["expression"], none)
+    return fit, not bool(told.get("doubtful", False))
 
 
 def _write_first(

@@ -15,12 +15,13 @@ from torch import Tensor
 import topohead
 from topohead.core import ARKIT_52, InputError, Mesh
 from topohead.core.scans import Scan, ScanFit
+from topohead.geometry.bridge import Bridge
 from topohead.io.assets import reference_head
-from topohead.io.atomic import atomic_folder, write_text
+from topohead.io.atomic import atomic_files, atomic_folder, write_text
 from topohead.io.digests import digest, plain
 from topohead.io.images import write_image
 from topohead.io.scan_pictures import read_picture
-from topohead.io.scans import ScanFile, open_scan
+from topohead.io.scans import ScanFile, check_file, companions, open_scan
 from topohead.solvers.scan_texture import bake_color, bake_heights, is_finer, look_up
 from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan
@@ -31,7 +32,7 @@ from topohead.workflows.registering.methods import fine_vertices, fit_scan, judg
 from topohead.workflows.registering.network import load_people
 from topohead.workflows.registering.proof import proof
 from topohead.workflows.registering.request import read_manifest, request_hash, weights_hash
-from topohead.workflows.registering.topologies import bridge_for, topology_name, write_in_topology
+from topohead.workflows.registering.topologies import bridges_for, write_in_topology
 from topohead.workflows.registering.units import METRES, find_unit, in_metres, next_unit
 
 if TYPE_CHECKING:
@@ -51,11 +52,13 @@ class Prepared:
 def register_scan(config: RegisterConfig) -> RegisteredScan:
     """The head of one scan, written; or what an earlier call with the same request has written."""
     place = place_of(config.out)
-    asked = request_hash(config) if config.source.is_file() else ""
+    check_file(config.source)
+    asked = request_hash(config)
     known = finished(place, asked)
     if known is not None and not config.restart:
         return _told(config, known, kept=True)
-    check_replaceable(config.out)
+    check_replaceable(config)
+    bridges = bridges_for(config)
     watch = Stopwatch()
     prepared = prepare(config)
     watch.lap("read")
@@ -65,7 +68,7 @@ def register_scan(config: RegisterConfig) -> RegisteredScan:
     watch.lap("register")
     with _whole(config.out) as out:
         written = place_of(out)
-        document = write_all(config, written, prepared, fit, watch)
+        document = write_all(config, written, prepared, fit, bridges, watch)
         document = {
             "verb": "register",
             "topohead": topohead.__version__,
@@ -122,17 +125,24 @@ class Stopwatch:
 
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-    """Where to write: a folder appears whole, files of a named mesh one by one."""
-    if out.suffix and not out.is_dir():
-        yield out
+    """Where to write: a folder, or a named mesh and what goes with it, appears whole."""
+    if not out.suffix or out.is_dir():
+        with atomic_folder(out) as folder:
+            yield folder
         return
-    with atomic_folder(out) as folder:
-        yield folder
+    place = place_of(out)
+    known = read_manifest(place.manifest) or {}
+    older = known.get("files", ()) if known.get("head") == out.name else ()
+    with atomic_files(out.parent, place.manifest.name, older) as folder:
+        yield folder / out.name
 
 
 def prepare(config: RegisterConfig) -> Prepared:
     """The scan in metres."""
     file = open_scan(config.source)
+    if config.unit != "auto":  # it names the unit of the file's own numbers
+        own = file.scan.points.double() / file.metres_per_unit
+        file = replace(file, scan=replace(file.scan, points=own.float()))
     colored = file.picture is not None or file.scan.colors is not None
     if config.texture is not None:
         path = config.texture
@@ -200,7 +210,12 @@ def _fallen(config: RegisterConfig, fit: ScanFit) -> list[str]:
 
 
 def write_all(
-    config: RegisterConfig, place: Place, prepared: Prepared, fit: ScanFit, watch: Stopwatch
+    config: RegisterConfig,
+    place: Place,
+    prepared: Prepared,
+    fit: ScanFit,
+    bridges: Mapping[str, Bridge],
+    watch: Stopwatch,
 ) -> dict[str, Any]:
     """All files but the manifest; gives what the manifest says of them."""
     assert config.method is not None, "resolved"
@@ -212,9 +227,8 @@ def write_all(
     texture, heights, facts = bake_maps(config, prepared, on_scan.mesh)
     watch.lap("texture")
     files = write_head(head, place, texture, heights, config.neutral)
-    for topology in config.topology:
-        bridge = bridge_for(config, topology)
-        files += write_in_topology(head, bridge, topology_name(topology), place, texture)
+    for name, bridge in bridges.items():
+        files += write_in_topology(head, bridge, name, place, texture)
     shown = proof(prepared.scan, _picture(prepared), on_scan.mesh, on_scan.rig, texture)
     files.append(place.name("proof.png"))
     write_image(files[-1], shown)
@@ -275,19 +289,30 @@ def finished(place: Place, asked: str) -> Mapping[str, Any] | None:
     return known if there else None
 
 
-def check_replaceable(out: Path) -> None:
-    """Only an earlier head is replaced: a folder with nothing in it that we did not write."""
-    if not out.is_dir():
-        return
-    known = read_manifest(out / "manifest.json") or {}
-    ours = {"manifest.json", *known.get("files", ())}
-    names = (file.relative_to(out).as_posix() for file in sorted(out.rglob("*")) if file.is_file())
-    foreign = next((name for name in names if name not in ours), None)
+def check_replaceable(config: RegisterConfig) -> None:
+    """Only an earlier head is replaced: nothing that we did not write, nor what is read."""
+    out, place = config.out, place_of(config.out)
+    known = read_manifest(place.manifest) or {}
+    ours = {place.manifest.name, *known.get("files", ())}
+    if out.is_dir():
+        names = (f.relative_to(out).as_posix() for f in sorted(out.rglob("*")) if f.is_file())
+        foreign = next((name for name in names if name not in ours), None)
+    else:
+        foreign = out.name if out.exists() and not known else None
     if foreign is not None:
         raise InputError(
             f"--out {out} holds {foreign!r}, which `topohead register` did not write there; "
             "choose an empty or a new folder"
+            if out.is_dir()
+            else f"--out {out} is a file that `topohead register` did not write; choose another"
         )
+    if known.get("head") != place.head.name:
+        ours = set[str]()  # those of another mesh stay
+    written = {place.head.parent.resolve() / name for name in ours}
+    read = (config.source, config.texture, *config.topology, *companions(config.source))
+    for path in read:
+        if path is not None and path.resolve() in written | {place.head.resolve()}:
+            raise InputError(f"--out {out} would replace {path}, which is read; choose another")
 
 
 def _told(config: RegisterConfig, document: Mapping[str, Any], kept: bool) -> RegisteredScan:

@@ -25,6 +25,11 @@ def topology_name(path: Path) -> str:
     return path.name.removesuffix(ENDING) if path.name.endswith(ENDING) else path.stem
 
 
+def bridges_for(config: RegisterConfig) -> dict[str, Bridge]:
+    """The bridge to each `--topology`, by its name; InputError where one cannot be made."""
+    return {topology_name(path): bridge_for(config, path) for path in config.topology}
+
+
 def bridge_for(config: RegisterConfig, topology: Path) -> Bridge:
     """The bridge to a `--topology`: made once with the method that registers scans, then cached."""
     assert config.method is not None
