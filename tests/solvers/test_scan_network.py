@@ -159,6 +159,26 @@ def test_a_head_above_a_large_trunk_is_found(
     assert float(fit.inliers[len(scan.points) :].float().mean()) < 0.1
 
 
+@pytest.mark.slow
+def test_a_head_before_a_wall_is_found(
+    network: Registration, head: HeadModel, people: ScanBatch
+) -> None:
+    """A twentieth of the surface is a head: too few of the points that are drawn of all of it."""
+    scan = mesh(people, 0, head)
+    steps = torch.linspace(-0.8, 0.8, 40)
+    x, y = (part.flatten() for part in torch.meshgrid(steps, steps, indexing="xy"))
+    wall = torch.stack([x, y, torch.full_like(x, -0.3)], 1)
+    corner = (torch.arange(39) + 40 * torch.arange(39)[:, None]).flatten()
+    sides = [torch.stack([corner + k for k in each], 1) for each in ((0, 1, 41), (0, 41, 40))]
+    triangles = torch.cat([scan.triangles, *(side + len(scan.points) for side in sides)])
+    room = Scan(torch.cat([scan.points, wall]), triangles)
+    there = somewhere(5, 1.0)
+    fit, found = judged_fit(turned(room, there), network, head)
+    back = there.inverse().apply(fit.vertices[None])[0]
+    assert face_error(back, people.vertices[0], head) < 2 * FOUND_MM
+    assert found[0].sigma < 2 * FOUND_MM / 1e3
+
+
 def test_too_few_points_are_refused(network: Registration, head: HeadModel) -> None:
     with pytest.raises(ValueError, match="100 points, got 40"):
         network_fit(Scan(torch.rand(40, 3), BARE), network, head)

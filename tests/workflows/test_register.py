@@ -26,7 +26,7 @@ from topohead.io.results import open_run
 from topohead.rendering.uv import texel_map
 from topohead.workflows.register import Method, RegisterConfig, register
 from topohead.workflows.registering import batch, methods, sequence, single, topologies, units
-from topohead.workflows.registering.units import find_unit, longest_side
+from topohead.workflows.registering.units import find_unit, in_metres, longest_side
 
 FACE = reference_head(0).topology.region_mask("face")
 SMALL = 128
@@ -372,19 +372,19 @@ def test_units_by_the_size_of_a_head() -> None:
         resized = replace(scan, points=scan.points * scale)
         assert find_unit(resized, "scan")[0] == unit
     assert find_unit(replace(scan, points=scan.points * 1000), "scan", True)[1]
-    with pytest.raises(InputError, match="no head in any unit"):
-        find_unit(replace(scan, points=scan.points * 3e5), "scan")
+    whatever = replace(scan, points=scan.points * 3e5)
+    unit, doubts = find_unit(whatever, "scan")
+    assert isinstance(unit, float) and "a head's size in none" in doubts[0]
+    assert float(longest_side(in_metres(whatever, unit).points)) == pytest.approx(units.USUAL)
+    with pytest.raises(InputError, match="one place"):
+        find_unit(replace(scan, points=torch.zeros_like(scan.points)), "scan")
     strays = torch.cat([scan.points, scan.points[:40] * 500])
     scan = replace(scan, colors=None)
     assert find_unit(replace(scan, points=strays), "scan")[0] == "m"
 
 
-def test_a_bust_in_inches_is_no_small_head_in_centimetres(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its size alone fits both; the face that is found does not. What no unit helps is refused."""
-    truth = planted(seed=3)
-    inches = replace(truth.scan, points=truth.scan.points / 0.0254)
+def knowing_at_any_size(monkeypatch: pytest.MonkeyPatch, truth: Planted) -> None:
+    """Puts the planted answer in the place of a method that finds heads of any size."""
 
     def fit(scan: Scan, head: HeadModel, means: methods.Means) -> methods.Found:
         scale = float(longest_side(scan.points) / longest_side(truth.scan.points))
@@ -395,6 +395,15 @@ def test_a_bust_in_inches_is_no_small_head_in_centimetres(
         return ScanFit(scale * truth.vertices, sigma, pose, truth.expression, everything), ()
 
     monkeypatch.setitem(methods.STARTS, "template", fit)  # pyright: ignore
+
+
+def test_a_bust_in_inches_is_no_small_head_in_centimetres(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size alone fits both; the face that is found does not. What no unit helps is refused."""
+    truth = planted(seed=3)
+    inches = replace(truth.scan, points=truth.scan.points / 0.0254)
+    knowing_at_any_size(monkeypatch, truth)
     monkeypatch.setattr(units, "HEAD", (0.09, 0.75))  # as if there were shoulders
     scan = written(replace(truth, scan=inches), tmp_path / "a.ply")
     asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, level=0)
@@ -406,6 +415,37 @@ def test_a_bust_in_inches_is_no_small_head_in_centimetres(
     assert float(off.max()) < 1e-4
     with pytest.raises(InputError, match="no human head has"):
         register(replace(asked, unit="cm", out=tmp_path / "cm"))
+
+
+@pytest.mark.parametrize(("metres", "unit"), [(0.1, "dm"), (0.3048, "ft"), (0.167, None)])
+def test_a_scan_as_large_as_a_head_in_no_usual_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metres: float, unit: str | None
+) -> None:
+    """The head in it tells the unit, or it has none and becomes the mean head's size, where the
+    scan is. Named, it is the same."""
+    truth = planted(seed=3)
+    knowing_at_any_size(monkeypatch, truth)
+    other = replace(truth.scan, points=truth.scan.points / metres)
+    scan = written(replace(truth, scan=other), tmp_path / "a.ply")
+    asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, level=0)
+    (one,) = register(asked).scans
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    own = told["unit_metres"]
+    if unit is None:
+        size = float(torch.linalg.det(truth.pose[:3, :3])) ** (1 / 3)
+        assert own == pytest.approx(metres / size, rel=1e-4) and "mean one's" in one.warnings[-1]
+    else:
+        assert one.unit == unit and own == metres and f"taken for {unit}" in one.warnings[-1]
+    assert one.head is not None
+    found = read_mesh(one.head).vertices * metres / own
+    assert float((found - truth.vertices).norm(dim=1).max()) < 1e-4
+    named = replace(asked, unit=unit or metres, out=tmp_path / "named")
+    (same,) = register(named).scans
+    assert same.head is not None
+    off = (read_mesh(same.head).vertices - truth.vertices).norm(dim=1)
+    assert float(off.max()) < 1e-4
+    with pytest.raises(InputError, match="above 0"):
+        register(replace(asked, unit=-1.0))
 
 
 @pytest.mark.slow

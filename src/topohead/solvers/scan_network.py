@@ -51,9 +51,13 @@ with faults right ones have 0.5 to 1.5 mm, wrong ones 2.5 mm and more."""
 UNSEEN = 2e-3
 """Above this σ there is no head in the scan as a whole: its parts are looked at."""
 
-PART, PARTS, ASKED = 0.3, 10, 3
-"""Radius of a part in the scan's longest sides; how many there are, and how many of those that the
-pose stage likes best are registered."""
+PARTS, ASKED = ((0.3, 10), (0.15, 20)), 3
+"""Radius of a part in the scan's longest sides, and how many there are: of busts, then of whole
+bodies or what else stands around; how many of those that the pose stage likes best are
+registered."""
+
+FINER = 4
+"""A part may have so many times fewer triangles than points are wanted of it."""
 
 DIFFERENT = 0.35, 0.15
 """Radians, and share of the size, by which two hypotheses differ."""
@@ -117,8 +121,11 @@ def judged_fit(
     points = scan.points.detach().to(device, torch.float32)
     samples = draw_samples(scan, None, generator, device)
     found = _hypotheses(samples, network, head)
-    if found[0].hypothesis.sigma > UNSEEN:
-        found = sorted([*found, *_in_parts(samples, network, head)], key=_sigma)
+    for radius, count in PARTS:
+        if found[0].hypothesis.sigma > UNSEEN:
+            fewest = network.size.pose.points
+            parts = _parts(scan, samples, radius, count, fewest, generator)
+            found = sorted([*found, *_in_parts(parts, samples, network, head)], key=_sigma)
     best = found[0]
     start = Similarity.unpacked(best.to_head)
     if best.near < CROPPED:
@@ -221,10 +228,11 @@ def _sigma(found: _Found) -> float:
     return found.hypothesis.sigma
 
 
-def _in_parts(samples: NetworkSamples, network: Registration, head: HeadModel) -> list[_Found]:
+def _in_parts(
+    parts: list[NetworkSamples], samples: NetworkSamples, network: Registration, head: HeadModel
+) -> list[_Found]:
     """The surest hypothesis of those parts of a scan that look most like a head."""
     count, turns = network.size.pose.points, quarter_turns().to(samples.points)
-    parts = [part for part in _parts(samples) if len(part.points) >= count]
     scores = [_turns(network, turns, *part.first(count).parts)[0][:, 0] for part in parts]
     order = sorted(range(len(parts)), key=lambda k: -float(scores[k].max()))
     found = [_hypotheses(parts[k], network, head)[0] for k in order[:ASKED]]
@@ -232,19 +240,37 @@ def _in_parts(samples: NetworkSamples, network: Registration, head: HeadModel) -
     return [each._replace(near=_share_around(each.to_head, samples.points)) for each in best]
 
 
-def _parts(samples: NetworkSamples) -> list[NetworkSamples]:
-    """What lies within `PART` of places as far from each other as can be, strays left out."""
-    points = samples.points
+def _parts(
+    scan: Scan,
+    samples: NetworkSamples,
+    share: float,
+    count: int,
+    fewest: int,
+    generator: np.random.Generator,
+) -> list[NetworkSamples]:
+    """What lies within a share of the scan's longest side of places as far from each other as can
+    be, strays left out. Of what is small beside the scan points are drawn anew."""
+    points, device = samples.points, samples.points.device
     low, high = (points.sort(0).values[k] for k in (len(points) // 100, -1 - len(points) // 100))
-    radius = PART * float((high - low).max())
+    radius = share * float((high - low).max())
     place = points[((points - low).clamp(max=0) + (high - points).clamp(max=0)).sum(1) == 0]
     far = (place - place.mean(0)).norm(dim=1)
+    every = scan.points.detach().to(device, torch.float32)
     parts = []
-    for _ in range(PARTS if len(place) else 0):
+    for _ in range(count if len(place) else 0):
         center = place[far.argmax()]
         far = torch.minimum(far, (place - center).norm(dim=1))
         near = (points - center).norm(dim=1) < radius
-        parts.append(NetworkSamples.of(points[near], samples.normals[near]))
+        part = NetworkSamples.of(points[near], samples.normals[near])
+        if len(part.points) < fewest:
+            inside = (every - center).norm(dim=1) < radius
+            triangles = scan.triangles.to(device)
+            whole = inside[triangles].all(1) if len(triangles) else inside
+            if int(whole.sum()) < fewest // FINER:
+                continue
+            part = draw_samples(scan, inside, generator, device)
+        if len(part.points) >= fewest:
+            parts.append(part)
     return parts
 
 

@@ -17,7 +17,7 @@ from topohead.workflows.registering.files import Place, write_mesh
 from topohead.workflows.registering.heads import RegisteredHead, level_one
 from topohead.workflows.registering.methods import fit_scan, means_of
 from topohead.workflows.registering.network import load_people
-from topohead.workflows.registering.units import METRES, find_unit, in_metres
+from topohead.workflows.registering.units import find_unit, in_metres, metres_in, units_of_head
 
 
 def topology_name(path: Path) -> str:
@@ -39,7 +39,10 @@ def bridge_for(config: RegisterConfig, topology: Path) -> Bridge:
         scan = Scan(mesh.vertices, mesh.topology.triangles)
         unit, _ = find_unit(scan, str(topology))
         fit, _ = fit_scan(in_metres(scan, unit), load_people(), method, means_of(config))
-        return level_one(fit) / METRES[unit]
+        if not isinstance(unit, str):
+            unit = units_of_head(fit, unit)[0]
+            fit, _ = fit_scan(in_metres(scan, unit), load_people(), method, means_of(config))
+        return level_one(fit) / metres_in(unit)
 
     return bridge_to(topology, find)
 

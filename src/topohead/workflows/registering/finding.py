@@ -1,0 +1,86 @@
+"""The head in a scan whose unit may not be known before its head is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from topohead.core.scans import Scan, ScanFit
+from topohead.io.assets import reference_head
+from topohead.io.scans import ScanFile
+from topohead.workflows.register import RegisterConfig
+from topohead.workflows.registering.methods import fit_scan, judge_fit, means_of
+from topohead.workflows.registering.network import load_people
+from topohead.workflows.registering.units import (
+    Unit,
+    in_metres,
+    next_unit,
+    unit_name,
+    units_of_head,
+)
+
+if TYPE_CHECKING:
+    from topohead.solvers.scan_quality import ScanQuality
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scan in metres, its picture, the unit it was in, and what is odd about it."""
+
+    file: ScanFile
+    scan: Scan
+    unit: Unit
+    notes: tuple[str, ...]
+
+    def taken_for(self, unit: Unit, note: str) -> "Prepared":
+        """The same in another unit."""
+        notes = (*self.notes, note)
+        return replace(self, scan=in_metres(self.file.scan, unit), unit=unit, notes=notes)
+
+
+Found = tuple[Prepared, ScanFit, "ScanQuality", tuple[str, ...]]
+"""The scan, the head in it, how good that is, and doubts about where it is."""
+
+
+def found_in(prepared: Prepared, config: RegisterConfig) -> Found:
+    """The scan, the head in it, how good that is, and doubts about where it is.
+
+    A bust in inches may pass for a small head in centimetres, until its face is measured: where a
+    guessed unit makes a head that nobody has, others that may be meant are tried. A scan that is as
+    large as a head in no unit, for there is more in it or it has none, gets that of its head.
+    """
+    first = _attempt(prepared, config)
+    _, fit, quality, _ = first
+    guessed = not isinstance(prepared.unit, str)
+    if config.unit != "auto" or not (guessed or "size" in quality.failures):
+        return first
+    found = first
+    for other in _others(prepared, fit):
+        found = _attempt(other, config)
+        if not found[2].failures:
+            return found
+    return found if guessed else first
+
+
+def _attempt(prepared: Prepared, config: RegisterConfig) -> Found:
+    assert config.method is not None, "resolved"
+    means = means_of(config)
+    fit, doubts = fit_scan(prepared.scan, load_people(), config.method, means)
+    quality = judge_fit(prepared.scan, fit, reference_head(0), means.device)
+    return prepared, fit, quality, doubts
+
+
+def _others(prepared: Prepared, fit: ScanFit) -> Iterator[Prepared]:
+    """The scan in other units, the likeliest first."""
+    unit = next_unit(prepared.file.scan, prepared.unit)
+    if unit is not None:
+        note = f"in {unit_name(prepared.unit)} no human head would have its size"
+        yield prepared.taken_for(unit, f"taken for {unit_name(unit)}: {note}")
+    known = units_of_head(fit, prepared.unit)
+    if prepared.unit in known:
+        return  # its head is as large as others: it is odd in another way
+    for own in known:
+        if not isinstance(own, str):
+            note = f"one of its units taken for {unit_name(own)}, which makes its head the mean"
+            yield prepared.taken_for(own, f"{note} one's size; --unit names a better one")
+        elif own != unit:
+            yield prepared.taken_for(own, f"taken for {own}, in which the head in it has its size")
