@@ -36,7 +36,7 @@ from topohead.synthesis.remeshing import depth_view
 from topohead.synthesis.scan_poses import Pose
 from topohead.synthesis.shapes import load_shapes
 from topohead.synthesis.splits import check_split
-from topohead.workflows.registering.methods import STARTS, Means
+from topohead.workflows.registering.methods import STARTS, Lost, Means
 
 COARSE = RefineConfig(
     samples=12_000,
@@ -148,6 +148,7 @@ def one(task: tuple[int, str, int, int, str | None]) -> dict[str, Any]:
         return row | {"refused_unread": str(error)}
     head = bench.shapes.head
     network, notes = STARTS["network"](case.scan, head, Means(0))
+    lost = any(isinstance(note, Lost) for note in notes)
     for name, fit in (("network", network), ("refined", refine(case.scan, network, head, COARSE))):
         quality = judge(case.scan, fit, head)
         row[name] = scores.failure(case, fit) | {
@@ -156,8 +157,8 @@ def one(task: tuple[int, str, int, int, str | None]) -> dict[str, Any]:
             "folded": quality.flipped,
             "remainder": quality.remainder_mm,
             "sizes": {n: v for n, v in quality.sizes_mm.items() if n in SURVEY},
-            "refused": [*quality.failures],
-            "warned": [*quality.warnings, *(["unsure"] if notes else [])],
+            "refused": [*quality.failures, *(["lost"] if lost else [])],
+            "warned": [*quality.warnings, *(["unsure"] if notes and not lost else [])],
         }
     return row | {"cpu_seconds": time.process_time() - began}
 

@@ -373,8 +373,8 @@ def test_units_by_the_size_of_a_head() -> None:
         assert find_unit(resized, "scan")[0] == unit
     assert find_unit(replace(scan, points=scan.points * 1000), "scan", True)[1]
     whatever = replace(scan, points=scan.points * 3e5)
-    unit, doubts = find_unit(whatever, "scan")
-    assert isinstance(unit, float) and "a head's size in none" in doubts[0]
+    unit, _ = find_unit(whatever, "scan")
+    assert isinstance(unit, float)
     assert float(longest_side(in_metres(whatever, unit).points)) == pytest.approx(units.USUAL)
     with pytest.raises(InputError, match="one place"):
         find_unit(replace(scan, points=torch.zeros_like(scan.points)), "scan")
@@ -383,7 +383,9 @@ def test_units_by_the_size_of_a_head() -> None:
     assert find_unit(replace(scan, points=strays), "scan")[0] == "m"
 
 
-def knowing_at_any_size(monkeypatch: pytest.MonkeyPatch, truth: Planted) -> None:
+def knowing_at_any_size(
+    monkeypatch: pytest.MonkeyPatch, truth: Planted, doubts: tuple[str, ...] = ()
+) -> None:
     """Puts the planted answer in the place of a method that finds heads of any size."""
 
     def fit(scan: Scan, head: HeadModel, means: methods.Means) -> methods.Found:
@@ -392,7 +394,7 @@ def knowing_at_any_size(monkeypatch: pytest.MonkeyPatch, truth: Planted) -> None
         pose[:3] *= scale
         everything = torch.ones(len(scan.points), dtype=torch.bool)
         sigma = torch.full((len(truth.vertices),), 1e-3)
-        return ScanFit(scale * truth.vertices, sigma, pose, truth.expression, everything), ()
+        return ScanFit(scale * truth.vertices, sigma, pose, truth.expression, everything), doubts
 
     monkeypatch.setitem(methods.STARTS, "template", fit)  # pyright: ignore
 
@@ -417,7 +419,7 @@ def test_a_bust_in_inches_is_no_small_head_in_centimetres(
         register(replace(asked, unit="cm", out=tmp_path / "cm"))
 
 
-@pytest.mark.parametrize(("metres", "unit"), [(0.1, "dm"), (0.3048, "ft"), (0.167, None)])
+@pytest.mark.parametrize(("metres", "unit"), [(0.1, "dm"), (0.167, None)])
 def test_a_scan_as_large_as_a_head_in_no_usual_unit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metres: float, unit: str | None
 ) -> None:
@@ -446,6 +448,39 @@ def test_a_scan_as_large_as_a_head_in_no_usual_unit(
     assert float(off.max()) < 1e-4
     with pytest.raises(InputError, match="above 0"):
         register(replace(asked, unit=-1.0))
+
+
+@pytest.mark.parametrize(
+    ("metres", "doubt", "refused"),
+    [
+        (1.0, "unsure", None),
+        (1.0, methods.Lost("no head for it"), "no head for it"),
+        (0.167, "unsure", None),
+        (0.167, methods.Lost("no head for it"), "no head for it"),
+        (0.55, "unsure", "no human head has"),
+    ],
+    ids=["metres", "lost", "no unit", "lost without unit", "as large as a head in metres"],
+)
+def test_a_doubtful_head_is_told_and_a_lost_one_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    metres: float,
+    doubt: str,
+    refused: str | None,
+) -> None:
+    """What is not sure to be a head gets no unit of its own where one had fitted; `--force` does
+    what it can."""
+    truth = planted(seed=3)
+    knowing_at_any_size(monkeypatch, truth, (doubt,))
+    other = replace(truth.scan, points=truth.scan.points / metres)
+    scan = written(replace(truth, scan=other), tmp_path / "a.ply")
+    asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, level=0)
+    if refused is not None:
+        with pytest.raises(InputError, match=refused):
+            register(asked)
+        asked = replace(asked, force=True)
+    (one,) = register(asked).scans
+    assert one.head is not None and doubt in one.warnings
 
 
 @pytest.mark.slow

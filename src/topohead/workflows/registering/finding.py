@@ -8,7 +8,7 @@ from topohead.core.scans import Scan, ScanFit
 from topohead.io.assets import reference_head
 from topohead.io.scans import ScanFile
 from topohead.workflows.register import RegisterConfig
-from topohead.workflows.registering.methods import fit_scan, judge_fit, means_of
+from topohead.workflows.registering.methods import Lost, fit_scan, judge_fit, means_of
 from topohead.workflows.registering.network import load_people
 from topohead.workflows.registering.units import (
     Unit,
@@ -56,7 +56,7 @@ def found_in(prepared: Prepared, config: RegisterConfig) -> Found:
     found = first
     for other in _others(prepared, fit):
         found = _attempt(other, config)
-        if not found[2].failures:
+        if not found[2].failures and (guessed or not found[3]):
             return found
     return found if guessed else first
 
@@ -66,7 +66,10 @@ def _attempt(prepared: Prepared, config: RegisterConfig) -> Found:
     means = means_of(config)
     fit, doubts = fit_scan(prepared.scan, load_people(), config.method, means)
     quality = judge_fit(prepared.scan, fit, reference_head(0), means.device)
-    return prepared, fit, quality, doubts
+    for doubt in doubts:
+        if isinstance(doubt, Lost):
+            quality = replace(quality, failures={"no head": doubt} | quality.failures)
+    return prepared, fit, quality, tuple(d for d in doubts if not isinstance(d, Lost))
 
 
 def _others(prepared: Prepared, fit: ScanFit) -> Iterator[Prepared]:
@@ -83,4 +86,4 @@ def _others(prepared: Prepared, fit: ScanFit) -> Iterator[Prepared]:
             note = f"one of its units taken for {unit_name(own)}, which makes its head the mean"
             yield prepared.taken_for(own, f"{note} one's size; --unit names a better one")
         elif own != unit:
-            yield prepared.taken_for(own, f"taken for {own}, in which the head in it has its size")
+            yield prepared.taken_for(own, f"taken for {own}, by the size of the head in it")

@@ -61,10 +61,7 @@ def find_unit(scan: Scan, name: str, metric: bool = False) -> tuple[Unit, tuple[
     if not likely:
         if not size > 0:
             raise InputError(f"{name}: nearly all of its points lie in one place")
-        told = ", ".join(f"{1000 * size * METRES[unit]:.3g} mm if in {unit}" for unit in GUESSED)
-        return USUAL / size, (
-            f"what it shows is {size:.4g} units long, a head's size in none ({told})",
-        )
+        return USUAL / size, ()
     unit = likely[0]
     if unit == "in":
         return unit, ("taken for inches, because no other unit gives the size of a head",)
