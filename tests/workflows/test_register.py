@@ -450,6 +450,44 @@ def test_a_scan_as_large_as_a_head_in_no_usual_unit(
         register(replace(asked, unit=-1.0))
 
 
+@pytest.mark.parametrize("surface", [True, False], ids=["triangles", "points"])
+def test_a_head_that_is_little_of_its_scan_is_looked_at_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surface: bool
+) -> None:
+    """Of a head before a large wall a method sees the head in the end; the unit is the head's."""
+    truth = planted(seed=3)
+    head = truth.scan
+    steps = torch.linspace(-1.5, 1.5, 120 if surface else 500)
+    wall = torch.cartesian_prod(steps, steps, torch.tensor([-0.6]))
+    wall = wall @ truth.pose[:3, :3].T + truth.pose[:3, 3]
+    corner = torch.arange(119)[:, None] * 120 + torch.arange(119)
+    sides = torch.stack([corner, corner + 120, corner + 121, corner + 1], -1).flatten(0, 1)
+    sides = torch.cat([sides[:, [2, 1, 0]], sides[:, [3, 2, 0]]]) + len(head.points)
+    points = torch.cat([head.points, wall])
+    triangles = torch.cat([head.triangles, sides]) if surface else head.triangles[:0]
+    seen: list[int] = []
+
+    def fit(scan: Scan, model: HeadModel, means: methods.Means) -> methods.Found:
+        seen.append(len(scan.points))
+        scale = float(scan.points[0].norm() / head.points[0].norm())
+        pose = truth.pose.clone()
+        pose[:3] *= scale
+        everything = torch.zeros(len(scan.points), dtype=torch.bool)
+        everything[: len(head.points)] = True
+        sigma = torch.full((len(truth.vertices),), 1e-3)
+        return ScanFit(scale * truth.vertices, sigma, pose, truth.expression, everything), ()
+
+    monkeypatch.setitem(methods.STARTS, "template", fit)  # pyright: ignore
+    room = Scan(1000 * points, triangles)
+    scan = written(replace(truth, scan=room), tmp_path / "a.ply")
+    asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, level=0)
+    (one,) = register(asked).scans
+    assert seen == [len(points), len(head.points), len(head.points)]
+    assert one.unit == "mm" and not [w for w in one.warnings if "normals" not in w]
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert told["scan"] == {"points": len(points), "triangles": len(triangles)}
+
+
 @pytest.mark.parametrize(
     ("metres", "doubt", "refused"),
     [

@@ -4,22 +4,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from topohead.core.scans import Scan, ScanFit
 from topohead.io.assets import reference_head
 from topohead.io.scans import ScanFile
 from topohead.workflows.register import RegisterConfig
+from topohead.workflows.registering.cutting import around_head, part_of
 from topohead.workflows.registering.methods import Lost, fit_scan, judge_fit, means_of
 from topohead.workflows.registering.network import load_people
 from topohead.workflows.registering.units import (
+    METRIC,
     Unit,
     in_metres,
+    metres_in,
     next_unit,
     unit_name,
     units_of_head,
 )
 
 if TYPE_CHECKING:
-    from topohead.solvers.scan_quality import ScanQuality
+    from topohead.solvers.scan_quality import Reason, ScanQuality
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,10 @@ class Prepared:
     unit: Unit
     notes: tuple[str, ...]
 
-    def taken_for(self, unit: Unit, note: str) -> "Prepared":
-        """The same in another unit."""
-        notes = (*self.notes, note)
-        return replace(self, scan=in_metres(self.file.scan, unit), unit=unit, notes=notes)
+    def taken_for(self, unit: Unit, *notes: str) -> "Prepared":
+        """The same in another unit, and what is doubtful about that."""
+        scan = in_metres(self.scan, metres_in(unit) / metres_in(self.unit))
+        return replace(self, scan=scan, unit=unit, notes=(*self.notes, *notes))
 
 
 Found = tuple[Prepared, ScanFit, "ScanQuality", tuple[str, ...]]
@@ -46,15 +51,16 @@ def found_in(prepared: Prepared, config: RegisterConfig) -> Found:
 
     A bust in inches may pass for a small head in centimetres, until its face is measured: where a
     guessed unit makes a head that nobody has, others that may be meant are tried. A scan that is as
-    large as a head in no unit, for there is more in it or it has none, gets that of its head.
+    large as a head in no unit, for there is more in it or it has none, gets that of its head. A
+    head that is a small part of its scan is cut out and registered by itself.
     """
     first = _attempt(prepared, config)
-    _, fit, quality, _ = first
+    tried, fit, quality, _ = first
     guessed = not isinstance(prepared.unit, str)
     if config.unit != "auto" or not (guessed or "size" in quality.failures):
         return first
     found = first
-    for other in _others(prepared, fit):
+    for other in _others(tried, fit):
         found = _attempt(other, config)
         if not found[2].failures and (guessed or not found[3]):
             return found
@@ -63,9 +69,19 @@ def found_in(prepared: Prepared, config: RegisterConfig) -> Found:
 
 def _attempt(prepared: Prepared, config: RegisterConfig) -> Found:
     assert config.method is not None, "resolved"
-    means = means_of(config)
-    fit, doubts = fit_scan(prepared.scan, load_people(), config.method, means)
-    quality = judge_fit(prepared.scan, fit, reference_head(0), means.device)
+    means, people, head = means_of(config), load_people(), reference_head(0)
+    whole = prepared.scan
+    fit, doubts = fit_scan(whole, people, config.method, means)
+    inside = around_head(whole, fit.pose)
+    if inside is not None:
+        prepared = replace(prepared, scan=part_of(whole, inside))
+        fit, doubts = fit_scan(prepared.scan, people, config.method, means)
+    quality = judge_fit(prepared.scan, fit, head, means.device)
+    if inside is not None and not quality.failures:
+        inliers = torch.zeros_like(inside).masked_scatter(inside, fit.inliers)
+        told = judge_fit(whole, replace(fit, inliers=inliers), head, means.device).failures
+        several: "dict[Reason, str]" = {k: told[k] for k in ("several heads",) if k in told}
+        quality = replace(quality, failures=several)
     for doubt in doubts:
         if isinstance(doubt, Lost):
             quality = replace(quality, failures={"no head": doubt} | quality.failures)
@@ -85,5 +101,7 @@ def _others(prepared: Prepared, fit: ScanFit) -> Iterator[Prepared]:
         if not isinstance(own, str):
             note = f"one of its units taken for {unit_name(own)}, which makes its head the mean"
             yield prepared.taken_for(own, f"{note} one's size; --unit names a better one")
+        elif own in METRIC and not isinstance(prepared.unit, str):
+            yield prepared.taken_for(own)  # there is more in the scan, but its head has its size
         elif own != unit:
             yield prepared.taken_for(own, f"taken for {own}, by the size of the head in it")

@@ -79,7 +79,7 @@ def about(
     warnings: tuple[str, ...],
 ) -> dict[str, Any]:
     """What the manifest says of the scan, the method and the fit."""
-    settings = plain(config)
+    settings, whole = plain(config), prepared.file.scan
     return {
         "source": settings["source"],
         "input": digest(config.source),
@@ -89,7 +89,7 @@ def about(
         "seed": config.seed,
         "unit": unit_name(prepared.unit),
         "unit_metres": metres_in(prepared.unit),
-        "scan": {"points": len(prepared.scan.points), "triangles": len(prepared.scan.triangles)},
+        "scan": {"points": len(whole.points), "triangles": len(whole.triangles)},
         "pose": fit.pose.tolist(),
         "expression": {
             name: round(value, 4)

@@ -19,6 +19,9 @@ METRES: Mapping[UnitName, float] = {
     "m": 1.0, "dm": 0.1, "cm": 1e-2, "mm": 1e-3, "in": 0.0254, "ft": 0.3048,
 }  # fmt: skip
 
+METRIC = ("m", "cm", "mm")
+"""Those that scanners and programs write."""
+
 HEAD = (0.11, 0.75)
 """Metres: the longest side of what a scan of a head shows, from a face alone to head and chest."""
 
