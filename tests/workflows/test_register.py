@@ -25,7 +25,15 @@ from topohead.io.meshes import read_mesh, write_obj
 from topohead.io.results import open_run
 from topohead.rendering.uv import texel_map
 from topohead.workflows.register import Method, RegisterConfig, register
-from topohead.workflows.registering import batch, methods, sequence, single, topologies, units
+from topohead.workflows.registering import (
+    batch,
+    finding,
+    methods,
+    sequence,
+    single,
+    topologies,
+    units,
+)
 from topohead.workflows.registering.units import find_unit, in_metres, longest_side
 
 FACE = reference_head(0).topology.region_mask("face")
@@ -376,8 +384,8 @@ def test_units_by_the_size_of_a_head() -> None:
     unit, _ = find_unit(whatever, "scan")
     assert isinstance(unit, float)
     assert float(longest_side(in_metres(whatever, unit).points)) == pytest.approx(units.USUAL)
-    with pytest.raises(InputError, match="one place"):
-        find_unit(replace(scan, points=torch.zeros_like(scan.points)), "scan")
+    with pytest.raises(InputError, match="no head even in metres"):
+        find_unit(replace(scan, points=scan.points / 3), "scan")
     strays = torch.cat([scan.points, scan.points[:40] * 500])
     scan = replace(scan, colors=None)
     assert find_unit(replace(scan, points=strays), "scan")[0] == "m"
@@ -454,7 +462,8 @@ def test_a_scan_as_large_as_a_head_in_no_usual_unit(
 def test_a_head_that_is_little_of_its_scan_is_looked_at_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surface: bool
 ) -> None:
-    """Of a head before a large wall a method sees the head in the end; the unit is the head's."""
+    """Of a head before a large wall the network sees the head in the end; the unit is the head's,
+    and there must be none in the rest."""
     truth = planted(seed=3)
     head = truth.scan
     steps = torch.linspace(-1.5, 1.5, 120 if surface else 500)
@@ -466,6 +475,11 @@ def test_a_head_that_is_little_of_its_scan_is_looked_at_alone(
     points = torch.cat([head.points, wall])
     triangles = torch.cat([head.triangles, sides]) if surface else head.triangles[:0]
     seen: list[int] = []
+    others: list[int] = []
+
+    def more(rest: Scan) -> bool:
+        others.append(len(rest.points))
+        return len(others) > 1
 
     def fit(scan: Scan, model: HeadModel, means: methods.Means) -> methods.Found:
         seen.append(len(scan.points))
@@ -477,15 +491,19 @@ def test_a_head_that_is_little_of_its_scan_is_looked_at_alone(
         sigma = torch.full((len(truth.vertices),), 1e-3)
         return ScanFit(scale * truth.vertices, sigma, pose, truth.expression, everything), ()
 
-    monkeypatch.setitem(methods.STARTS, "template", fit)  # pyright: ignore
+    monkeypatch.setitem(methods.STARTS, "network", fit)  # pyright: ignore
+    monkeypatch.setattr(finding, "another_head", lambda rest, method, means: more(rest))
     room = Scan(1000 * points, triangles)
     scan = written(replace(truth, scan=room), tmp_path / "a.ply")
-    asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, level=0)
+    asked = RegisterConfig(scan, tmp_path / "out", method="network", texture_size=0, level=0)
     (one,) = register(asked).scans
     assert seen == [len(points), len(head.points), len(head.points)]
+    assert others == [len(wall)]
     assert one.unit == "mm" and not [w for w in one.warnings if "normals" not in w]
     told = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert told["scan"] == {"points": len(points), "triangles": len(triangles)}
+    with pytest.raises(InputError, match="several heads"):
+        register(replace(asked, out=tmp_path / "again"))
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from topohead.solvers.network_samples import (
     estimated_normals,
 )
 from topohead.solvers.recording import USUAL, Recordings, done, filled, fixed
+from topohead.solvers.scan_parts import PARTS, parts_of
 
 MOST = 6
 """Hypotheses that are registered at most."""
@@ -51,13 +52,11 @@ with faults right ones have 0.5 to 1.5 mm, wrong ones 2.5 mm and more."""
 UNSEEN = 2e-3
 """Above this σ there is no head in the scan as a whole: its parts are looked at."""
 
-PARTS, ASKED = ((0.3, 10), (0.15, 20)), 3
-"""Radius of a part in the scan's longest sides, and how many there are: of busts, then of whole
-bodies or what else stands around; how many of those that the pose stage likes best are
-registered."""
+ASKED = 3
+"""How many parts of a scan, those that the pose stage likes best, are registered."""
 
-FINER = 4
-"""A part may have so many times fewer triangles than points are wanted of it."""
+LIKE_HEAD = 0.0
+"""The least logit of what `shows_head` registers: whole heads have 6, cut ones 0 and more."""
 
 DIFFERENT = 0.35, 0.15
 """Radians, and share of the size, by which two hypotheses differ."""
@@ -123,8 +122,7 @@ def judged_fit(
     found = _hypotheses(samples, network, head)
     for radius, count in PARTS:
         if found[0].hypothesis.sigma > UNSEEN:
-            fewest = network.size.pose.points
-            parts = _parts(scan, samples, radius, count, fewest, generator)
+            parts = parts_of(scan, samples, radius, count, network.size.pose.points, generator)
             found = sorted([*found, *_in_parts(parts, samples, network, head)], key=_sigma)
     best = found[0]
     start = Similarity.unpacked(best.to_head)
@@ -145,6 +143,24 @@ def judged_fit(
     there = scan.points.device
     fit = ScanFit(*(part.to(there) for part in (*parts, inliers)))
     return fit, [each.hypothesis for each in found]
+
+
+def shows_head(scan: Scan, network: Registration, head: HeadModel, seed: int = 0) -> bool:
+    """Whether the network is sure of a head in the scan or in a part of it. Asks the pose stage
+    about every part, which is quick, and registers those alone that it takes for heads."""
+    generator = np.random.default_rng(seed)
+    samples = draw_samples(scan, None, generator, network.icp.template.device)
+    fewest, turns = network.size.pose.points, quarter_turns().to(samples.points)
+    if len(samples.points) < fewest:
+        return False
+    for radius, count in ((1.0, 1), *PARTS):
+        for part in parts_of(scan, samples, radius, count, fewest, generator):
+            scores = _turns(network, turns, *part.first(fewest).parts)[0][:, 0]
+            if float(scores.max()) > LIKE_HEAD:
+                found = _hypotheses(part, network, head)[0].hypothesis
+                if found.sigma < SURE:
+                    return True
+    return False
 
 
 class _Found(NamedTuple):
@@ -238,40 +254,6 @@ def _in_parts(
     found = [_hypotheses(parts[k], network, head)[0] for k in order[:ASKED]]
     best = sorted(found, key=_sigma)[:1]
     return [each._replace(near=_share_around(each.to_head, samples.points)) for each in best]
-
-
-def _parts(
-    scan: Scan,
-    samples: NetworkSamples,
-    share: float,
-    count: int,
-    fewest: int,
-    generator: np.random.Generator,
-) -> list[NetworkSamples]:
-    """What lies within a share of the scan's longest side of places as far from each other as can
-    be, strays left out. Of what is small beside the scan points are drawn anew."""
-    points, device = samples.points, samples.points.device
-    low, high = (points.sort(0).values[k] for k in (len(points) // 100, -1 - len(points) // 100))
-    radius = share * float((high - low).max())
-    place = points[((points - low).clamp(max=0) + (high - points).clamp(max=0)).sum(1) == 0]
-    far = (place - place.mean(0)).norm(dim=1)
-    every = scan.points.detach().to(device, torch.float32)
-    parts = []
-    for _ in range(count if len(place) else 0):
-        center = place[far.argmax()]
-        far = torch.minimum(far, (place - center).norm(dim=1))
-        near = (points - center).norm(dim=1) < radius
-        part = NetworkSamples.of(points[near], samples.normals[near])
-        if len(part.points) < fewest:
-            inside = (every - center).norm(dim=1) < radius
-            triangles = scan.triangles.to(device)
-            whole = inside[triangles].all(1) if len(triangles) else inside
-            if int(whole.sum()) < fewest // FINER:
-                continue
-            part = draw_samples(scan, inside, generator, device)
-        if len(part.points) >= fewest:
-            parts.append(part)
-    return parts
 
 
 def shown_face(head: HeadModel) -> Int[Tensor, " N"]:

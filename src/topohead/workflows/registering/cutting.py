@@ -37,18 +37,19 @@ def cropped(scan: Scan, box: Sequence[float], name: str) -> Scan:
     return part_of(scan, inside)
 
 
-def around_head(scan: Scan, pose: Float[Tensor, "4 4"]) -> Bool[Tensor, " N"] | None:
-    """Which points lie around a head, where that is less than `SMALL` of the scan; else None.
+def around_head(scan: Scan, pose: Float[Tensor, "4 4"]) -> Bool[Tensor, " N"]:
+    """Which points lie around a head; `pose` takes the head frame to the scan's."""
+    return in_head(apply(pose.double().inverse(), scan.points.double()), AROUND)
 
-    `pose` takes the head frame to the scan's.
-    """
-    inside = in_head(apply(pose.double().inverse(), scan.points.double()), AROUND)
+
+def is_small(scan: Scan, inside: Bool[Tensor, " N"]) -> bool:
+    """Whether those points are less than `SMALL` of the scan, but enough for a head."""
     if len(scan.triangles):
         area = triangle_areas(scan.points.double(), scan.triangles)
         share = float((area * inside[scan.triangles].all(1)).sum() / area.sum())
     else:
         share = float(inside.double().mean())
-    return inside if share < SMALL and int(inside.sum()) >= FEWEST else None
+    return share < SMALL and int(inside.sum()) >= FEWEST
 
 
 def part_of(scan: Scan, inside: Bool[Tensor, " N"]) -> Scan:

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from topohead.core.scans import Scan, ScanFit
 from topohead.io.assets import reference_head
 from topohead.io.scans import ScanFile
+from topohead.solvers.scan_quality import SEVERAL
 from topohead.workflows.register import RegisterConfig
-from topohead.workflows.registering.cutting import around_head, part_of
-from topohead.workflows.registering.methods import Lost, fit_scan, judge_fit, means_of
+from topohead.workflows.registering.cutting import around_head, is_small, part_of
+from topohead.workflows.registering.methods import Lost, another_head, fit_scan, judge_fit, means_of
 from topohead.workflows.registering.network import load_people
 from topohead.workflows.registering.units import (
     METRIC,
@@ -24,7 +23,7 @@ from topohead.workflows.registering.units import (
 )
 
 if TYPE_CHECKING:
-    from topohead.solvers.scan_quality import Reason, ScanQuality
+    from topohead.solvers.scan_quality import ScanQuality
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,19 @@ def found_in(prepared: Prepared, config: RegisterConfig) -> Found:
     large as a head in no unit, for there is more in it or it has none, gets that of its head. A
     head that is a small part of its scan is cut out and registered by itself.
     """
+    found = _found_somewhere(prepared, config)
+    seen, fit, quality, doubts = found
+    whole = prepared.file.scan
+    if quality.failures or len(seen.scan.points) == len(whole.points):
+        return found
+    inside = around_head(in_metres(whole, seen.unit), fit.pose)
+    assert config.method is not None, "resolved"
+    if not another_head(part_of(whole, ~inside), config.method, means_of(config)):
+        return found
+    return seen, fit, replace(quality, failures={"several heads": SEVERAL}), doubts
+
+
+def _found_somewhere(prepared: Prepared, config: RegisterConfig) -> Found:
     first = _attempt(prepared, config)
     tried, fit, quality, _ = first
     guessed = not isinstance(prepared.unit, str)
@@ -73,15 +85,11 @@ def _attempt(prepared: Prepared, config: RegisterConfig) -> Found:
     whole = prepared.scan
     fit, doubts = fit_scan(whole, people, config.method, means)
     inside = around_head(whole, fit.pose)
-    if inside is not None:
+    # other methods find heads by their size, and may look elsewhere in another unit
+    if config.method.startswith("network") and is_small(whole, inside):
         prepared = replace(prepared, scan=part_of(whole, inside))
         fit, doubts = fit_scan(prepared.scan, people, config.method, means)
     quality = judge_fit(prepared.scan, fit, head, means.device)
-    if inside is not None and not quality.failures:
-        inliers = torch.zeros_like(inside).masked_scatter(inside, fit.inliers)
-        told = judge_fit(whole, replace(fit, inliers=inliers), head, means.device).failures
-        several: "dict[Reason, str]" = {k: told[k] for k in ("several heads",) if k in told}
-        quality = replace(quality, failures=several)
     for doubt in doubts:
         if isinstance(doubt, Lost):
             quality = replace(quality, failures={"no head": doubt} | quality.failures)

@@ -139,6 +139,17 @@ def _network(scan: Scan, head: HeadModel, means: Means) -> Found:
     return fit, ()
 
 
+def another_head(rest: Scan, method: str, means: Means) -> bool:
+    """Whether what lies away from a head shows one as well; False without the network."""
+    from topohead.io.assets import reference_head
+    from topohead.solvers.scan_network import shows_head
+
+    if not method.startswith("network"):
+        return False
+    network = _registration(means.weights, means.device)
+    return shows_head(rest, network, reference_head(0), means.seed)
+
+
 def _template(scan: Scan, head: HeadModel, means: Means) -> Found:
     from topohead.solvers.scan_baselines import template_fit
 

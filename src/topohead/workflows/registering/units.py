@@ -62,8 +62,11 @@ def find_unit(scan: Scan, name: str, metric: bool = False) -> tuple[Unit, tuple[
     size = longest_side(scan.points)
     likely = _likely(size)
     if not likely:
-        if not size > 0:
-            raise InputError(f"{name}: nearly all of its points lie in one place")
+        if size < HEAD[0]:
+            raise InputError(
+                f"{name}: what it shows is {size:.4g} units long, no head even in metres; "
+                "name its unit with --unit"
+            )
         return USUAL / size, ()
     unit = likely[0]
     if unit == "in":
