@@ -404,7 +404,8 @@ def knowing_at_any_size(
         sigma = torch.full((len(truth.vertices),), 1e-3)
         return ScanFit(scale * truth.vertices, sigma, pose, truth.expression, everything), doubts
 
-    monkeypatch.setitem(methods.STARTS, "template", fit)  # pyright: ignore
+    for name in ("template", "network"):
+        monkeypatch.setitem(methods.STARTS, name, fit)  # pyright: ignore
 
 
 def test_a_bust_in_inches_is_no_small_head_in_centimetres(
@@ -437,7 +438,7 @@ def test_a_scan_as_large_as_a_head_in_no_usual_unit(
     knowing_at_any_size(monkeypatch, truth)
     other = replace(truth.scan, points=truth.scan.points / metres)
     scan = written(replace(truth, scan=other), tmp_path / "a.ply")
-    asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, level=0)
+    asked = RegisterConfig(scan, tmp_path / "out", method="network", texture_size=0, level=0)
     (one,) = register(asked).scans
     told = json.loads((tmp_path / "out" / "manifest.json").read_text())
     own = told["unit_metres"]
@@ -454,6 +455,8 @@ def test_a_scan_as_large_as_a_head_in_no_usual_unit(
     assert same.head is not None
     off = (read_mesh(same.head).vertices - truth.vertices).norm(dim=1)
     assert float(off.max()) < 1e-4
+    with pytest.raises(InputError, match="--method template cannot tell"):
+        register(replace(asked, method="template"))
     with pytest.raises(InputError, match="above 0"):
         register(replace(asked, unit=-1.0))
 
@@ -530,7 +533,7 @@ def test_a_doubtful_head_is_told_and_a_lost_one_refused(
     knowing_at_any_size(monkeypatch, truth, (doubt,))
     other = replace(truth.scan, points=truth.scan.points / metres)
     scan = written(replace(truth, scan=other), tmp_path / "a.ply")
-    asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, level=0)
+    asked = RegisterConfig(scan, tmp_path / "out", method="network", texture_size=0, level=0)
     if refused is not None:
         with pytest.raises(InputError, match=refused):
             register(asked)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from topohead.core.errors import InputError
 from topohead.core.scans import Scan, ScanFit
 from topohead.io.assets import reference_head
 from topohead.io.scans import ScanFile
@@ -66,13 +67,18 @@ def found_in(prepared: Prepared, config: RegisterConfig) -> Found:
 
 
 def _found_somewhere(prepared: Prepared, config: RegisterConfig) -> Found:
+    guessed = not isinstance(prepared.unit, str)
+    if guessed and config.unit == "auto" and not _any_size(config):
+        raise InputError(
+            f"{config.source}: what it shows is as large as a head in no unit, and --method "
+            f"{config.method} cannot tell; name it with --unit, or cut out the head with --crop"
+        )
     first = _attempt(prepared, config)
     tried, fit, quality, _ = first
-    guessed = not isinstance(prepared.unit, str)
     if config.unit != "auto" or not (guessed or "size" in quality.failures):
         return first
     found = first
-    for other in _others(tried, fit):
+    for other in _others(tried, fit, _any_size(config)):
         found = _attempt(other, config)
         if not found[2].failures and (guessed or not found[3]):
             return found
@@ -86,7 +92,7 @@ def _attempt(prepared: Prepared, config: RegisterConfig) -> Found:
     fit, doubts = fit_scan(whole, people, config.method, means)
     inside = around_head(whole, fit.pose)
     # other methods find heads by their size, and may look elsewhere in another unit
-    if config.method.startswith("network") and is_small(whole, inside):
+    if _any_size(config) and is_small(whole, inside):
         prepared = replace(prepared, scan=part_of(whole, inside))
         fit, doubts = fit_scan(prepared.scan, people, config.method, means)
     quality = judge_fit(prepared.scan, fit, head, means.device)
@@ -96,14 +102,20 @@ def _attempt(prepared: Prepared, config: RegisterConfig) -> Found:
     return prepared, fit, quality, tuple(d for d in doubts if not isinstance(d, Lost))
 
 
-def _others(prepared: Prepared, fit: ScanFit) -> Iterator[Prepared]:
+def _any_size(config: RegisterConfig) -> bool:
+    """Whether the method finds heads of any size, and sees when there is none."""
+    assert config.method is not None, "resolved"
+    return config.method.startswith("network")
+
+
+def _others(prepared: Prepared, fit: ScanFit, any_size: bool) -> Iterator[Prepared]:
     """The scan in other units, the likeliest first."""
     unit = next_unit(prepared.file.scan, prepared.unit)
     if unit is not None:
         note = f"in {unit_name(prepared.unit)} no human head would have its size"
         yield prepared.taken_for(unit, f"taken for {unit_name(unit)}: {note}")
     known = units_of_head(fit, prepared.unit)
-    if prepared.unit in known:
+    if prepared.unit in known or not any_size:
         return  # its head is as large as others: it is odd in another way
     for own in known:
         if not isinstance(own, str):
