@@ -37,7 +37,7 @@ from topohead.synthesis.mixture import SOURCES
 from topohead.synthesis.scan_poses import Pose
 from topohead.synthesis.shapes import load_shapes
 from topohead.synthesis.splits import check_split
-from topohead.workflows.registering.units import METRES, find_unit, in_metres
+from topohead.workflows.registering.units import Unit, find_unit, in_metres, metres_in
 
 ANNY, ICT = ("anny", "field"), ("ict",)
 """Sources that hold nothing of the other family."""
@@ -241,9 +241,13 @@ def _judged(case: Case, fit: ScanFit, scores: Judge) -> dict[str, float]:
 
 def read(case: Case) -> Case:
     """The case as `topohead register` hands it on: in metres, by the size of what it shows."""
-    unit, _ = find_unit(case.scan, "scan")
-    scale = case.pose.scale * METRES[unit]
-    pose = Pose(scale, case.pose.rotation, case.pose.translation * METRES[unit])
+    return sized(case, find_unit(case.scan, "scan")[0])
+
+
+def sized(case: Case, unit: Unit) -> Case:
+    """The case in metres, if it was in a unit."""
+    metres = metres_in(unit)
+    pose = Pose(case.pose.scale * metres, case.pose.rotation, case.pose.translation * metres)
     return replace(case, scan=in_metres(case.scan, unit), pose=pose)
 
 

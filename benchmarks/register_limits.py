@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from measured_on import commit, hardware
-from register import read
+from register import sized
 from register_limits_page import write_page
 from register_scans import Bench, Case, Forced, Person, clean, sampled, turned
 from register_scores import Judge, area_under
@@ -36,7 +36,8 @@ from topohead.synthesis.remeshing import depth_view
 from topohead.synthesis.scan_poses import Pose
 from topohead.synthesis.shapes import load_shapes
 from topohead.synthesis.splits import check_split
-from topohead.workflows.registering.methods import STARTS, Means
+from topohead.workflows.registering.methods import STARTS, Lost, Means
+from topohead.workflows.registering.units import find_unit, metres_in, units_of_head
 
 COARSE = RefineConfig(
     samples=12_000,
@@ -141,13 +142,19 @@ def one(task: tuple[int, str, int, int, str | None]) -> dict[str, Any]:
     row: dict[str, Any] = {"cell": cell, "number": person.number, "strength": strength}
     began = time.process_time()
     try:
-        case = read(CELLS[cell](bench, person, random, strength))
+        case = CELLS[cell](bench, person, random, strength)
+        unit, _ = find_unit(case.scan, "scan")
+        case = sized(case, unit)
         if len(case.scan.points) < 500:
             raise InputError("fewer than 500 points")
     except InputError as error:
         return row | {"refused_unread": str(error)}
     head = bench.shapes.head
     network, notes = STARTS["network"](case.scan, head, Means(0))
+    if not isinstance(unit, str):  # its head tells, as `register` has it
+        case = sized(case, metres_in(units_of_head(network, unit)[0]) / metres_in(unit))
+        network, notes = STARTS["network"](case.scan, head, Means(0))
+    lost = any(isinstance(note, Lost) for note in notes)
     for name, fit in (("network", network), ("refined", refine(case.scan, network, head, COARSE))):
         quality = judge(case.scan, fit, head)
         row[name] = scores.failure(case, fit) | {
@@ -156,8 +163,8 @@ def one(task: tuple[int, str, int, int, str | None]) -> dict[str, Any]:
             "folded": quality.flipped,
             "remainder": quality.remainder_mm,
             "sizes": {n: v for n, v in quality.sizes_mm.items() if n in SURVEY},
-            "refused": [*quality.failures],
-            "warned": [*quality.warnings, *(["unsure"] if notes else [])],
+            "refused": [*quality.failures, *(["lost"] if lost else [])],
+            "warned": [*quality.warnings, *(["unsure"] if notes and not lost else [])],
         }
     return row | {"cpu_seconds": time.process_time() - began}
 

@@ -15,7 +15,7 @@ from topohead.models.registration import Registration, Similarity
 from topohead.models.scan_pose import rotation_from_6d
 from topohead.solvers import network_samples, recording, scan_network, scan_samples
 from topohead.solvers.network_samples import draw_samples, estimated_normals
-from topohead.solvers.scan_network import Hypothesis, judged_fit, network_fit
+from topohead.solvers.scan_network import Hypothesis, judged_fit, network_fit, shows_head
 from topohead.synthesis.datasets import PosedPeople, ScanBatch, ScanSource
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.scan_surface import scan_surface
@@ -157,6 +157,29 @@ def test_a_head_above_a_large_trunk_is_found(
     assert face_error(back, people.vertices[0], head) < 2 * FOUND_MM
     assert found[0].sigma < 2 * FOUND_MM / 1e3
     assert float(fit.inliers[len(scan.points) :].float().mean()) < 0.1
+
+
+@pytest.mark.slow
+def test_a_head_before_a_wall_is_found(
+    network: Registration, head: HeadModel, people: ScanBatch
+) -> None:
+    """A twentieth of the surface is a head: too few of the points that are drawn of all of it."""
+    scan = mesh(people, 0, head)
+    steps = torch.linspace(-0.8, 0.8, 40)
+    x, y = (part.flatten() for part in torch.meshgrid(steps, steps, indexing="xy"))
+    wall = torch.stack([x, y, torch.full_like(x, -0.3)], 1)
+    corner = (torch.arange(39) + 40 * torch.arange(39)[:, None]).flatten()
+    sides = torch.cat([corner[:, None] + torch.tensor(each) for each in ((0, 1, 41), (0, 41, 40))])
+    triangles = torch.cat([scan.triangles, sides + len(scan.points)])
+    room = Scan(torch.cat([scan.points, wall]), triangles)
+    there = somewhere(5, 1.0)
+    room = turned(room, there)
+    fit, found = judged_fit(room, network, head)
+    back = there.inverse().apply(fit.vertices[None])[0]
+    assert face_error(back, people.vertices[0], head) < 2 * FOUND_MM
+    assert found[0].sigma < 2 * FOUND_MM / 1e3
+    assert shows_head(room, network, head)
+    assert not shows_head(Scan(wall, sides), network, head)
 
 
 def test_too_few_points_are_refused(network: Registration, head: HeadModel) -> None:

@@ -37,6 +37,7 @@ from topohead.solvers.network_samples import (
     estimated_normals,
 )
 from topohead.solvers.recording import USUAL, Recordings, done, filled, fixed
+from topohead.solvers.scan_parts import PARTS, parts_of
 
 MOST = 6
 """Hypotheses that are registered at most."""
@@ -51,9 +52,11 @@ with faults right ones have 0.5 to 1.5 mm, wrong ones 2.5 mm and more."""
 UNSEEN = 2e-3
 """Above this σ there is no head in the scan as a whole: its parts are looked at."""
 
-PART, PARTS, ASKED = 0.3, 10, 3
-"""Radius of a part in the scan's longest sides; how many there are, and how many of those that the
-pose stage likes best are registered."""
+ASKED = 3
+"""How many parts of a scan, those that the pose stage likes best, are registered."""
+
+LIKE_HEAD = 0.0
+"""The least logit of what `shows_head` registers: whole heads have 6, cut ones 0 and more."""
 
 DIFFERENT = 0.35, 0.15
 """Radians, and share of the size, by which two hypotheses differ."""
@@ -117,8 +120,10 @@ def judged_fit(
     points = scan.points.detach().to(device, torch.float32)
     samples = draw_samples(scan, None, generator, device)
     found = _hypotheses(samples, network, head)
-    if found[0].hypothesis.sigma > UNSEEN:
-        found = sorted([*found, *_in_parts(samples, network, head)], key=_sigma)
+    for radius, count in PARTS:
+        if found[0].hypothesis.sigma > UNSEEN:
+            parts = parts_of(scan, samples, radius, count, network.size.pose.points, generator)
+            found = sorted([*found, *_in_parts(parts, samples, network, head)], key=_sigma)
     best = found[0]
     start = Similarity.unpacked(best.to_head)
     if best.near < CROPPED:
@@ -138,6 +143,24 @@ def judged_fit(
     there = scan.points.device
     fit = ScanFit(*(part.to(there) for part in (*parts, inliers)))
     return fit, [each.hypothesis for each in found]
+
+
+def shows_head(scan: Scan, network: Registration, head: HeadModel, seed: int = 0) -> bool:
+    """Whether the network is sure of a head in the scan or in a part of it. Asks the pose stage
+    about every part, which is quick, and registers those alone that it takes for heads."""
+    generator = np.random.default_rng(seed)
+    samples = draw_samples(scan, None, generator, network.icp.template.device)
+    fewest, turns = network.size.pose.points, quarter_turns().to(samples.points)
+    if len(samples.points) < fewest:
+        return False
+    for radius, count in ((1.0, 1), *PARTS):
+        for part in parts_of(scan, samples, radius, count, fewest, generator):
+            scores = _turns(network, turns, *part.first(fewest).parts)[0][:, 0]
+            if float(scores.max()) > LIKE_HEAD:
+                found = _hypotheses(part, network, head)[0].hypothesis
+                if found.sigma < SURE:
+                    return True
+    return False
 
 
 class _Found(NamedTuple):
@@ -221,31 +244,16 @@ def _sigma(found: _Found) -> float:
     return found.hypothesis.sigma
 
 
-def _in_parts(samples: NetworkSamples, network: Registration, head: HeadModel) -> list[_Found]:
+def _in_parts(
+    parts: list[NetworkSamples], samples: NetworkSamples, network: Registration, head: HeadModel
+) -> list[_Found]:
     """The surest hypothesis of those parts of a scan that look most like a head."""
     count, turns = network.size.pose.points, quarter_turns().to(samples.points)
-    parts = [part for part in _parts(samples) if len(part.points) >= count]
     scores = [_turns(network, turns, *part.first(count).parts)[0][:, 0] for part in parts]
     order = sorted(range(len(parts)), key=lambda k: -float(scores[k].max()))
     found = [_hypotheses(parts[k], network, head)[0] for k in order[:ASKED]]
     best = sorted(found, key=_sigma)[:1]
     return [each._replace(near=_share_around(each.to_head, samples.points)) for each in best]
-
-
-def _parts(samples: NetworkSamples) -> list[NetworkSamples]:
-    """What lies within `PART` of places as far from each other as can be, strays left out."""
-    points = samples.points
-    low, high = (points.sort(0).values[k] for k in (len(points) // 100, -1 - len(points) // 100))
-    radius = PART * float((high - low).max())
-    place = points[((points - low).clamp(max=0) + (high - points).clamp(max=0)).sum(1) == 0]
-    far = (place - place.mean(0)).norm(dim=1)
-    parts = []
-    for _ in range(PARTS if len(place) else 0):
-        center = place[far.argmax()]
-        far = torch.minimum(far, (place - center).norm(dim=1))
-        near = (points - center).norm(dim=1) < radius
-        parts.append(NetworkSamples.of(points[near], samples.normals[near]))
-    return parts
 
 
 def shown_face(head: HeadModel) -> Int[Tensor, " N"]:

@@ -23,8 +23,8 @@ class RegisterConfig:
     """How to register; by default network+refine, or pca+refine without the network's weights."""
     weights: Path | None = None
     """Weights of the network that `topohead train register` made; by default those that ship."""
-    unit: Literal["auto", "m", "cm", "mm", "in"] = "auto"
-    """Unit of the scan; auto: the one in which it has the size of a head."""
+    unit: Literal["auto", "m", "dm", "cm", "mm", "in", "ft"] | float = "auto"
+    """Unit of the scan, or how many metres one is; auto: that in which it has a head's size."""
     up: Literal["auto", "y", "z"] = "auto"
     """The scan's axis that points up; auto: however the head that is found stands."""
     level: Literal[0, 1] = 1
@@ -132,6 +132,8 @@ def register(config: RegisterConfig) -> RegisterResult:
 
     if config.texture_size != 0 and not 64 <= config.texture_size <= 16384:
         raise InputError(f"--texture-size expects 0, or 64 to 16384; got {config.texture_size}")
+    if not isinstance(config.unit, str) and not 0 < config.unit < float("inf"):
+        raise InputError(f"--unit expects a name or metres above 0, got {config.unit}")
     if config.jobs < 1:
         raise InputError(f"--jobs expects at least 1, got {config.jobs}")
     config = request.resolved(config)

@@ -1,13 +1,22 @@
-"""What a user may do to a scan first: cut a box out of it, exchange left and right."""
+"""Parts of scans, and their mirror images."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from topohead.core.errors import InputError
 from topohead.core.scans import Scan
+from topohead.geometry.alignment import apply
+from topohead.geometry.meshes import triangle_areas
 from topohead.io.scans import FEWEST
+from topohead.models.registration import in_head
+
+AROUND, SMALL = 1.3, 0.25
+"""What lies around a head: a ball so many times its own; and the share of a scan, by area, below
+which that is looked at by itself."""
 
 
 def cropped(scan: Scan, box: Sequence[float], name: str) -> Scan:
@@ -25,6 +34,26 @@ def cropped(scan: Scan, box: Sequence[float], name: str) -> Scan:
         raise InputError(
             f"{name}: {int(inside.sum())} points lie in --crop {told}; the scan fills {there}"
         )
+    return part_of(scan, inside)
+
+
+def around_head(scan: Scan, pose: Float[Tensor, "4 4"]) -> Bool[Tensor, " N"]:
+    """Which points lie around a head; `pose` takes the head frame to the scan's."""
+    return in_head(apply(pose.double().inverse(), scan.points.double()), AROUND)
+
+
+def is_small(scan: Scan, inside: Bool[Tensor, " N"]) -> bool:
+    """Whether those points are less than `SMALL` of the scan, but enough for a head."""
+    if len(scan.triangles):
+        area = triangle_areas(scan.points.double(), scan.triangles)
+        share = float((area * inside[scan.triangles].all(1)).sum() / area.sum())
+    else:
+        share = float(inside.double().mean())
+    return share < SMALL and int(inside.sum()) >= FEWEST
+
+
+def part_of(scan: Scan, inside: Bool[Tensor, " N"]) -> Scan:
+    """Those points, and triangles that lie in them as a whole."""
     number = inside.long().cumsum(0) - 1
     whole = inside[scan.triangles].all(1)
     return replace(

@@ -33,6 +33,7 @@ from topohead.workflows.progress import Sight, show
 from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan, RegisterResult
 from topohead.workflows.registering.batch import scans_in
+from topohead.workflows.registering.finding import Prepared, found_in
 from topohead.workflows.registering.heads import at_rest, level_of, registered_head
 from topohead.workflows.registering.methods import (
     Found,
@@ -42,8 +43,8 @@ from topohead.workflows.registering.methods import (
     means_of,
     refine_fit,
 )
-from topohead.workflows.registering.single import Prepared, bake_maps, found_in, prepare
-from topohead.workflows.registering.units import METRES
+from topohead.workflows.registering.single import bake_maps, prepare
+from topohead.workflows.registering.units import metres_in, named, unit_name
 from topohead.workflows.rigging import write_expression
 
 log = logging.getLogger(__name__)
@@ -113,8 +114,7 @@ def _track(run: RunFolder, config: RegisterConfig, scans: Sequence[Path]) -> lis
         if first is None:
             first, person = fit, personal(fit)
             metres = float(load_file(state)["unit_metres"])
-            unit = min(METRES, key=lambda known: abs(METRES[known] - metres))
-            config = replace(config, unit=unit)  # the frames of a sequence share one
+            config = replace(config, unit=named(metres))  # the frames of a sequence share one
     run.finish("track")
     return found
 
@@ -161,7 +161,7 @@ def _frame(
         "sigma": fit.sigma,
         "fit_pose": fit.pose,
         "expression": fit.expression,
-        "unit_metres": torch.tensor(METRES[prepared.unit]),
+        "unit_metres": torch.tensor(metres_in(prepared.unit)),
         "doubtful": torch.tensor(doubtful),
     }
     with run.write(f"frames/{name}/state.safetensors") as partial:
@@ -169,9 +169,9 @@ def _frame(
     show(Sight(name, {"distance to the scan, mm": told["p2s_median_mm"]}, {"head": shown.mesh}))
     found.append(
         RegisteredScan(
-            path, folder / "mesh.obj", config.method, prepared.unit, told["p2s_median_mm"],
-            told["p2s_p95_mm"], 1000 * float(fit.sigma.median()), seconds, False,
-            (*prepared.notes, *doubts, *quality.warnings.values(), *failures),
+            path, folder / "mesh.obj", config.method, unit_name(prepared.unit),
+            told["p2s_median_mm"], told["p2s_p95_mm"], 1000 * float(fit.sigma.median()), seconds,
+            False, (*prepared.notes, *doubts, *quality.warnings.values(), *failures),
         )
     )  # fmt: skip
     return fit, not doubtful

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,39 +14,29 @@ from torch import Tensor
 
 import topohead
 from topohead.core import ARKIT_52, InputError, Mesh
-from topohead.core.scans import Scan, ScanFit
+from topohead.core.scans import ScanFit
 from topohead.geometry.bridge import Bridge
 from topohead.io.assets import reference_head
 from topohead.io.atomic import atomic_files, atomic_folder, write_text
 from topohead.io.digests import digest, plain
 from topohead.io.images import write_image
 from topohead.io.scan_pictures import read_picture
-from topohead.io.scans import ScanFile, check_file, companions, open_scan
+from topohead.io.scans import check_file, companions, open_scan
 from topohead.solvers.scan_texture import bake_color, bake_heights, is_finer, look_up
 from topohead.workflows.progress import track as progress
 from topohead.workflows.register import RegisterConfig, RegisteredScan
 from topohead.workflows.registering.cutting import cropped, mirrored
 from topohead.workflows.registering.files import Place, place_of, write_head
+from topohead.workflows.registering.finding import Prepared, found_in
 from topohead.workflows.registering.heads import registered_head
-from topohead.workflows.registering.methods import fine_vertices, fit_scan, judge_fit, means_of
-from topohead.workflows.registering.network import load_people
+from topohead.workflows.registering.methods import fine_vertices
 from topohead.workflows.registering.proof import proof
 from topohead.workflows.registering.request import read_manifest, request_hash, weights_hash
 from topohead.workflows.registering.topologies import bridges_for, write_in_topology
-from topohead.workflows.registering.units import METRES, find_unit, in_metres, next_unit
+from topohead.workflows.registering.units import find_unit, in_metres, metres_in, unit_name
 
 if TYPE_CHECKING:
     from topohead.solvers.scan_quality import ScanQuality
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A scan in metres, its picture, the unit it was in, and what is odd about it."""
-
-    file: ScanFile
-    scan: Scan
-    unit: str
-    notes: tuple[str, ...]
 
 
 def register_scan(config: RegisterConfig) -> RegisteredScan:
@@ -89,7 +79,7 @@ def about(
     warnings: tuple[str, ...],
 ) -> dict[str, Any]:
     """What the manifest says of the scan, the method and the fit."""
-    settings = plain(config)
+    settings, whole = plain(config), prepared.file.scan
     return {
         "source": settings["source"],
         "input": digest(config.source),
@@ -97,9 +87,9 @@ def about(
         "method": config.method,
         "weights": weights_hash(config),
         "seed": config.seed,
-        "unit": prepared.unit,
-        "unit_metres": METRES[prepared.unit],
-        "scan": {"points": len(prepared.scan.points), "triangles": len(prepared.scan.triangles)},
+        "unit": unit_name(prepared.unit),
+        "unit_metres": metres_in(prepared.unit),
+        "scan": {"points": len(whole.points), "triangles": len(whole.triangles)},
         "pose": fit.pose.tolist(),
         "expression": {
             name: round(value, 4)
@@ -155,35 +145,11 @@ def prepare(config: RegisterConfig) -> Prepared:
         file = replace(file, scan=cropped(file.scan, config.crop, str(config.source)))
     if config.mirror:
         file = replace(file, scan=mirrored(file.scan))
-    unit, doubt = config.unit, ()
-    if unit == "auto":
+    if config.unit != "auto":
+        unit, doubt = config.unit, ()
+    else:
         unit, doubt = find_unit(file.scan, str(config.source), file.metric)
     return Prepared(file, in_metres(file.scan, unit), unit, (*file.notes, *doubt))
-
-
-def found_in(
-    prepared: Prepared, config: RegisterConfig
-) -> tuple[Prepared, ScanFit, "ScanQuality", tuple[str, ...]]:
-    """The scan, the head in it, how good that is, and doubts about where it is.
-
-    A bust in inches may pass for a small head in centimetres, until its face is measured: where a
-    guessed unit makes a head that nobody has, the next one that may be meant is tried.
-    """
-    assert config.method is not None, "resolved"
-    head, people, means = reference_head(0), load_people(), means_of(config)
-    fit, doubts = fit_scan(prepared.scan, people, config.method, means)
-    quality = judge_fit(prepared.scan, fit, head, means.device)
-    unit = next_unit(prepared.file.scan, prepared.unit) if config.unit == "auto" else None
-    if unit is None or "size" not in quality.failures:
-        return prepared, fit, quality, doubts
-    other = in_metres(prepared.file.scan, unit)
-    refit, redoubts = fit_scan(other, people, config.method, means)
-    requality = judge_fit(other, refit, head, means.device)
-    if requality.failures:
-        return prepared, fit, quality, doubts
-    note = f"taken for {unit}: in {prepared.unit} no human head would have its size"
-    prepared = replace(prepared, scan=other, unit=unit, notes=(*prepared.notes, note))
-    return prepared, refit, requality, redoubts
 
 
 def accepted(config: RegisterConfig, quality: "ScanQuality", fit: ScanFit) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from topohead.core import Mesh
+from topohead.core import InputError, Mesh
 from topohead.core.scans import Scan
 from topohead.geometry.bridge import Bridge
 from topohead.geometry.carried_rigs import rig_in_topology, sigma_in_topology
@@ -17,7 +17,7 @@ from topohead.workflows.registering.files import Place, write_mesh
 from topohead.workflows.registering.heads import RegisteredHead, level_one
 from topohead.workflows.registering.methods import fit_scan, means_of
 from topohead.workflows.registering.network import load_people
-from topohead.workflows.registering.units import METRES, find_unit, in_metres
+from topohead.workflows.registering.units import find_unit, in_metres, metres_in, units_of_head
 
 
 def topology_name(path: Path) -> str:
@@ -38,8 +38,16 @@ def bridge_for(config: RegisterConfig, topology: Path) -> Bridge:
     def find(mesh: Mesh) -> Float[Tensor, "V 3"]:
         scan = Scan(mesh.vertices, mesh.topology.triangles)
         unit, _ = find_unit(scan, str(topology))
+        if not isinstance(unit, str) and not method.startswith("network"):
+            raise InputError(
+                f"{topology} is as large as a head in no unit, and --method {method} cannot tell: "
+                "leave --method out, or give it 68 landmarks"
+            )
         fit, _ = fit_scan(in_metres(scan, unit), load_people(), method, means_of(config))
-        return level_one(fit) / METRES[unit]
+        if not isinstance(unit, str):
+            unit = units_of_head(fit, unit)[0]
+            fit, _ = fit_scan(in_metres(scan, unit), load_people(), method, means_of(config))
+        return level_one(fit) / metres_in(unit)
 
     return bridge_to(topology, find)
 
