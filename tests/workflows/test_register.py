@@ -586,6 +586,39 @@ def test_a_frame_without_a_head_is_told_and_leads_nobody_on(
     assert (last / "mesh.obj").read_bytes() == made
 
 
+def test_frames_that_tell_their_unit_keep_it(
+    tmp_path: Path, knowing: Callable[[Planted], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a sequence in a USD's centimetres every frame is as large as the first."""
+    usd = pytest.importorskip("pxr.Usd")
+    geometry = pytest.importorskip("pxr.UsdGeom")
+    truth = planted(seed=3)
+    knowing(truth)
+    (tmp_path / "frames").mkdir()
+    for number in range(2):
+        stage = usd.Stage.CreateNew(str(tmp_path / "frames" / f"take_{number}.usdc"))
+        geometry.SetStageMetersPerUnit(stage, 0.01)
+        geometry.SetStageUpAxis(stage, "Y")
+        mesh = geometry.Mesh.Define(stage, "/scan")
+        mesh.CreatePointsAttr((100 * truth.scan.points).numpy())
+        mesh.CreateFaceVertexIndicesAttr(truth.scan.triangles.flatten().int().numpy())
+        mesh.CreateFaceVertexCountsAttr(np.full(len(truth.scan.triangles), 3, np.int32))
+        stage.Save()
+    sizes: list[float] = []
+
+    def following(scan: Scan, person: HeadModel, last: ScanFit, config: object) -> methods.Found:
+        sizes.append(float(longest_side(scan.points)))
+        return replace(last, inliers=torch.ones(len(scan.points), dtype=torch.bool)), ()
+
+    monkeypatch.setattr(sequence, "following", following)
+    asked = RegisterConfig(
+        tmp_path / "frames", tmp_path / "run", method="template", texture_size=0,
+        sequence=True, report=False, level=0,
+    )  # fmt: skip
+    register(asked)
+    assert sizes == [pytest.approx(longest_side(truth.scan.points), rel=1e-3)]
+
+
 @pytest.mark.slow
 def test_a_sequence_is_a_run(tmp_path: Path) -> None:
     """Two frames, the second smiling and shifted: one person, the right change between them."""

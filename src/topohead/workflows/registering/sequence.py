@@ -154,6 +154,8 @@ def _frame(
     doubtful = bool(failures or doubts)
     run.append_metrics("track", name, seconds=seconds, doubtful=doubtful, scan=path.name, **told)
     motion = rigid_motion(fit if first is None else first, fit)
+    # a unit that is named is that of the file's own numbers
+    own = prepared.file.metres_per_unit if config.unit == "auto" else 1.0
     tensors = {
         "vertices": shown.mesh.vertices,
         "pose": motion,
@@ -161,7 +163,7 @@ def _frame(
         "sigma": fit.sigma,
         "fit_pose": fit.pose,
         "expression": fit.expression,
-        "unit_metres": torch.tensor(metres_in(prepared.unit)),
+        "unit_metres": torch.tensor(metres_in(prepared.unit) * own),
         "doubtful": torch.tensor(doubtful),
     }
     with run.write(f"frames/{name}/state.safetensors") as partial:
