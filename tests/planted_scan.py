@@ -72,6 +72,16 @@ def planted(
     return Planted(scan, vertices, pose, expression, unit)
 
 
+def errors_mm(vertices: Tensor, truth: Planted) -> Tensor:
+    """Distances of the face's control vertices; finer levels begin with these, smoothed."""
+    from topohead.workflows.registering.heads import level_of
+
+    _, carry = level_of(1)
+    wanted = carry(truth.vertices.double()).float()
+    face = reference_head(0).topology.region_mask("face")
+    return 1000 * (vertices - wanted)[: len(face)][face].norm(dim=1)
+
+
 def colors_at(places: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """Colours that say where on a head (its own frame, metres) a point is."""
     return (0.5 + 0.45 * torch.sin(places * (2 * math.pi / 0.2))).clamp(0, 1)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,57 +11,27 @@ import pytest
 import torch
 import trimesh
 
-from planted_scan import Planted, planted, surface_of, two_heads, written
+from planted_scan import Planted, errors_mm, planted, surface_of, two_heads, written
 from topohead import cli
-from topohead.core import HeadModel, InputError
-from topohead.core.scans import Scan, ScanFit
+from topohead.core import InputError
+from topohead.core.scans import ScanFit
 from topohead.geometry.bridge import bind
 from topohead.geometry.meshes import triangle_areas
 from topohead.io.assets import reference_head
 from topohead.io.gltf_rig import read_rig_glb
 from topohead.io.images import read_image, write_image
 from topohead.io.meshes import read_mesh, write_obj
-from topohead.io.results import open_run
 from topohead.rendering.uv import texel_map
 from topohead.workflows.register import Method, RegisterConfig, register
 from topohead.workflows.registering import (
     batch,
-    finding,
     methods,
-    sequence,
     single,
     topologies,
-    units,
 )
-from topohead.workflows.registering.units import find_unit, in_metres, longest_side
 
 FACE = reference_head(0).topology.region_mask("face")
 SMALL = 128
-
-
-def errors_mm(vertices: torch.Tensor, truth: Planted) -> torch.Tensor:
-    """Distances of the face's control vertices; finer levels begin with these, smoothed."""
-    from topohead.workflows.registering.heads import level_of
-
-    _, carry = level_of(1)
-    wanted = carry(truth.vertices.double()).float()
-    return 1000 * (vertices - wanted)[: len(FACE)][FACE].norm(dim=1)
-
-
-@pytest.fixture
-def knowing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Planted], None]:
-    """Puts the planted answer in the place of a method: for tests of what is made of it."""
-
-    def answer(truth: Planted) -> None:
-        def fit(scan: Scan, head: HeadModel, means: methods.Means) -> methods.Found:
-            low, high = truth.vertices.aminmax(dim=0)
-            around = ((scan.points > low - 0.02) & (scan.points < high + 0.02)).all(1)
-            sigma = torch.full((len(truth.vertices),), 1e-3)
-            return ScanFit(truth.vertices, sigma, truth.pose, truth.expression, around), ()
-
-        monkeypatch.setitem(methods.STARTS, "template", fit)  # pyright: ignore
-
-    return answer
 
 
 @pytest.mark.parametrize(
@@ -372,279 +341,3 @@ def test_a_head_that_does_not_stand_as_told(
     with pytest.raises(InputError, match="not along y"):
         register(asked)
     register(replace(asked, up="z"))
-
-
-def test_units_by_the_size_of_a_head() -> None:
-    scan = planted(seed=3).scan
-    for unit, scale in (("m", 1), ("cm", 100), ("mm", 1000), ("in", 1 / 0.0254 / 1.7)):
-        resized = replace(scan, points=scan.points * scale)
-        assert find_unit(resized, "scan")[0] == unit
-    assert find_unit(replace(scan, points=scan.points * 1000), "scan", True)[1]
-    whatever = replace(scan, points=scan.points * 3e5)
-    unit, _ = find_unit(whatever, "scan")
-    assert isinstance(unit, float)
-    assert float(longest_side(in_metres(whatever, unit).points)) == pytest.approx(units.USUAL)
-    with pytest.raises(InputError, match="no head even in metres"):
-        find_unit(replace(scan, points=scan.points / 3), "scan")
-    strays = torch.cat([scan.points, scan.points[:40] * 500])
-    scan = replace(scan, colors=None)
-    assert find_unit(replace(scan, points=strays), "scan")[0] == "m"
-
-
-def knowing_at_any_size(
-    monkeypatch: pytest.MonkeyPatch, truth: Planted, doubts: tuple[str, ...] = ()
-) -> None:
-    """Puts the planted answer in the place of a method that finds heads of any size."""
-
-    def fit(scan: Scan, head: HeadModel, means: methods.Means) -> methods.Found:
-        scale = float(longest_side(scan.points) / longest_side(truth.scan.points))
-        pose = truth.pose.clone()
-        pose[:3] *= scale
-        everything = torch.ones(len(scan.points), dtype=torch.bool)
-        sigma = torch.full((len(truth.vertices),), 1e-3)
-        return ScanFit(scale * truth.vertices, sigma, pose, truth.expression, everything), doubts
-
-    for name in ("template", "network"):
-        monkeypatch.setitem(methods.STARTS, name, fit)  # pyright: ignore
-
-
-def test_a_bust_in_inches_is_no_small_head_in_centimetres(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its size alone fits both; the face that is found does not. What no unit helps is refused."""
-    truth = planted(seed=3)
-    inches = replace(truth.scan, points=truth.scan.points / 0.0254)
-    knowing_at_any_size(monkeypatch, truth)
-    monkeypatch.setattr(units, "HEAD", (0.09, 0.75))  # as if there were shoulders
-    scan = written(replace(truth, scan=inches), tmp_path / "a.ply")
-    asked = RegisterConfig(scan, tmp_path / "out", method="template", texture_size=0, level=0)
-    assert find_unit(inches, "scan")[0] == "cm"
-    (one,) = register(asked).scans
-    assert one.unit == "in" and any("taken for in:" in warning for warning in one.warnings)
-    assert one.head is not None
-    off = (read_mesh(one.head).vertices - truth.vertices).norm(dim=1)
-    assert float(off.max()) < 1e-4
-    with pytest.raises(InputError, match="no human head has"):
-        register(replace(asked, unit="cm", out=tmp_path / "cm"))
-
-
-@pytest.mark.parametrize(("metres", "unit"), [(0.1, "dm"), (0.167, None)])
-def test_a_scan_as_large_as_a_head_in_no_usual_unit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metres: float, unit: str | None
-) -> None:
-    """The head in it tells the unit, or it has none and becomes the mean head's size, where the
-    scan is. Named, it is the same."""
-    truth = planted(seed=3)
-    knowing_at_any_size(monkeypatch, truth)
-    other = replace(truth.scan, points=truth.scan.points / metres)
-    scan = written(replace(truth, scan=other), tmp_path / "a.ply")
-    asked = RegisterConfig(scan, tmp_path / "out", method="network", texture_size=0, level=0)
-    (one,) = register(asked).scans
-    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    own = told["unit_metres"]
-    if unit is None:
-        size = float(torch.linalg.det(truth.pose[:3, :3])) ** (1 / 3)
-        assert own == pytest.approx(metres / size, rel=1e-4) and "mean one's" in one.warnings[-1]
-    else:
-        assert one.unit == unit and own == metres and f"taken for {unit}" in one.warnings[-1]
-    assert one.head is not None
-    found = read_mesh(one.head).vertices * metres / own
-    assert float((found - truth.vertices).norm(dim=1).max()) < 1e-4
-    named = replace(asked, unit=unit or metres, out=tmp_path / "named")
-    (same,) = register(named).scans
-    assert same.head is not None
-    off = (read_mesh(same.head).vertices - truth.vertices).norm(dim=1)
-    assert float(off.max()) < 1e-4
-    with pytest.raises(InputError, match="--method template cannot tell"):
-        register(replace(asked, method="template"))
-    with pytest.raises(InputError, match="above 0"):
-        register(replace(asked, unit=-1.0))
-
-
-@pytest.mark.parametrize("surface", [True, False], ids=["triangles", "points"])
-def test_a_head_that_is_little_of_its_scan_is_looked_at_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surface: bool
-) -> None:
-    """Of a head before a large wall the network sees the head in the end; the unit is the head's,
-    and there must be none in the rest."""
-    truth = planted(seed=3)
-    head = truth.scan
-    steps = torch.linspace(-1.5, 1.5, 120 if surface else 500)
-    wall = torch.cartesian_prod(steps, steps, torch.tensor([-0.6]))
-    wall = wall @ truth.pose[:3, :3].T + truth.pose[:3, 3]
-    corner = torch.arange(119)[:, None] * 120 + torch.arange(119)
-    sides = torch.stack([corner, corner + 120, corner + 121, corner + 1], -1).flatten(0, 1)
-    sides = torch.cat([sides[:, [2, 1, 0]], sides[:, [3, 2, 0]]]) + len(head.points)
-    points = torch.cat([head.points, wall])
-    triangles = torch.cat([head.triangles, sides]) if surface else head.triangles[:0]
-    seen: list[int] = []
-    others: list[int] = []
-
-    def more(rest: Scan) -> bool:
-        others.append(len(rest.points))
-        return len(others) > 1
-
-    def fit(scan: Scan, model: HeadModel, means: methods.Means) -> methods.Found:
-        seen.append(len(scan.points))
-        scale = float(scan.points[0].norm() / head.points[0].norm())
-        pose = truth.pose.clone()
-        pose[:3] *= scale
-        everything = torch.zeros(len(scan.points), dtype=torch.bool)
-        everything[: len(head.points)] = True
-        sigma = torch.full((len(truth.vertices),), 1e-3)
-        return ScanFit(scale * truth.vertices, sigma, pose, truth.expression, everything), ()
-
-    monkeypatch.setitem(methods.STARTS, "network", fit)  # pyright: ignore
-    monkeypatch.setattr(finding, "another_head", lambda rest, method, means: more(rest))
-    room = Scan(1000 * points, triangles)
-    scan = written(replace(truth, scan=room), tmp_path / "a.ply")
-    asked = RegisterConfig(scan, tmp_path / "out", method="network", texture_size=0, level=0)
-    (one,) = register(asked).scans
-    assert seen == [len(points), len(head.points), len(head.points)]
-    assert others == [len(wall)]
-    assert one.unit == "mm" and not [w for w in one.warnings if "normals" not in w]
-    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert told["scan"] == {"points": len(points), "triangles": len(triangles)}
-    with pytest.raises(InputError, match="several heads"):
-        register(replace(asked, out=tmp_path / "again"))
-
-
-@pytest.mark.parametrize(
-    ("metres", "doubt", "refused"),
-    [
-        (1.0, "unsure", None),
-        (1.0, methods.Lost("no head for it"), "no head for it"),
-        (0.167, "unsure", None),
-        (0.167, methods.Lost("no head for it"), "no head for it"),
-        (0.55, "unsure", "no human head has"),
-    ],
-    ids=["metres", "lost", "no unit", "lost without unit", "as large as a head in metres"],
-)
-def test_a_doubtful_head_is_told_and_a_lost_one_refused(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    metres: float,
-    doubt: str,
-    refused: str | None,
-) -> None:
-    """What is not sure to be a head gets no unit of its own where one had fitted; `--force` does
-    what it can."""
-    truth = planted(seed=3)
-    knowing_at_any_size(monkeypatch, truth, (doubt,))
-    other = replace(truth.scan, points=truth.scan.points / metres)
-    scan = written(replace(truth, scan=other), tmp_path / "a.ply")
-    asked = RegisterConfig(scan, tmp_path / "out", method="network", texture_size=0, level=0)
-    if refused is not None:
-        with pytest.raises(InputError, match=refused):
-            register(asked)
-        asked = replace(asked, force=True)
-    (one,) = register(asked).scans
-    assert one.head is not None and doubt in one.warnings
-
-
-@pytest.mark.slow
-def test_a_blink_and_a_mouth_that_opens_are_followed() -> None:
-    """From one frame to the next, too far for what begins where the frame before was."""
-    still = planted(seed=3)
-    actions = {"jawOpen": 0.6, "eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
-    truth = planted(seed=3, actions=actions)
-    count = len(still.scan.points)
-    sigma, everything = torch.full((len(FACE),), 5e-4), torch.ones(count, dtype=torch.bool)
-    last = ScanFit(still.vertices, sigma, still.pose, still.expression, everything)
-    asked = RegisterConfig(Path("frames"), Path("run"), method="network+refine", device="cpu")
-    found, doubts = sequence.following(truth.scan, sequence.personal(last), last, asked)
-    assert not doubts
-    regions = reference_head(0).topology.regions
-    for name in ("lips", "eyelids"):
-        rows = regions[name]
-        off = 1000 * (found.vertices - truth.vertices)[rows].norm(dim=1)
-        assert float(off.median()) < 1.0, name
-
-
-@pytest.mark.slow
-def test_a_frame_without_a_head_is_told_and_leads_nobody_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A ball between two frames: the network's doubt is heard, and the frame after begins where the
-    one before the ball was, as it does when the ball's frame was made by an earlier call."""
-    frames, run = tmp_path / "frames", tmp_path / "run"
-    frames.mkdir()
-    truth = planted(seed=3)
-    for number in (9, 11):
-        written(truth, frames / f"take {number}.ply")
-    trimesh.creation.icosphere(5, 0.11).export(frames / "take 10.ply")
-    words = ["register", str(frames), "--out", str(run), "--sequence", "--no-report"]
-    assert cli.run([*words, "--texture-size", "0", "--level", "0"]) == 0
-    told = capsys.readouterr().out
-    assert "warning: frame 000002: no head was found" in told and "frame 000003" not in told
-    last = run / "frames" / "000003"
-    made = (last / "mesh.obj").read_bytes()
-    error = 1000 * (read_mesh(last / "mesh.obj").vertices - truth.vertices)[FACE].norm(dim=1)
-    assert float(error.median()) < 0.6
-    (last / "state.safetensors").unlink()
-    assert cli.run([*words, "--texture-size", "0", "--level", "0"]) == 0
-    assert (last / "mesh.obj").read_bytes() == made
-
-
-def test_frames_that_tell_their_unit_keep_it(
-    tmp_path: Path, knowing: Callable[[Planted], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a sequence in a USD's centimetres every frame is as large as the first."""
-    usd = pytest.importorskip("pxr.Usd")
-    geometry = pytest.importorskip("pxr.UsdGeom")
-    truth = planted(seed=3)
-    knowing(truth)
-    (tmp_path / "frames").mkdir()
-    for number in range(2):
-        stage = usd.Stage.CreateNew(str(tmp_path / "frames" / f"take_{number}.usdc"))
-        geometry.SetStageMetersPerUnit(stage, 0.01)
-        geometry.SetStageUpAxis(stage, "Y")
-        mesh = geometry.Mesh.Define(stage, "/scan")
-        mesh.CreatePointsAttr((100 * truth.scan.points).numpy())
-        mesh.CreateFaceVertexIndicesAttr(truth.scan.triangles.flatten().int().numpy())
-        mesh.CreateFaceVertexCountsAttr(np.full(len(truth.scan.triangles), 3, np.int32))
-        stage.Save()
-    sizes: list[float] = []
-
-    def following(scan: Scan, person: HeadModel, last: ScanFit, config: object) -> methods.Found:
-        sizes.append(float(longest_side(scan.points)))
-        return replace(last, inliers=torch.ones(len(scan.points), dtype=torch.bool)), ()
-
-    monkeypatch.setattr(sequence, "following", following)
-    asked = RegisterConfig(
-        tmp_path / "frames", tmp_path / "run", method="template", texture_size=0,
-        sequence=True, report=False, level=0,
-    )  # fmt: skip
-    register(asked)
-    assert sizes == [pytest.approx(longest_side(truth.scan.points), rel=1e-3)]
-
-
-@pytest.mark.slow
-def test_a_sequence_is_a_run(tmp_path: Path) -> None:
-    """Two frames, the second smiling and shifted: one person, the right change between them."""
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    truths = [planted(seed=3, unit="mm", smile=smile) for smile in (0.0, 0.5)]
-    for number, truth in enumerate(truths):
-        moved = replace(truth.scan, points=truth.scan.points + 3.0 * number)
-        written(replace(truth, scan=moved), frames / f"take_{number}.ply")
-    asked = RegisterConfig(
-        frames, tmp_path / "run", method="pca+refine", texture_size=0, sequence=True, report=False
-    )
-    result = register(asked)
-    assert [one.source.name for one in result.scans] == ["take_0.ply", "take_1.ply"]
-    run = open_run(tmp_path / "run")
-    assert run.frames == ("000001", "000002") and "face" in run.topology.regions
-    for number, truth in enumerate(truths):
-        shifted = replace(truth, vertices=truth.vertices + 0.003 * number)
-        assert float(errors_mm(run.vertices[number], shifted).median()) < 0.3
-    assert torch.allclose(run.poses[1][:3, 3], torch.full((3,), 0.003), atol=1.5e-3)
-    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "frames").rglob("*.*")}
-    (tmp_path / "run" / "frames" / "000002" / "state.safetensors").unlink()
-    again = register(asked)
-    assert [one.kept for one in again.scans] == [True, False]
-    kept = tmp_path / "run" / "frames" / "000001" / "mesh.obj"
-    assert kept.stat().st_mtime_ns == stamps[kept]
-    shutil.rmtree(tmp_path / "run" / "rig", ignore_errors=True)
-    assert cli.run(["export", str(tmp_path / "run"), "--to", "glb", "--json"]) == 0
-    assert os.path.getsize(tmp_path / "run" / "sequence.glb") > 1e5

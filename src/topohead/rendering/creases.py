@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 REACH = 5e-3
-"""What is farther away shades nothing, metres: lips, lids and nostrils close up within it."""
+"""How far along the picture horizons are looked for, metres: lips, lids and nostrils are as wide.
+What is twice as far away shades nothing."""
 DIRECTIONS, STEPS = 8, (0.12, 0.35, 1.0)
 """Ways along the picture, and shares of `REACH` along each at which the horizon is looked for."""
 FLAT = 0.15

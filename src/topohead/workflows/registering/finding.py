@@ -42,11 +42,11 @@ class Prepared:
         return replace(self, scan=scan, unit=unit, notes=(*self.notes, *notes))
 
 
-Found = tuple[Prepared, ScanFit, "ScanQuality", tuple[str, ...]]
+Finding = tuple[Prepared, ScanFit, "ScanQuality", tuple[str, ...]]
 """The scan, the head in it, how good that is, and doubts about where it is."""
 
 
-def found_in(prepared: Prepared, config: RegisterConfig) -> Found:
+def found_in(prepared: Prepared, config: RegisterConfig) -> Finding:
     """The scan, the head in it, how good that is, and doubts about where it is.
 
     A bust in inches may pass for a small head in centimetres, until its face is measured: where a
@@ -66,7 +66,7 @@ def found_in(prepared: Prepared, config: RegisterConfig) -> Found:
     return seen, fit, replace(quality, failures={"several heads": SEVERAL}), doubts
 
 
-def _found_somewhere(prepared: Prepared, config: RegisterConfig) -> Found:
+def _found_somewhere(prepared: Prepared, config: RegisterConfig) -> Finding:
     guessed = not isinstance(prepared.unit, str)
     if guessed and config.unit == "auto" and not _any_size(config):
         raise InputError(
@@ -85,7 +85,7 @@ def _found_somewhere(prepared: Prepared, config: RegisterConfig) -> Found:
     return found if guessed else first
 
 
-def _attempt(prepared: Prepared, config: RegisterConfig) -> Found:
+def _attempt(prepared: Prepared, config: RegisterConfig) -> Finding:
     assert config.method is not None, "resolved"
     means, people, head = means_of(config), load_people(), reference_head(0)
     whole = prepared.scan
