@@ -20,6 +20,7 @@ from topohead.core import InputError
 from topohead.core.scans import Scan
 from topohead.io.images import IMAGE_SUFFIXES, read_image
 from topohead.io.polygons import pieces
+from topohead.rendering.shading import linear_to_srgb
 
 Picture = Callable[[], Float[Tensor, "H W 3"]]
 
@@ -214,5 +215,4 @@ def usable_normals(normals: NDArray | None) -> Float[Tensor, "N 3"] | None:
 
 def srgb_shares(linear: NDArray) -> NDArray[np.float64]:
     """Linear shares as srgb ones (IEC 61966-2-1), clipped to [0, 1]."""
-    linear = linear.astype(np.float64).clip(0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return linear_to_srgb(torch.from_numpy(linear.astype(np.float64)).clamp(0, 1)).numpy()
