@@ -194,8 +194,9 @@ class ScanSource:
 
     `faults`: none; all; or mixed, in which every fourth scan has none. `focused` scans have more
     of their points on the face, as the registration network chooses them. With `mild`, mixed scans
-    are such as good scanners leave in that share of cases, in place of clean ones; then seven of
-    ten, faulty ones too, lack what closed lips and lids hide.
+    are such as good scanners leave in that share of cases, in place of clean ones; then 17 of 20,
+    faulty ones too, lack what closed lips and lids hide, and what is not `seen`, where given: of
+    as many people as `pooled` made, which triangles of the surface.
     """
 
     people: People
@@ -205,24 +206,28 @@ class ScanSource:
     faults: Faults = "mixed"
     focused: bool = False
     mild: float | None = None
+    seen: Bool[Tensor, "P T"] | None = None
 
     def at(self, indices: Int[Tensor, " B"]) -> ScanBatch:
         """The scans with these numbers, on the device of the numbers."""
         vertices, coefficients = self.people.at(indices)
         random = draws(self.seed, indices)
         pose = random_pose(random)
-        cloud = scans.placed(self._cloud(vertices, random), pose)
+        seen = None if self.seen is None else self.seen[indices % len(self.seen)]
+        cloud = scans.placed(self._cloud(vertices, random, seen), pose)
         return ScanBatch(cloud, pose, vertices, coefficients)
 
-    def _cloud(self, vertices: Float[Tensor, "B V 3"], random) -> Cloud:
+    def _cloud(
+        self, vertices: Float[Tensor, "B V 3"], random: Draws, seen: Bool[Tensor, "B T"] | None
+    ) -> Cloud:
         settings = self.surface, vertices, random, self.points, self.focused
         if self.faults == "none":
             return scans.clean_cloud(*settings)
-        faulty = scans.faulty_cloud(*settings, closed=self.mild is not None)
+        faulty = scans.faulty_cloud(*settings, closed=self.mild is not None, seen=seen)
         if self.faults == "all":
             return faulty
         if self.mild is not None:
-            mild = scans.mild_cloud(*settings)
+            mild = scans.mild_cloud(*settings, seen=seen)
             return _chosen(random.chance("clean", self.mild), mild, faulty)
         clean = scans.clean_cloud(*settings)
         return _chosen(random.chance("clean", 0.25), clean, faulty)

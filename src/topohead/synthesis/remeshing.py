@@ -226,7 +226,7 @@ def _pictures(surface: Triangulated) -> Iterator[tuple[Tensor, Tensor, Tensor, R
     """
     center, radius = _ball(surface.vertices)
     normals = face_normals(surface.vertices.double(), surface.triangles)
-    for towards in _around(VIEWS):
+    for towards in evenly_around(VIEWS):
         camera, intrinsics = looking_at(center, towards, 6 * radius, PICTURE, 1.1 * radius)
         raster = rasterize(*surface, camera, intrinsics, (PICTURE, PICTURE), cull=False)
         facing = -(normals @ camera[:3, :3].T)[:, 2].clamp(max=0)
@@ -234,7 +234,7 @@ def _pictures(surface: Triangulated) -> Iterator[tuple[Tensor, Tensor, Tensor, R
         yield camera, intrinsics, seen, raster
 
 
-def _around(count: int) -> Float[Tensor, "N 3"]:
+def evenly_around(count: int) -> Float[Tensor, "N 3"]:
     """Directions spread evenly over the sphere (a golden spiral), none straight up or down."""
     k = torch.arange(count) + 0.5
     height = 0.9 * (1 - 2 * k / count)

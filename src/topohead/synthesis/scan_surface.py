@@ -19,9 +19,21 @@ from topohead.synthesis.device_draws import Draws
 INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 """Regions that scanners rarely see."""
 
-TOUCHING, FACING, OPPOSITE = 1.2e-3, -0.4, 16
-"""Metres in front of a triangle of lips or lids within which one that faces it hides it, the cosine
-of their normals at most, and how many are asked."""
+CREASED = ("face", "ears")
+"""Regions whose creases scanners do not look into."""
+
+REACH, NEAREST, SPREAD = 8e-3, 48, 48
+"""Metres within which the walls of a crease are looked for, how many of the nearest vertices are
+asked, and how many of the others."""
+
+GRAZING = 0.02
+"""Sine of the angle to a vertex's tangent plane below which others do not stand in front of it."""
+
+TOUCHING = 6e-4
+"""Radius of the balls that fit nowhere between closed lips, metres."""
+
+FILLINGS = 24
+"""Steps in which the surface over a crease is pulled taut."""
 
 MELTED, MELTINGS = 2.2e-3, 24
 """Deviation of the blur of melted surfaces, metres, in as many steps."""
@@ -37,10 +49,10 @@ class ScanSurface:
     `smoothing` moves its vertices half-way to their neighbours' middle, `melting` less where edges
     are long: `MELTINGS` times it is a blur of `MELTED`. `facing` sums triangles' normals at each
     vertex. `inner` marks triangles inside mouth and sockets, `scalp` those under the hair, `globes`
-    those of the eyes, which are seen only where they look forward. `folded` numbers triangles of
-    lips and lids, `opposite` those that each of them may lie against. `coarser` tells which vertex
-    stands for each in coarse triangulations, `sides` how long its sides are about, `rim` how far
-    each triangle is from what is hidden behind lips and lids at rest, metres.
+    those of the eyes, which are seen only where they look forward. `creased` numbers vertices of
+    face and ears, `walls` those that may stand in front of each of them. `coarser` tells which
+    vertex stands for each in coarse triangulations, `sides` how long its sides are about, `rim` how
+    far each triangle is from what is hidden behind lips and lids at rest, metres.
     """
 
     refinement: Float[Tensor, "S V"]
@@ -51,8 +63,8 @@ class ScanSurface:
     inner: Bool[Tensor, " T"]
     scalp: Bool[Tensor, " T"]
     globes: Bool[Tensor, " T"]
-    folded: Int[Tensor, " L"]
-    opposite: Int[Tensor, "L K"]
+    creased: Int[Tensor, " L"]
+    walls: Int[Tensor, "L K"]
     coarser: Int[Tensor, "C S"]
     sides: Float[Tensor, " C"]
     rim: Float[Tensor, " T"]
@@ -74,33 +86,35 @@ def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurf
     places = refine(matrix, template.float())
     melting = _half_way(finer.edges, finer.vertex_count, places)
     inner, scalp, globes = (mask[corners].all(1) for mask in (inner, scalp, globes))
-    names = [name for name in ("lips", "eyelids") if name in finer.regions]
-    folded = finer.region_mask(*names)[corners].all(1) & ~inner
-    opposite = _opposite(places[corners], folded.nonzero()[:, 0], folded | globes)
-    folded = folded.nonzero()[:, 0]
+    shown = torch.zeros(finer.vertex_count, dtype=torch.bool)
+    shown[corners[~inner]] = True
+    creased = shown & finer.region_mask(*(name for name in CREASED if name in finer.regions))
+    creased = creased.nonzero()[:, 0]
+    walls = _walls(places, creased, shown.nonzero()[:, 0])
     sides = torch.logspace(math.log10(SIDES[0]), math.log10(SIDES[1]), TRIANGULATIONS)
     coarser = [_clusters(places, finer.edges, float(side), k) for k, side in enumerate(sides)]
     surface = ScanSurface(
         matrix, smoothing, melting, _facing(corners, finer.vertex_count), corners, inner, scalp,
-        globes, folded, opposite, torch.stack(coarser), sides, torch.zeros(len(corners)),
+        globes, creased, walls, torch.stack(coarser), sides, torch.zeros(len(corners)),
     )  # fmt: skip
     return replace(surface, rim=_rim(surface, places, finer.edges))
 
 
-def _opposite(
-    triangles: Float[Tensor, "T 3 3"], asked: Int[Tensor, " L"], others: Bool[Tensor, " T"]
+def _walls(
+    places: Float[Tensor, "S 3"], asked: Int[Tensor, " L"], others: Int[Tensor, " O"]
 ) -> Int[Tensor, "L K"]:
-    """The `OPPOSITE` nearest others that face each one asked; itself where there are none."""
-    middle = triangles.mean(1)
-    normal = torch.linalg.cross(*(triangles[:, k] - triangles[:, 0] for k in (1, 2)))
-    normal = torch.nn.functional.normalize(normal, dim=-1, eps=1e-20)
-    numbers = others.nonzero()[:, 0]
+    """The `NEAREST` others of each one asked, and `SPREAD` of those within `REACH`; itself where
+    there are fewer.
+    """
     near = []
     for rows in asked.split(1024):
-        distance = torch.cdist(middle[rows], middle[numbers])
-        distance[normal[rows] @ normal[numbers].T > FACING] = torch.inf
-        least, index = distance.topk(OPPOSITE, largest=False)
-        near.append(torch.where(least.isfinite(), numbers[index], rows[:, None]))
+        distance, order = torch.cdist(places[rows], places[others]).sort(1)
+        within = (distance < REACH).sum(1, keepdim=True)
+        far = torch.arange(SPREAD) * (within - 1 - NEAREST).clamp(min=0) // SPREAD
+        many = torch.cat([torch.arange(NEAREST).expand(len(rows), -1), NEAREST + far], 1) + 1
+        many = many.clamp(max=len(others) - 1)
+        close = distance.gather(1, many) < REACH
+        near.append(torch.where(close, others[order.gather(1, many)], rows[:, None]))
     return torch.cat(near)
 
 
@@ -134,15 +148,13 @@ def _rim(
     surface: ScanSurface, places: Float[Tensor, "S 3"], edges: Int[Tensor, "E 2"]
 ) -> Float[Tensor, " T"]:
     """How far each triangle is, along edges, from what is inside or lies lip on lip, metres."""
-    corner, second, third = places[surface.triangles].unbind(1)
-    facing = torch.linalg.cross(second - corner, third - corner)
-    hidden = surface.inner.clone()
-    hidden[surface.folded] |= lying_on(surface, corner[None], facing[None])[0]
+    shut = open_radius(surface, places[None])[0] < TOUCHING
+    hidden = surface.inner | shut[surface.triangles].any(1)
     length = (places[edges[:, 0]] - places[edges[:, 1]]).norm(dim=1).double().numpy()
     graph = coo_array((length, tuple(edges.T.numpy())), shape=(len(places),) * 2).tocsr()
     start = surface.triangles[hidden].unique().numpy()
     if not len(start):
-        return torch.ones(len(corner))
+        return torch.ones(len(surface.triangles))
     far = np.minimum(dijkstra(graph, False, start, min_only=True), 1.0)
     return torch.from_numpy(far).float()[surface.triangles].mean(1)
 
@@ -230,24 +242,33 @@ def coarsened(
     return coarse, surface.rim >= lost
 
 
-def lying_on(
-    surface: ScanSurface,
-    corner: Float[Tensor, "B T 3"],
-    facing: Float[Tensor, "B T 3"],
-    touching: Float[Tensor, "B 1 1"] | float = TOUCHING,
-) -> Bool[Tensor, "B L"]:
-    """Which of the `folded` triangles no scanner sees: others lie against them.
+def open_radius(surface: ScanSurface, fine: Float[Tensor, "B S 3"]) -> Float[Tensor, "B S"]:
+    """The largest ball that touches the surface at a vertex from outside and holds none of the
+    vertex's `walls`, by its radius, metres: where lips meet it is 0, in a crease half its width.
 
-    Of every triangle a corner, metres, and the cross product of its sides from there; `touching` is
-    the gap that still hides what is behind.
+    One metre where nothing stands in front of a vertex, and outside face and ears. See Amenta et
+    al. 2001 (medial balls).
     """
-    normal = torch.nn.functional.normalize(facing, dim=-1, eps=1e-20)
-    here, there = surface.folded, surface.opposite
-    away = corner[:, there] - corner[:, here, None]
-    ahead = (away * normal[:, here, None]).sum(-1)
-    gap = (away * normal[:, there]).sum(-1).abs()
-    against = (normal[:, there] * normal[:, here, None]).sum(-1) < FACING
-    # a globe's triangles are larger than the gap
-    reach = touching + facing.norm(dim=-1).sqrt()[:, there]
-    near = (gap < touching) & (away.norm(dim=-1) < reach) & (ahead > -TOUCHING / 4)
-    return (against & near).any(-1)
+    corner, second, third = fine[:, surface.triangles].unbind(2)
+    area = torch.linalg.cross(second - corner, third - corner) * ~surface.inner[:, None]
+    normal = torch.nn.functional.normalize(refine(surface.facing, area), dim=-1, eps=1e-20)
+    here, normal = fine[:, surface.creased], normal[:, surface.creased]
+    least = fine.new_ones(here.shape[:2])
+    for walls in surface.walls.split(16, dim=1):
+        away = fine[:, walls] - here[:, :, None]
+        square = away.square().sum(-1)
+        ahead = (away * normal[:, :, None]).sum(-1)
+        radius = square / (2 * ahead).clamp(min=1e-12)
+        standing = ahead > GRAZING * square.sqrt()
+        least = torch.minimum(least, torch.where(standing, radius, 1.0).amin(2))
+    return fine.new_ones(fine.shape[:2]).index_copy(1, surface.creased, least)
+
+
+def spanned(
+    surface: ScanSurface, fine: Float[Tensor, "B S 3"], across: Bool[Tensor, "B S"]
+) -> Float[Tensor, "B S 3"]:
+    """Surfaces pulled taut where they are to be spanned, which fills creases up."""
+    taut = fine
+    for _ in range(FILLINGS):
+        taut = torch.where(across[..., None], refine(surface.smoothing, taut), taut)
+    return taut

@@ -21,8 +21,9 @@ from topohead.synthesis.scan_surface import (
     ScanSurface,
     blunted,
     coarsened,
-    lying_on,
     melted,
+    open_radius,
+    spanned,
 )
 
 OPEN = 0.8
@@ -34,9 +35,9 @@ MOST_HOLES = 0.4
 MILD_NOISE = 4e-4
 """The most of scans by good scanners, rms along each axis, metres."""
 
-BRIDGED = 2e-3
-"""By so much wider gaps, metres at most, are closed in half of scans by good scanners: voxels and
-triangles span them."""
+BRIDGED = 1.4e-3
+"""By so much larger balls, radii in metres, find no way into creases in half of scans by good
+scanners: voxels and triangles span them."""
 
 CELL = 0.006
 """Side of a cell of the depth view's z-buffer, metres."""
@@ -77,12 +78,15 @@ def mild_cloud(
     random: Draws,
     count: int,
     focused: bool = False,
+    seen: Bool[Tensor, "B T"] | None = None,
 ) -> Cloud:
-    """What a good scanner leaves: the outer surface and little noise. Half have their folds filled
-    up, nine of twenty are of few triangles; 17 of 20 lack what lies lip on lip or lid on lid or
-    globe, half of these across wider gaps too.
+    """What a good scanner leaves: the outer surface and little noise. Half are blurred, nine of
+    twenty are of few triangles; 17 of 20 lack what is not `seen` or lies lip on lip or lid on lid
+    or globe, half of these what is deeper in creases than a ball of up to 2 mm goes, too.
     """
-    points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True, closed=True)
+    points, normals, _ = _sampled(
+        surface, vertices, random, count, focused, mild=True, closed=True, seen=seen
+    )
     strength = random.uniform("mild noise", 1, 1).square()
     points = points + MILD_NOISE * strength * random.normal("noise of points", count, 3)
     rough = 0.2 * random.uniform("mild normals", 1, 1) * random.normal("normal shake", count, 3)
@@ -98,13 +102,14 @@ def faulty_cloud(
     count: int,
     focused: bool = False,
     closed: bool = False,
+    seen: Bool[Tensor, "B T"] | None = None,
 ) -> Cloud:
     """Uneven samples of a surface that may be blunted, with holes, crops, one-view gaps, hair,
     shoulders, clutter, noise, and normals that are rough, flipped or absent; at most `count` points
     a scan, an eighth of that in the sparsest. `closed` as in mild ones.
     """
     points, normals, scalp = _sampled(
-        surface, vertices, random, 2 * count, focused, faulty=True, closed=closed
+        surface, vertices, random, 2 * count, focused, faulty=True, closed=closed, seen=seen
     )
     gone = _holes(points, random) | _cropped(points, vertices, random)
     gone |= _hidden(points, normals, random)
@@ -138,20 +143,23 @@ def _sampled(
     faulty: bool = False,
     mild: bool = False,
     closed: bool = False,
+    seen: Bool[Tensor, "B T"] | None = None,
 ) -> tuple[Float[Tensor, "B M 3"], Float[Tensor, "B M 3"], Bool[Tensor, "B M"]]:
     """Stratified points on the refined surface, their normals, and whether they are on the scalp.
 
     The k-th point lies at share (k + u)/count of the surface's area, counted face by face. In
     faulty scans density waves by a factor of about four, every third is blunted, and every fifth
-    shows some inner parts.
+    shows some inner parts. `closed` ones lack what is not `seen`, of `surface.triangles`.
     """
     fine = refine(surface.refinement, vertices)
+    there = ~surface.inner.expand(len(fine), -1)
+    if closed:
+        fine, there = _shut(surface, fine, random, mild, seen)
     if faulty:
         fine = blunted(surface, fine, random)
-    there = ~surface.inner
     if mild:
-        fine, there = coarsened(surface, melted(surface, fine, random), random)
-        there = there & ~surface.inner
+        fine, kept = coarsened(surface, melted(surface, fine, random), random)
+        there = there & kept
     corner, second, third = (_rows(fine, ends.expand(len(fine), -1))
                              for ends in surface.triangles.unbind(1))  # fmt: skip
     facing = torch.linalg.cross(second - corner, third - corner)
@@ -159,17 +167,10 @@ def _sampled(
     weight = weight * (~surface.globes | (facing[..., 2] > OPEN * weight))
     if focused:
         weight = weight * face_density(corner)
-    if closed:
-        gap = TOUCHING
-        if mild:
-            wider = random.uniform("bridge", 1, 1) * random.chance("bridged", 0.5, 1, 1)
-            gap = TOUCHING + BRIDGED * wider
-        hidden = lying_on(surface, corner, facing, gap) & random.chance("closed", 0.85, 1)
-        shown = weight[:, surface.folded] * ~hidden
-        weight = weight.index_copy(1, surface.folded, shown)
     if faulty:
         shown = 0.3 * random.chance("inner", 0.2, 1)
-        weight = weight * torch.where(surface.inner, shown, 1.0) * _density(corner, random)
+        shown = torch.where(surface.inner & ~there, shown, there)
+        weight = weight * shown * _density(corner, random)
     else:
         weight = weight * there
     total = weight.double().cumsum(1)
@@ -184,6 +185,35 @@ def _sampled(
     normals = torch.linalg.cross(b - a, c - a)
     normals = torch.nn.functional.normalize(normals, dim=-1, eps=1e-20)
     return a + u * (b - a) + v * (c - a), normals, surface.scalp[face]
+
+
+def _shut(
+    surface: ScanSurface,
+    fine: Float[Tensor, "B S 3"],
+    random: Draws,
+    mild: bool,
+    seen: Bool[Tensor, "B T"] | None,
+) -> tuple[Float[Tensor, "B S 3"], Bool[Tensor, "B T"]]:
+    """Surfaces and which of their triangles a scanner sees: in 17 of 20 scans not what lies lip on
+    lip or lid on globe, nor what is not `seen`. Of what is seen inside, half of these show it.
+
+    In half of the mild ones of these nor what is deeper in creases than a ball of some size goes:
+    missing in half of them, spanned in the others.
+    """
+    closed = random.chance("closed", 0.85, 1)
+    radius = open_radius(surface, fine)
+    narrow = torch.full_like(radius[:, :1], TOUCHING)
+    if mild:
+        wider = random.uniform("bridge", 1) * random.chance("bridged", 0.5, 1)
+        wide = narrow + BRIDGED * wider
+        over = random.chance("spanned", 0.5, 1)
+        fine = spanned(surface, fine, (radius < wide) & over & closed)
+        narrow = torch.where(over, narrow, wide)
+    hidden = (radius < narrow)[:, surface.triangles].any(-1)
+    if seen is None:
+        return fine, ~(hidden & closed) & ~surface.inner
+    into = seen & closed & random.chance("into", 0.5, 1)
+    return fine, torch.where(closed, seen & ~hidden, True) & (~surface.inner | into)
 
 
 def _density(place: Float[Tensor, "B T 3"], random: Draws) -> Float[Tensor, "B T"]:

@@ -42,6 +42,7 @@ from topohead.synthesis.device_draws import draws
 from topohead.synthesis.mixture import OTHERS, Families
 from topohead.synthesis.scan_poses import guessed_turn, near_pose
 from topohead.synthesis.scan_surface import scan_surface
+from topohead.synthesis.sights import seen_from_outside
 from topohead.synthesis.splits import check_split
 from topohead.workflows.training.graphs import captured
 from topohead.workflows.training.register_scores import Scorer
@@ -55,7 +56,8 @@ class Preset:
     """Sizes of network, clouds and schedule.
 
     `pool` people are made before training and met again in ever new scans; 0 makes new ones. Scans
-    of validation and test have `points` points, from which the network chooses.
+    of validation and test have `points` points, from which the network chooses. `seen`: what no
+    side of a person of the pool shows is looked for, half a second each on a CPU.
     """
 
     size: RegistrationSize
@@ -63,6 +65,7 @@ class Preset:
     points: int
     tested: int
     pool: int = 0
+    seen: bool = True
 
 
 APART = ("pose", "icp")
@@ -85,6 +88,7 @@ PRESETS: Mapping[str, Preset] = {
         points=1024,
         tested=8,
         pool=64,
+        seen=False,
     ),
     "s": Preset(
         RegistrationSize(icp=IcpSize(8192, strides=(8, 4, 2, 1), shared=False)),
@@ -158,12 +162,15 @@ def register_task(
     head, shapes, expressions = population(device, families)
     surface = scan_surface(head.topology, head.template).to(device)
     people: People = PosedPeople(shapes, expressions, seed)
+    seen = None
     if chosen.pool:
+        pool = pooled(people, chosen.pool, device)
+        seen = seen_from_outside(surface, pool.vertices) if chosen.seen else None
         fields = smooth_fields(shapes.space)
         edges = edges_around(head.topology, head.template.to(device))
-        people = BentPeople(pooled(people, chosen.pool, device), fields, seed)
+        people = BentPeople(pool, fields, seed)
         people = RippledPeople(people, RIPPLES[families], edges, seed)
-    source = ScanSource(people, surface, seed, size.icp.points, focused=True, mild=MILD)
+    source = ScanSource(people, surface, seed, size.icp.points, "mixed", True, MILD, seen)
     torch.manual_seed(seed)
     network = Registration(size, template_of(head, size.icp.nodes)).to(device)
     nodes, template = network.icp.nodes, network.icp.template
