@@ -194,9 +194,9 @@ class ScanSource:
 
     `faults`: none; all; or mixed, in which every fourth scan has none. `focused` scans have more
     of their points on the face, as the registration network chooses them. With `mild`, mixed scans
-    are such as good scanners leave in that share of cases, in place of clean ones; then 17 of 20,
-    faulty ones too, lack what closed lips and lids hide, and what is not `seen`, where given: of
-    as many people as `pooled` made, which triangles of the surface.
+    are such as good scanners leave in that share of cases, in place of clean ones. `seen` tells of
+    as many people as `pooled` made which triangles of the surface are seen from outside; 17 of 20
+    scans, but clean ones, lack the others.
     """
 
     people: People
@@ -223,7 +223,7 @@ class ScanSource:
         settings = self.surface, vertices, random, self.points, self.focused
         if self.faults == "none":
             return scans.clean_cloud(*settings)
-        faulty = scans.faulty_cloud(*settings, closed=self.mild is not None, seen=seen)
+        faulty = scans.faulty_cloud(*settings, seen=seen)
         if self.faults == "all":
             return faulty
         if self.mild is not None:

@@ -17,13 +17,10 @@ from topohead.synthesis.constants import constant
 from topohead.synthesis.device_draws import Draws
 from topohead.synthesis.scan_poses import Pose
 from topohead.synthesis.scan_surface import (
-    TOUCHING,
     ScanSurface,
+    blended,
     blunted,
     coarsened,
-    melted,
-    open_radius,
-    spanned,
 )
 
 OPEN = 0.8
@@ -34,10 +31,6 @@ MOST_HOLES = 0.4
 
 MILD_NOISE = 4e-4
 """The most of scans by good scanners, rms along each axis, metres."""
-
-BRIDGED = 1.4e-3
-"""By so much larger balls, radii in metres, find no way into creases in half of scans by good
-scanners: voxels and triangles span them."""
 
 CELL = 0.006
 """Side of a cell of the depth view's z-buffer, metres."""
@@ -80,13 +73,10 @@ def mild_cloud(
     focused: bool = False,
     seen: Bool[Tensor, "B T"] | None = None,
 ) -> Cloud:
-    """What a good scanner leaves: the outer surface and little noise. Half are blurred, nine of
-    twenty are of few triangles; 17 of 20 lack what is not `seen` or lies lip on lip or lid on lid
-    or globe, half of these what is deeper in creases than a ball of up to 2 mm goes, too.
+    """What a good scanner leaves: the outer surface and little noise. Three of five are blended in
+    space, nine of twenty are of few triangles; 17 of 20 lack what is not `seen`.
     """
-    points, normals, _ = _sampled(
-        surface, vertices, random, count, focused, mild=True, closed=True, seen=seen
-    )
+    points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True, seen=seen)
     strength = random.uniform("mild noise", 1, 1).square()
     points = points + MILD_NOISE * strength * random.normal("noise of points", count, 3)
     rough = 0.2 * random.uniform("mild normals", 1, 1) * random.normal("normal shake", count, 3)
@@ -101,15 +91,15 @@ def faulty_cloud(
     random: Draws,
     count: int,
     focused: bool = False,
-    closed: bool = False,
     seen: Bool[Tensor, "B T"] | None = None,
 ) -> Cloud:
     """Uneven samples of a surface that may be blunted, with holes, crops, one-view gaps, hair,
     shoulders, clutter, noise, and normals that are rough, flipped or absent; at most `count` points
-    a scan, an eighth of that in the sparsest. `closed` as in mild ones.
+    a scan, an eighth of that in the sparsest. What is not `seen` is missing as in
+    mild ones.
     """
     points, normals, scalp = _sampled(
-        surface, vertices, random, 2 * count, focused, faulty=True, closed=closed, seen=seen
+        surface, vertices, random, 2 * count, focused, faulty=True, seen=seen
     )
     gone = _holes(points, random) | _cropped(points, vertices, random)
     gone |= _hidden(points, normals, random)
@@ -142,23 +132,22 @@ def _sampled(
     focused: bool,
     faulty: bool = False,
     mild: bool = False,
-    closed: bool = False,
     seen: Bool[Tensor, "B T"] | None = None,
 ) -> tuple[Float[Tensor, "B M 3"], Float[Tensor, "B M 3"], Bool[Tensor, "B M"]]:
     """Stratified points on the refined surface, their normals, and whether they are on the scalp.
 
     The k-th point lies at share (k + u)/count of the surface's area, counted face by face. In
     faulty scans density waves by a factor of about four, every third is blunted, and every fifth
-    shows some inner parts. `closed` ones lack what is not `seen`, of `surface.triangles`.
+    shows some inner parts. What is not `seen`, of `surface.triangles`, is missing in most.
     """
     fine = refine(surface.refinement, vertices)
     there = ~surface.inner.expand(len(fine), -1)
-    if closed:
-        fine, there = _shut(surface, fine, random, mild, seen)
+    if seen is not None:
+        there = _shown(there, seen, random)
     if faulty:
         fine = blunted(surface, fine, random)
     if mild:
-        fine, kept = coarsened(surface, melted(surface, fine, random), random)
+        fine, kept = coarsened(surface, blended(surface, fine, there, random), random)
         there = there & kept
     corner, second, third = (_rows(fine, ends.expand(len(fine), -1))
                              for ends in surface.triangles.unbind(1))  # fmt: skip
@@ -187,33 +176,11 @@ def _sampled(
     return a + u * (b - a) + v * (c - a), normals, surface.scalp[face]
 
 
-def _shut(
-    surface: ScanSurface,
-    fine: Float[Tensor, "B S 3"],
-    random: Draws,
-    mild: bool,
-    seen: Bool[Tensor, "B T"] | None,
-) -> tuple[Float[Tensor, "B S 3"], Bool[Tensor, "B T"]]:
-    """Surfaces and which of their triangles a scanner sees: in 17 of 20 scans not what lies lip on
-    lip or lid on globe, nor what is not `seen`. Of what is seen inside, half of these show it.
-
-    In half of the mild ones of these nor what is deeper in creases than a ball of some size goes:
-    missing in half of them, spanned in the others.
-    """
-    closed = random.chance("closed", 0.85, 1)
-    radius = open_radius(surface, fine)
-    narrow = torch.full_like(radius[:, :1], TOUCHING)
-    if mild:
-        wider = random.uniform("bridge", 1) * random.chance("bridged", 0.5, 1)
-        wide = narrow + BRIDGED * wider
-        over = random.chance("spanned", 0.5, 1)
-        fine = spanned(surface, fine, (radius < wide) & over & closed)
-        narrow = torch.where(over, narrow, wide)
-    hidden = (radius < narrow)[:, surface.triangles].any(-1)
-    if seen is None:
-        return fine, ~(hidden & closed) & ~surface.inner
-    into = seen & closed & random.chance("into", 0.5, 1)
-    return fine, torch.where(closed, seen & ~hidden, True) & (~surface.inner | into)
+def _shown(
+    outer: Bool[Tensor, "B T"], seen: Bool[Tensor, "B T"], random: Draws
+) -> Bool[Tensor, "B T"]:
+    """Which triangles scans show: in 17 of 20 what is `seen`, in the others all that is outside."""
+    return torch.where(random.chance("closed", 0.85, 1), seen, outer)
 
 
 def _density(place: Float[Tensor, "B T 3"], random: Draws) -> Float[Tensor, "B T"]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from topohead.core import HeadModel
 from topohead.core.shapes import ExpressionSource
 from topohead.geometry.meshes import edges_around
+from topohead.geometry.subdivision import refine
 from topohead.losses.registration import (
     Truth,
     loss_surface,
@@ -165,7 +166,11 @@ def register_task(
     seen = None
     if chosen.pool:
         pool = pooled(people, chosen.pool, device)
-        seen = seen_from_outside(surface, pool.vertices) if chosen.seen else None
+        if chosen.seen:
+            seen = torch.stack([
+                seen_from_outside(refine(surface.refinement, head[None])[0], surface.triangles)
+                for head in pool.vertices
+            ])  # fmt: skip
         fields = smooth_fields(shapes.space)
         edges = edges_around(head.topology, head.template.to(device))
         people = BentPeople(pool, fields, seed)
