@@ -16,6 +16,7 @@ from topohead.synthesis.remeshing import (
     scattered,
     seen_part,
 )
+from topohead.synthesis.sights import seen_from_outside
 
 RADIUS = 0.1
 
@@ -131,3 +132,18 @@ def test_a_depth_camera_sees_the_near_half_with_its_error() -> None:
     assert outward(clean).all()
     rough = depth_view(given, towards, 128, 1e-3)
     assert 0.5e-3 < float(off(rough, given).square().mean().sqrt()) < 1.2e-3
+
+
+def test_seen_triangles_are_those_of_no_ball_within_a_ball() -> None:
+    outside, within = ball(), ball(0.05)
+    vertices = torch.cat([outside.vertices, within.vertices])
+    triangles = torch.cat([outside.triangles, within.triangles + len(outside.vertices)])
+    seen = seen_from_outside(vertices, triangles)
+    assert float(seen[: len(outside.triangles)].float().mean()) > 0.99
+    assert not seen[len(outside.triangles) :].any()
+    # through a hole as wide as the inner ball it shows its top alone
+    hole = outside.vertices[triangles[: len(outside.triangles)]][..., 1].amin(1) > 0.085
+    opened = triangles[~torch.cat([hole, torch.zeros(len(within.triangles), dtype=torch.bool)])]
+    seen = seen_from_outside(vertices, opened)[-len(within.triangles) :]
+    heights = within.vertices[within.triangles][..., 1].mean(1)
+    assert seen[heights > 0.048].all() and not seen[heights < 0].any()
