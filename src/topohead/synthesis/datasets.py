@@ -196,7 +196,7 @@ class ScanSource:
     of their points on the face, as the registration network chooses them. With `mild`, mixed scans
     are such as good scanners leave in that share of cases, in place of clean ones. `seen` tells of
     as many people as `pooled` made which triangles of the surface are seen from outside; 17 of 20
-    scans, but clean ones, lack the others.
+    mild and damaged scans lack the others.
     """
 
     people: People
