@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from topohead.core import Topology
@@ -97,17 +98,17 @@ def _around(
     """The `NEAREST` others of each one asked and `SPREAD` of the rest within `REACH`, and for how
     many each stands.
     """
-    near, shares = [], []
-    for rows in asked.split(1024):
-        distance, order = torch.cdist(places[rows], places[others]).sort(1)
-        within = ((distance < REACH).sum(1, keepdim=True) - 1).clamp(min=0)
-        rest = (within - NEAREST).clamp(min=0)
-        far = NEAREST + torch.arange(SPREAD) * rest // SPREAD
-        many = torch.cat([torch.arange(NEAREST).expand(len(rows), -1), far], 1)
-        near.append(others[order.gather(1, 1 + many.clamp(max=len(others) - 2))])
-        close = (torch.arange(NEAREST) < within).float()
-        shares.append(torch.cat([close, (rest / SPREAD).expand(-1, SPREAD)], 1))
-    return torch.cat(near), torch.cat(shares)
+    tree = KDTree(places[others].double().numpy())
+    points = places[asked].double().numpy()
+    within = tree.query_ball_point(points, REACH, return_length=True) - 1
+    order = torch.from_numpy(tree.query(points, int(within.max()) + 1)[1])
+    within = torch.from_numpy(within)[:, None]
+    rest = (within - NEAREST).clamp(min=0)
+    far = NEAREST + torch.arange(SPREAD) * rest // SPREAD
+    many = torch.cat([torch.arange(NEAREST).expand(len(asked), -1), far], 1)
+    near = others[order.gather(1, 1 + many.clamp(max=order.shape[1] - 2))]
+    close = (torch.arange(NEAREST) < within).float()
+    return near, torch.cat([close, (rest / SPREAD).expand(-1, SPREAD)], 1)
 
 
 def _clusters(
