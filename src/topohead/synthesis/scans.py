@@ -95,8 +95,7 @@ def faulty_cloud(
 ) -> Cloud:
     """Uneven samples of a surface that may be blunted, with holes, crops, one-view gaps, hair,
     shoulders, clutter, noise, and normals that are rough, flipped or absent; at most `count` points
-    a scan, an eighth of that in the sparsest. What is not `seen` is missing as in
-    mild ones.
+    a scan, an eighth of that in the sparsest. What is not `seen` is missing as in mild ones.
     """
     points, normals, scalp = _sampled(
         surface, vertices, random, 2 * count, focused, faulty=True, seen=seen

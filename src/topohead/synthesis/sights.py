@@ -27,8 +27,8 @@ LEAST = 0.1
 def seen_from_outside(
     vertices: Float[Tensor, "S 3"], triangles: Int[Tensor, "T 3"]
 ) -> Bool[Tensor, " T"]:
-    """Triangles of a closed surface, metres, that some of `VIEWS` sides see: no back of lips that
-    touch, no bottom of deep nostrils.
+    """Triangles of a surface, metres, whose outer side some of `VIEWS` sides see: no back of lips
+    that touch, no bottom of deep nostrils.
     """
     turned, camera, sizes = _views(vertices.device)
     low, high = vertices.aminmax(dim=0)

@@ -57,8 +57,8 @@ class Preset:
     """Sizes of network, clouds and schedule.
 
     `pool` people are made before training and met again in ever new scans; 0 makes new ones. Scans
-    of validation and test have `points` points, from which the network chooses. `seen`: what no
-    side of a person of the pool shows is looked for, half a second each on a CPU.
+    of validation and test have `points` points, from which the network chooses. `seen`: most
+    scans lack what no side of a person shows, which takes half a second each to find on a CPU.
     """
 
     size: RegistrationSize
@@ -168,8 +168,8 @@ def register_task(
         pool = pooled(people, chosen.pool, device)
         if chosen.seen:
             seen = torch.stack([
-                seen_from_outside(refine(surface.refinement, head[None])[0], surface.triangles)
-                for head in pool.vertices
+                seen_from_outside(refine(surface.refinement, person[None])[0], surface.triangles)
+                for person in pool.vertices
             ])  # fmt: skip
         fields = smooth_fields(shapes.space)
         edges = edges_around(head.topology, head.template.to(device))
