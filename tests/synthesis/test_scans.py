@@ -219,8 +219,27 @@ def test_mild_scans_are_whole_and_near_their_surface(source: ScanSource) -> None
         assert float(surface_distance(source, batch, sample).median()) < 0.5
 
 
-def test_scans_lack_what_is_not_seen(source: ScanSource) -> None:
-    """Closed lips hide their backs and the mouth; open ones show both."""
+def test_bumps_are_as_steep_as_stated_and_turn_normals(source: ScanSource) -> None:
+    flat = torch.rand(200, 4000, 3, generator=torch.Generator().manual_seed(3)) * 0.02
+    flat[..., 2] = 0
+    up = torch.tensor([0.0, 0, 1]).expand_as(flat)
+    points, normals = scans.bumpy(flat, up, draws(8, torch.arange(200)))
+    assert torch.equal(points[..., :2], flat[..., :2])
+    # along a line of 20 mm, the normal is what the height's rise says
+    line = torch.zeros(200, 4001, 3)
+    line[..., 0] = torch.linspace(0, 0.02, 4001)
+    raised, turned = scans.bumpy(line, up[:, :1].expand_as(line), draws(8, torch.arange(200)))
+    rise = (raised[:, 2:, 2] - raised[:, :-2, 2]) / 1e-5
+    tilt = -turned[:, 1:-1, 0] / turned[:, 1:-1, 2]
+    assert float((tilt - rise).abs().max()) < 5e-3
+    slope = (normals[..., :2].norm(dim=-1) / normals[..., 2]).square().mean(1).sqrt()
+    bumps = slope > 0
+    assert 70 < int(bumps.sum()) < 130
+    assert 0.07 < float(slope[bumps].mean()) < 0.13 and float(slope.max()) < 0.35
+
+
+def test_scans_lack_what_is_little_seen(source: ScanSource) -> None:
+    """Closed lips hide their backs and the mouth; open ones show both, if enough views see it."""
     shapes, surface = source.people.shapes, source.surface
     jaw = torch.zeros(2, 52)
     jaw[1, ARKIT_52.index("jawOpen")] = 0.8
@@ -228,29 +247,36 @@ def test_scans_lack_what_is_not_seen(source: ScanSource) -> None:
     fine = refine(surface.refinement, posed)
     seen = torch.stack([seen_from_outside(head, surface.triangles) for head in fine])
     finer, _ = catmull_clark(replace(shapes.topology, mirror=None))
-    areas = 1e6 * triangle_areas(fine, surface.triangles) * seen
-    lips, mouth, cheeks = (finer.region_mask(name)[surface.triangles].all(1)
+    areas = 1e6 * triangle_areas(fine, surface.triangles) * (seen > 0)
+    lips, mouth, nose = (finer.region_mask(name)[surface.triangles].all(1)
                            for name in ("lips", "mouth_interior", "nose"))  # fmt: skip
     shut, opened = (areas * lips).sum(1).tolist()
     assert shut < 0.85 * opened
     shut, opened = (areas * mouth).sum(1).tolist()
     assert opened > 20 * shut
-    assert float(seen[:, cheeks & ~surface.inner].float().mean()) > 0.9
+    assert 0.7 < float(seen[:, nose & ~surface.inner].mean()) < 1
+    assert float(seen.min()) == 0 and float(seen.max()) <= 1
 
     class Two:
         def at(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return posed[indices % 2], jaw[indices % 2]
 
-    made = replace(source, people=Two(), faults="mixed", mild=1.0, points=4096, seen=seen)
-    batch = made.at(torch.arange(20))
-    inside = []
-    for sample in range(20):
-        tree = TriangleTree(fine[sample % 2].double().numpy()[surface.triangles.numpy()])
-        points = batch.pose.inverse(batch.cloud.points)[sample].double().numpy()
-        inside.append(int(mouth[torch.from_numpy(tree.closest(points)[0])].sum()))
-    assert sum(inside[::2]) < 0.1 * sum(inside[1::2])
-    # coarse triangulations may lose it, too
-    assert 3 <= sum(count > 10 for count in inside[1::2]) <= 9
+    def inside(seen: torch.Tensor) -> list[int]:
+        made = replace(source, people=Two(), faults="mixed", mild=1.0, points=4096, seen=seen)
+        batch = made.at(torch.arange(20))
+        counts = []
+        for sample in range(20):
+            tree = TriangleTree(fine[sample % 2].double().numpy()[surface.triangles.numpy()])
+            points = batch.pose.inverse(batch.cloud.points)[sample].double().numpy()
+            counts.append(int(mouth[torch.from_numpy(tree.closest(points)[0])].sum()))
+        return counts
+
+    found = inside(seen)
+    assert sum(found[::2]) < 0.1 * sum(found[1::2])
+    # few views see it, so most scans lose it; were it seen by all, coarse triangulations would
+    often = inside(torch.where(mouth & (seen > 0), 1.0, seen))
+    assert 1 <= sum(count > 10 for count in found[1::2]) < sum(count > 10 for count in often[1::2])
+    assert 3 <= sum(count > 10 for count in often[1::2]) <= 9
 
 
 def test_focused_scans_are_denser_on_the_face(source: ScanSource) -> None:

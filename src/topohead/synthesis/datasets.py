@@ -195,8 +195,8 @@ class ScanSource:
     `faults`: none; all; or mixed, in which every fourth scan has none. `focused` scans have more
     of their points on the face, as the registration network chooses them. With `mild`, mixed scans
     are such as good scanners leave in that share of cases, in place of clean ones. `seen` tells of
-    as many people as `pooled` made which triangles of the surface are seen from outside; 17 of 20
-    mild and damaged scans lack the others.
+    as many people as `pooled` made by what share of views each triangle of the surface is seen from
+    outside (`sights`); 17 of 20 mild and damaged scans lack what is seen little.
     """
 
     people: People
@@ -206,7 +206,7 @@ class ScanSource:
     faults: Faults = "mixed"
     focused: bool = False
     mild: float | None = None
-    seen: Bool[Tensor, "P T"] | None = None
+    seen: Float[Tensor, "P T"] | None = None
 
     def at(self, indices: Int[Tensor, " B"]) -> ScanBatch:
         """The scans with these numbers, on the device of the numbers."""
@@ -218,7 +218,7 @@ class ScanSource:
         return ScanBatch(cloud, pose, vertices, coefficients)
 
     def _cloud(
-        self, vertices: Float[Tensor, "B V 3"], random: Draws, seen: Bool[Tensor, "B T"] | None
+        self, vertices: Float[Tensor, "B V 3"], random: Draws, seen: Float[Tensor, "B T"] | None
     ) -> Cloud:
         settings = self.surface, vertices, random, self.points, self.focused
         if self.faults == "none":

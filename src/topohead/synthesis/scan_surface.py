@@ -141,7 +141,7 @@ def _rim(
     surface: ScanSurface, places: Float[Tensor, "S 3"], edges: Int[Tensor, "E 2"]
 ) -> Float[Tensor, " T"]:
     """How far each triangle is, along edges, from what is inside or lies lip on lip, metres."""
-    hidden = surface.inner | ~seen_from_outside(places, surface.triangles)
+    hidden = surface.inner | (seen_from_outside(places, surface.triangles) == 0)
     length = (places[edges[:, 0]] - places[edges[:, 1]]).norm(dim=1).double().numpy()
     graph = coo_array((length, tuple(edges.T.numpy())), shape=(len(places),) * 2).tocsr()
     start = surface.triangles[hidden].unique().numpy()

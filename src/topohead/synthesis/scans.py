@@ -32,6 +32,12 @@ MOST_HOLES = 0.4
 MILD_NOISE = 4e-4
 """The most of scans by good scanners, rms along each axis, metres."""
 
+FEWEST = 0.5
+"""At least so many of the views before a surface see what the worst scan shows of it, a share."""
+
+WAVES, LENGTHS, SLOPE = 12, (2e-3, 1e-2), 0.2
+"""Plane waves that bumps are made of, their lengths in metres, and the rms slope of the worst."""
+
 CELL = 0.006
 """Side of a cell of the depth view's z-buffer, metres."""
 
@@ -71,12 +77,14 @@ def mild_cloud(
     random: Draws,
     count: int,
     focused: bool = False,
-    seen: Bool[Tensor, "B T"] | None = None,
+    seen: Float[Tensor, "B T"] | None = None,
 ) -> Cloud:
-    """What a good scanner leaves: the outer surface and little noise. Three of five are blended in
-    space, nine of twenty are of few triangles; 17 of 20 lack what is not `seen`.
+    """What a good scanner leaves: the outer surface, little noise, bumps on half of them. Three of
+    five are blended in space, nine of twenty are of few triangles; 17 of 20 lack what is little
+    `seen`.
     """
     points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True, seen=seen)
+    points, normals = bumpy(points, normals, random)
     strength = random.uniform("mild noise", 1, 1).square()
     points = points + MILD_NOISE * strength * random.normal("noise of points", count, 3)
     rough = 0.2 * random.uniform("mild normals", 1, 1) * random.normal("normal shake", count, 3)
@@ -91,11 +99,11 @@ def faulty_cloud(
     random: Draws,
     count: int,
     focused: bool = False,
-    seen: Bool[Tensor, "B T"] | None = None,
+    seen: Float[Tensor, "B T"] | None = None,
 ) -> Cloud:
     """Uneven samples of a surface that may be blunted, with holes, crops, one-view gaps, hair,
     shoulders, clutter, noise, and normals that are rough, flipped or absent; at most `count` points
-    a scan, an eighth of that in the sparsest. What is not `seen` is missing as in mild ones.
+    a scan, an eighth of that in the sparsest. What is little `seen` is missing as in mild ones.
     """
     points, normals, scalp = _sampled(
         surface, vertices, random, 2 * count, focused, faulty=True, seen=seen
@@ -117,6 +125,27 @@ def faulty_cloud(
     return Cloud(_rows(points, chosen), _rows(normals, chosen), valid, inlier)
 
 
+def bumpy(
+    points: Float[Tensor, "B N 3"], normals: Float[Tensor, "B N 3"], random: Draws
+) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N 3"]]:
+    """Points moved along their normals by low bumps, normals tilted with them, in half of scans:
+    matching windows and cells of a grid leave neighbours off alike, as no noise of points does.
+    """
+    shortest, longest = LENGTHS
+    length = shortest * (longest / shortest) ** random.uniform("bump length", 1, 1)
+    turns = 2 * math.pi / length * torch.exp(0.3 * random.normal("bump lengths", WAVES, 1))
+    waves = turns * torch.nn.functional.normalize(random.normal("bump waves", WAVES, 3), dim=-1)
+    slope = SLOPE * random.uniform("bump slope", 1, 1) * random.chance("bumps", 0.5, 1, 1)
+    # a third of each wave runs across the skin, and sines are 1/√2 in the mean
+    height = slope * math.sqrt(3 / WAVES) / turns
+    phase = 2 * math.pi * random.uniform("bump phase", 1, WAVES)
+    angle = points @ waves.mT + phase
+    rise = torch.sin(angle) @ height
+    tilt = torch.cos(angle) @ (height * waves)
+    tilt = tilt - (tilt * normals).sum(-1, keepdim=True) * normals
+    return points + rise * normals, torch.nn.functional.normalize(normals - tilt, dim=-1)
+
+
 def placed(cloud: Cloud, pose: Pose) -> Cloud:
     """The cloud where the scanner had it; normals turn with it."""
     normals = cloud.normals @ pose.rotation.transpose(1, 2)
@@ -131,13 +160,13 @@ def _sampled(
     focused: bool,
     faulty: bool = False,
     mild: bool = False,
-    seen: Bool[Tensor, "B T"] | None = None,
+    seen: Float[Tensor, "B T"] | None = None,
 ) -> tuple[Float[Tensor, "B M 3"], Float[Tensor, "B M 3"], Bool[Tensor, "B M"]]:
     """Stratified points on the refined surface, their normals, and whether they are on the scalp.
 
     The k-th point lies at share (k + u)/count of the surface's area, counted face by face. In
     faulty scans density waves by a factor of about four, every third is blunted, and every fifth
-    shows some inner parts. What is not `seen`, of `surface.triangles`, is missing in most.
+    shows some inner parts. Of `surface.triangles` those little `seen` are missing in most.
     """
     fine = refine(surface.refinement, vertices)
     there = ~surface.inner.expand(len(fine), -1)
@@ -176,10 +205,13 @@ def _sampled(
 
 
 def _shown(
-    outer: Bool[Tensor, "B T"], seen: Bool[Tensor, "B T"], random: Draws
+    outer: Bool[Tensor, "B T"], seen: Float[Tensor, "B T"], random: Draws
 ) -> Bool[Tensor, "B T"]:
-    """Which triangles scans show: in 17 of 20 what is `seen`, in the others all that is outside."""
-    return torch.where(random.chance("closed", 0.85, 1), seen, outer)
+    """Which triangles scans show: in 17 of 20 what enough views have `seen`, in the others all that
+    is outside. Averaged depth loses what few views see: the edges of lids.
+    """
+    enough = FEWEST * random.uniform("views", 1).square()
+    return torch.where(random.chance("closed", 0.85, 1), seen > enough, outer)
 
 
 def _density(place: Float[Tensor, "B T 3"], random: Draws) -> Float[Tensor, "B T"]:

@@ -1,9 +1,9 @@
-"""Which triangles of a surface anyone sees from outside."""
+"""How well the triangles of a surface are seen from outside."""
 
 from functools import cache
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from topohead.geometry.meshes import face_normals
@@ -26,9 +26,10 @@ LEAST = 0.1
 
 def seen_from_outside(
     vertices: Float[Tensor, "S 3"], triangles: Int[Tensor, "T 3"]
-) -> Bool[Tensor, " T"]:
-    """Triangles of a surface, metres, whose outer side some of `VIEWS` sides see: no back of lips
-    that touch, no bottom of deep nostrils.
+) -> Float[Tensor, " T"]:
+    """The share of the views before each triangle of a surface, metres, that see its outer side,
+    weighted by the cosine of their incidence: 0 for backs of lips that touch and bottoms of deep
+    nostrils, a third for edges of lids, 1 on cheeks.
     """
     turned, camera, sizes = _views(vertices.device)
     low, high = vertices.aminmax(dim=0)
@@ -50,7 +51,9 @@ def seen_from_outside(
     # the pixel's middle lies up to half a diagonal from the triangle's
     off = 0.7 * 2 * ROOM * radius / PICTURE
     slope = torch.sqrt((1 - cosine.square()).clamp(min=0)) / cosine.clamp(min=LEAST)
-    return ((cosine > LEAST) & (depth < shown + BEHIND + off * slope)).any(0)
+    sees = (cosine > LEAST) & (depth < shown + BEHIND + off * slope)
+    before = cosine.clamp(min=0)
+    return ((before * sees).sum(0) / before.sum(0).clamp(min=1e-9)).float()
 
 
 @cache

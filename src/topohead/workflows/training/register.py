@@ -168,7 +168,9 @@ def register_task(
         pool = pooled(people, chosen.pool, device)
         if chosen.seen:
             seen = torch.stack([
-                seen_from_outside(refine(surface.refinement, person[None])[0], surface.triangles)
+                seen_from_outside(
+                    refine(surface.refinement, person[None])[0], surface.triangles
+                ).half()
                 for person in pool.vertices
             ])  # fmt: skip
         fields = smooth_fields(shapes.space)
