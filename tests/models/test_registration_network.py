@@ -92,6 +92,12 @@ def test_nearest_is_what_brute_force_finds() -> None:
     assert torch.equal(index, brute.indices[..., :7])
     assert torch.allclose(distance, brute.values[..., :7], atol=1e-4)
     assert torch.equal(gather_rows(points, index)[1, 3, 2], points[1, index[1, 3, 2]])
+    # very many, of which most are left out unseen
+    points = 100 * torch.randn(2, 4096, 3, generator=generator)
+    exact = (queries.double()[:, :, None] - points.double()[:, None]).norm(dim=-1).sort(-1)
+    distance, index = nearest(queries, points, 16)
+    assert float((index == exact.indices[..., :16]).double().mean()) > 0.999
+    assert torch.allclose(distance.double(), exact.values[..., :16], atol=1e-3)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -268,6 +274,32 @@ def test_chosen_points_are_valid_near_and_denser_on_the_face() -> None:
         densities.append(float(inside[0].float().sum() / (inside[1] & valid).float().sum()))
     wanted = face_density(torch.tensor([FACE_CENTRE, (0.0, 0.0, -0.16)]))
     assert densities[0] / densities[1] == pytest.approx(float(wanted[0] / wanted[1]), rel=0.35)
+
+
+def test_looks_at_a_cloud_are_given_different_points() -> None:
+    """Each as dense as one alone, the first the same; points that fill up shapes change nothing."""
+    random = torch.Generator().manual_seed(4)
+    cloud = 0.08 * torch.randn(1, 6000, 3, generator=random)
+    valid = torch.ones(1, 6000, dtype=torch.bool)
+    alone = chosen_points(cloud, valid, 2000)
+    points, four = cloud.expand(4, -1, -1), valid.expand(4, -1)
+    looks = chosen_points(points, four, 2000, apart=True)
+    assert torch.equal(looks[:1], alone)
+    times = torch.bincount(looks.flatten(), minlength=6000)
+    assert int(times.sum()) == 8000
+    inside = in_head(cloud[0], 1.3)
+    # a third would be seen by one look and by all
+    assert float((times[inside] > 0).float().mean()) > 0.9
+    again = torch.bincount(chosen_points(points, four, 2000).flatten(), minlength=6000)
+    assert int((times == 4).sum()) < 0.05 * int((again == 4).sum())
+    for stride in (8, 4):  # nor do rounds that look at some of them see the same
+        seen = [set(look[::stride].tolist()) for look in looks]
+        assert len(seen[0] & seen[2]) < 0.05 * len(seen[0])
+    weight = [float(face_density(cloud[0, look]).mean()) for look in looks]
+    assert weight == pytest.approx([weight[0]] * 4, rel=0.03)
+    more = torch.cat([points, torch.zeros(4, 500, 3)], 1)
+    filled = torch.cat([four, torch.zeros(4, 500, dtype=torch.bool)], 1)
+    assert torch.equal(chosen_points(more, filled, 2000, apart=True), looks)
 
 
 def test_units_and_places_do_not_change_the_result(network: Registration) -> None:

@@ -11,7 +11,8 @@ from topohead.core import HeadModel, Scan
 from topohead.geometry.meshes import face_normals
 from topohead.geometry.subdivision import catmull_clark
 from topohead.io.assets import reference_head
-from topohead.models.registration import Registration, Similarity
+from topohead.models.learned_icp import Registered
+from topohead.models.registration import Registration, Registrations, Similarity
 from topohead.models.scan_pose import rotation_from_6d
 from topohead.solvers import network_samples, recording, scan_network, scan_samples
 from topohead.solvers.network_samples import draw_samples, estimated_normals
@@ -113,6 +114,44 @@ def test_units_bare_points_and_flipped_normals(
         assert 1e-4 < float(fit.sigma.median()) / unit < 5e-3, name
         pose = fit.pose[:3, :3]
         assert float(torch.linalg.det(pose)) ** (1 / 3) == pytest.approx(unit, rel=0.15), name
+
+
+def test_answers_to_the_mirror_image_are_turned_back(
+    network: Registration, head: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a head without symmetry, by a network that knows it; and points looked at agree once."""
+    random = torch.Generator().manual_seed(0)
+    mirror, sides = head.topology.mirror, torch.tensor([-1.0, 1, 1])
+    assert mirror is not None
+    vertices = head.template + 0.01 * torch.randn(head.template.shape, generator=random)
+    sigma, actions = (torch.rand(n, generator=random) for n in (len(vertices), 52))
+    logits = torch.tensor([[3.0, 1, -2], [-1, 1, -2], [-1, -4, 5], [3, 1, 5]])
+    numbers = torch.tensor([[0, 1, 2], [0, 4, 2], [0, 1, 5], [3, 4, 5]])
+
+    def knowing(_network, points, _normals, _valid, *_rest, **_options) -> Registrations:
+        turned = [not torch.equal(part, points[0]) for part in points]
+        assert turned == [False, True, False, True]
+        seen = zip(
+            *(((vertices * sides)[mirror], sigma[mirror], actions[scan_network.OTHER_SIDE])
+              if over else (vertices, sigma, actions) for over in turned),
+            strict=True,
+        )  # fmt: skip
+        found, log_sigma, coefficients = (torch.stack(part) for part in seen)
+        answer = Registered(found[None], found, log_sigma, logits, coefficients)
+        same = Similarity(torch.ones(4), torch.eye(3).expand(4, 3, 3), torch.zeros(4, 3))
+        return Registrations(answer, same, torch.zeros(4), numbers)
+
+    monkeypatch.setattr(scan_network, "register_points", knowing)
+    cloud = head.template[:7], torch.zeros(7, 3), torch.tensor([True] * 5 + [False] * 2)
+    start = somewhere(3, 2.0)
+    turns = scan_network._Mirror.of(head, torch.device("cpu"))
+    told = scan_network._mean_of_looks(network, turns, start.packed(), head.template, *cloud)
+    assert torch.allclose(start.apply(told[0][None])[0], vertices, atol=1e-6)
+    assert torch.allclose(told[1], sigma.exp() / 1e3 / 2)
+    assert torch.allclose(told[3], actions)
+    seen = told[4].isfinite().all(1)
+    assert seen.tolist() == [True] * 5 + [False] * 2
+    assert told[5][seen].tolist() == [True, False, False, True, True]
 
 
 def test_the_same_seed_gives_the_same_bytes(

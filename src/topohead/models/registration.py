@@ -171,12 +171,14 @@ def register_points(
     valid: Bool[Tensor, "B N"],
     start: Similarity | None = None,
     passes: int = PASSES,
+    apart: bool = False,
 ) -> Registrations:
     """Scans in any pose and unit, registered; with `start` the pose stage is left out.
 
     Normals are unit or zero where unknown. The pose stage looks at the first `size.pose.points` of
     them, so shuffle what has an order; the learned ICP at `size.icp.points` that `chosen_points`
-    says. `found.inlier` has a logit for each of these, `chosen` their numbers.
+    says, `apart` if the batch is one scan again and again. `found.inlier` has a logit for each of
+    these, `chosen` their numbers.
     """
     if start is None:
         start, score = find_pose(network.pose, points, normals, valid)
@@ -185,7 +187,7 @@ def register_points(
     found, similarity = None, start
     for last in (*[False] * (passes - 1), True):
         placed = similarity.apply(points)
-        chosen = chosen_points(placed, valid, network.size.icp.points)
+        chosen = chosen_points(placed, valid, network.size.icp.points, apart)
         near, nearby = gather_rows(placed, chosen), valid.gather(1, chosen)
         turned = gather_rows(normals, chosen) @ similarity.rotation.transpose(1, 2)
         nearby &= in_head(near, 1.3)
@@ -199,7 +201,7 @@ def register_points(
 
 
 def chosen_points(
-    placed: Float[Tensor, "B N 3"], valid: Bool[Tensor, "B N"], count: int
+    placed: Float[Tensor, "B N 3"], valid: Bool[Tensor, "B N"], count: int, apart: bool = False
 ) -> Int[Tensor, "B M"]:
     """Points of clouds in (about) the head frame that the learned ICP is given, in random order.
 
@@ -207,14 +209,24 @@ def chosen_points(
     `face_density` says; the same for the same clouds. Their order hangs on nothing but which they
     are, and a point more or less hardly changes what every second or fourth of them are: another
     device's rounding would else show a network other points.
+
+    If the batch is to look at one cloud, `apart`, each of it has others, so far as they go round:
+    the B-th part further on in random numbers and in order.
     """
-    many = valid.shape[1]
+    batch, many = valid.shape
     random = _chances(1 << max(many - 1, 0).bit_length(), placed.device)[:many]
+    number = torch.arange(many, device=placed.device).expand(batch, -1)
+    if apart:
+        look = torch.arange(batch, device=placed.device)[:, None]
+        random = (random + look / batch).frac()
+        some = valid.sum(1, keepdim=True).clamp(min=1)
+        number = (valid.cumsum(1) - 1 - look * some // batch) % some
     # the first of exponential clocks, each as fast as its point's weight (Efraimidis 2006)
     clock = -torch.log1p(-random) / face_density(placed)
     clock = torch.where(in_head(placed, 1.3), clock, LAST).masked_fill(~valid, torch.inf)
     clock, chosen = clock.topk(min(count, many), largest=False)
-    chosen = (chosen + many * (clock >= LAST)).sort(1).values % many
+    late = many * (clock >= LAST)
+    chosen = chosen.gather(1, (number.gather(1, chosen) + late).argsort(dim=1, stable=True))
     # the first quarter goes to every fourth place, the second to those half way between
     place = torch.arange(chosen.shape[1], device=chosen.device)
     some = valid.sum(1, keepdim=True).clamp(max=chosen.shape[1])

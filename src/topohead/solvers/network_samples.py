@@ -95,12 +95,12 @@ def _on_triangles(
 def _spread(
     points: Float[Tensor, "N 3"], kept: Bool[Tensor, " N"] | None, random: np.random.Generator
 ) -> Int[Tensor, " M"]:
-    """Numbers of at most `SAMPLES` points; of crowded ones, one in a cell."""
+    """Numbers of at most `SAMPLES` points; of more that are crowded, one in a cell."""
     numbers = None if kept is None else kept.nonzero()[:, 0]
     many = len(points) if numbers is None else len(numbers)
     order = torch.from_numpy(random.permutation(many)[: CROWDED * SAMPLES]).to(points.device)
     numbers = order if numbers is None else numbers[order]
-    if len(numbers) <= SAMPLES // 2:
+    if len(numbers) <= SAMPLES:
         return numbers
     here = points[numbers]
     here = here - torch.stack([median(part) for part in here.unbind(1)])
