@@ -23,7 +23,7 @@ LARGEST_PIECE = 16 << 20
 """Bytes beyond which weights are split over several files."""
 
 SHIPPED: Mapping[str, str] = {
-    "register": "5b958e276f8f70c088169946c648dd79745b458253c55deb398bb4d5b14d0787",
+    "register": "f77b1aac933c6a7c163d53c4606af8ddf651064eb4a7b9e17dfc4dfd4cc8962a",
     "register-people": "fa762b2a19a994fe323f21df57d0275fac8c5e10138d329c7591e0f55e39389d",
     "head-vae": "9ca5959dd41f16f2f6993a8b023dc27422b2d59bddc2e36b85784c5280d60d8d",
 }
