@@ -55,7 +55,7 @@ class FreeConfig:
     """What one vertex counts in the prior about the start, whose errors neighbours share."""
     cut: float = 3e-3
     """Gaps of bare smooth skin count a quarter from here on, metres, whatever the others are."""
-    sure: float = 9e-4
+    sure: float = 6e-4
     """On lids, lips, ears and nose a match counts as σ² in this squared, metres: it may be another
     fold's, and a start that is surer is not improved by it."""
     folded: float = 0.1
