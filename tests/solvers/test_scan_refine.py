@@ -11,7 +11,14 @@ from topohead.core import Scan, ScanFit
 from topohead.geometry.alignment import apply, rigid
 from topohead.geometry.metrics import surface_distance
 from topohead.io.assets import reference_head
-from topohead.solvers import recording, scan_lips, scan_matching, scan_quality, scan_samples
+from topohead.solvers import (
+    recording,
+    scan_lips,
+    scan_matching,
+    scan_quality,
+    scan_refine,
+    scan_samples,
+)
 from topohead.solvers.nonrigid_icp import NonrigidConfig
 from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
 from topohead.solvers.scan_detail import refine_level1
@@ -280,6 +287,25 @@ def test_ears_keep_their_form_where_creases_are_taken_out(head):
     ears, brows = (topology.region_mask(name).numpy() for name in ("ears", "brows"))
     assert np.abs(smooth - rough)[ears].mean() < 0.3 * np.abs(rough)[ears].mean()
     assert np.abs(smooth - rough)[brows].mean() > 0.5 * np.abs(rough)[brows].mean()
+
+
+def test_modes_are_held_the_looser_the_less_they_explain_a_start(head, scan, start, monkeypatch):
+    held = []
+
+    def stopped(model, samples, modes, prior, *rest):
+        held.append(float(prior.precision.max()))
+        raise InterruptedError
+
+    monkeypatch.setattr(scan_refine, "fit_modes", stopped)
+    waves = torch.sin(head.template.double() @ torch.full((3, 3), 2 * np.pi / 0.02).double())
+    for rms in (0.0, 0.3e-3, 0.6e-3, 1.2e-3):
+        rippled = head.template + 2**0.5 * rms * waves / 3**0.5
+        guess = replace(start, vertices=apply(start.pose.double(), rippled.double()).float())
+        with pytest.raises(InterruptedError):
+            refine(scan, guess, head)
+    known, some, more, stranger = held
+    # a fourth power of what is left, but for the template, which modes explain wholly
+    assert known > 2 * some and 8 * more < some < 32 * more and 8 * stranger < more < 32 * stranger
 
 
 def test_folds_trust_a_sure_start_more_than_the_scan(head, truth):
