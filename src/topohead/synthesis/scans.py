@@ -33,7 +33,7 @@ MILD_NOISE = 4e-4
 """The most of scans by good scanners, rms along each axis, metres."""
 
 FEWEST = 0.5
-"""At least so many of the views before a surface see what the worst scan shows of it, a share."""
+"""Share of the views before a surface that must see it for the worst of scans to show it."""
 
 WAVES, LENGTHS, SLOPE = 12, (2e-3, 1e-2), 0.2
 """Plane waves that bumps are made of, their lengths in metres, and the rms slope of the worst."""

@@ -29,7 +29,7 @@ def seen_from_outside(
 ) -> Float[Tensor, " T"]:
     """The share of the views before each triangle of a surface, metres, that see its outer side,
     weighted by the cosine of their incidence: 0 for backs of lips that touch and bottoms of deep
-    nostrils, a third for edges of lids, 1 on cheeks.
+    nostrils, about a half for edges of lids, 1 on cheeks.
     """
     turned, camera, sizes = _views(vertices.device)
     low, high = vertices.aminmax(dim=0)
