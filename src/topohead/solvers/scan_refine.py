@@ -27,7 +27,7 @@ UNEXPLAINED, TIGHTEST = 1.2e-3, 0.01
 """What modes leave of a start on the face, rms, metres: they are held about it as much tighter than
 people spread as the square of this is smaller, at most to a hundredth. It is 0.2 mm for people that
 the modes know, and vertices, free next, then tell more of the scan than they do: on tuning people
-(seed 150) tight ones bring 0.02 mm in voxels of 2 mm; and 0.6 mm for strangers, who need them."""
+(seed 150) tight ones bring 0.014 mm in voxels of 2 mm; and 0.6 mm for strangers, who need them."""
 LEAST = 1e-4
 """A start's σ is not taken for less, metres."""
 ACROSS = 0.1

@@ -22,6 +22,10 @@ from topohead.rendering.mesh import Raster, rasterize
 VIEWS, PICTURE = 24, 1024
 """From how many sides a surface is looked at, and the size of each picture."""
 
+AWAY, ROOM = 6.0, 1.1
+"""How far these views are and what half a picture holds, times the radius of the ball around a
+surface."""
+
 TRUNCATED = 2.0
 """Distances count up to so many cells before and behind what a view sees."""
 
@@ -227,7 +231,7 @@ def _pictures(surface: Triangulated) -> Iterator[tuple[Tensor, Tensor, Tensor, R
     center, radius = _ball(surface.vertices)
     normals = face_normals(surface.vertices.double(), surface.triangles)
     for towards in evenly_around(VIEWS):
-        camera, intrinsics = looking_at(center, towards, 6 * radius, PICTURE, 1.1 * radius)
+        camera, intrinsics = looking_at(center, towards, AWAY * radius, PICTURE, ROOM * radius)
         raster = rasterize(*surface, camera, intrinsics, (PICTURE, PICTURE), cull=False)
         facing = -(normals @ camera[:3, :3].T)[:, 2].clamp(max=0)
         seen = torch.where(raster.covered, facing[raster.triangle.long()], 0.0)

@@ -1,5 +1,5 @@
-"""The surface that scans are made of, and what scanners make of it: edges rounded, folds filled up,
-few triangles, closed lips and lids hidden.
+"""The surface that scans are made of, and what scanners make of it: edges rounded, folds blended,
+few triangles.
 """
 
 import math

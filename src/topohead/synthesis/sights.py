@@ -8,17 +8,13 @@ from torch import Tensor
 
 from topohead.geometry.meshes import face_normals
 from topohead.rendering.mesh import projected_depths
-from topohead.synthesis.remeshing import evenly_around, looking_at
+from topohead.synthesis.remeshing import AWAY, ROOM, evenly_around, looking_at
 
 VIEWS, PICTURE = 24, 768
 """From how many sides surfaces are looked at, and the size of each picture."""
 
 BEHIND = 3e-4
 """So much, metres, a triangle's middle may lie behind what a picture shows there."""
-
-AWAY, ROOM = 6.0, 1.1
-"""How far the views are and what half a picture holds, times the radius of the ball around a
-surface."""
 
 LEAST = 0.1
 """Cosine below which a triangle is seen too much from the side."""
