@@ -23,7 +23,7 @@ LARGEST_PIECE = 16 << 20
 """Bytes beyond which weights are split over several files."""
 
 SHIPPED: Mapping[str, str] = {
-    "register": "f77b1aac933c6a7c163d53c4606af8ddf651064eb4a7b9e17dfc4dfd4cc8962a",
+    "register": "230874fac8945a53add16b850afcf19f10ef1435946858788cfdbdd658ca7a15",
     "register-people": "fa762b2a19a994fe323f21df57d0275fac8c5e10138d329c7591e0f55e39389d",
     "head-vae": "9ca5959dd41f16f2f6993a8b023dc27422b2d59bddc2e36b85784c5280d60d8d",
 }
