@@ -36,7 +36,8 @@ def film(back: float) -> ScanSamples:
     assert len(line.upper) + len(line.lower) > 100 and len(sheet) > 100
     normals = torch.tensor([0.0, 0, 1]).double().expand(len(sheet), 3)
     spacing, noise = torch.tensor([5e-4, 5e-5]).double()
-    return ScanSamples(sheet, normals, torch.arange(len(sheet)), spacing, noise)
+    side = torch.zeros_like(sheet[:, 0])
+    return ScanSamples(sheet, normals, torch.arange(len(sheet)), side, spacing, noise)
 
 
 def closed(points: Tensor, samples: ScanSamples) -> Matches:

@@ -22,12 +22,13 @@ from topohead.solvers import (
 from topohead.solvers.nonrigid_icp import NonrigidConfig
 from topohead.solvers.scan_baselines import nricp_fit, pca_fit, template_fit
 from topohead.solvers.scan_detail import refine_level1
-from topohead.solvers.scan_free import FreeConfig, FreeStep, trust_by_place
+from topohead.solvers.scan_free import FreeConfig, FreeStep, fit_vertices, trust_by_place
 from topohead.solvers.scan_head import ScanHead, fitted_surface
 from topohead.solvers.scan_modes import Modes, without_creases
 from topohead.solvers.scan_quality import judge
 from topohead.solvers.scan_refine import RefineConfig, refine
 from topohead.solvers.scan_samples import sample_scan
+from topohead.synthesis.remeshing import Triangulated, scattered, seen_part
 from topohead.synthesis.shapes import load_shapes
 
 SEED, PERSON = 3, 0
@@ -322,6 +323,34 @@ def test_folds_trust_a_sure_start_more_than_the_scan(head, truth):
         close = wide[surface.fine.region_mask(name) & surface.skin] == config.folded
         assert 0.02 < float(close.double().mean()) < 0.7
     assert float((wide[cheek] < 1).double().mean()) < 0.1
+
+
+def test_triangles_as_large_as_folds_do_not_spoil_a_sure_start(head, truth):
+    """They are chords of lips and ears, off the skin by more than a good start is."""
+    surface = ScanHead.of(head.topology)
+    skin = Triangulated(surface.surface(truth).float(), surface.fine.triangles)
+    coarse = scattered(seen_part(skin), 8000, torch.Generator().manual_seed(0))
+    samples = sample_scan(Scan(coarse.vertices, coarse.triangles))
+    sure = torch.full((len(truth),), 3e-4, dtype=torch.float64)
+    found = fit_vertices(surface, samples, truth, sure, FreeConfig())[0]
+    off = 1000 * (found - truth).norm(dim=1)
+    for name in ("lips", "ears"):  # 0.03 mm each; 0.07 and 0.10 for scans trusted everywhere
+        assert float(off[head.topology.regions[name]].mean()) < 0.05
+
+
+def test_only_triangles_have_sides(scan):
+    """Rms, of right triangles whose short sides are 3 mm and 4 mm long."""
+    corners = torch.tensor([[0, 0, 0], [3e-3, 0, 0], [0, 4e-3, 0]])
+    samples = sample_scan(Scan(corners, torch.arange(3)[None]), 100)
+    assert torch.allclose(samples.side, torch.tensor(5e-3 * (2 / 3) ** 0.5).double())
+    assert not sample_scan(replace(scan, triangles=scan.triangles[:0])).side.any()
+
+
+def test_the_curvature_of_a_ball_is_one_over_its_radius(head):
+    surface = ScanHead.of(head.topology)
+    normals = torch.nn.functional.normalize(surface.surface(head.template.double()), dim=1)
+    curvature = surface.curvature(0.09 * normals, normals)
+    assert torch.allclose(curvature, torch.tensor(1 / 0.09).double())
 
 
 def test_the_number_of_cores_decides_nothing(head, scan, start) -> None:

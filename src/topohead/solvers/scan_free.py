@@ -51,6 +51,9 @@ class FreeConfig:
     elastic: ElasticConfig = field(default_factory=ElasticConfig)
     noise: float = 1.5e-4
     """Least deviation of the scan from the surface, metres; more where the scan is rougher."""
+    chords: float = 1.5
+    """Besides, triangles with sides h are off a surface of curvature k by so many times h²k/8: they
+    are chords, and what is measured over their length fills folds."""
     prior_share: float = 0.02
     """What one vertex counts in the prior about the start, whose errors neighbours share."""
     cut: float = 3e-3
@@ -102,6 +105,8 @@ def _fitted(
     finer_sigma = surface.matrix @ sigma
     allowed = config.hair + 2 * finer_sigma
     trust = trust_by_place(surface, start, finer_sigma, config)
+    curved = surface.surface(start)
+    curved = surface.curvature(curved, surface.normals(curved))
     vertices = start
     known = torch.zeros_like(allowed)
     outer = samples
@@ -116,7 +121,8 @@ def _fitted(
         closing = lips.closing(points, normals, outer)
         believed = torch.cat([trust[found.rows], torch.ones_like(closing.gap)])
         found = joined(found, closing)
-        weight = _weights(surface, found, allowed, spread) * believed
+        chord = config.chords / 8 * curved[found.rows] * found.side**2
+        weight = _weights(surface, found, allowed, spread**2 + chord**2) * believed
         known = torch.zeros_like(known).index_put((found.rows,), weight, accumulate=True)
         vertices = vertices + system.step(rest, vertices, found, weight, step.stiffness)
     return vertices, surface.shares @ known
@@ -134,11 +140,14 @@ def _bare_trusted(found: Matches, surface: ScanHead, cut: float) -> Matches:
 
 
 def _weights(
-    surface: ScanHead, found: Matches, allowed: Float[Tensor, " S"], spread: Float[Tensor, ""]
+    surface: ScanHead,
+    found: Matches,
+    allowed: Float[Tensor, " S"],
+    variance: Float[Tensor, " M"],
 ) -> Float[Tensor, " M"]:
-    """1/variance of every match; none where hair stands off the scalp."""
+    """1/variance of every match that counts fully; none where hair stands off the scalp."""
     skin = torch.where(surface.scalp[found.rows], within(found.gap, allowed[found.rows]), 1.0)
-    return skin * found.weights / spread**2
+    return skin * found.weights / variance
 
 
 def trust_by_place(

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 from torch import Tensor
+from torch.nn.functional import pad
 
 from topohead.core import Mesh, Topology
 from topohead.core.derived import derived
@@ -18,6 +19,8 @@ from topohead.solvers.recording import Recordings
 
 INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 """Regions that scans rarely show."""
+SHORTEST = 1e-5
+"""An edge is not taken for shorter when it is asked how curved a surface is, metres."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,15 @@ class ScanHead:
     def normals(self, surface: Float[Tensor, "S 3"]) -> Float[Tensor, "S 3"]:
         """Its unit normals."""
         return fan_normals(surface[None], self.triangles, self.fan)[0]
+
+    def curvature(
+        self, surface: Float[Tensor, "S 3"], normals: Float[Tensor, "S 3"]
+    ) -> Float[Tensor, " S"]:
+        """How much unit normals turn along an edge of a triangle at each vertex, at most, 1/m."""
+        place, normal = surface[self.triangles], normals[self.triangles]
+        turned, length = ((part.roll(-1, 1) - part).norm(dim=2) for part in (normal, place))
+        greatest = (turned / length.clamp(min=SHORTEST)).amax(1)
+        return pad(greatest, (0, 1))[self.fan].amax(1)
 
 
 def laplacian(topology: Topology) -> sparse.csc_matrix:

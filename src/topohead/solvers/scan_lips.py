@@ -89,6 +89,7 @@ class LipLine:
             torch.cat([half, half.repeat_interleave(count)]).masked_fill(belief == 0, 0),
             belief,
             belief,
+            torch.zeros_like(belief),
         )
 
 

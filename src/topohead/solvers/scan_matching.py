@@ -27,6 +27,7 @@ class Matches:
     `belief` in [0, 1] says how far each has a match at all, `weights` how much it counts: belief
     times a robust weight. All of them move by little when the surface or the scan does, so that
     rounding stays what it is. Rows that are not `found` have no belief: gap and weight are 0.
+    `side` is how long the sides of the scan's triangles are there, metres; 0 of bare points.
     """
 
     rows: Int[Tensor, " M"]
@@ -34,6 +35,7 @@ class Matches:
     gap: Float[Tensor, " M"]
     weights: Float[Tensor, " M"]
     belief: Float[Tensor, " M"]
+    side: Float[Tensor, " M"]
 
     @property
     def found(self) -> Bool[Tensor, " M"]:
@@ -140,7 +142,8 @@ def match_all(
     )
     found = belief > 0
     gap = torch.where(found, gap, 0.0)
-    return Matches(rows, normal, gap, belief * robust(gap, config, found), belief)
+    side = (shares * samples.side[index]).sum(1)
+    return Matches(rows, normal, gap, belief * robust(gap, config, found), belief, side)
 
 
 def joined(first: Matches, second: Matches) -> Matches:

@@ -24,14 +24,15 @@ class ScanSamples:
     """Points spread evenly over a scan, float64 in its frame and on its device; `normals` are unit,
     outward.
 
-    `source` is the scan's point that each sample lies nearest to along its triangle, `spacing` the
-    median distance between neighbours, `noise` the deviation of points from the planes through
-    their neighbours, metres.
+    `source` is the scan's point that each sample lies nearest to along its triangle, `side` how
+    long that triangle's sides are (rms; 0 of bare points), `spacing` the median distance between
+    neighbours, `noise` the deviation of points from the planes through their neighbours, metres.
     """
 
     points: Float[Tensor, "S 3"]
     normals: Float[Tensor, "S 3"]
     source: Int[Tensor, " S"]
+    side: Float[Tensor, " S"]
     spacing: Float[Tensor, ""]
     noise: Float[Tensor, ""]
 
@@ -43,7 +44,7 @@ class ScanSamples:
     @property
     def parts(self) -> tuple[Tensor, ...]:
         """Of which it is made, in order."""
-        return self.points, self.normals, self.source, self.spacing, self.noise
+        return self.points, self.normals, self.source, self.side, self.spacing, self.noise
 
     def padded(self, count: int) -> "ScanSamples":
         """On CUDA, where work is recorded for so many samples, filled up with ones that are
@@ -53,13 +54,13 @@ class ScanSamples:
             points=filled(self.points, count, torch.inf),
             normals=filled(self.normals, count),
             source=filled(self.source, count),
+            side=filled(self.side, count),
         )
 
     def subset(self, keep: Bool[Tensor, " S"]) -> "ScanSamples":
         """Only some of the samples; `spacing` stays, so that new gaps count as holes."""
-        return replace(
-            self, points=self.points[keep], normals=self.normals[keep], source=self.source[keep]
-        )
+        names = ("points", "normals", "source", "side")
+        return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
     def only(self, keep: Bool[Tensor, " S"]) -> "ScanSamples":
         """`subset`; on CUDA the others stay, infinitely far, so that no shape hangs on a scan."""
@@ -79,12 +80,13 @@ def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
     """
     random = np.random.default_rng(seed)
     if len(scan.triangles):
-        points, normals, source = _on_triangles(scan, count, random)
+        points, normals, source, side = _on_triangles(scan, count, random)
     else:
         points, normals, source = _of_points(scan, count, random)
+        side = torch.zeros_like(points[:, 0])
     good = points.isfinite().all(1)
     if not bool(good.all()):
-        points, source = points[good], source[good]
+        points, source, side = points[good], source[good], side[good]
         normals = None if normals is None else normals[good]
     here, padded = len(points), filled(points, count, torch.inf)
     if normals is None:
@@ -93,7 +95,7 @@ def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
         normals, told = _RECORDINGS("bare", _measured, padded, normals, away, near)
     else:
         normals, told = _RECORDINGS("smoothed", _smoothed, padded, filled(normals, count))
-    return ScanSamples(points, normals[:here], source, *told)
+    return ScanSamples(points, normals[:here], source, side, *told)
 
 
 _RECORDINGS = Recordings()
@@ -134,7 +136,7 @@ def median(
 
 def _on_triangles(
     scan: Scan, count: int, random: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     vertices, device = scan.points.double(), scan.points.device
     # summed on the CPU: a share of the area then ends at the same triangle on every device
     total = triangle_areas(vertices, scan.triangles).cpu().cumsum(0)
@@ -144,9 +146,11 @@ def _on_triangles(
     corners = scan.triangles[face]
     normals = outward_normals(vertices, scan.triangles)
     normals = normals[corners]
-    points = bulged(vertices[corners], normals, weights)
+    places = vertices[corners]
+    points = bulged(places, normals, weights)
     mixed = (weights[..., None] * normals).sum(1)
-    return points, mixed, corners.gather(1, weights.argmax(1, keepdim=True))[:, 0]
+    side = (places.roll(-1, 1) - places).square().sum(2).mean(1).sqrt()
+    return points, mixed, corners.gather(1, weights.argmax(1, keepdim=True))[:, 0], side
 
 
 def _of_points(
