@@ -326,16 +326,24 @@ def test_folds_trust_a_sure_start_more_than_the_scan(head, truth):
 
 
 def test_triangles_as_large_as_folds_do_not_spoil_a_sure_start(head, truth):
-    """They are chords of lips and ears, off the skin by more than a good start is."""
-    surface = ScanHead.of(head.topology)
+    """They are chords of lips and ears, off the skin by more than a good start is; one that is not
+    sure does not know better."""
+    surface, config = ScanHead.of(head.topology), FreeConfig()
     skin = Triangulated(surface.surface(truth).float(), surface.fine.triangles)
     coarse = scattered(seen_part(skin), 8000, torch.Generator().manual_seed(0))
     samples = sample_scan(Scan(coarse.vertices, coarse.triangles))
     sure = torch.full((len(truth),), 3e-4, dtype=torch.float64)
-    found = fit_vertices(surface, samples, truth, sure, FreeConfig())[0]
+    found = fit_vertices(surface, samples, truth, sure, config)[0]
     off = 1000 * (found - truth).norm(dim=1)
     for name in ("lips", "ears"):  # 0.03 mm each; 0.07 and 0.10 for scans trusted everywhere
         assert float(off[head.topology.regions[name]].mean()) < 0.05
+    rough = torch.full_like(sure, config.sure)
+    unsure, believing = (
+        fit_vertices(surface, samples, truth, rough, each)[0]
+        for each in (config, replace(config, chords=0.0))
+    )
+    # σ of the finer surface is σ but for rounding
+    assert float((unsure - believing).norm(dim=1).max()) < 1e-9
 
 
 def test_only_triangles_have_sides(scan):
