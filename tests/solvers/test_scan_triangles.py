@@ -1,11 +1,14 @@
 """Coarse triangles of a ball come nearer to it; noise does not turn its normals."""
 
+import weakref
+
 import pytest
 import torch
 import trimesh
 
+from topohead.core import Scan
 from topohead.geometry.meshes import face_normals, vertex_normals
-from topohead.solvers.scan_triangles import bulged, skin_normals
+from topohead.solvers.scan_triangles import bulged, calm_normals, skin_normals
 
 RADIUS = 0.09
 
@@ -51,7 +54,7 @@ def test_large_triangles_keep_their_normals_and_small_ones_lose_noise() -> None:
     spacing = 0.0029
     vertices, triangles = ball(2)
     face, weights = places(triangles)
-    found = skin_normals(vertices, triangles, face, weights, spacing)
+    found = skin_normals(Scan(vertices, triangles), triangles[face], weights, spacing)
     assert torch.equal(found, face_normals(vertices, triangles)[face])
     vertices, triangles = ball(6)
     spacing *= 2
@@ -62,7 +65,7 @@ def test_large_triangles_keep_their_normals_and_small_ones_lose_noise() -> None:
         face, weights = places(triangles)
         true = vertices[triangles[face]].mean(1) / RADIUS
         rows = (
-            skin_normals(shaken, triangles, face, weights, spacing),
+            skin_normals(Scan(shaken, triangles), triangles[face], weights, spacing),
             face_normals(shaken, triangles)[face],
         )
         worst.append([float((row * true).sum(1).clamp(-1, 1).acos().mean()) for row in rows])
@@ -70,3 +73,15 @@ def test_large_triangles_keep_their_normals_and_small_ones_lose_noise() -> None:
     # sides of 1.6 mm: noise of 0.3 turns triangles by 17°
     assert worst[1][0] < 0.7 * worst[1][1]
     assert worst[2][0] < 0.35 * worst[2][1]
+
+
+def test_calm_normals_are_found_once_and_go_with_the_scan() -> None:
+    vertices, triangles = ball(3)
+    scan = Scan(vertices, triangles)
+    found = calm_normals(scan)
+    assert calm_normals(scan.to("cpu")) is found
+    other = calm_normals(Scan(vertices.flip(1), triangles))
+    assert not torch.equal(other, found)
+    gone = weakref.ref(found)
+    del scan, found
+    assert gone() is None

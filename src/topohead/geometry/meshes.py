@@ -92,10 +92,15 @@ def outward_normals(
     anything else that is bulged rather than hollow.
     """
     normals = vertex_normals(vertices, triangles)
+    return normals if wound_outward(vertices, triangles) else -normals
+
+
+def wound_outward(vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> bool:
+    """Whether the faces as a whole point away from the middle, as `outward_normals` needs."""
     area = _area_vectors(vertices, triangles)
     centre = vertices[triangles].mean(1)
     middle = (area.norm(dim=1, keepdim=True) * centre).sum(0) / area.norm(dim=1).sum()
-    return normals if ((centre - middle) * area).sum() >= 0 else -normals
+    return bool(((centre - middle) * area).sum() >= 0)
 
 
 def boundary_edges(topology: Topology) -> Int[Tensor, "E 2"]:

@@ -63,17 +63,19 @@ def draw_samples(
         normals = normals.to(device)[numbers].double()
         normals = normals / normals.norm(dim=1, keepdim=True).clamp(min=1e-12)
         return NetworkSamples.of(points[numbers].float(), normals.float())
-    triangles = scan.triangles.cpu().numpy()
+    here = scan.to("cpu")
+    triangles = here.triangles.numpy()
     if kept is not None:
         triangles = triangles[kept.cpu().numpy()[triangles].all(1)]
-    parts = _on_triangles(scan.points.detach().cpu().double().numpy(), triangles, random)
+    parts = _on_triangles(here, triangles, random)
     return NetworkSamples.of(*(torch.from_numpy(part).float().to(device) for part in parts))
 
 
 def _on_triangles(
-    points: Float[np.ndarray, "N 3"], triangles: Int[np.ndarray, "F 3"], random: np.random.Generator
+    scan: Scan, triangles: Int[np.ndarray, "F 3"], random: np.random.Generator
 ) -> tuple[Float[np.ndarray, "M 3"], Float[np.ndarray, "M 3"]]:
-    """Stratified points by area, and normals of the skin there (`scan_triangles`)."""
+    """Stratified points by area on some of a scan's triangles, and normals of the skin there."""
+    points = scan.points.detach().double().numpy()
     a, b, c = (points[triangles[:, k]] for k in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     total = area.cumsum()
@@ -83,12 +85,10 @@ def _on_triangles(
     over = u + v > 1
     u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
     chosen = a[face] + u * (b[face] - a[face]) + v * (c[face] - a[face])
-    vertices, corners, chosen_face, weights = (
-        torch.from_numpy(part)
-        for part in (points, triangles, face, np.concatenate([1 - u - v, u, v], 1))
+    corners, weights = (
+        torch.from_numpy(part) for part in (triangles[face], np.concatenate([1 - u - v, u, v], 1))
     )
-    spacing = math.sqrt(total[-1] / 2 / SAMPLES)
-    normals = skin_normals(vertices, corners, chosen_face, weights, spacing)
+    normals = skin_normals(scan, corners, weights, math.sqrt(total[-1] / 2 / SAMPLES))
     return chosen, normals.numpy()
 
 

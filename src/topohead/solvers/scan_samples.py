@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from topohead.core import Scan
-from topohead.geometry.meshes import outward_normals, triangle_areas
+from topohead.geometry.meshes import triangle_areas, wound_outward
 from topohead.geometry.planes import plane_normals
 from topohead.geometry.point_tree import PointTree
 from topohead.solvers.recording import Recordings, filled, fixed
-from topohead.solvers.scan_triangles import bulged
+from topohead.solvers.scan_triangles import bulged, calm_normals
 
 AROUND = 9
 """Neighbours (itself among them) from which a sample's normal is estimated or smoothed."""
@@ -73,10 +73,10 @@ def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
     """At most `count` samples; the same seed gives the same ones, on every device.
 
     A mesh is sampled by area, one point in each of `count` equal shares of it, on triangles curved
-    as their corners' normals say. Bare points are thinned at random and keep their given normals;
-    without these, normals come from the plane through their neighbours, pointing away from the
-    middle. Unit and winding are the reader's affair; a mesh wound clockwise as a whole is turned
-    over.
+    as their corners' normals say, which are `calm_normals`: lids, finer than the neighbours of a
+    sample, stay sharp. Bare points are thinned at random and keep their given normals; without
+    these, normals come from the plane through their neighbours, pointing away from the middle. Unit
+    and winding are the reader's affair; a mesh wound clockwise as a whole is turned over.
     """
     random = np.random.default_rng(seed)
     if len(scan.triangles):
@@ -89,9 +89,9 @@ def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
         points, source, side = points[good], source[good], side[good]
         normals = None if normals is None else normals[good]
     here, padded = len(points), filled(points, count, torch.inf)
-    if normals is None:
+    if normals is None or len(scan.triangles):
         away, near = _RECORDINGS("around", _around, padded)
-        normals = filled(_estimated(points, near[:here]), count)
+        normals = filled(_estimated(points, near[:here]) if normals is None else normals, count)
         normals, told = _RECORDINGS("bare", _measured, padded, normals, away, near)
     else:
         normals, told = _RECORDINGS("smoothed", _smoothed, padded, filled(normals, count))
@@ -142,13 +142,13 @@ def _on_triangles(
     total = triangle_areas(vertices, scan.triangles).cpu().cumsum(0)
     place = torch.from_numpy((np.arange(count) + random.random(count)) / count) * total[-1]
     face = torch.searchsorted(total, place, right=True).clamp(max=len(total) - 1).to(device)
-    weights = torch.from_numpy(random.dirichlet([1.0, 1.0, 1.0], count)).to(device)
+    weights = torch.from_numpy(random.dirichlet([1.0] * 3, count)).to(device)
     corners = scan.triangles[face]
-    normals = outward_normals(vertices, scan.triangles)
-    normals = normals[corners]
+    normals = calm_normals(scan)[corners]
+    normals = normals if wound_outward(vertices, scan.triangles) else -normals
     places = vertices[corners]
     points = bulged(places, normals, weights)
-    mixed = (weights[..., None] * normals).sum(1)
+    mixed = torch.nn.functional.normalize((weights[..., None] * normals).sum(1), dim=1, eps=1e-30)
     side = (places.roll(-1, 1) - places).square().sum(2).mean(1).sqrt()
     return points, mixed, corners.gather(1, weights.argmax(1, keepdim=True))[:, 0], side
 

@@ -1,12 +1,14 @@
 """What a scan's triangles say of the skin between their corners: where it bulges, how it faces."""
 
 import math
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from topohead.geometry.meshes import face_normals, vertex_normals
+from topohead.core import Scan
+from topohead.geometry.meshes import vertex_normals
 
 BULGE = 0.75
 """How far points of triangles go to where their corners' planes have them, as Boubekeur and Alexa
@@ -35,33 +37,40 @@ def bulged(
 
 
 def skin_normals(
-    vertices: Float[Tensor, "V 3"],
-    triangles: Int[Tensor, "T 3"],
-    face: Int[Tensor, " N"],
-    weights: Float[Tensor, "N 3"],
-    spacing: float,
+    scan: Scan, corners: Int[Tensor, "N 3"], weights: Float[Tensor, "N 3"], spacing: float
 ) -> Float[Tensor, "N 3"]:
-    """Unit normals at points (numbers of triangles, barycentric weights) of samples so far apart.
+    """Unit normals at points (numbers of corners, barycentric weights) of samples so far apart.
 
     Large triangles have their own. Small ones have what is between their corners': the normal of a
     triangle no larger than a scanner's noise is noise.
     """
-    own = face_normals(vertices, triangles)[face]
-    corners = vertices[triangles[face]]
-    double = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    places = scan.points[corners].double()
+    double = torch.linalg.cross(places[:, 1] - places[:, 0], places[:, 2] - places[:, 0])
+    own = torch.nn.functional.normalize(double, dim=1, eps=1e-30)
     side = double.norm(dim=1, keepdim=True).sqrt() / spacing
     large = ((side - SMALL[0]) / (SMALL[1] - SMALL[0])).clamp(0, 1)
     if bool((large == 1).all()):
         return own
-    around = calm_normals(vertices, triangles)[triangles[face]]
-    between = torch.nn.functional.normalize((weights[..., None] * around).sum(1), dim=1, eps=1e-30)
+    between = (weights[..., None] * calm_normals(scan)[corners]).sum(1)
+    between = torch.nn.functional.normalize(between, dim=1, eps=1e-30)
     return torch.nn.functional.normalize(torch.lerp(between, own, large), dim=1, eps=1e-30)
 
 
-def calm_normals(
-    vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]
-) -> Float[Tensor, "V 3"]:
-    """Vertices' unit normals, averaged with their neighbours' where noise turns them."""
+def calm_normals(scan: Scan) -> Float[Tensor, "V 3"]:
+    """Vertices' unit normals, float64, averaged with their neighbours' where noise turns them.
+
+    Found once for a scan; nobody may change them.
+    """
+    found = _CALM.get(scan)
+    if found is None:
+        found = _CALM[scan] = _calmed(scan.points.detach().double(), scan.triangles)
+    return found
+
+
+_CALM: WeakKeyDictionary[Scan, Tensor] = WeakKeyDictionary()
+
+
+def _calmed(vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "T 3"]) -> Float[Tensor, "V 3"]:
     normals = vertex_normals(vertices, triangles)
     wanted = ROUGH
     for _ in range(ROUNDS):
