@@ -11,6 +11,9 @@ from torch import Tensor
 from topohead.core import Topology
 from topohead.geometry.meshes import connected_parts, cotangent_laplacian, vertex_areas
 
+TIE = 1e-4
+"""Magnitudes that differ by this share are equal; rounding must not choose a sign."""
+
 
 def laplace_eigenvectors(
     topology: Topology, vertices: Float[Tensor, "V 3"], count: int, reach: float = 0.0
@@ -18,7 +21,8 @@ def laplace_eigenvectors(
     """Functions φ [K V] with −Δφ = λφ and mean square 1 over the surface, and λ in 1/m², ascending.
 
     On the largest connected part, without the constant; zero elsewhere. Free at open edges
-    (Vallet and Lévy 2008). A function's sign makes its entry of greatest magnitude positive.
+    (Vallet and Lévy 2008). A function's sign makes its entry of greatest magnitude positive,
+    the first of about equal ones: on a symmetric mesh odd functions have two.
     `reach` ties points that are so near in space, metres, whatever lies between them on the
     surface: then closed lips move together. λ is the surface's part of the energy.
     """
@@ -33,7 +37,9 @@ def laplace_eigenvectors(
     start = np.ones(len(mass))
     _, vectors = eigsh(system, count + 1, M=diags_array(mass).tocsc(), sigma=-1.0, v0=start)
     vectors = vectors[:, 1:] * np.sqrt(mass.sum())
-    vectors *= np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
+    size = np.abs(vectors)
+    first = (size > (1 - TIE) * size.max(0)).argmax(0)
+    vectors *= np.sign(vectors[first, np.arange(count)])
     energy = (vectors * (matrix @ vectors)).sum(0) / mass.sum()
     fields = np.zeros((count, len(main)))
     fields[:, main] = vectors.T

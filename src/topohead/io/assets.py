@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 8
+FORMAT = 9
 """Raised whenever what is derived from the packages' data changes, so that caches renew."""
 
 ICT_FILE = "ict_face_model.npz"
