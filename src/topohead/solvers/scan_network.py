@@ -57,7 +57,7 @@ ASKED = 3
 
 LIKE_HEAD = -1.0
 """The least logit of what `shows_head` registers: whole heads have 6, ones cut out of a room about
-0, most walls less than -1. What has more and is none costs a third of a second."""
+0, most walls less than -1. What has more and is none costs time alone: σ tells it apart."""
 
 DIFFERENT = 0.35, 0.15
 """Radians, and share of the size, by which two hypotheses differ."""

@@ -89,12 +89,12 @@ def sample_scan(scan: Scan, count: int = 60_000, seed: int = 0) -> ScanSamples:
         points, source, side = points[good], source[good], side[good]
         normals = None if normals is None else normals[good]
     here, padded = len(points), filled(points, count, torch.inf)
-    if normals is None or len(scan.triangles):
-        away, near = _RECORDINGS("around", _around, padded)
-        normals = filled(_estimated(points, near[:here]) if normals is None else normals, count)
-        normals, told = _RECORDINGS("bare", _measured, padded, normals, away, near)
-    else:
+    if normals is not None and not len(scan.triangles):
         normals, told = _RECORDINGS("smoothed", _smoothed, padded, filled(normals, count))
+    else:
+        away, near = _RECORDINGS("around", _around, padded)
+        normals = _estimated(points, near[:here]) if normals is None else normals
+        normals, told = _RECORDINGS("bare", _measured, padded, filled(normals, count), away, near)
     return ScanSamples(points, normals[:here], source, side, *told)
 
 
@@ -142,7 +142,7 @@ def _on_triangles(
     total = triangle_areas(vertices, scan.triangles).cpu().cumsum(0)
     place = torch.from_numpy((np.arange(count) + random.random(count)) / count) * total[-1]
     face = torch.searchsorted(total, place, right=True).clamp(max=len(total) - 1).to(device)
-    weights = torch.from_numpy(random.dirichlet([1.0] * 3, count)).to(device)
+    weights = torch.from_numpy(random.dirichlet([1.0, 1.0, 1.0], count)).to(device)
     corners = scan.triangles[face]
     normals = calm_normals(scan)[corners]
     normals = normals if wound_outward(vertices, scan.triangles) else -normals
