@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from topohead.core import ARKIT_52
 from topohead.core.shapes import Heads, ShapeSource
 from topohead.geometry.correspondence import TriangleTree
-from topohead.geometry.meshes import edges_around, triangle_areas
+from topohead.geometry.meshes import edges_around, face_normals, triangle_areas
 from topohead.geometry.subdivision import catmull_clark, refine
 from topohead.io.shards import write_shards
 from topohead.models.registration import FACE_CENTRE
@@ -32,7 +33,7 @@ from topohead.synthesis.datasets import (
     sample_indices,
     smooth_fields,
 )
-from topohead.synthesis.device_draws import draws
+from topohead.synthesis.device_draws import Draws, draws
 from topohead.synthesis.expressions import draw_expressions
 from topohead.synthesis.scan_surface import scan_surface
 from topohead.synthesis.shapes import load_shapes
@@ -306,6 +307,46 @@ def test_globes_are_seen_from_the_front(source: ScanSource) -> None:
         behind = points[..., 2] < middle[..., 2] + 0.5 * radius
         # lids are there too, a little
         assert int((inside & behind).sum()) < 0.15 * int((inside & ~behind).sum())
+
+
+class Fixed(Draws):
+    """Chances named in `on` fall, others do not; numbers named in `values` are what they are."""
+
+    on: frozenset[str] = frozenset()
+    values: Mapping[str, float] = {}
+
+    def chance(self, name: str, share: float, *shape: int) -> torch.Tensor:
+        return torch.full((len(self.keys), *shape), name in self.on)
+
+    def uniform(self, name: str, *shape: int) -> torch.Tensor:
+        drawn = super().uniform(name, *shape)
+        return torch.full_like(drawn, self.values[name]) if name in self.values else drawn
+
+
+def test_globes_are_seen_up_to_the_lids(source: ScanSource) -> None:
+    """What lids leave open is shown where views tell of it, in some scans little but the iris."""
+    surface = source.surface
+    person = source.people.shapes.draw(5, torch.tensor([1])).rest
+    fine = refine(surface.refinement, person)[0]
+    seen = seen_from_outside(fine, surface.triangles)
+    tree = TriangleTree(fine.double().numpy()[surface.triangles.numpy()])
+    front = face_normals(fine, surface.triangles)[:, 2]
+
+    def aside_and_hidden(eyes: float, *on: str) -> tuple[float, float]:
+        """Shares of points on globes that look aside, and of those that no view sees."""
+        random = Fixed(draws(6, torch.arange(1)).keys)
+        random.on, random.values = frozenset(on), {"eyes": eyes, "views": 0.0, "mild noise": 0.0}
+        found = scans.mild_cloud(surface, person, random, 8192, True, seen[None])
+        triangle = torch.from_numpy(tree.closest(found.points[0].double().numpy())[0])
+        triangle = triangle[surface.globes[triangle]]
+        return (float((front[triangle] < 0.75).float().mean()),
+                float((seen[triangle] == 0).float().mean()))  # fmt: skip
+
+    whole = aside_and_hidden(0.0, "closed")
+    assert whole[0] > 0.05 and whole[1] == 0
+    assert aside_and_hidden(0.0, "closed", "behind lids")[1] > 0.02
+    assert aside_and_hidden(1.0, "closed")[0] == 0
+    assert aside_and_hidden(0.0)[0] == 0  # nothing is known of what is seen: the middle alone
 
 
 def test_scans_are_written_and_read_back(source: ScanSource, tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 BLENDED = ("face", "ears", "eyes")
 """Regions whose surface is fine enough to be blended."""
 
-WIDTH = 1.8e-3
+WIDTH = 2.2e-3
 """Greatest deviation of the Gaussian that blends, metres."""
 
-REACH, NEAREST, SPREAD = 5e-3, 48, 48
+REACH, NEAREST, SPREAD = 6e-3, 48, 48
 """Metres within which a vertex blends with others at rest, how many of the nearest are asked, and
 how many of the rest, each for several."""
 
