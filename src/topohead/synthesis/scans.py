@@ -215,6 +215,7 @@ def _shown(
     triangle farther, in some little more than the iris, as scanners lose what shines.
     """
     enough = FEWEST * random.uniform("views", 1).square()
+    seen = seen.float()
     corners = surface.triangles.flatten().expand(len(seen), -1)
     best = seen.new_zeros(len(seen), surface.refinement.shape[0])
     best = best.scatter_reduce(1, corners, seen.repeat_interleave(3, 1), "amax")
