@@ -21,18 +21,24 @@ from topohead.synthesis.sights import seen_from_outside
 INNER = ("mouth_interior", "mouth_socket", "eye_sockets", "tongue", "teeth")
 """Regions that scanners rarely see."""
 
-BLENDED = ("face", "ears", "eyes")
-"""Regions whose surface is fine enough to be blended."""
+BLENDED = ("face", "ears", "eyes", "eyelids", *INNER)
+"""Regions whose surface, as far as it is outside, is fine enough to be blended."""
 
 WIDTH = 2.2e-3
 """Greatest deviation of the Gaussian that blends, metres."""
 
-REACH, NEAREST, SPREAD = 6e-3, 48, 48
-"""Metres within which a vertex blends with others at rest, how many of the nearest are asked, and
-how many of the rest, each for several."""
+REACH, GROUPS = 6e-3, 8
+"""Metres within which a vertex blends with others at rest, and in how many groups those lie that
+have about as many."""
+
+PAIRS = 160_000
+"""So many pairs of a vertex and another are blended at once, of each scan of a batch."""
 
 TRIANGULATIONS, SIDES = 24, (1.5e-3, 6e-3)
 """How many coarse triangulations there are, and how long their sides are about, metres."""
+
+SHIFT = 2e-4
+"""The most by which corners of coarse triangles are off, rms along each axis, metres."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,11 @@ class ScanSurface:
 
     `smoothing` moves its vertices half-way to their neighbours' middle. `facing` sums triangles'
     normals at each vertex. `inner` marks triangles inside mouth and sockets, `scalp` those under
-    the hair, `globes` those of the eyes, which are seen only where they look forward. `blended`
-    numbers vertices of face, ears and eyes, `around` those near each of them, one lip's at the
-    other, `shares` for how many each of these stands. `coarser` tells which vertex stands for each
-    in coarse triangulations, `sides` how long its sides are about, `rim` how far each triangle is
-    from what is hidden behind lips and lids at rest, metres.
+    the hair, `globes` those of the eyes. `blended` numbers vertices of face, ears and eyes,
+    `around` those near each of them, one lip's at the other, in groups of rows of the same length,
+    S where there are fewer. `coarser` tells which vertex stands for each in coarse triangulations,
+    `sides` how long its sides are about, `rim` how far each triangle is from what is hidden behind
+    lips and lids at rest, metres.
     """
 
     refinement: Float[Tensor, "S V"]
@@ -56,14 +62,18 @@ class ScanSurface:
     scalp: Bool[Tensor, " T"]
     globes: Bool[Tensor, " T"]
     blended: Int[Tensor, " L"]
-    around: Int[Tensor, "L K"]
-    shares: Float[Tensor, "L K"]
+    around: tuple[Int[Tensor, "_ _"], ...]
     coarser: Int[Tensor, "C S"]
     sides: Float[Tensor, " C"]
     rim: Float[Tensor, " T"]
 
     def to(self, device: torch.device | str) -> "ScanSurface":
-        return ScanSurface(*(getattr(self, entry.name).to(device) for entry in fields(self)))
+        there = {
+            entry.name: getattr(self, entry.name).to(device)
+            for entry in fields(self)
+            if entry.name != "around"
+        }
+        return ScanSurface(**there, around=tuple(part.to(device) for part in self.around))
 
 
 def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurface:
@@ -82,33 +92,33 @@ def scan_surface(topology: Topology, template: Float[Tensor, "V 3"]) -> ScanSurf
     shown[corners[~inner]] = True
     blended = shown & finer.region_mask(*(name for name in BLENDED if name in finer.regions))
     blended = blended.nonzero()[:, 0]
-    around, shares = _around(places, blended, shown.nonzero()[:, 0])
+    blended, around = _around(places, blended, shown.nonzero()[:, 0])
     sides = torch.logspace(math.log10(SIDES[0]), math.log10(SIDES[1]), TRIANGULATIONS)
     coarser = [_clusters(places, finer.edges, float(side), k) for k, side in enumerate(sides)]
     surface = ScanSurface(
         matrix, smoothing, _facing(corners, finer.vertex_count), corners, inner, scalp, globes,
-        blended, around, shares, torch.stack(coarser), sides, torch.zeros(len(corners)),
+        blended, around, torch.stack(coarser), sides, torch.zeros(len(corners)),
     )  # fmt: skip
     return replace(surface, rim=_rim(surface, places, finer.edges))
 
 
 def _around(
     places: Float[Tensor, "S 3"], asked: Int[Tensor, " L"], others: Int[Tensor, " O"]
-) -> tuple[Int[Tensor, "L K"], Float[Tensor, "L K"]]:
-    """The `NEAREST` others of each one asked and `SPREAD` of the rest within `REACH`, and for how
-    many each stands.
+) -> tuple[Int[Tensor, " L"], tuple[Int[Tensor, "_ _"], ...]]:
+    """Those asked, those with few others within `REACH` first, and these others, themselves among
+    them, in `GROUPS` of rows as long as their longest; S where there is none.
     """
     tree = KDTree(places[others].double().numpy())
     points = places[asked].double().numpy()
-    within = tree.query_ball_point(points, REACH, return_length=True) - 1
-    order = torch.from_numpy(tree.query(points, int(within.max()) + 1)[1])
-    within = torch.from_numpy(within)[:, None]
-    rest = (within - NEAREST).clamp(min=0)
-    far = NEAREST + torch.arange(SPREAD) * rest // SPREAD
-    many = torch.cat([torch.arange(NEAREST).expand(len(asked), -1), far], 1)
-    near = others[order.gather(1, 1 + many.clamp(max=order.shape[1] - 2))]
-    close = (torch.arange(NEAREST) < within).float()
-    return near, torch.cat([close, (rest / SPREAD).expand(-1, SPREAD)], 1)
+    count, order = torch.from_numpy(tree.query_ball_point(points, REACH, return_length=True)).sort()
+    numbers = torch.cat([others, torch.tensor([len(places)])])
+    around = []
+    for rows in order.chunk(GROUPS):
+        most = int(count[: len(rows)].max())
+        count = count[len(rows) :]
+        near = tree.query(points[rows], max(most, 2), distance_upper_bound=REACH)[1]
+        around.append(numbers[torch.from_numpy(near)])
+    return asked[order], tuple(around)
 
 
 def _clusters(
@@ -186,35 +196,52 @@ def blended(
     fine: Float[Tensor, "B S 3"],
     there: Bool[Tensor, "B T"],
     random: Draws,
-) -> Float[Tensor, "B S 3"]:
+) -> tuple[Float[Tensor, "B S 3"], Float[Tensor, "B S 3"]]:
     """Surfaces whose vertices are Gaussian means of what is `there` around them, in space and not
     along the skin: edges of lids sink towards the eye, creases fill up, one lip draws the other,
     as where depth is averaged or points are few. Three of five scans are, by up to `WIDTH`.
+
+    And such means, as wide, of the normals around the vertices where they were: as those are found
+    from points around them, or from depth that was averaged.
     """
     width = WIDTH * random.uniform("blend", 1, 1) * random.chance("blended", 0.6, 1, 1)
+    wide = WIDTH * random.uniform("blend of normals", 1, 1)
     corner, second, third = fine[:, surface.triangles].unbind(2)
-    area = torch.linalg.cross(second - corner, third - corner).norm(dim=-1, keepdim=True)
-    weight = refine(surface.facing, area * there[..., None])[..., 0]
-    here, sharp = fine[:, surface.blended], -0.5 / width.clamp(min=1e-5).square()
-    mass, moved = weight[:, surface.blended], torch.zeros_like(here)
-    parts = (part.split(16, dim=1) for part in (surface.around, surface.shares))
-    for around, shares in zip(*parts, strict=True):
-        away = fine[:, around] - here[:, :, None]
-        pull = torch.exp(sharp * away.square().sum(-1)) * weight[:, around] * shares
-        mass = mass + pull.sum(2)
-        moved = moved + (pull[..., None] * away).sum(2)
-    moved = moved / mass.clamp(min=1e-12)[..., None]
-    return fine.index_copy(1, surface.blended, here + moved)
+    facing = torch.linalg.cross(second - corner, third - corner)
+    area = facing.norm(dim=-1, keepdim=True)
+    weighed = refine(surface.facing, torch.cat([area, facing], 2) * there[..., None])
+    sharp, blunt = (-0.5 / deviation.clamp(min=1e-5).square() for deviation in (width, wide))
+    place, mass = (torch.nn.functional.pad(each, (0, 0, 0, 1)) for each in (fine, weighed))
+    moved, turned, first = [], [], 0
+    for around in surface.around:
+        here = fine[:, surface.blended[first : first + len(around)], None]
+        first += len(around)
+        total = torch.zeros_like(here[:, :, 0, :1]).expand(-1, -1, 8)
+        for some in around.split(PAIRS // len(around), dim=1):
+            away, area = place[:, some] - here, mass[:, some]
+            square = away.square().sum(-1, keepdim=True)
+            pull = torch.exp(sharp[..., None] * square) * area[..., :1]
+            parts = (pull, pull * away, torch.exp(blunt[..., None] * square) * area)
+            total = total + torch.cat(parts, 3).sum(2)
+        moved.append(here[:, :, 0] + total[..., 1:4] / total[..., :1].clamp(min=1e-12))
+        turned.append(total[..., 4:])
+    weighed = weighed.index_copy(1, surface.blended, torch.cat(turned, 1))
+    normals = weighed[..., 1:] / weighed[..., :1].clamp(min=1e-12)
+    return fine.index_copy(1, surface.blended, torch.cat(moved, 1)), normals
 
 
 def coarsened(
-    surface: ScanSurface, fine: Float[Tensor, "B S 3"], random: Draws
-) -> tuple[Float[Tensor, "B S 3"], Bool[Tensor, "B T"]]:
-    """Surfaces of few flat triangles, and which triangles are still there.
+    surface: ScanSurface,
+    fine: Float[Tensor, "B S 3"],
+    normals: Float[Tensor, "B S 3"],
+    random: Draws,
+) -> tuple[Float[Tensor, "B S 3"], Float[Tensor, "B S 3"], Bool[Tensor, "B T"]]:
+    """Surfaces of few flat triangles, their vertices' normals, and which triangles are still there.
 
     Nine of twenty are, with sides of 1.5 to 6 mm: vertices move to the one that stands for them,
-    and triangles between fewer than three of those have no area. Half of these lose up to half a
-    side's length where lips and lids turn in, as triangulations without points behind there do.
+    in half of these off by up to `SHIFT`, and triangles between fewer than three of those have no
+    area. Half lose up to half a side's length where lips and lids turn in, as triangulations
+    without points behind there do.
     """
     count = len(surface.sides)
     kind = (count * random.uniform("triangulation", 1)).long()
@@ -223,5 +250,7 @@ def coarsened(
     index = torch.where(on, surface.coarser[kind[:, 0]], itself)
     lost = 0.5 * surface.sides[kind] * random.uniform("lost rim", 1)
     lost = lost * (on & random.chance("rim lost", 0.5, 1))
-    coarse = fine.gather(1, index[..., None].expand_as(fine))
-    return coarse, surface.rim >= lost
+    off = SHIFT * random.uniform("shift", 1, 1) * (on & random.chance("shifted", 0.5, 1))[..., None]
+    fine = fine + off * random.normal("shifts", fine.shape[1], 3)
+    index = index[..., None].expand_as(fine)
+    return fine.gather(1, index), normals.gather(1, index), surface.rim >= lost

@@ -80,8 +80,8 @@ def mild_cloud(
     seen: Float[Tensor, "B T"] | None = None,
 ) -> Cloud:
     """What a good scanner leaves: the outer surface, little noise, bumps on half of them. Three of
-    five are blended in space, nine of twenty are of few triangles; 17 of 20 lack what is little
-    `seen`.
+    five are blended in space, nine of twenty are of few triangles, half have the blended normals of
+    their vertices, the others those of their triangles; 17 of 20 lack what is little `seen`.
     """
     points, normals, _ = _sampled(surface, vertices, random, count, focused, mild=True, seen=seen)
     points, normals = bumpy(points, normals, random)
@@ -176,7 +176,8 @@ def _sampled(
     if faulty:
         fine = blunted(surface, fine, random)
     if mild:
-        fine, kept = coarsened(surface, blended(surface, fine, there, random), random)
+        fine, smooth = blended(surface, fine, there, random)
+        fine, smooth, kept = coarsened(surface, fine, smooth, random)
         there = there & kept
     corner, second, third = (_rows(fine, ends.expand(len(fine), -1))
                              for ends in surface.triangles.unbind(1))  # fmt: skip
@@ -202,6 +203,11 @@ def _sampled(
     u, v = torch.where(over, 1 - u, u), torch.where(over, 1 - v, v)
     normals = torch.linalg.cross(b - a, c - a)
     normals = torch.nn.functional.normalize(normals, dim=-1, eps=1e-20)
+    if mild:
+        first, second, third = (_rows(smooth, corners[..., k]) for k in range(3))
+        mean = first + u * (second - first) + v * (third - first)
+        mean = torch.nn.functional.normalize(mean + 1e-3 * normals, dim=-1)
+        normals = torch.where(random.chance("normals of vertices", 0.5, 1, 1), mean, normals)
     return a + u * (b - a) + v * (c - a), normals, surface.scalp[face]
 
 
