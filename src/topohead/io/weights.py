@@ -23,7 +23,7 @@ LARGEST_PIECE = 16 << 20
 """Bytes beyond which weights are split over several files."""
 
 SHIPPED: Mapping[str, str] = {
-    "register": "230874fac8945a53add16b850afcf19f10ef1435946858788cfdbdd658ca7a15",
+    "register": "ae40ac86746f163578d20dd890e81438b3f6f6eed03ed447fcbe2350a834d716",
     "register-people": "fa762b2a19a994fe323f21df57d0275fac8c5e10138d329c7591e0f55e39389d",
     "head-vae": "9ca5959dd41f16f2f6993a8b023dc27422b2d59bddc2e36b85784c5280d60d8d",
 }

@@ -110,13 +110,12 @@ def _around(
     """
     tree = KDTree(places[others].double().numpy())
     points = places[asked].double().numpy()
-    count, order = torch.from_numpy(tree.query_ball_point(points, REACH, return_length=True)).sort()
+    count = torch.from_numpy(tree.query_ball_point(points, REACH, return_length=True))
+    count, order = count.sort(stable=True)
     numbers = torch.cat([others, torch.tensor([len(places)])])
     around = []
-    for rows in order.chunk(GROUPS):
-        most = int(count[: len(rows)].max())
-        count = count[len(rows) :]
-        near = tree.query(points[rows], max(most, 2), distance_upper_bound=REACH)[1]
+    for rows, counts in zip(order.chunk(GROUPS), count.chunk(GROUPS), strict=True):
+        near = tree.query(points[rows], max(int(counts[-1]), 2), distance_upper_bound=REACH)[1]
         around.append(numbers[torch.from_numpy(near)])
     return asked[order], tuple(around)
 
