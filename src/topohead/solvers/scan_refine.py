@@ -46,6 +46,9 @@ class RefineConfig:
     """Farthest match in each step of the head model, metres."""
     free: FreeConfig = field(default_factory=FreeConfig)
     """The step of all vertices."""
+    held: float | None = None
+    """How much tighter about the start than people spread modes are held; None: as tightly as they
+    explain it, which says nothing where the start was made of them."""
     seed: int = 0
     """Chooses the samples."""
 
@@ -104,7 +107,7 @@ def _model_step(
     start: ScanFit,
     config: RefineConfig,
 ) -> Modes:
-    """Pose, identity and expression, as tightly about the start as they explain it.
+    """Pose, identity and expression, as tightly about the start as they explain it or are `held`.
 
     `start` is the CPU's, so that a device may still be at work on the samples.
     """
@@ -114,8 +117,10 @@ def _model_step(
     vertices, pose, expression, sigma = (part.double().numpy() for part in parts)
     doubt = float(np.median(sigma[rows]))
     modes = without_creases(explained(arrays, vertices, pose, expression, doubt), topology)
-    left = float(np.sqrt(np.square(modes.remainder[rows]).sum(1).mean()))
-    share = float(np.clip((left / UNEXPLAINED) ** 2, TIGHTEST, 1.0))
+    share = config.held
+    if share is None:
+        left = float(np.sqrt(np.square(modes.remainder[rows]).sum(1).mean()))
+        share = float(np.clip((left / UNEXPLAINED) ** 2, TIGHTEST, 1.0))
     prior = population_prior(arrays)
     prior = replace(
         prior,

@@ -64,11 +64,14 @@ def fit_scan(scan: Scan, head: HeadModel, method: str, means: Means) -> Found:
     return (widen_fit(found, fit, head) if start == "network" else found), notes
 
 
-def refine_fit(scan: Scan, start: ScanFit, head: HeadModel, device: str = "cpu") -> ScanFit:
-    """The fit drawn onto the scan, by a device."""
-    from topohead.solvers.scan_refine import refine
+def refine_fit(
+    scan: Scan, start: ScanFit, head: HeadModel, device: str = "cpu", held: float | None = None
+) -> ScanFit:
+    """The fit drawn onto the scan, by a device; `held` as `RefineConfig` has it."""
+    from topohead.solvers.scan_refine import RefineConfig, refine
 
-    return refine(scan.to(device), start, head).to(scan.points.device)
+    config = RefineConfig(held=held)
+    return refine(scan.to(device), start, head, config).to(scan.points.device)
 
 
 def widen_fit(found: ScanFit, start: ScanFit, head: HeadModel) -> ScanFit:

@@ -55,6 +55,10 @@ NEAR = 0.02
 START_SIGMA = 1e-3
 """Expected error of the frame before as the next one's start, beside pose and expression."""
 
+HELD = 0.25
+"""How tightly expressions are held about the frame before, of how they spread: it was made of them,
+so that they explain it says nothing."""
+
 LOST_MM = 1.5
 """Median distance to the scan beyond which a frame is looked for anew, without the one before."""
 
@@ -195,7 +199,7 @@ def following(scan: Scan, person: HeadModel, last: ScanFit, config: RegisterConf
             inliers=torch.from_numpy(np.asarray(near)),
         )
     if start.inliers.any():
-        fit = refine_fit(scan, start, person, config.device)
+        fit = refine_fit(scan, start, person, config.device, HELD)
         if judge_fit(scan, fit, person, config.device).whole.median_mm < LOST_MM:
             return fit, doubts
     return fit_scan(scan, person, "pca+refine", Means(config.seed, config.device))[0], doubts
