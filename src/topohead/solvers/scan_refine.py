@@ -47,8 +47,8 @@ class RefineConfig:
     free: FreeConfig = field(default_factory=FreeConfig)
     """The step of all vertices."""
     held: float | None = None
-    """How much tighter about the start than people spread modes are held; None: as tightly as they
-    explain it, which says nothing where the start was made of them."""
+    """Share of how people spread that modes are held within about the start; None: as they explain
+    it, which says nothing where the start was made of them."""
     seed: int = 0
     """Chooses the samples."""
 
@@ -107,7 +107,7 @@ def _model_step(
     start: ScanFit,
     config: RefineConfig,
 ) -> Modes:
-    """Pose, identity and expression, as tightly about the start as they explain it or are `held`.
+    """Pose, identity and expression, held about the start as `RefineConfig.held` says.
 
     `start` is the CPU's, so that a device may still be at work on the samples.
     """

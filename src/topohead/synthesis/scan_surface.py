@@ -47,7 +47,7 @@ class ScanSurface:
 
     `smoothing` moves its vertices half-way to their neighbours' middle. `facing` sums triangles'
     normals at each vertex. `inner` marks triangles inside mouth and sockets, `scalp` those under
-    the hair, `globes` those of the eyes. `blended` numbers vertices of face, ears and eyes,
+    the hair, `globes` those of the eyes. `blended` numbers vertices of `BLENDED` that show,
     `around` those near each of them, one lip's at the other, in groups of rows of the same length,
     S where there are fewer. `coarser` tells which vertex stands for each in coarse triangulations,
     `sides` how long its sides are about, `rim` how far each triangle is from what is hidden behind
@@ -215,7 +215,7 @@ def blended(
     for around in surface.around:
         here = fine[:, surface.blended[first : first + len(around)], None]
         first += len(around)
-        total = torch.zeros_like(here[:, :, 0, :1]).expand(-1, -1, 8)
+        total = fine.new_zeros(len(fine), len(around), 8)
         for some in around.split(PAIRS // len(around), dim=1):
             away, area = place[:, some] - here, mass[:, some]
             square = away.square().sum(-1, keepdim=True)

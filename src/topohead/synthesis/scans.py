@@ -204,8 +204,9 @@ def _sampled(
     normals = torch.linalg.cross(b - a, c - a)
     normals = torch.nn.functional.normalize(normals, dim=-1, eps=1e-20)
     if mild:
-        first, second, third = (_rows(smooth, corners[..., k]) for k in range(3))
-        mean = first + u * (second - first) + v * (third - first)
+        at_a, at_b, at_c = (_rows(smooth, corners[..., k]) for k in range(3))
+        mean = at_a + u * (at_b - at_a) + v * (at_c - at_a)
+        # the triangle's own decides where those around cancel out
         mean = torch.nn.functional.normalize(mean + 1e-3 * normals, dim=-1)
         normals = torch.where(random.chance("normals of vertices", 0.5, 1, 1), mean, normals)
     return a + u * (b - a) + v * (c - a), normals, surface.scalp[face]
