@@ -23,7 +23,7 @@ LARGEST_PIECE = 16 << 20
 """Bytes beyond which weights are split over several files."""
 
 SHIPPED: Mapping[str, str] = {
-    "register": "ae40ac86746f163578d20dd890e81438b3f6f6eed03ed447fcbe2350a834d716",
+    "register": "c9aa5f83d04a51c458bcc424dec6bf60fcc05a1884139c1578bb77d44ae7452d",
     "register-people": "fa762b2a19a994fe323f21df57d0275fac8c5e10138d329c7591e0f55e39389d",
     "head-vae": "9ca5959dd41f16f2f6993a8b023dc27422b2d59bddc2e36b85784c5280d60d8d",
 }
