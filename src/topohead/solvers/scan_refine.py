@@ -47,8 +47,8 @@ class RefineConfig:
     free: FreeConfig = field(default_factory=FreeConfig)
     """The step of all vertices."""
     held: float | None = None
-    """Share of how people spread that modes are held within about the start; None: as they explain
-    it, which says nothing where the start was made of them."""
+    """Share of how people spread within which modes are held about the start; None: the tighter the
+    better they explain it, which says nothing of a start that was made of them."""
     seed: int = 0
     """Chooses the samples."""
 

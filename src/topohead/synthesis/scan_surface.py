@@ -115,6 +115,7 @@ def _around(
     numbers = torch.cat([others, torch.tensor([len(places)])])
     around = []
     for rows, counts in zip(order.chunk(GROUPS), count.chunk(GROUPS), strict=True):
+        # of one nearest the tree would leave the second axis out
         near = tree.query(points[rows], max(int(counts[-1]), 2), distance_upper_bound=REACH)[1]
         around.append(numbers[torch.from_numpy(near)])
     return asked[order], tuple(around)
@@ -215,6 +216,7 @@ def blended(
     for around in surface.around:
         here = fine[:, surface.blended[first : first + len(around)], None]
         first += len(around)
+        # what draws a place, and where to; the area around it and how that faces
         total = fine.new_zeros(len(fine), len(around), 8)
         for some in around.split(PAIRS // len(around), dim=1):
             away, area = place[:, some] - here, mass[:, some]

@@ -56,8 +56,8 @@ START_SIGMA = 1e-3
 """Expected error of the frame before as the next one's start, beside pose and expression."""
 
 HELD = 0.25
-"""How tightly expressions are held about the frame before, of how they spread: it was made of them,
-so that they explain it says nothing."""
+"""Share of how expressions spread within which they are held about the frame before. It was made of
+them, so how well they explain it says nothing."""
 
 LOST_MM = 1.5
 """Median distance to the scan beyond which a frame is looked for anew, without the one before."""
